@@ -1,0 +1,1 @@
+"""Engines: the ways of running the pipeline's services."""

@@ -1,0 +1,1 @@
+"""The local engine: the pipeline's services as native processes, without Docker."""

@@ -1,0 +1,27 @@
+"""What the supervisor is told about one process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Program:
+    """One supervised process.
+
+    `environment` is all that the process gets besides PATH, HOME, LANG and TZ: secrets travel in it, never in
+    `command`. `stop_signal` is a signal's name without SIG; after `stop_seconds` the whole process
+    group is killed.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    directory: Path
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    stop_signal: str = "TERM"
+    stop_seconds: int = 10

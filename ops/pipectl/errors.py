@@ -1,0 +1,86 @@
+"""Exit codes and the errors that carry them. Part of the interface: the README lists every code."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What the process returns to its caller."""
+
+    DONE = 0
+    BUG = 1
+    USAGE = 2
+    ENGINE = 3
+    AIRFLOW = 4
+    DATABASE = 5
+    VERIFICATION = 6
+    RUN_FAILED = 7
+    TIMED_OUT = 8
+    DAG = 9
+    INTERRUPTED = 130
+
+
+class PipectlError(Exception):
+    """A failure that the user can act on.
+
+    `message` says what is wrong and where, in one sentence; `hint` says what to type next; `detail`
+    is evidence worth showing as it is (the end of a log, a traceback of the user's own DAG).
+    """
+
+    code: ClassVar[ExitCode] = ExitCode.BUG
+
+    def __init__(self, message: str, *, hint: str = "", detail: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.detail = detail
+
+
+class UsageError(PipectlError):
+    """The command, its options, the project folder or its `.env` are not as they must be."""
+
+    code = ExitCode.USAGE
+
+
+class EngineError(PipectlError):
+    """The engine or one of its services could not be installed, started or stopped."""
+
+    code = ExitCode.ENGINE
+
+
+class AirflowError(PipectlError):
+    """Airflow's REST API is unreachable or refused a request."""
+
+    code = ExitCode.AIRFLOW
+
+
+class DatabaseError(PipectlError):
+    """A database is unreachable, refused the login or failed a statement."""
+
+    code = ExitCode.DATABASE
+
+
+class VerificationError(PipectlError):
+    """The data is not as it was expected to be."""
+
+    code = ExitCode.VERIFICATION
+
+
+class RunFailedError(PipectlError):
+    """A DAG run ended in another state than success."""
+
+    code = ExitCode.RUN_FAILED
+
+
+class WaitTimeoutError(PipectlError):
+    """What was waited for did not happen in time."""
+
+    code = ExitCode.TIMED_OUT
+
+
+class DagError(PipectlError):
+    """The DAG does not exist, or its file cannot be imported."""
+
+    code = ExitCode.DAG
