@@ -2,51 +2,51 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from pipectl.engines.local.program import Program
+from pipectl.errors import DatabaseError, EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from pipectl.engines.local.airflow_runtime import AirflowRuntime
-    from pipectl.engines.local.program import Program
+    from pipectl.models import DatabaseAddress
 
 METADATA_DATABASE = "airflow"
 METADATA_USER = "airflow"
 SERVICES = ("webserver", "scheduler", "dag-processor")
-
-
-@dataclass(frozen=True)
-class DatabaseAccess:
-    """Where a database listens and how to log in."""
-
-    host: str
-    port: int
-    database: str
-    user: str
-    password: str = field(repr=False)
+LAUNCHER = Path(__file__).with_name("launcher.py")
+FEWEST_WORKERS, MOST_WORKERS = 4, 16
+MIGRATION_SECONDS = 300
+# Below this a line of a log is not worth showing; above it a failure's end is lost among its beginnings.
+DETAIL_LINES = 15
 
 
 @dataclass(frozen=True)
 class AirflowSecrets:
-    """What is random per project; `admin_password` is the login's."""
+    """What is random per project, and the login `admin_user`, `admin_password`."""
 
     jwt_secret: str = field(repr=False)
     api_secret_key: str = field(repr=False)
     fernet_key: str = field(repr=False)
+    admin_user: str = "admin"
     admin_password: str = field(default="admin", repr=False)
 
 
 @dataclass(frozen=True)
 class AirflowSite:
-    """One project's Airflow. `metadata.database` and `.user` are METADATA_DATABASE and METADATA_USER."""
+    """One project's Airflow. `metadata` holds METADATA_DATABASE, METADATA_USER and the project's password."""
 
     project: Path
     port: int
-    metadata: DatabaseAccess
-    postgres: DatabaseAccess
-    mysql: DatabaseAccess
+    metadata: DatabaseAddress
+    postgres: DatabaseAddress
+    mysql: DatabaseAddress
     secrets: AirflowSecrets
     host: str = "127.0.0.1"
 
@@ -57,56 +57,259 @@ class AirflowSite:
 
     @property
     def home(self) -> Path:
-        """AIRFLOW_HOME: settings, task logs, the list of passwords."""
+        """AIRFLOW_HOME: task logs, the list of passwords."""
         return self.project / ".pipectl" / "airflow"
+
+    @property
+    def passwords_path(self) -> Path:
+        """Where SimpleAuthManager reads (and would write) passwords."""
+        return self.home / "passwords.json"
+
+
+def workers(cores: int | None = None) -> int:
+    """How many tasks run at once: two per core, since a task mostly waits for its databases."""
+    return min(MOST_WORKERS, max(FEWEST_WORKERS, 2 * (cores or os.cpu_count() or 1)))
 
 
 def environment(site: AirflowSite, runtime: AirflowRuntime) -> dict[str, str]:
     """Return every variable that this project's Airflow processes get, the scripts' connections included.
 
-    Also what any `airflow` command needs to act on this project.
+    Any `airflow` command that is to act on this project needs the same.
     """
-    raise NotImplementedError
+    settings = {
+        **_addresses(site, runtime.migration_head),
+        **_security(site),
+        **_speed(),
+        **_tidiness(site),
+    }
+    return {
+        **settings,
+        **_connections(site),
+        "AIRFLOW_HOME": str(site.home),
+        "PATH": f"{runtime.venv / 'bin'}:{os.environ.get('PATH', os.defpath)}",
+        "PIPECTL_SCRIPTS": str(site.project / "scripts"),
+        "PYTHONUNBUFFERED": "1",
+        # A scheduler with more than one malloc arena per worker thread keeps memory that it has freed.
+        "MALLOC_ARENA_MAX": "2",
+    }
+
+
+def _addresses(site: AirflowSite, migration_head: str) -> dict[str, str]:
+    login = _url_login(site.metadata)
+    return {
+        "AIRFLOW__API__HOST": site.host,
+        "AIRFLOW__API__PORT": str(site.port),
+        "AIRFLOW__API__BASE_URL": site.url,
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{site.url}/execution/",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(site.project / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(site.project / "plugins"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{login}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": f"postgresql+asyncpg://{login}",
+        "PIPECTL_MIGRATION_HEAD": migration_head,
+    }
+
+
+def _url_login(database: DatabaseAddress) -> str:
+    # Airflow's configuration expands % itself, so that an escaped character needs a second one.
+    user, password = (quote(part, safe="").replace("%", "%%") for part in (database.user, database.password))
+    return f"{user}:{password}@{database.host}:{database.port}/{database.database}"
+
+
+def _security(site: AirflowSite) -> dict[str, str]:
+    return {
+        "AIRFLOW__API_AUTH__JWT_SECRET": site.secrets.jwt_secret,
+        "AIRFLOW__API__SECRET_KEY": site.secrets.api_secret_key,
+        "AIRFLOW__CORE__FERNET_KEY": site.secrets.fernet_key,
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{site.secrets.admin_user}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(site.passwords_path),
+    }
+
+
+def _speed() -> dict[str, str]:
+    """Return what makes a start, a run and a recovery fast on a single machine with few DAGs."""
+    return {
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__PARALLELISM": str(workers()),
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+        # A scheduler that died is noticed, and its tasks are retried, within seconds.
+        "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
+        "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
+        "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
+        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+        # A new DAG file is looked for every 2 s, a changed one every second.
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "2",
+        "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
+        "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "1",
+    }
+
+
+def _tidiness(site: AirflowSite) -> dict[str, str]:
+    return {
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(site.home / "logs"),
+        # A log file per DAG file and day grows with every parse; the supervisor rotates what goes to stdout.
+        "AIRFLOW__LOGGING__DAG_PROCESSOR_LOG_TARGET": "stdout",
+        "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
+        # It warns of every database but SQLite; the README says what to change on a shared server.
+        "AIRFLOW__LOGGING__NAMESPACE_LEVELS": (
+            "airflow.api_fastapi.auth.managers.simple.simple_auth_manager=ERROR"
+        ),
+    }
+
+
+def _connections(site: AirflowSite) -> dict[str, str]:
+    """Return how scripts reach the business databases, and what is written into Admin > Connections."""
+    variables: dict[str, str] = {}
+    connections = []
+    kinds: tuple[tuple[str, str, str, DatabaseAddress, dict[str, str]], ...] = (
+        ("AIRBYTE_POSTGRES", "airbyte_postgres", "postgres", site.postgres, {}),
+        ("AIRBYTE_MYSQL", "airbyte_mysql", "mysql", site.mysql, {"client": "mysql-connector-python"}),
+    )
+    for prefix, name, kind, database, extra in kinds:
+        variables |= {
+            f"{prefix}_HOST": database.host,
+            f"{prefix}_PORT": str(database.port),
+            f"{prefix}_DATABASE": database.database,
+            f"{prefix}_USER": database.user,
+            f"{prefix}_PASSWORD": database.password,
+        }
+        connections.append(
+            {
+                "conn_id": name,
+                "conn_type": kind,
+                "host": database.host,
+                "port": database.port,
+                "schema": database.database,
+                "login": database.user,
+                "password": database.password,
+                "extra": json.dumps(extra) if extra else None,
+                "description": "Written by pipectl at every start.",
+            }
+        )
+    return variables | {"PIPECTL_CONNECTIONS": json.dumps(connections)}
 
 
 def programs(site: AirflowSite, runtime: AirflowRuntime) -> tuple[Program, ...]:
     """Return the programs to supervise, named as SERVICES.
 
-    They may be started before the metadata database answers: each imports meanwhile, then waits until it answers with
-    the runtime's migration head (120 s at most, then it exits with 1).
-    The `webserver` program also writes the connections `airbyte_postgres` and `airbyte_mysql`.
+    They may be started before the metadata database answers: each imports meanwhile, then waits until it
+    answers with the runtime's migration head (120 s at most, then it exits with 1). The `webserver` program
+    also writes the connections `airbyte_postgres` and `airbyte_mysql`.
     """
-    raise NotImplementedError
+    variables = environment(site, runtime)
+    return tuple(
+        Program(
+            name=name,
+            # -P: the folder of the launcher, which holds an airflow.py of ours, is no place to import from.
+            command=(str(runtime.python), "-P", str(LAUNCHER), name),
+            directory=site.home,
+            environment=variables,
+            stop_seconds=5,
+        )
+        for name in SERVICES
+    )
 
 
 def prepare_home(site: AirflowSite) -> None:
     """Write what must exist before the programs start: AIRFLOW_HOME and the passwords file (mode 0600).
 
-    Raises:
-        EngineError: the project's folder cannot be written.
+    Raises EngineError where the project's folder cannot be written.
     """
-    raise NotImplementedError
-
-
-def ensure_metadata_template(cache_dir: Path, runtime: AirflowRuntime, report: Callable[[str], None]) -> Path:
-    """Return a stopped PostgreSQL data folder that holds an empty, migrated metadata database.
-
-    It is made at first use (5 to 10 s) and kept in the cache per lock file and PostgreSQL version. Clone it to be the
-    data folder of `site.metadata`'s cluster, then give the role METADATA_USER the project's own password.
-
-    Raises:
-        EngineError: PostgreSQL could not be started on it, or the migration failed (its last lines are the detail).
-    """
-    raise NotImplementedError
+    text = json.dumps({site.secrets.admin_user: site.secrets.admin_password})
+    try:
+        (site.home / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(site.passwords_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(text)
+    except OSError as error:
+        raise EngineError(
+            f"Airflow's folder {site.home} cannot be written: {error.strerror}.",
+            hint="Check who owns the project's .pipectl folder and that its disk has space.",
+        ) from error
 
 
 def migrate_metadata(site: AirflowSite, runtime: AirflowRuntime) -> bool:
-    """Migrate the running metadata database where its version is not the runtime's; return whether it was needed.
+    """Migrate the running metadata database where its version is not the runtime's; return whether it was.
 
-    An up-to-date database costs one query (20 ms), so call it after every start of the cluster.
-
-    Raises:
-        EngineError: the migration failed.
-        DatabaseError: the database cannot be reached.
+    An up-to-date database costs one query (20 ms), so call it after every start of the cluster. Raises
+    DatabaseError where the database cannot be reached, EngineError where the migration fails.
     """
-    raise NotImplementedError
+    if metadata_version(site.metadata) == runtime.migration_head:
+        return False
+    run_migration(environment(site, runtime), runtime)
+    return True
+
+
+def metadata_version(database: DatabaseAddress) -> str | None:
+    """Return the `alembic_version` of a metadata database, None where it has none.
+
+    Raises DatabaseError where it cannot be reached.
+    """
+    import psycopg2
+
+    try:
+        connection = psycopg2.connect(
+            host=database.host,
+            port=database.port,
+            dbname=database.database,
+            user=database.user,
+            password=database.password,
+            connect_timeout=5,
+        )
+    except psycopg2.OperationalError as error:
+        raise DatabaseError(
+            f"Airflow's metadata database on port {database.port} cannot be reached.",
+            hint="See its log: pipectl logs postgres",
+            detail=str(error).strip(),
+        ) from error
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT to_regclass('alembic_version') IS NOT NULL")
+            if not (cursor.fetchone() or (False,))[0]:
+                return None
+            cursor.execute("SELECT version_num FROM alembic_version")
+            row = cursor.fetchone()
+            return str(row[0]) if row else None
+    finally:
+        connection.close()
+
+
+def run_migration(variables: dict[str, str], runtime: AirflowRuntime) -> None:
+    """Run `airflow db migrate`, 5 to 10 s on an empty database; EngineError with its last lines."""
+    command = (str(runtime.venv / "bin" / "airflow"), "db", "migrate")
+    try:
+        done = subprocess.run(
+            command,
+            env=inherited_environment() | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=MIGRATION_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(
+            f"Airflow's metadata database was not migrated within {MIGRATION_SECONDS} s.",
+            hint="Run the command again on a less busy machine.",
+        ) from error
+    if done.returncode:
+        raise EngineError(
+            f"Airflow's metadata database could not be migrated to Airflow {runtime.version}.",
+            hint="Start it anew: pipectl reset",
+            detail="\n".join(done.stdout.splitlines()[-DETAIL_LINES:]),
+        )
+
+
+def inherited_environment() -> dict[str, str]:
+    """Return the caller's variables that concern neither Airflow nor Python."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AIRFLOW", "PYTHON", "VIRTUAL_ENV", "PIPECTL_"))
+    }

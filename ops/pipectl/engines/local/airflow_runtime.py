@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AirflowRuntime:
-    """An installed environment. `migration_head` is the `alembic_version` that its metadata database must have."""
+    """An installed environment; its metadata database must have the `alembic_version` `migration_head`."""
 
     venv: Path
     python: Path
@@ -24,9 +24,8 @@ class AirflowRuntime:
 def ensure_airflow(cache_dir: Path, requirements: Path, report: Callable[[str], None]) -> AirflowRuntime:
     """Return the environment of the lock file `requirements`, installed under `cache_dir` where it is missing.
 
-    `report` is told of each long step. An installed environment is found in a few milliseconds, without network.
+    `report` is told of each long step. One that is installed is found in a few milliseconds, without network.
 
-    Raises:
-        EngineError: this Python is not supported, there is no network, or uv failed (its last lines are the detail).
+    Raises EngineError where this Python is not supported, there is no network, or uv failed.
     """
     raise NotImplementedError
