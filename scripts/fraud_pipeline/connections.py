@@ -1,0 +1,182 @@
+"""Where the two databases are, how they are opened, and what a failure to do so means for the reader.
+
+Drivers are imported when a connection is opened: `--help` and a bad setting cost nothing.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+from fraud_pipeline.errors import DatabaseError, SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from mysql.connector.abstracts import MySQLConnectionAbstract, MySQLCursorAbstract
+    from psycopg2.extensions import connection as PostgresConnection  # noqa: N812 -- a class named in lower case
+
+CONNECT_SECONDS = 10
+HIGHEST_PORT = 65535
+# Known to MySQL 8 and 9 and to MariaDB, unlike the drivers' and MySQL's own default utf8mb4_0900_ai_ci.
+MYSQL_COLLATION = "utf8mb4_unicode_ci"
+
+_MYSQL_UNREACHABLE = {2002, 2003, 2005, 2006, 2013, 3024}
+_MYSQL_ACCESS_DENIED = {1045, 1698}
+_MYSQL_NO_DATABASE = {1044, 1049}
+
+
+@dataclass(frozen=True)
+class Database:
+    """One database's address and login; `prefix` names the environment variables that set them."""
+
+    product: str
+    prefix: str
+    host: str
+    port: int
+    name: str
+    user: str
+    password: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.product} at {self.host}:{self.port} (database {self.name}, user {self.user})"
+
+    def variables(self, *names: str) -> str:
+        """Name the environment variables to check: `AIRBYTE_MYSQL_HOST and AIRBYTE_MYSQL_PORT`."""
+        *others, last = (f"{self.prefix}_{name}" for name in names)
+        return f"{', '.join(others)} and {last}" if others else last
+
+
+def postgres_database(environment: Mapping[str, str]) -> Database:
+    """PostgreSQL's address from AIRBYTE_POSTGRES_*. Raises SettingError."""
+    return _database("PostgreSQL", "AIRBYTE_POSTGRES", environment, ("airbyte-postgres", 5432, "airbyte"))
+
+
+def mysql_database(environment: Mapping[str, str]) -> Database:
+    """MySQL's address from AIRBYTE_MYSQL_*. Raises SettingError."""
+    return _database("MySQL", "AIRBYTE_MYSQL", environment, ("airbyte-mysql", 3306, "data"))
+
+
+def _database(
+    product: str, prefix: str, environment: Mapping[str, str], defaults: tuple[str, int, str]
+) -> Database:
+    def setting(name: str, default: str) -> str:
+        # Compose passes a variable that is not set as an empty one.
+        return environment.get(f"{prefix}_{name}") or default
+
+    host, port, name = defaults
+    written_port = setting("PORT", str(port))
+    if not (written_port.isascii() and written_port.isdigit() and 0 < int(written_port) <= HIGHEST_PORT):
+        raise SettingError(f"{prefix}_PORT is {written_port!r}, which is no port from 1 to {HIGHEST_PORT}.")
+    return Database(
+        product=product,
+        prefix=prefix,
+        host=setting("HOST", host),
+        port=int(written_port),
+        name=setting("DATABASE", name),
+        user=setting("USER", "docker"),
+        password=setting("PASSWORD", "docker"),
+    )
+
+
+@contextmanager
+def open_postgres(database: Database, application: str) -> Iterator[PostgresConnection]:
+    """Open a connection in UTC, closed at the end; what was not committed is rolled back.
+
+    Raises DatabaseError for every failure of the server, of the login or of a statement inside.
+    """
+    import psycopg2
+
+    try:
+        connection = psycopg2.connect(
+            host=database.host,
+            port=database.port,
+            dbname=database.name,
+            user=database.user,
+            password=database.password,
+            connect_timeout=CONNECT_SECONDS,
+            application_name=application,
+            options="-c timezone=UTC",
+        )
+    except psycopg2.OperationalError as error:
+        raise DatabaseError(_postgres_refusal(database, str(error))) from error
+    try:
+        yield connection
+    except psycopg2.Error as error:
+        raise DatabaseError(f"{database} failed a statement: {_one_line(error)}") from error
+    finally:
+        connection.close()
+
+
+@contextmanager
+def open_mysql(database: Database) -> Iterator[MySQLConnectionAbstract]:
+    """Open a connection in UTC without autocommit, closed at the end; what was not committed is rolled back.
+
+    Raises DatabaseError for every failure of the server, of the login or of a statement inside.
+    """
+    import mysql.connector
+
+    try:
+        connection = mysql.connector.connect(
+            host=database.host,
+            port=database.port,
+            database=database.name,
+            user=database.user,
+            password=database.password,
+            connection_timeout=CONNECT_SECONDS,
+            charset="utf8mb4",
+            collation=MYSQL_COLLATION,
+            time_zone="+00:00",
+            autocommit=False,
+        )
+    except mysql.connector.Error as error:
+        raise DatabaseError(_mysql_refusal(database, error.errno, _one_line(error))) from error
+    try:
+        yield cast("MySQLConnectionAbstract", connection)
+    except mysql.connector.Error as error:
+        raise DatabaseError(f"{database} failed a statement: {_one_line(error)}") from error
+    finally:
+        connection.close()
+
+
+def mysql_value(cursor: MySQLCursorAbstract) -> object:
+    """Read a query's answer to its end and give the first row's first column, None where there is no row."""
+    rows = cast("list[Sequence[object]]", cursor.fetchall())
+    return rows[0][0] if rows else None
+
+
+def _postgres_refusal(database: Database, reason: str) -> str:
+    """Tell refusals apart by libpq's words, as they carry no code; unknown words name all variables."""
+    reason = _one_line(reason)
+    if "authentication failed" in reason or "no password supplied" in reason or "role" in reason:
+        return _refused(database, reason, "USER", "PASSWORD")
+    if "database" in reason and "does not exist" in reason:
+        return _refused(database, reason, "DATABASE")
+    if "could not translate host name" in reason:
+        return _unreachable(database, reason, "HOST")
+    if "connection to server" in reason or "timeout" in reason:
+        return _unreachable(database, reason, "HOST", "PORT")
+    return _unreachable(database, reason, "HOST", "PORT", "DATABASE", "USER", "PASSWORD")
+
+
+def _mysql_refusal(database: Database, number: int | None, reason: str) -> str:
+    if number in _MYSQL_ACCESS_DENIED:
+        return _refused(database, reason, "USER", "PASSWORD")
+    if number in _MYSQL_NO_DATABASE:
+        return _refused(database, reason, "DATABASE", "USER")
+    if number in _MYSQL_UNREACHABLE:
+        return _unreachable(database, reason, "HOST", "PORT")
+    return _unreachable(database, reason, "HOST", "PORT", "DATABASE", "USER", "PASSWORD")
+
+
+def _refused(database: Database, reason: str, *variables: str) -> str:
+    return f"{database} refused the login: check {database.variables(*variables)}. The server said: {reason}"
+
+
+def _unreachable(database: Database, reason: str, *variables: str) -> str:
+    return f"{database} cannot be reached: check {database.variables(*variables)}. The driver said: {reason}"
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())

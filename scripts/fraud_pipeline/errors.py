@@ -1,0 +1,26 @@
+"""The failures that a script reports in one sentence instead of a traceback."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+DATABASE = 5
+USAGE = 2
+
+
+class PipelineError(Exception):
+    """A failure that the reader of the task's log can act on; `code` is the script's exit code."""
+
+    code: ClassVar[int] = 1
+
+
+class SettingError(PipelineError):
+    """An environment variable holds something that cannot be used."""
+
+    code = USAGE
+
+
+class DatabaseError(PipelineError):
+    """A database is unreachable, refused the login or failed a statement."""
+
+    code = DATABASE
