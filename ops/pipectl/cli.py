@@ -1,0 +1,160 @@
+"""The root Typer app, its global options, and the one place where an error becomes an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pipectl import __version__
+from pipectl.commands import dags, data, stack
+from pipectl.console import Console
+from pipectl.errors import ExitCode, PipectlError
+from pipectl.invocation import Invocation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Global options, which work before and after a command's name: True where a value follows.
+GLOBAL_OPTIONS = {
+    "--project": True,
+    "--engine": True,
+    "--json": False,
+    "--quiet": False,
+    "-q": False,
+    "--verbose": False,
+    "-v": False,
+}
+
+
+def hoist(arguments: list[str]) -> list[str]:
+    """Move global options to the front, so that `status --json` means `--json status`.
+
+    What follows a bare `--` stays where it is.
+    """
+    first: list[str] = []
+    rest: list[str] = []
+    left = iter(arguments)
+    for argument in left:
+        if argument == "--":
+            rest += [argument, *left]
+        elif (takes_value := GLOBAL_OPTIONS.get(argument.split("=", 1)[0])) is None:
+            rest.append(argument)
+        else:
+            first.append(argument)
+            if takes_value and "=" not in argument:
+                first += [value for value in [next(left, None)] if value is not None]
+    return first + rest
+
+
+class Root(TyperGroup):
+    """The boundary: PipectlError, Ctrl-C and whatever else goes wrong end here, each with its exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  Typer's own context
+        """Let global options stand anywhere."""
+        return super().parse_args(ctx, hoist(args))
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  Typer's own context
+        """Run the command; turn what it raises into one sentence and a code."""
+        return run_guarded(lambda: super(Root, self).invoke(ctx), lambda: _console_of(ctx))
+
+
+def run_guarded(action: Callable[[], Any], console: Callable[[], Console]) -> Any:  # noqa: ANN401
+    """Run `action`; end with typer.Exit and the code of whatever it raises."""
+    try:
+        return action()
+    except PipectlError as error:
+        console().error(error)
+        raise typer.Exit(error.code) from error
+    except KeyboardInterrupt as error:
+        console().say(
+            "\nInterrupted. What was started goes on: pipectl status; the command can be run again."
+        )
+        raise typer.Exit(ExitCode.INTERRUPTED) from error
+    except BrokenPipeError as error:
+        # The reader (`| head`) has what it wanted. Python flushes stdout once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(ExitCode.DONE) from error
+    except Exception as error:
+        if type(error).__module__.startswith(("typer", "click")):
+            raise
+        if console().verbose:
+            raise
+        bug = PipectlError(
+            f"pipectl has a bug: {type(error).__name__}: {error}.",
+            hint="Run the command again with --verbose for the traceback, and report it.",
+        )
+        console().error(bug)
+        raise typer.Exit(ExitCode.BUG) from error
+
+
+def _console_of(ctx: Any) -> Console:  # noqa: ANN401  Typer's own context
+    return ctx.obj.console if isinstance(ctx.obj, Invocation) else Console()
+
+
+app = typer.Typer(
+    name="pipectl",
+    cls=Root,
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(value: bool) -> None:  # noqa: FBT001  Typer's callback
+    if value:
+        typer.echo(f"pipectl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    *,
+    project: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="PIPECTL_PROJECT", help="The project's folder; found from here upwards otherwise."
+        ),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PIPECTL_ENGINE", help="auto, docker or local; auto takes Docker where it answers."
+        ),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", envvar="PIPECTL_JSON", help="Data as JSON on stdout, errors on stderr.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", envvar="PIPECTL_QUIET", help="No progress, only data and errors.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", envvar="PIPECTL_VERBOSE", help="Say more; tracebacks of bugs.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
+    ] = False,
+) -> None:
+    """Run, reset, check and trigger an Airflow pipeline and its databases, with Docker or without.
+
+    The options below work before and after a command's name.
+    """
+    del version
+    ctx.obj = Invocation(Console(json=json, quiet=quiet, verbose=verbose), project, engine)
+
+
+stack.register(app)
+data.register(app)
+dags.register(app)
+
+
+def main() -> None:
+    """Run the CLI."""
+    app()

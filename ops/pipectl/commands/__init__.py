@@ -1,0 +1,1 @@
+"""Thin commands: parse, call, emit. One module per topic."""

@@ -1,0 +1,62 @@
+"""verify-db."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipectl.commands import rendering
+from pipectl.errors import UsageError, VerificationError
+
+if TYPE_CHECKING:
+    from pipectl.invocation import Invocation
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command("verify-db")(verify_db)
+
+
+def verify_db(
+    ctx: typer.Context,
+    *,
+    expect: Annotated[
+        str,
+        typer.Option(
+            help="empty: no table or no row. populated: transactions and labels. "
+            "reconciled: every transaction has exactly one label."
+        ),
+    ] = "empty",
+    wait: Annotated[
+        float,
+        typer.Option(
+            min=0, help="With populated and reconciled: seconds to wait for the end of a run that is active."
+        ),
+    ] = 120.0,
+) -> None:
+    """Show the tables and exact row counts of both databases, and check them; exit 6 where they differ.
+
+    Examples: `pipectl verify-db` · `pipectl verify-db --expect reconciled` · `pipectl verify-db --json`
+    """
+    invocation: Invocation = ctx.obj
+    from pipectl.airflow_health import AirflowHealth  # noqa: PLC0415  40 ms
+    from pipectl.databases import Databases  # noqa: PLC0415
+    from pipectl.pipeline import verification  # noqa: PLC0415
+
+    if expect not in verification.EXPECTATIONS:
+        raise UsageError(
+            f"Nobody knows how to expect {expect!r}.",
+            hint=f"--expect takes one of {', '.join(verification.EXPECTATIONS)}.",
+        )
+    engine, console = invocation.engine, invocation.console
+    if expect != "empty":
+        verification.wait_for_active_runs(
+            AirflowHealth(engine.airflow()), invocation.settings.dag_id, timeout=wait, report=console.say
+        )
+    result = verification.verify(Databases(*engine.databases()), expect)
+    console.emit(result, lambda: rendering.verification_text(result))
+    if not result.ok:
+        raise VerificationError(
+            f"Expected {expect}, but {'; '.join(result.reasons)}.", hint=rendering.VERIFICATION_HINTS[expect]
+        )

@@ -1,0 +1,183 @@
+"""up, down, reset, status, logs, open."""
+
+from __future__ import annotations
+
+import webbrowser
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipectl import options
+from pipectl.commands import rendering
+from pipectl.console import words
+from pipectl.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipectl.invocation import Invocation
+    from pipectl.models import Volume
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    for command in (up, down, reset, status, logs):
+        app.command()(command)
+    app.command("open")(open_ui)
+
+
+def up(
+    ctx: typer.Context,
+    *,
+    timeout: options.UpTimeout = options.UP_SECONDS,
+) -> None:
+    """Start what is not running, and wait until all is healthy and the DAG is parsed.
+
+    Examples: `pipectl up` · `pipectl up --json` · `pipectl --engine local up --timeout 120`
+    """
+    invocation: Invocation = ctx.obj
+    from pipectl.pipeline import lifecycle  # noqa: PLC0415  with what it imports 60 ms
+
+    with rendering.progress(invocation.console) as observer:
+        result = lifecycle.up(
+            invocation.engine, invocation.settings.dag_id, timeout=timeout, observer=observer
+        )
+    invocation.console.emit(rendering.up_json(result), lambda: rendering.up_text(result))
+
+
+def down(
+    ctx: typer.Context,
+    *,
+    volumes: Annotated[bool, typer.Option("--volumes", help="Delete this project's data too.")] = False,
+    yes: options.Yes = False,
+) -> None:
+    """Stop everything; the data stays unless --volumes is given.
+
+    Examples: `pipectl down` · `pipectl down --volumes --yes`
+    """
+    invocation: Invocation = ctx.obj
+    from pipectl.pipeline import lifecycle  # noqa: PLC0415  with what it imports 60 ms
+
+    if volumes:
+        _agree(invocation, invocation.engine.volumes(), "down --volumes", yes=yes)
+    stopped, deleted = lifecycle.down(invocation.engine, delete_volumes=volumes)
+    invocation.console.emit(
+        {"engine": invocation.engine.name, "stopped": stopped, "deleted": deleted},
+        lambda: rendering.down_text(stopped, deleted),
+    )
+
+
+def reset(
+    ctx: typer.Context,
+    *,
+    data_only: Annotated[
+        bool, typer.Option("--data-only", help="Empty the two business databases, leave Airflow running.")
+    ] = False,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
+    timeout: options.UpTimeout = options.UP_SECONDS,
+) -> None:
+    """Stop, delete this project's data and no other, start again with empty databases.
+
+    Examples: `pipectl reset --dry-run` · `pipectl reset --yes` · `pipectl reset --data-only --yes`
+    """
+    invocation: Invocation = ctx.obj
+    from pipectl.pipeline import lifecycle  # noqa: PLC0415  with what it imports 60 ms
+
+    engine, console = invocation.engine, invocation.console
+    if data_only:
+        _reset_data(invocation, dry_run=dry_run, yes=yes)
+        return
+    found = engine.volumes()
+    if dry_run:
+        console.emit({"would_delete": found}, lambda: rendering.volumes_text(found, "Would be deleted"))
+        return
+    _agree(invocation, found, "reset", yes=yes)
+    with rendering.progress(invocation.console) as observer:
+        result = lifecycle.reset(engine, invocation.settings.dag_id, timeout=timeout, observer=observer)
+    console.emit(rendering.reset_json(result), lambda: rendering.reset_text(result))
+
+
+def _reset_data(invocation: Invocation, *, dry_run: bool, yes: bool) -> None:
+    from pipectl.databases import Databases  # noqa: PLC0415
+    from pipectl.pipeline import lifecycle  # noqa: PLC0415  with what it imports 60 ms
+
+    console = invocation.console
+    if dry_run:
+        content = Databases(*invocation.engine.databases()).content()
+        console.emit({"would_empty": content}, lambda: rendering.content_text(content, "Would be emptied"))
+        return
+    _ask(invocation, "Delete every row of airbyte-postgres and airbyte-mysql?", "reset --data-only", yes=yes)
+    emptied = lifecycle.empty_databases(invocation.engine, invocation.settings.dag_id)
+    console.emit({"emptied": emptied}, lambda: rendering.content_text(emptied, "Emptied; rows until now"))
+
+
+def status(ctx: typer.Context) -> None:
+    """Show services, health, ports, Airflow, the DAG, its last run and the row counts.
+
+    Examples: `pipectl status` · `pipectl status --json | jq .dag`
+    """
+    invocation: Invocation = ctx.obj
+    from pipectl.pipeline.overview import overview  # noqa: PLC0415  with what it imports 60 ms
+
+    found = overview(invocation.engine, invocation.settings.project, invocation.settings.dag_id)
+    invocation.console.emit(rendering.status_json(found), lambda: rendering.status_text(found))
+
+
+def logs(
+    ctx: typer.Context,
+    services: Annotated[list[str] | None, typer.Argument(help="Services; all of them otherwise.")] = None,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    tail: Annotated[int, typer.Option("--tail", "-n", min=0, help="Lines per service to begin with.")] = 50,
+) -> None:
+    """Show the logs of services.
+
+    Examples: `pipectl logs scheduler` · `pipectl logs -f webserver` · `pipectl logs --tail 5 --json`
+    """
+    invocation: Invocation = ctx.obj
+    known = [service.name for service in invocation.engine.services()]
+    for name in services or ():
+        if name not in known:
+            raise UsageError(f"There is no service {name!r}.", hint=f"There are: {', '.join(known)}.")
+    chosen = tuple(services or known)
+    width = max(map(len, chosen))
+    for line in invocation.engine.logs(chosen, tail=tail, follow=follow):
+        text = line.text if len(chosen) == 1 else f"{line.service:<{width}} | {line.text}"
+        invocation.console.line(line, text)
+
+
+def open_ui(
+    ctx: typer.Context,
+    *,
+    show: Annotated[bool, typer.Option("--url", help="Only print the address.")] = False,
+) -> None:
+    """Open Airflow's user interface in the browser.
+
+    Examples: `pipectl open` · `pipectl open --url`
+    """
+    invocation: Invocation = ctx.obj
+    address = invocation.engine.airflow()
+    opened = not show and webbrowser.open(address.url)
+    invocation.console.emit(
+        {"url": address.url, "user": address.user, "opened": opened},
+        lambda: words(address.url),
+    )
+
+
+def _agree(invocation: Invocation, volumes: tuple[Volume, ...], command: str, *, yes: bool) -> None:
+    if not yes:
+        invocation.console.show(rendering.volumes_text(volumes, "To be deleted"))
+    _ask(invocation, f"Delete these {len(volumes)} volumes?", command, yes=yes)
+
+
+def _ask(invocation: Invocation, question: str, command: str, *, yes: bool) -> None:
+    """Return where the user agrees; UsageError for a no and where nobody can be asked."""
+    if yes:
+        return
+    answer = invocation.console.confirm(question)
+    if answer is None:
+        raise UsageError(
+            f"`pipectl {command}` deletes data and there is no terminal to ask on; nothing was deleted.",
+            hint=f"To agree beforehand: pipectl {command} --yes",
+        )
+    if not answer:
+        raise UsageError("Nothing was deleted.", hint=f"To agree beforehand: pipectl {command} --yes")

@@ -1,0 +1,213 @@
+"""The two business databases: the only module that imports psycopg2 and mysql.connector."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pipectl.errors import DatabaseError
+from pipectl.models import Counts, DatabaseContent, Reconciliation, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipectl.models import DatabaseAddress
+
+CONNECT_SECONDS = 5
+# Ids compared by one digest: a string of about 80 kB, far below max_allowed_packet.
+BUCKET = 10_000
+POSTGRES_TABLES = """
+    SELECT format('%I.%I', schemaname, tablename), schemaname || '.' || tablename
+    FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1"""
+MYSQL_TABLES = """
+    SELECT CONCAT('`', REPLACE(table_name, '`', '``'), '`'), table_name
+    FROM information_schema.tables
+    WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' ORDER BY 1"""
+POSTGRES_DIGESTS = """
+    SELECT transaction_id / %s, md5(string_agg(transaction_id::text, ',' ORDER BY transaction_id))
+    FROM public.transactions GROUP BY 1"""
+MYSQL_DIGESTS = """
+    SELECT transaction_id DIV %s, MD5(GROUP_CONCAT(transaction_id ORDER BY transaction_id))
+    FROM fraud_labels GROUP BY 1"""
+POSTGRES_IDS = "SELECT transaction_id FROM public.transactions WHERE transaction_id / %s = %s"
+MYSQL_IDS = "SELECT transaction_id FROM fraud_labels WHERE transaction_id DIV %s = %s"
+
+
+class Databases:
+    """Questions to `airbyte-postgres` and `airbyte-mysql`. Every method may raise DatabaseError."""
+
+    def __init__(self, postgres: DatabaseAddress, mysql: DatabaseAddress) -> None:
+        self.postgres = postgres
+        self.mysql = mysql
+
+    def ping(self, service: str) -> None:
+        """Log in to one of them and run a statement."""
+        cursors = {self.postgres.service: self._postgres_cursor, self.mysql.service: self._mysql_cursor}
+        with cursors[service]() as cursor:
+            cursor.execute("SELECT 1")
+            cursor.fetchall()
+
+    def content(self) -> tuple[DatabaseContent, DatabaseContent]:
+        """Every table of both databases with its exact number of rows."""
+        return self.postgres_content(), self.mysql_content()
+
+    def postgres_content(self) -> DatabaseContent:
+        """Tables of `airbyte-postgres`, each named schema.table."""
+        with self._postgres_cursor() as cursor:
+            return DatabaseContent(self.postgres.service, _count_tables(cursor, POSTGRES_TABLES))
+
+    def mysql_content(self) -> DatabaseContent:
+        """Tables of `airbyte-mysql`."""
+        with self._mysql_cursor() as cursor:
+            return DatabaseContent(self.mysql.service, _count_tables(cursor, MYSQL_TABLES))
+
+    def counts(self) -> Counts:
+        """Rows of the published tables; 0 where a table does not exist yet."""
+        labels = frauds = transactions = 0
+        with self._mysql_cursor() as cursor:
+            if _mysql_has_labels(cursor):
+                cursor.execute("SELECT COUNT(*), COALESCE(SUM(is_fraud), 0) FROM fraud_labels")
+                labels, frauds = map(int, cursor.fetchall()[0])
+        with self._postgres_cursor() as cursor:
+            if _postgres_has_transactions(cursor):
+                cursor.execute("SELECT count(*) FROM public.transactions")
+                transactions = int(cursor.fetchall()[0][0])
+        return Counts(transactions, labels, frauds)
+
+    def reconcile(self) -> Reconciliation:
+        """Compare the ids of transactions and labels, exactly.
+
+        Both servers reduce 10,000 ids to one digest, so that only ranges that differ travel. Labels are read
+        first: a label's transaction was committed before it, so an orphan is never an effect of the order.
+        """
+        with self._mysql_cursor() as mysql, self._postgres_cursor() as postgres:
+            labels = _mysql_has_labels(mysql)
+            label_digests = _digests(mysql, MYSQL_DIGESTS) if labels else {}
+            transactions = _postgres_has_transactions(postgres)
+            transaction_digests = _digests(postgres, POSTGRES_DIGESTS) if transactions else {}
+            unlabelled = orphans = 0
+            for bucket in label_digests.keys() | transaction_digests.keys():
+                if label_digests.get(bucket) == transaction_digests.get(bucket):
+                    continue
+                label_ids = _ids(mysql, MYSQL_IDS, bucket) if labels else set()
+                transaction_ids = _ids(postgres, POSTGRES_IDS, bucket) if transactions else set()
+                unlabelled += len(transaction_ids - label_ids)
+                orphans += len(label_ids - transaction_ids)
+        return Reconciliation(unlabelled, orphans)
+
+    def empty(self) -> tuple[DatabaseContent, DatabaseContent]:
+        """Delete every row of both databases, keep the tables, and return what was there."""
+        before = self.content()
+        with self._postgres_cursor() as cursor:
+            cursor.execute("SET lock_timeout = '10s'")
+            cursor.execute(POSTGRES_TABLES)
+            tables = ", ".join(row[0] for row in cursor.fetchall())
+            if tables:
+                cursor.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
+        with self._mysql_cursor() as cursor:
+            cursor.execute("SET lock_wait_timeout = 10")
+            cursor.execute("SET foreign_key_checks = 0")
+            cursor.execute(MYSQL_TABLES)
+            for row in cursor.fetchall():
+                cursor.execute(f"TRUNCATE TABLE {row[0]}")
+        return before
+
+    @contextmanager
+    def _postgres_cursor(self) -> Iterator[Any]:
+        import psycopg2  # 35 ms
+
+        address = self.postgres
+        try:
+            connection = psycopg2.connect(
+                host=address.host,
+                port=address.port,
+                dbname=address.database,
+                user=address.user,
+                password=address.password,
+                connect_timeout=CONNECT_SECONDS,
+                application_name="pipectl",
+            )
+            with closing(connection), connection, connection.cursor() as cursor:
+                yield cursor
+        except psycopg2.Error as error:
+            raise _explain("PostgreSQL", address, error, refusal="authentication failed") from error
+
+    @contextmanager
+    def _mysql_cursor(self) -> Iterator[Any]:
+        import mysql.connector  # 90 ms
+
+        address = self.mysql
+        try:
+            connection = mysql.connector.connect(
+                host=address.host,
+                port=address.port,
+                database=address.database,
+                user=address.user,
+                password=address.password,
+                connection_timeout=CONNECT_SECONDS,
+                # Known to MySQL 8 and 9 and to MariaDB; the connector's default is not.
+                charset="utf8mb4",
+                collation="utf8mb4_general_ci",
+                autocommit=True,
+            )
+            with closing(connection), closing(connection.cursor()) as cursor:
+                yield cursor
+        except mysql.connector.Error as error:
+            raise _explain("MySQL", address, error, refusal="Access denied") from error
+
+
+def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal: str) -> DatabaseError:
+    where = f"{server} {address.service!r} at {address.host}:{address.port}"
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    prefix = address.service.upper().replace("-", "_")
+    if refusal in text:
+        return DatabaseError(
+            f"{where} refused the password of user {address.user!r} for database {address.database!r}.",
+            hint=f"Set {prefix}_PASSWORD in stack/.env to the password that its data was created with, "
+            "or start anew: pipectl reset",
+        )
+    # PostgreSQL says "Connection refused" or "timeout expired", MySQL's connector 2003, 2005 and 2013.
+    if getattr(error, "pgcode", None) is None and getattr(error, "errno", None) in {None, 2003, 2005, 2013}:
+        return DatabaseError(
+            f"{where} does not answer.",
+            hint="Start the stack: pipectl up. What runs already: pipectl status",
+            detail=text,
+        )
+    return DatabaseError(f"{where} failed a statement: {text}")
+
+
+def _count_tables(cursor: Any, query: str) -> tuple[Table, ...]:  # noqa: ANN401  two drivers, one interface
+    cursor.execute(query)
+    tables = []
+    for quoted, name in cursor.fetchall():
+        cursor.execute(f"SELECT COUNT(*) FROM {quoted}")  # noqa: S608  quoted by the server itself
+        tables.append(Table(name, int(cursor.fetchall()[0][0])))
+    return tuple(tables)
+
+
+def _postgres_has_transactions(cursor: Any) -> bool:  # noqa: ANN401  untyped driver
+    cursor.execute("SELECT to_regclass('public.transactions') IS NOT NULL")
+    return bool(cursor.fetchall()[0][0])
+
+
+def _mysql_has_labels(cursor: Any) -> bool:  # noqa: ANN401  untyped driver
+    cursor.execute("SHOW TABLES LIKE 'fraud_labels'")
+    return bool(cursor.fetchall())
+
+
+def _digests(cursor: Any, query: str) -> dict[int, str]:  # noqa: ANN401  two drivers, one interface
+    if query is MYSQL_DIGESTS:
+        # Its default of 1 MiB (MySQL: 1 KiB) would cut the list without an error.
+        cursor.execute(f"SET SESSION group_concat_max_len = {BUCKET * 24}")
+    cursor.execute(query, (BUCKET,))
+    return {int(bucket): _text(digest) for bucket, digest in cursor.fetchall()}
+
+
+def _ids(cursor: Any, query: str, bucket: int) -> set[int]:  # noqa: ANN401  two drivers, one interface
+    cursor.execute(query, (BUCKET, bucket))
+    return {int(row[0]) for row in cursor.fetchall()}
+
+
+def _text(value: str | bytes | bytearray) -> str:
+    return value if isinstance(value, str) else bytes(value).decode()

@@ -1,0 +1,38 @@
+"""Free ports of this machine's loopback address."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from pipectl.errors import EngineError
+
+LARGEST_PORT = 65535
+# How far from the wanted port another one is looked for.
+REACH = 200
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on 127.0.0.1:`port` now."""
+    with socket.socket() as probe:
+        # As servers do: connections of an earlier server that linger do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen(1)
+        except OSError as error:
+            if error.errno in {errno.EADDRINUSE, errno.EACCES}:
+                return False
+            raise
+    return True
+
+
+def next_free(wanted: int, taken: set[int]) -> int:
+    """Return the first free port from `wanted` up that is not in `taken`; EngineError where none is."""
+    for port in range(wanted, min(wanted + REACH, LARGEST_PORT) + 1):
+        if port not in taken and is_free(port):
+            return port
+    raise EngineError(
+        f"No port from {wanted} to {wanted + REACH} is free on 127.0.0.1.",
+        hint="Choose others in stack/.env (AIRFLOW_PORT, AIRBYTE_POSTGRES_PORT, AIRBYTE_MYSQL_PORT).",
+    )

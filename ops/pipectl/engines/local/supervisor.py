@@ -1,0 +1,361 @@
+"""Keeps the local engine's processes running, through supervisord (https://supervisord.org).
+
+Chosen over a loop of our own: it has restarted other people's daemons for twenty years, rotates their
+logs, is pure Python and needs no root. One supervisord per project leads the session of all its services.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipectl.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import psutil
+
+    from pipectl.engines.local.program import Program
+
+LOG_BYTES = 5_000_000
+LOG_BACKUPS = 2
+# A UNIX socket's path has 104 bytes on macOS, 108 on Linux; supervisord appends ".<pid>" while it binds.
+LONGEST_SOCKET_PATH = 92
+# A service may fail this often before it is given up; the pause grows by 1 s each time.
+START_RETRIES = 20
+RPC_FACTORY = "supervisor.rpcinterface:make_main_rpcinterface"
+MARKER = "PIPECTL_STATE_DIR"
+SHUTDOWN_SECONDS = 30
+START_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """A supervised process. `state` is supervisord's own word: RUNNING, STARTING, BACKOFF and so on."""
+
+    name: str
+    state: str
+    pid: int | None
+    description: str
+
+
+class Supervisor:
+    """The supervisord of one project, whose files lie in `state_dir`."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.state_dir = state_dir
+        self.run_dir = state_dir / "run"
+        self.log_dir = state_dir / "logs"
+        self.pid_path = self.run_dir / "supervisord.pid"
+        self.config_path = self.run_dir / "supervisord.conf"
+
+    @property
+    def socket_path(self) -> Path:
+        """Where supervisord listens: in the project, or in a short folder where that path is too long."""
+        path = self.run_dir / "supervisor.sock"
+        if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+            return path
+        digest = hashlib.sha256(os.fsencode(self.state_dir)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"pipectl-{os.getuid()}-{digest}" / "supervisor.sock"
+
+    def log_path(self, name: str) -> Path:
+        """The current log of a program; rotated ones have .1, .2 appended."""
+        return self.log_dir / f"{name}.log"
+
+    def is_running(self) -> bool:
+        """Whether supervisord answers."""
+        try:
+            self._call("getState")
+        except EngineError:
+            return False
+        return True
+
+    def launch(self, programs: Iterable[Program]) -> None:
+        """Start supervisord, which starts none of `programs` before it is told to.
+
+        Processes that a killed supervisord left behind are ended first.
+        """
+        programs = tuple(programs)
+        self.end_leftovers()
+        for folder in (self.run_dir, self.log_dir):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.run_dir.chmod(0o700)
+        self._make_socket_folder()
+        starter = Path(__file__).with_name("start_program.py").read_text(encoding="utf-8")
+        _write_private(self._starter_path, starter)
+        for program in programs:
+            self.describe(program)
+        _write_private(self.config_path, self._configuration(programs))
+        started = subprocess.run(
+            [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.config_path)],
+            cwd=self.run_dir,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            # A supervisord of its own: nothing of the caller's virtual environment or options.
+            env={key: value for key, value in os.environ.items() if not key.startswith("SUPERVISOR_")},
+        )
+        deadline = time.monotonic() + START_SECONDS
+        while not self.is_running():
+            if started.returncode or time.monotonic() > deadline:
+                raise EngineError(
+                    f"The supervisor of {self.state_dir} did not start.",
+                    hint="Run the command again; where that fails too, `pipectl down` and then `pipectl up`.",
+                    detail=started.stderr.strip() or tail(self.run_dir / "supervisord.log", 10),
+                )
+            time.sleep(0.02)
+
+    def describe(self, program: Program) -> None:
+        """Write down what `program` is; in force from its next start."""
+        kept = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
+        proxies = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+        inherited = {name: os.environ[name] for name in (*kept, *proxies) if name in os.environ}
+        environment = {**inherited, **program.environment, MARKER: str(self.state_dir)}
+        description = {
+            "command": program.command,
+            "directory": str(program.directory),
+            "environment": environment,
+        }
+        _write_private(self._description_path(program.name), json.dumps(description))
+
+    def start(self, name: str) -> None:
+        """Start a program that is not running."""
+        self._call("startProcess", name, False)
+
+    def stop(self, names: Iterable[str]) -> None:
+        """Stop programs side by side and wait until they have ended."""
+        wanted = set(names)
+        for process in self.processes():
+            if process.name in wanted and process.state in {"RUNNING", "STARTING", "BACKOFF"}:
+                self._call("stopProcess", process.name, False)
+        deadline = time.monotonic() + SHUTDOWN_SECONDS
+        while any(
+            process.name in wanted and process.state in {"RUNNING", "STARTING", "STOPPING"}
+            for process in self.processes()
+        ):
+            if time.monotonic() > deadline:
+                raise EngineError(
+                    f"Not all of {', '.join(sorted(wanted))} stopped within {SHUTDOWN_SECONDS} s.",
+                    hint="Run `pipectl down` again: it ends what is left.",
+                )
+            time.sleep(0.05)
+
+    def processes(self) -> tuple[ProcessState, ...]:
+        """State of every program; empty where supervisord does not run."""
+        try:
+            answer = self._call("getAllProcessInfo")
+        except EngineError:
+            return ()
+        return tuple(
+            ProcessState(
+                name=info["name"],
+                state=info["statename"],
+                pid=info["pid"] or None,
+                description=info["spawnerr"] or info["description"],
+            )
+            for info in answer
+        )
+
+    def shutdown(self) -> None:
+        """End supervisord and every process that it or an earlier one of this project started."""
+        if self.is_running():
+            leader = self._read_pid()
+            self._call("shutdown")
+            deadline = time.monotonic() + SHUTDOWN_SECONDS
+            while leader and _is_alive(leader) and time.monotonic() < deadline:
+                time.sleep(0.02)
+        self.end_leftovers()
+
+    def end_leftovers(self) -> None:
+        """Kill what is left of this project's processes, and remove supervisord's files.
+
+        Found by three signs, since each alone misses some: the session that supervisord leads (Airflow
+        wipes its environment, but stays in the session), descendants of its members, and the marker in the
+        environment (a task's bash leads a session of its own).
+        """
+        if not self.run_dir.exists():
+            return
+        processes = self._leftovers()
+        for process in processes:
+            _ignore_gone(process.kill)
+        import psutil  # 36 ms, and only needed here
+
+        psutil.wait_procs(processes, timeout=5)
+        self.pid_path.unlink(missing_ok=True)
+        self.socket_path.unlink(missing_ok=True)
+        if self.socket_path.parent != self.run_dir:
+            shutil.rmtree(self.socket_path.parent, ignore_errors=True)
+
+    def _leftovers(self) -> list[psutil.Process]:
+        import psutil  # 36 ms, and only needed here
+
+        leader = self._read_pid()
+        if leader and _is_alive(leader) and not self._is_our_supervisord(leader):
+            leader = None  # the number belongs to somebody else by now, so none of its session is ours
+        found: dict[int, psutil.Process] = {}
+        for process in psutil.process_iter():
+            if process.pid == os.getpid():
+                continue
+            try:
+                ours = (leader is not None and os.getsid(process.pid) == leader) or (
+                    process.environ().get(MARKER) == str(self.state_dir)
+                )
+                if ours:
+                    found[process.pid] = process
+                    found.update({child.pid: child for child in process.children(recursive=True)})
+            except (psutil.Error, OSError):
+                continue
+        return list(found.values())
+
+    def _is_our_supervisord(self, pid: int) -> bool:
+        import psutil  # 36 ms, and only needed here
+
+        try:
+            return str(self.config_path) in psutil.Process(pid).cmdline()
+        except psutil.Error:
+            return False
+
+    def _read_pid(self) -> int | None:
+        try:
+            return int(self.pid_path.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return None
+
+    def _make_socket_folder(self) -> None:
+        folder = self.socket_path.parent
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():
+            raise EngineError(
+                f"{folder} belongs to another user, so the supervisor cannot put its socket there.",
+                hint=f"Remove {folder}, or move the project to a folder with a shorter path.",
+            )
+
+    @property
+    def _starter_path(self) -> Path:
+        return self.run_dir / "start_program.py"
+
+    def _description_path(self, name: str) -> Path:
+        return self.run_dir / f"{name}.json"
+
+    def _configuration(self, programs: Iterable[Program]) -> str:
+        # Every path is relative to the folder that supervisord is started in: a project's own path may
+        # hold characters that its configuration cuts at (" ;") or expands twice (%).
+        sections = [
+            f"[unix_http_server]\nfile={self._socket_setting()}\nchmod=0600",
+            f"[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory={RPC_FACTORY}",
+            "[supervisord]\n"
+            "pidfile=supervisord.pid\nlogfile=supervisord.log\n"
+            "logfile_maxbytes=1000000\nlogfile_backups=1\nminfds=256\nchildlogdir=.\n"
+            + ("user=0\n" if os.getuid() == 0 else ""),
+        ]
+        for program in programs:
+            # The base interpreter: the one of a virtual environment may lie in the project's folder.
+            interpreter = getattr(sys, "_base_executable", sys.executable)
+            words = (
+                interpreter,
+                "-I",
+                "-S",
+                self._starter_path.name,
+                self._description_path(program.name).name,
+            )
+            sections.append(
+                f"[program:{program.name}]\n"
+                f"command={_escape(shlex.join(words))}\n"
+                "autostart=false\nautorestart=true\nstartsecs=1\n"
+                f"startretries={START_RETRIES}\n"
+                f"stopsignal={program.stop_signal}\nstopwaitsecs={program.stop_seconds}\n"
+                "stopasgroup=true\nkillasgroup=true\nredirect_stderr=true\n"
+                f"stdout_logfile=../logs/{program.name}.log\n"
+                f"stdout_logfile_maxbytes={LOG_BYTES}\nstdout_logfile_backups={LOG_BACKUPS}"
+            )
+        return "\n\n".join(sections) + "\n"
+
+    def _socket_setting(self) -> str:
+        if self.socket_path.parent == self.run_dir:
+            return self.socket_path.name
+        return _escape(self.socket_path)
+
+    def _call(self, method: str, *arguments: object) -> Any:  # noqa: ANN401  XML-RPC answers are untyped
+        import xmlrpc.client  # noqa: PLC0415  50 ms
+
+        path = str(self.socket_path)
+
+        class UnixConnection(http.client.HTTPConnection):
+            def connect(self) -> None:
+                self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                self.sock.settimeout(10)
+                self.sock.connect(path)
+
+        class UnixTransport(xmlrpc.client.Transport):
+            def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ANN401  as its base has it
+                return UnixConnection(host if isinstance(host, str) else host[0])
+
+        proxy = xmlrpc.client.ServerProxy("http://supervisor", transport=UnixTransport())
+        try:
+            return getattr(proxy.supervisor, method)(*arguments)
+        except xmlrpc.client.Fault as fault:
+            raise EngineError(
+                f"The supervisor refused {method} {' '.join(map(str, arguments))}: {fault.faultString}."
+            ) from fault
+        except (OSError, http.client.HTTPException) as error:
+            raise EngineError(
+                "The stack is not running: its supervisor does not answer.", hint="Start it: pipectl up"
+            ) from error
+
+
+def tail(path: Path, lines: int, largest: int = 65536) -> str:
+    """The last `lines` lines of a file, from at most `largest` bytes; empty where there is no file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - largest))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that may hold secrets: readable by its owner from the start, and never half-written."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def _escape(value: object) -> str:
+    """Escape what supervisord expands in its configuration."""
+    return str(value).replace("%", "%%")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _ignore_gone(action: Callable[[], object]) -> None:
+    import psutil  # 36 ms, and only needed here
+
+    try:
+        action()
+    except psutil.Error:
+        return

@@ -1,0 +1,92 @@
+"""stack/.env: ports and secrets of one project, readable by its owner alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipectl.errors import EngineError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+OWNER_ONLY = 0o600
+
+
+@dataclass(frozen=True)
+class EnvFile:
+    """A file of NAME=value lines, which Compose reads too. Comments and order survive a change."""
+
+    path: Path
+
+    def read(self) -> dict[str, str]:
+        """Names and values, empty where there is no file.
+
+        Raises UsageError, naming the line, where the file cannot be read or a line is no assignment.
+        """
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return {}
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"{self.path} cannot be read: {error}.", hint=f"Mend or delete {self.path}."
+            ) from error
+        from io import StringIO  # noqa: PLC0415  needed only where there is a file
+
+        from dotenv.parser import parse_stream  # 40 ms
+
+        values: dict[str, str] = {}
+        for binding in parse_stream(StringIO(text)):
+            line = binding.original.string.strip().splitlines()
+            if binding.error or (binding.key is not None and binding.value is None):
+                number = (
+                    binding.original.line
+                    + len(binding.original.string)
+                    - len(binding.original.string.lstrip("\n"))
+                )
+                raise UsageError(
+                    f"{self.path}, line {number}, is not NAME=value.",
+                    hint=f"Mend the line that starts with {mask(line[0] if line else '')!r}, or delete it.",
+                )
+            if binding.key is not None and binding.value is not None:
+                values[binding.key] = binding.value
+        return values
+
+    def update(self, changes: Mapping[str, str]) -> None:
+        """Set `changes` at once, or not at all; EngineError where the folder is not writable.
+
+        Values must be free of quotes, dollar signs and line ends: Compose and python-dotenv differ there.
+        """
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+            left = dict(changes)
+            for index, line in enumerate(lines):
+                name = re.match(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=", line)
+                if name and name[1] in left:
+                    lines[index] = f"{name[1]}={left.pop(name[1])}"
+            lines += [f"{name}={value}" for name, value in left.items()]
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # mkstemp makes the file 0600 from the start: no moment in which others can read it.
+            descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".env.")
+            try:
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                    file.write("\n".join(lines) + "\n")
+                Path(temporary).replace(self.path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise EngineError(
+                f"{self.path} cannot be written: {error.strerror or error}.",
+                hint=f"Make {self.path.parent} writable for you and run the command again.",
+            ) from error
+
+
+def mask(line: str) -> str:
+    """The part of a broken line that cannot be a secret."""
+    return line.split("=", maxsplit=1)[0][:20]

@@ -1,0 +1,37 @@
+"""What every command needs: the console, the settings and the engine of this invocation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pipectl import settings as settings_module
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipectl.console import Console
+    from pipectl.engines.base import Engine
+    from pipectl.settings import Settings
+
+
+@dataclass
+class Invocation:
+    """The global options of one call; settings and engine are read when a command asks for them."""
+
+    console: Console
+    project: Path | None = None
+    engine_name: str | None = None
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The project's settings; UsageError outside a project."""
+        return settings_module.load(self.project, self.engine_name)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine that runs this project's services."""
+        from pipectl.engines.choice import choose  # noqa: PLC0415  engines are heavy
+
+        return choose(self.settings)

@@ -1,0 +1,252 @@
+"""Frozen values that engines, adapters and the pipeline return; commands print them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class DatabaseAddress:
+    """Where a business database listens and how to log in."""
+
+    service: str
+    host: str
+    port: int
+    database: str
+    user: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class AirflowAddress:
+    """Airflow's base URL (no trailing slash) and the login of its administrator."""
+
+    url: str
+    user: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service of the stack. `state` is running, starting, stopped or crashed."""
+
+    name: str
+    state: str
+    health: str = ""
+    port: int | None = None
+    pid: int | None = None
+    container: str = ""
+    restarts: int = 0
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Data that a reset deletes: a folder of the local engine or a volume of Docker."""
+
+    name: str
+    location: str
+    created: datetime
+    bytes: int
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of a service's log."""
+
+    service: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A named part of a command and how long it took."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class UpResult:
+    """What `up` did. `moved_ports` maps a service to (wanted, taken instead)."""
+
+    engine: str
+    url: str
+    user: str
+    password: str = field(repr=False)
+    ports: dict[str, int]
+    seconds: float
+    phases: tuple[Phase, ...]
+    started: tuple[str, ...]
+    moved_ports: dict[str, tuple[int, int]]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ResetResult:
+    """What `reset` deleted and what stands there now."""
+
+    deleted: tuple[Volume, ...]
+    created: tuple[Volume, ...]
+    up: UpResult | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table and its exact number of rows."""
+
+    name: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class DatabaseContent:
+    """The tables of one business database."""
+
+    name: str
+    tables: tuple[Table, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all tables together."""
+        return sum(table.rows for table in self.tables)
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """Committed transactions without a label, and labels without a transaction."""
+
+    unlabelled: int
+    orphans: int
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The answer of `verify-db`. `reasons` says, sentence by sentence, why `ok` is false."""
+
+    expect: str
+    ok: bool
+    databases: tuple[DatabaseContent, ...]
+    unlabelled: int
+    orphans: int
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows of the pipeline's published tables."""
+
+    transactions: int
+    labels: int
+    frauds: int
+
+    def __sub__(self, other: Counts) -> Counts:
+        return Counts(
+            self.transactions - other.transactions, self.labels - other.labels, self.frauds - other.frauds
+        )
+
+
+@dataclass(frozen=True)
+class DagRun:
+    """A run of a DAG as Airflow reports it; times are timezone-aware, `seconds` from start to end."""
+
+    dag_id: str
+    run_id: str
+    run_type: str
+    state: str
+    logical_date: datetime | None = None
+    queued_at: datetime | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds from start to end, None while the run has not ended."""
+        return (self.end - self.start).total_seconds() if self.start and self.end else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether Airflow will not change this run any more."""
+        return self.state in {"success", "failed"}
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """The latest try of one task in a run. `map_index` is -1 for a task that is not mapped."""
+
+    id: str
+    state: str
+    tries: int
+    seconds: float | None
+    map_index: int = -1
+
+
+@dataclass(frozen=True)
+class ImportFailure:
+    """A DAG file that Airflow could not import."""
+
+    filename: str
+    stack_trace: str
+
+
+@dataclass(frozen=True)
+class TriggerResult:
+    """A run that `trigger` started. `other_runs` are those that unpausing made Airflow start."""
+
+    dag_id: str
+    run_id: str
+    state: str
+    seconds: float | None
+    tasks: tuple[TaskState, ...]
+    delta: Counts | None
+    other_runs: tuple[DagRun, ...] = ()
+    unpaused: bool = False
+
+
+@dataclass(frozen=True)
+class AirflowStatus:
+    """Airflow as `status` shows it; `health` maps its components to healthy, unhealthy or unknown."""
+
+    url: str
+    version: str
+    executor: str
+    reachable: bool
+    health: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DagStatus:
+    """A DAG as `status` shows it."""
+
+    dag_id: str
+    found: bool
+    paused: bool | None = None
+    import_error: str = ""
+    last_run: DagRun | None = None
+    next_run: str = ""
+
+
+@dataclass(frozen=True)
+class DatabaseStatus:
+    """A business database as `status` shows it."""
+
+    address: DatabaseAddress
+    reachable: bool
+    rows: dict[str, int]
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Everything that `status` shows."""
+
+    project: Path
+    engine: str
+    services: tuple[Service, ...]
+    airflow: AirflowStatus
+    dag: DagStatus
+    databases: tuple[DatabaseStatus, ...]

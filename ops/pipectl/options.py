@@ -1,0 +1,20 @@
+"""Options and arguments that more than one command takes, declared once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipectl.settings import DAG_ID
+
+UP_SECONDS = 300.0
+RUN_SECONDS = 900.0
+
+DagId = Annotated[str, typer.Argument(help="The DAG's id.", show_default=True)]
+DEFAULT_DAG_ID = DAG_ID
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+UpTimeout = Annotated[
+    float, typer.Option("--timeout", min=1, help="Seconds to wait until all is healthy, once installed.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]

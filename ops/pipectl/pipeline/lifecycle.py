@@ -1,0 +1,142 @@
+"""Bring the stack up, take it down, wipe its data."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pipectl.airflow_health import AirflowHealth
+from pipectl.databases import Databases
+from pipectl.errors import AirflowError, EngineError
+from pipectl.models import Phase, ResetResult, UpResult
+from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy, wait_until_parsed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pipectl.engines.base import Engine
+    from pipectl.models import DatabaseContent, Service, Volume
+
+
+def _ignore(_: object) -> None:
+    """See nothing."""
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Who is told what happens: `report` one sentence, `watch` the services at every look at them."""
+
+    report: Callable[[str], None] = _ignore
+    watch: Callable[[tuple[Service, ...]], None] = _ignore
+
+
+@dataclass
+class Stopwatch:
+    """Times of the named phases of one command."""
+
+    started: float = field(default_factory=time.monotonic)
+    phases: list[Phase] = field(default_factory=list)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time the block as `name`."""
+        begun = time.monotonic()
+        yield
+        self.phases.append(Phase(name, round(time.monotonic() - begun, 3)))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the command started."""
+        return round(time.monotonic() - self.started, 3)
+
+
+def up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> UpResult:
+    """Start what is missing and wait until all is healthy and the DAG is parsed.
+
+    `timeout` (seconds) bounds the wait, not the first installation. Raises EngineError for a crash,
+    DagError for a DAG that cannot be imported, WaitTimeoutError.
+    """
+    with engine.lock():
+        return _up(engine, dag_id, timeout=timeout, observer=observer)
+
+
+def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> UpResult:
+    watch = Stopwatch()
+    with watch.phase("install"):
+        engine.install(observer.report)
+    with watch.phase("start"):
+        started = engine.start(observer.report)
+    deadline = time.monotonic() + timeout
+    address = engine.airflow()
+    health = AirflowHealth(address)
+    with watch.phase("healthy"):
+        probe = HealthProbe(Databases(*engine.databases()), health)
+        wait_until_healthy(engine, probe, deadline=deadline, watch=observer.watch)
+    with watch.phase("dag parsed"):
+        wait_until_parsed(health, dag_id, deadline=deadline)
+    return UpResult(
+        engine=engine.name,
+        url=address.url,
+        user=address.user,
+        password=address.password,
+        ports=engine.ports(),
+        seconds=watch.seconds,
+        phases=tuple(watch.phases),
+        started=started,
+        moved_ports=engine.moved_ports(),
+    )
+
+
+def down(engine: Engine, *, delete_volumes: bool) -> tuple[tuple[str, ...], tuple[Volume, ...]]:
+    """Stop everything; return the services that ran and the volumes that were deleted."""
+    with engine.lock():
+        stopped = engine.stop()
+        volumes = engine.volumes() if delete_volumes else ()
+        if delete_volumes:
+            engine.delete_volumes()
+    return stopped, volumes
+
+
+def reset(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> ResetResult:
+    """Stop, delete this project's volumes and no other, start again, and prove that the new ones are new.
+
+    Raises EngineError where a volume of the new stack is older than the reset.
+    """
+    with engine.lock():
+        observer.report("Stopping the stack")
+        engine.stop()
+        deleted = engine.volumes()
+        observer.report(f"Deleting {len(deleted)} volumes")
+        engine.delete_volumes()
+        if left := engine.volumes():
+            raise EngineError(
+                f"Not deleted: {', '.join(volume.location for volume in left)}.",
+                hint="Check who owns these folders, then run the command again.",
+            )
+        result = _up(engine, dag_id, timeout=timeout, observer=observer)
+        created = engine.volumes()
+        before = {volume.name: volume.created for volume in deleted}
+        for volume in created:
+            if volume.name in before and volume.created <= before[volume.name]:
+                raise EngineError(f"The volume {volume.name!r} is older than the reset.")
+    return ResetResult(deleted, created, result)
+
+
+def empty_databases(engine: Engine, dag_id: str) -> tuple[DatabaseContent, DatabaseContent]:
+    """Delete every row of the two business databases and leave Airflow running; return what was there.
+
+    Raises AirflowError while a run of the DAG is active: it would write into the emptied tables.
+    """
+    with engine.lock():
+        try:
+            active = AirflowHealth(engine.airflow()).active_runs(dag_id)
+        except AirflowError:
+            active = ()
+        if active:
+            raise AirflowError(
+                f"The run {active[0]!r} of {dag_id} is active and would write into the emptied tables.",
+                hint=f"Wait for its end (pipectl runs), or stop new ones first: pipectl pause {dag_id}",
+            )
+        return Databases(*engine.databases()).empty()

@@ -1,0 +1,100 @@
+"""The state of everything, for `status`: read side by side, no part fails the others."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from pipectl.airflow_health import AirflowHealth
+from pipectl.databases import Databases
+from pipectl.errors import AirflowError, DatabaseError
+from pipectl.models import AirflowStatus, DagRun, DagStatus, DatabaseStatus, Status
+from pipectl.pipeline.readiness import HealthProbe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from pipectl.engines.base import Engine
+    from pipectl.models import DatabaseAddress
+
+
+def overview(engine: Engine, project: Path, dag_id: str) -> Status:
+    """Return services, Airflow, the DAG and the row counts; what cannot be reached says so."""
+    postgres, mysql = engine.databases()
+    databases = Databases(postgres, mysql)
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        services = pool.submit(
+            lambda: HealthProbe(databases, AirflowHealth(engine.airflow())).check(engine.services())
+        )
+        airflow = pool.submit(_airflow, engine, dag_id)
+        postgres_status = pool.submit(_database, databases, postgres)
+        mysql_status = pool.submit(_database, databases, mysql)
+        airflow_status, dag_status = airflow.result()
+        return Status(
+            project=project,
+            engine=engine.name,
+            services=services.result(),
+            airflow=airflow_status,
+            dag=dag_status,
+            databases=(postgres_status.result(), mysql_status.result()),
+        )
+
+
+def _airflow(engine: Engine, dag_id: str) -> tuple[AirflowStatus, DagStatus]:
+    address = engine.airflow()
+    health = AirflowHealth(address)
+    try:
+        components = health.components()
+        status = AirflowStatus(
+            address.url, health.version(), engine.executor, reachable=True, health=components
+        )
+        dag = health.dag(dag_id)
+        if dag is None:
+            failures = health.import_errors()
+            trace = "\n".join(failures.values())
+            return status, DagStatus(dag_id, found=False, import_error=trace)
+        return status, DagStatus(
+            dag_id,
+            found=True,
+            paused=bool(dag.get("is_paused")),
+            import_error="\n".join(health.import_errors().values()) if dag.get("has_import_errors") else "",
+            last_run=_run(health.last_run(dag_id)),
+            next_run=str(dag.get("next_dagrun_run_after") or ""),
+        )
+    except AirflowError:
+        return (
+            AirflowStatus(address.url, "", engine.executor, reachable=False),
+            DagStatus(dag_id, found=False),
+        )
+
+
+def _run(run: dict[str, Any] | None) -> DagRun | None:
+    from datetime import datetime  # noqa: PLC0415  only for a DAG that has run
+
+    if run is None:
+        return None
+
+    def time_of(name: str) -> datetime | None:
+        text = run.get(name)
+        return datetime.fromisoformat(str(text)) if text else None
+
+    return DagRun(
+        dag_id=str(run["dag_id"]),
+        run_id=str(run["dag_run_id"]),
+        run_type=str(run["run_type"]),
+        state=str(run["state"]),
+        logical_date=time_of("logical_date"),
+        queued_at=time_of("queued_at"),
+        start=time_of("start_date"),
+        end=time_of("end_date"),
+    )
+
+
+def _database(databases: Databases, address: DatabaseAddress) -> DatabaseStatus:
+    read = databases.postgres_content if address is databases.postgres else databases.mysql_content
+    try:
+        content = read()
+    except DatabaseError as error:
+        return DatabaseStatus(address, reachable=False, rows={}, error=error.message)
+    return DatabaseStatus(address, reachable=True, rows={table.name: table.rows for table in content.tables})

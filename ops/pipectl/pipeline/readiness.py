@@ -1,0 +1,144 @@
+"""Wait until every service is healthy and the DAG is parsed, or say at once why that will not happen."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pipectl.errors import AirflowError, DagError, DatabaseError, EngineError, WaitTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipectl.airflow_health import AirflowHealth
+    from pipectl.databases import Databases
+    from pipectl.engines.base import Engine
+    from pipectl.models import Service
+
+POLL_SECONDS = 0.1
+LOG_LINES = 15
+# A killed PostgreSQL's lock file may stop the first start after it; Airflow's programs wait by themselves.
+TOLERATED_CRASHES = {"postgres": 2, "airbyte-postgres": 2, "airbyte-mysql": 2}
+# The part of Airflow's health answer that speaks for a service.
+COMPONENT_OF = {"postgres": "metadatabase", "scheduler": "scheduler", "dag-processor": "dag_processor"}
+
+
+class HealthProbe:
+    """Fills in the health of services whose engine does not know it."""
+
+    def __init__(self, databases: Databases, health: AirflowHealth) -> None:
+        self._databases = databases
+        self._health = health
+
+    def check(self, services: tuple[Service, ...]) -> tuple[Service, ...]:
+        """Return `services` with health healthy, starting or unhealthy for what runs."""
+        running = {service.name for service in services if service.state == "running"}
+        components = self._components() if "webserver" in running else None
+        return tuple(
+            replace(service, health=self._health_of(service, components))
+            if service.state == "running" and not service.health
+            else service
+            for service in services
+        )
+
+    def _health_of(self, service: Service, components: dict[str, str] | None) -> str:
+        if service.name in {"airbyte-postgres", "airbyte-mysql"}:
+            try:
+                self._databases.ping(service.name)
+            except DatabaseError:
+                return "starting"
+            return "healthy"
+        if components is None:
+            return "starting"
+        component = COMPONENT_OF.get(service.name)
+        return "healthy" if component is None or components.get(component) == "healthy" else "starting"
+
+    def _components(self) -> dict[str, str] | None:
+        try:
+            return self._health.components()
+        except AirflowError:
+            return None
+
+
+def wait_until_healthy(
+    engine: Engine,
+    probe: HealthProbe,
+    *,
+    deadline: float,
+    watch: Callable[[tuple[Service, ...]], None],
+) -> None:
+    """Return when every service is healthy; `watch` sees every look at them.
+
+    Raises EngineError with the end of the log as soon as a service has crashed, WaitTimeoutError at
+    `deadline` (of time.monotonic).
+    """
+    crashes: dict[str, int] = {}
+    known: dict[str, Service] = {}
+    while True:
+        services = probe.check(engine.services())
+        watch(services)
+        for service in services:
+            before = known.get(service.name)
+            restarted = (
+                before is not None and None not in {before.pid, service.pid} and before.pid != service.pid
+            )
+            fell = service.state == "crashed" and (before is None or before.state != "crashed")
+            if restarted or fell:
+                crashes[service.name] = crashes.get(service.name, 0) + 1
+            if crashes.get(service.name, 0) > TOLERATED_CRASHES.get(service.name, 0):
+                raise _crash(engine, service.name)
+            known[service.name] = service
+        if services and all(service.health == "healthy" for service in services):
+            return
+        if time.monotonic() > deadline:
+            late = [service.name for service in services if service.health != "healthy"]
+            raise WaitTimeoutError(
+                f"Not healthy in time: {', '.join(late)}.",
+                hint=f"See why: pipectl logs {late[0]}. To wait longer: pipectl up --timeout SECONDS",
+                detail=_log_end(engine, late[0]),
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def wait_until_parsed(health: AirflowHealth, dag_id: str, *, deadline: float) -> None:
+    """Return when Airflow has parsed the DAG.
+
+    Raises DagError with the stack trace when its file cannot be imported, WaitTimeoutError at `deadline`.
+    """
+    while True:
+        dag = health.dag(dag_id)
+        if dag is not None and not dag.get("has_import_errors"):
+            return
+        failures = health.import_errors()
+        own = (dag or {}).get("relative_fileloc")
+        shown = {name: trace for name, trace in failures.items() if not own or name.endswith(str(own))}
+        if shown:
+            raise broken_dag(dag_id, shown)
+        if time.monotonic() > deadline:
+            raise WaitTimeoutError(
+                f"Airflow has not parsed a DAG {dag_id!r} in time.",
+                hint="See what it did: pipectl logs dag-processor",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def broken_dag(dag_id: str, failures: dict[str, str]) -> DagError:
+    """Return the error that shows the import errors, file by file."""
+    return DagError(
+        f"The DAG {dag_id!r} is not there, because Airflow cannot import {', '.join(failures)}.",
+        hint="Mend the file: Airflow reads it anew within seconds. Then run the command again.",
+        detail="\n".join(trace.strip() for trace in failures.values()),
+    )
+
+
+def _crash(engine: Engine, service: str) -> EngineError:
+    return EngineError(
+        f"The service {service!r} ends as soon as it is started.",
+        hint=f"All of its log: pipectl logs {service}. To stop what runs: pipectl down",
+        detail=_log_end(engine, service),
+    )
+
+
+def _log_end(engine: Engine, service: str) -> str:
+    return "\n".join(line.text for line in engine.logs((service,), tail=LOG_LINES, follow=False))

@@ -1,0 +1,168 @@
+"""Trigger exactly one run of a DAG and follow it to its end."""
+
+from __future__ import annotations
+
+import difflib
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pipectl.errors import DagError, WaitTimeoutError
+from pipectl.models import Counts, TriggerResult
+from pipectl.pipeline.readiness import broken_dag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pipectl.airflow_api import AirflowApi
+    from pipectl.models import DagRun, TaskState
+
+POLL_SECONDS = 0.1
+# Airflow looks for new DAG files every 2 s and a parse takes about one; a busy machine takes longer.
+PARSE_SECONDS = 30
+# What no file in dags/ mentions is probably a typing error.
+UNMENTIONED_SECONDS = 8
+TASK_LOG_LINES = 20
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One look at a run: its state, its tasks, and the run that must end before it starts."""
+
+    run: DagRun
+    tasks: tuple[TaskState, ...]
+    behind: DagRun | None = None
+
+
+def new_run_id() -> str:
+    """Return a run id that no other run has, in the form of Airflow's own: kind, time, and a random end."""
+    return f"pipectl__{datetime.now(UTC).isoformat(timespec='seconds')}_{secrets.token_hex(3)}"
+
+
+def wait_until_parsed(api: AirflowApi, dag_id: str, *, dags_dir: Path, report: Callable[[str], None]) -> bool:
+    """Wait until Airflow knows the DAG, and return whether it is paused.
+
+    Raises DagError for a DAG that cannot be imported, and for one that does not turn up.
+    """
+    mentioned = any(dag_id.encode() in path.read_bytes() for path in dags_dir.rglob("*.py") if path.is_file())
+    deadline = time.monotonic() + (PARSE_SECONDS if mentioned else UNMENTIONED_SECONDS)
+    said = False
+    while True:
+        paused = api.is_paused(dag_id)
+        failures = api.import_failures_of(dag_id)
+        if failures:
+            raise broken_dag(dag_id, {failure.filename: failure.stack_trace for failure in failures})
+        if paused is not None:
+            return paused
+        if time.monotonic() > deadline:
+            raise _unknown_dag(api, dag_id)
+        if not said:
+            report(f"Waiting until Airflow has parsed {dag_id}")
+            said = True
+        time.sleep(POLL_SECONDS)
+
+
+def trigger(
+    api: AirflowApi,
+    dag_id: str,
+    *,
+    paused: bool,
+    conf: dict[str, Any] | None,
+    count: Callable[[], Counts] | None,
+    started: Callable[[DagRun], None],
+    watch: Callable[[Progress], None],
+    timeout: float,
+    wait: bool = True,
+) -> TriggerResult:
+    """Unpause the DAG where it is paused, trigger one run, and follow it until it ends.
+
+    `count` reads the published tables, for the delta; the rows of another run that ended before this one
+    started are not in it. Raises WaitTimeoutError when the run has not ended
+    after `timeout` seconds; the run goes on.
+    """
+    known = {run.run_id for run in api.runs(dag_id)}
+    before = count() if count and wait else None
+    if paused:
+        api.set_paused(dag_id, paused=False)
+    try:
+        run = api.trigger(dag_id, new_run_id(), conf)
+    except BaseException:
+        if paused:
+            api.set_paused(dag_id, paused=True)
+        raise
+    started(run)
+    tasks: tuple[TaskState, ...] = ()
+    if wait:
+        run, before = _follow(api, run, before=before, count=count, watch=watch, timeout=timeout)
+        tasks = api.tasks(dag_id, run.run_id)
+    delta = count() - before if count and before is not None else None
+    others = tuple(
+        other
+        for other in api.runs(dag_id)
+        if other.run_id not in known and other.run_id != run.run_id and other.run_type == "scheduled"
+    )
+    return TriggerResult(
+        dag_id=dag_id,
+        run_id=run.run_id,
+        state=run.state,
+        seconds=run.seconds,
+        tasks=tasks,
+        delta=delta,
+        other_runs=others,
+        unpaused=paused,
+    )
+
+
+def _follow(
+    api: AirflowApi,
+    run: DagRun,
+    *,
+    before: Counts | None,
+    count: Callable[[], Counts] | None,
+    watch: Callable[[Progress], None],
+    timeout: float,
+) -> tuple[DagRun, Counts | None]:
+    deadline = time.monotonic() + timeout
+    waited = False
+    while True:
+        run = api.run(run.dag_id, run.run_id)
+        behind = None
+        if run.state == "queued":
+            behind = next(
+                (other for other in api.active_runs(run.dag_id) if other.run_id != run.run_id), None
+            )
+            waited = waited or behind is not None
+        elif waited and not run.finished:
+            # Another run has written since `before`; its first task takes longer to start than this count.
+            before = count() if count else None
+            waited = False
+        tasks = api.tasks(run.dag_id, run.run_id) if run.state == "running" else ()
+        watch(Progress(run, tasks, behind))
+        if run.finished:
+            return run, before
+        if time.monotonic() > deadline:
+            because = f" behind {behind.run_id}" if behind else ""
+            raise WaitTimeoutError(
+                f"The run {run.run_id} is still {run.state}{because} after {timeout:g} s; it goes on.",
+                hint=f"Look at it: pipectl runs {run.dag_id}. To wait longer: --timeout SECONDS",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def failing_task_log(api: AirflowApi, result: TriggerResult) -> tuple[TaskState | None, str]:
+    """Return the first failed task of a run and the end of its log."""
+    task = next((task for task in result.tasks if task.state == "failed"), None)
+    if task is None:
+        return None, ""
+    return task, "\n".join(api.log(result.dag_id, result.run_id, task)[-TASK_LOG_LINES:])
+
+
+def _unknown_dag(api: AirflowApi, dag_id: str) -> DagError:
+    ids = api.dag_ids()
+    close = difflib.get_close_matches(dag_id, ids, n=1)
+    meant = f"Did you mean {close[0]}? " if close else ""
+    there = f"There are: {', '.join(sorted(ids))}." if ids else "There is none yet."
+    return DagError(f"Airflow knows no DAG {dag_id!r}.", hint=f"{meant}{there}")

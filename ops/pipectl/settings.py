@@ -1,0 +1,148 @@
+"""One frozen Settings, read once: defaults, stack/.env, environment variables, options.
+
+An environment variable wins over stack/.env, as Compose has it, and an option wins over both.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipectl.env_file import EnvFile
+from pipectl.errors import UsageError
+from pipectl.models import DatabaseAddress
+
+ENGINES = ("auto", "docker", "local")
+DAG_ID = "generate_transaction_and_labels"
+
+# Port per service, with the variable of stack/.env that holds it.
+PORT_VARIABLES = {
+    "webserver": ("AIRFLOW_PORT", 8080),
+    "airbyte-postgres": ("AIRBYTE_POSTGRES_PORT", 5432),
+    "airbyte-mysql": ("AIRBYTE_MYSQL_PORT", 3306),
+    "postgres": ("AIRFLOW_POSTGRES_PORT", 5433),
+}
+LARGEST_PORT = 65535
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one invocation works with."""
+
+    project: Path
+    engine: str
+    cache_dir: Path
+    variables: dict[str, str] = field(repr=False)
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the local engine keeps data, logs, sockets and state."""
+        return self.project / ".pipectl"
+
+    @property
+    def env_path(self) -> Path:
+        """The file that holds ports and secrets; Compose reads it too."""
+        return env_path(self.project)
+
+    @property
+    def dag_id(self) -> str:
+        """The pipeline's DAG, which `up` waits for."""
+        return self.variables.get("PIPECTL_DAG_ID") or DAG_ID
+
+    @property
+    def admin(self) -> tuple[str, str]:
+        """Name and password of Airflow's administrator."""
+        return (
+            self.variables.get("AIRFLOW_ADMIN_USER") or "admin",
+            self.variables.get("AIRFLOW_ADMIN_PASSWORD") or "admin",
+        )
+
+    @property
+    def passed_on(self) -> dict[str, str]:
+        """Variables of stack/.env that are the DAG's own, for Airflow's processes."""
+        own = ("AIRFLOW_", "AIRBYTE_", "PIPECTL_ENGINE", "PIPECTL_PROJECT", "PIPECTL_POSTGRES_BIN")
+        return {name: value for name, value in self.variables.items() if not name.startswith(own)}
+
+    def is_external(self, service: str) -> bool:
+        """Whether stack/.env places this database elsewhere, so that no engine starts or wipes it."""
+        variable = service.upper().replace("-", "_") + "_HOST"
+        return service.startswith("airbyte-") and bool(self.variables.get(variable))
+
+    def port(self, service: str) -> int:
+        """The port that `service` is meant to listen on; UsageError where it is no port number."""
+        variable, default = PORT_VARIABLES[service]
+        text = self.variables.get(variable) or str(default)
+        if not text.isdigit() or not 0 < int(text) <= LARGEST_PORT:
+            raise UsageError(
+                f"{variable}={text!r} in {self.env_path} is not a port number.",
+                hint=f"Set {variable} to a number from 1 to {LARGEST_PORT}, or delete the line.",
+            )
+        return int(text)
+
+    def database(self, service: str) -> DatabaseAddress:
+        """Address of `airbyte-postgres` or `airbyte-mysql` as seen from this machine."""
+        prefix, database = {
+            "airbyte-postgres": ("AIRBYTE_POSTGRES", "airbyte"),
+            "airbyte-mysql": ("AIRBYTE_MYSQL", "data"),
+        }[service]
+        return DatabaseAddress(
+            service=service,
+            host=self.variables.get(f"{prefix}_HOST") or "127.0.0.1",
+            port=self.port(service),
+            database=self.variables.get(f"{prefix}_DATABASE") or database,
+            user=self.variables.get(f"{prefix}_USER") or "docker",
+            password=self.variables.get(f"{prefix}_PASSWORD") or "docker",
+        )
+
+
+def env_path(project: Path) -> Path:
+    """The `.env` file of `project`."""
+    return project / "stack" / ".env"
+
+
+def find_project(start: Path) -> Path:
+    """The nearest folder from `start` upwards that has dags/ and stack/; UsageError where none has."""
+    for folder in (start, *start.parents):
+        if (folder / "dags").is_dir() and (folder / "stack").is_dir():
+            return folder
+    raise UsageError(
+        f"{start} is not in a pipectl project: no folder from there upwards has both dags/ and stack/.",
+        hint="Change into the project's folder, or name it: pipectl --project DIR …",
+    )
+
+
+def load(project: Path | None = None, engine: str | None = None) -> Settings:
+    """Read the settings of the project in or above the current folder.
+
+    Raises UsageError outside a project, for an unknown engine and for a broken `.env`.
+    """
+    chosen = project or (Path(value) if (value := os.environ.get("PIPECTL_PROJECT")) else None)
+    if chosen is not None and not chosen.is_dir():
+        raise UsageError(f"There is no folder {chosen}.", hint="Check --project (or PIPECTL_PROJECT).")
+    root = find_project((chosen or Path.cwd()).resolve())
+    engine_name = engine or os.environ.get("PIPECTL_ENGINE") or "auto"
+    if engine_name not in ENGINES:
+        raise UsageError(
+            f"There is no engine {engine_name!r}.", hint=f"--engine takes one of {', '.join(ENGINES)}."
+        )
+    written = EnvFile(env_path(root)).read()
+    known = written.keys() | {variable for variable, _ in PORT_VARIABLES.values()}
+    overrides = {
+        name: value
+        for name, value in os.environ.items()
+        if name in known
+        or name.startswith(("AIRBYTE_POSTGRES_", "AIRBYTE_MYSQL_", "AIRFLOW_ADMIN_", "PIPECTL_"))
+    }
+    return Settings(
+        project=root, engine=engine_name, cache_dir=cache_dir(), variables={**written, **overrides}
+    )
+
+
+def cache_dir() -> Path:
+    """The per-user folder of downloaded binaries, shared by projects."""
+    if value := os.environ.get("PIPECTL_CACHE_DIR"):
+        return Path(value).expanduser().resolve()
+    from platformdirs import user_cache_path  # noqa: PLC0415  25 ms that `--version` need not pay
+
+    return user_cache_path("pipectl", appauthor=False)
