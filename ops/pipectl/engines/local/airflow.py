@@ -1,17 +1,16 @@
-"""Airflow as native processes: its settings, its programs and its metadata database."""
+"""Airflow as native processes: its settings and its programs."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from pipectl.engines.local.program import Program
-from pipectl.errors import DatabaseError, EngineError
+from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
     from pipectl.engines.local.airflow_runtime import AirflowRuntime
@@ -22,9 +21,6 @@ METADATA_USER = "airflow"
 SERVICES = ("webserver", "scheduler", "dag-processor")
 LAUNCHER = Path(__file__).with_name("launcher.py")
 FEWEST_WORKERS, MOST_WORKERS = 4, 16
-MIGRATION_SECONDS = 300
-# Below this a line of a log is not worth showing; above it a failure's end is lost among its beginnings.
-DETAIL_LINES = 15
 
 
 @dataclass(frozen=True)
@@ -230,86 +226,3 @@ def prepare_home(site: AirflowSite) -> None:
             f"Airflow's folder {site.home} cannot be written: {error.strerror}.",
             hint="Check who owns the project's .pipectl folder and that its disk has space.",
         ) from error
-
-
-def migrate_metadata(site: AirflowSite, runtime: AirflowRuntime) -> bool:
-    """Migrate the running metadata database where its version is not the runtime's; return whether it was.
-
-    An up-to-date database costs one query (20 ms), so call it after every start of the cluster. Raises
-    DatabaseError where the database cannot be reached, EngineError where the migration fails.
-    """
-    if metadata_version(site.metadata) == runtime.migration_head:
-        return False
-    run_migration(environment(site, runtime), runtime)
-    return True
-
-
-def metadata_version(database: DatabaseAddress) -> str | None:
-    """Return the `alembic_version` of a metadata database, None where it has none.
-
-    Raises DatabaseError where it cannot be reached.
-    """
-    import psycopg2
-
-    try:
-        connection = psycopg2.connect(
-            host=database.host,
-            port=database.port,
-            dbname=database.database,
-            user=database.user,
-            password=database.password,
-            connect_timeout=5,
-        )
-    except psycopg2.OperationalError as error:
-        raise DatabaseError(
-            f"Airflow's metadata database on port {database.port} cannot be reached.",
-            hint="See its log: pipectl logs postgres",
-            detail=str(error).strip(),
-        ) from error
-    try:
-        with connection, connection.cursor() as cursor:
-            cursor.execute("SELECT to_regclass('alembic_version') IS NOT NULL")
-            if not (cursor.fetchone() or (False,))[0]:
-                return None
-            cursor.execute("SELECT version_num FROM alembic_version")
-            row = cursor.fetchone()
-            return str(row[0]) if row else None
-    finally:
-        connection.close()
-
-
-def run_migration(variables: dict[str, str], runtime: AirflowRuntime) -> None:
-    """Run `airflow db migrate`, 5 to 10 s on an empty database; EngineError with its last lines."""
-    command = (str(runtime.venv / "bin" / "airflow"), "db", "migrate")
-    try:
-        done = subprocess.run(
-            command,
-            env=inherited_environment() | variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=MIGRATION_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise EngineError(
-            f"Airflow's metadata database was not migrated within {MIGRATION_SECONDS} s.",
-            hint="Run the command again on a less busy machine.",
-        ) from error
-    if done.returncode:
-        raise EngineError(
-            f"Airflow's metadata database could not be migrated to Airflow {runtime.version}.",
-            hint="Start it anew: pipectl reset",
-            detail="\n".join(done.stdout.splitlines()[-DETAIL_LINES:]),
-        )
-
-
-def inherited_environment() -> dict[str, str]:
-    """Return the caller's variables that concern neither Airflow nor Python."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AIRFLOW", "PYTHON", "VIRTUAL_ENV", "PIPECTL_"))
-    }

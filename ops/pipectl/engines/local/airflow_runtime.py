@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipectl.engines.local.install import install_lock, run_tool
+from pipectl.errors import EngineError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
+
+    from pipectl.engines.local.install import Report
+
+# What Airflow 3.3 declares: Python 3.10 to 3.14; the lock file begins at 3.11.
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 14)
+MARKER = "installed.json"
+# The newest migration, read from the installed package; importing Airflow itself would take seconds.
+FIND_MIGRATION_HEAD = """\
+import importlib.util, pathlib
+from alembic.script import ScriptDirectory
+folder = pathlib.Path(importlib.util.find_spec("airflow").origin).parent / "migrations"
+print(ScriptDirectory(str(folder)).get_current_head())
+"""
 
 
 @dataclass(frozen=True)
@@ -21,11 +43,133 @@ class AirflowRuntime:
     migration_head: str
 
 
-def ensure_airflow(cache_dir: Path, requirements: Path, report: Callable[[str], None]) -> AirflowRuntime:
-    """Return the environment of the lock file `requirements`, installed under `cache_dir` where it is missing.
+def ensure_airflow(cache_dir: Path, requirements: Path, report: Report) -> AirflowRuntime:
+    """Return the environment of the lock file `requirements`, installed under `cache_dir` if missing.
 
-    `report` is told of each long step. One that is installed is found in a few milliseconds, without network.
+    `report` is told of each long step. One that is installed is found in milliseconds, without network.
+    A virtual environment cannot be moved, so it is made in place and counts once its marker file is there.
 
-    Raises EngineError where this Python is not supported, there is no network, or uv failed.
+    Raises EngineError where this Python is not supported, the lock file is missing, or uv failed.
     """
-    raise NotImplementedError
+    require_supported_python(sys.version_info[:2])
+    lock = read_lock(requirements)
+    key = environment_key(lock)
+    folder = cache_dir / f"airflow-{key}"
+    found = installed_runtime(folder, key)
+    if found is None:
+        with install_lock(cache_dir, f"airflow-{key}", report):
+            found = installed_runtime(folder, key) or install(folder, key, requirements, lock, report)
+    return found
+
+
+def require_supported_python(version: tuple[int, ...]) -> None:
+    """Raise EngineError where Airflow does not run on this version of Python."""
+    if not OLDEST_PYTHON <= version <= NEWEST_PYTHON:
+        oldest, newest = (".".join(map(str, each)) for each in (OLDEST_PYTHON, NEWEST_PYTHON))
+        raise EngineError(
+            f"Airflow does not run on Python {'.'.join(map(str, version))}: it needs {oldest} to {newest}.",
+            hint=f"Install pipectl with one of these, for example: uv venv --python {newest}",
+        )
+
+
+def read_lock(requirements: Path) -> bytes:
+    """Return the lock file's bytes; EngineError where it cannot be read or pins no Airflow."""
+    try:
+        lock = requirements.read_bytes()
+    except OSError as error:
+        raise EngineError(
+            f"Airflow's lock file {requirements} cannot be read: {error.strerror}.",
+            hint="Restore it, for example: git checkout -- stack/airflow-requirements.txt",
+        ) from error
+    if airflow_version(lock) == "":
+        raise EngineError(
+            f"{requirements} pins no apache-airflow-core.",
+            hint="Restore it, for example: git checkout -- stack/airflow-requirements.txt",
+        )
+    return lock
+
+
+def airflow_version(lock: bytes) -> str:
+    """Return the Airflow that a lock file pins; empty where it pins none."""
+    found = re.search(rb"^apache-airflow-core==([0-9][^\s;\\]*)", lock, re.MULTILINE)
+    return found[1].decode() if found else ""
+
+
+def environment_key(lock: bytes) -> str:
+    """Return what tells environments apart: lock file, Python (where it lies, too) and platform."""
+    parts = (lock, sys.version.encode(), os.fsencode(base_interpreter()), platform.platform().encode())
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def base_interpreter() -> str:
+    """Return the interpreter behind the running virtual environment, which may lie in a project and go."""
+    return str(getattr(sys, "_base_executable", "") or sys.executable)
+
+
+def installed_runtime(folder: Path, key: str) -> AirflowRuntime | None:
+    """Return the environment in `folder`; None where it is missing or its installation was interrupted."""
+    python = folder / "bin" / "python"
+    try:
+        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        version, head = str(marker["version"]), str(marker["migration_head"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    # The link goes nowhere where the base interpreter was removed.
+    return AirflowRuntime(folder, python, version, key, head) if python.exists() else None
+
+
+def install(folder: Path, key: str, requirements: Path, lock: bytes, report: Report) -> AirflowRuntime:
+    """Install into `folder`; what an interrupted installation left there is completed. Raises EngineError."""
+    from uv import find_uv_bin
+
+    version = airflow_version(lock)
+    report(f"Installing Airflow {version} (500 MB on disk), once for this user")
+    uv = find_uv_bin()
+    python = folder / "bin" / "python"
+    (folder / MARKER).unlink(missing_ok=True)
+    if not python.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        run_tool(
+            (uv, "venv", "--no-project", "--python", base_interpreter(), str(folder)),
+            EngineError(
+                f"The virtual environment {folder} could not be made.",
+                hint="Check the owner of its parent folder and the space on its disk.",
+            ),
+            installer_environment(),
+        )
+    run_tool(
+        (
+            uv,
+            "pip",
+            "sync",
+            "--python",
+            str(python),
+            "--require-hashes",
+            "--compile-bytecode",
+            "--no-progress",
+        )
+        + (str(requirements),),
+        EngineError(
+            f"Airflow {version} could not be installed from {requirements.name}.",
+            hint="Check the network (a proxy goes into HTTPS_PROXY, a mirror into UV_DEFAULT_INDEX) and the "
+            "disk, then run the command again: what has been downloaded is kept.",
+        ),
+        installer_environment(),
+    )
+    head = run_tool(
+        (str(python), "-I", "-c", FIND_MIGRATION_HEAD),
+        EngineError(
+            f"The Airflow that was installed in {folder} does not work.",
+            hint=f"Remove that folder and run the command again: rm -r {folder}",
+        ),
+        installer_environment(),
+    ).strip()
+    temporary = folder / f"{MARKER}.new"
+    temporary.write_text(json.dumps({"version": version, "migration_head": head}), encoding="utf-8")
+    temporary.replace(folder / MARKER)
+    return AirflowRuntime(folder, python, version, key, head)
+
+
+def installer_environment() -> dict[str, str]:
+    """Return what uv must not take from the caller: without byte code every start compiles all of Airflow."""
+    return {"PYTHONDONTWRITEBYTECODE": "", "VIRTUAL_ENV": "", "UV_NO_PROGRESS": "1"}
