@@ -1,0 +1,81 @@
+"""Installing into the per-user cache: by one process at a time, whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pipectl.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    Report = Callable[[str], None]
+
+
+@contextmanager
+def install_lock(cache_dir: Path, what: str, report: Report) -> Iterator[None]:
+    """Let one process at a time install `what`; the others wait, and `report` says so.
+
+    Look again for an installed `what` inside the block: another process may have finished it meanwhile.
+
+    Raises:
+        EngineError: the cache folder cannot be written.
+
+    """
+    path = cache_dir / f"{what}.lock"
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise EngineError(
+            f"The cache folder {cache_dir} cannot be written: {error.strerror}.",
+            hint="Check its owner and the space on its disk, or set XDG_CACHE_HOME to another folder.",
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report(f"Waiting for another pipectl that installs {what}")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def run_tool(
+    command: tuple[str, ...], failure: EngineError, environment: Mapping[str, str] | None = None
+) -> str:
+    """Run an installer's command and return its output.
+
+    Raises:
+        EngineError: `failure`, with the command's last lines as its detail.
+
+    """
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+            env=None if environment is None else {**os.environ, **environment},
+        )
+    except OSError as error:
+        failure.detail = f"{command[0]}: {error.strerror}"
+        raise failure from error
+    if done.returncode != 0:
+        failure.detail = last_lines(done.stdout)
+        raise failure
+    return done.stdout
+
+
+def last_lines(text: str, count: int = 8) -> str:
+    """Return the last lines of a command's output that hold something."""
+    return "\n".join([line for line in text.splitlines() if line.strip()][-count:])

@@ -1,0 +1,232 @@
+"""The MySQL-protocol server of the local engine: its data folder, and how the supervisor runs it.
+
+MariaDB and MySQL both. The MySQL branch follows its manual (initialize-insecure with an init file).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import subprocess
+from typing import TYPE_CHECKING
+
+from pipectl.engines.local.folders import made_whole, server_pid
+from pipectl.engines.local.install import last_lines
+from pipectl.engines.local.privileges import drop_prefix, hand_over
+from pipectl.engines.local.program import Program
+from pipectl.errors import EngineError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipectl.engines.local.runtime import MariadbBinaries
+
+PID_FILE = "mysqld.pid"
+NAMES = frozenset({"mariadbd", "mysqld"})
+# Three days, as long as a paused Airbyte sync may reasonably take to come back.
+BINLOG_SECONDS = 259200
+SYSTEM_TABLES = ("system_tables", "performance_tables", "system_tables_data")
+
+
+def prepare(binaries: MariadbBinaries, data_dir: Path, *, user: str, password: str, database: str) -> bool:
+    """Make a data folder with one database and its user; True where it was made.
+
+    The user has all rights on the database, as in the official image, plus what change data capture needs.
+    Nobody else can log in: there is no root to attack. Idempotent, and whole or not at all; existing data
+    keeps its passwords.
+
+    Raises:
+        EngineError: existing data is the other flavour's or the server failed.
+
+    """
+    if (data_dir / "mysql").is_dir():
+        _require_flavor(binaries, data_dir)
+        hand_over(data_dir)
+        return False
+    with made_whole(data_dir) as folder:
+        hand_over(folder)
+        if binaries.flavor == "mariadb":
+            _bootstrap_mariadb(binaries, folder, _statements(user, password, database))
+        else:
+            _initialize_mysql(binaries, folder, _statements(user, password, database))
+        hand_over(folder)
+        os.sync()
+    return True
+
+
+def program(binaries: MariadbBinaries, name: str, data_dir: Path, port: int) -> Program:
+    """Describe the server of `data_dir` to the supervisor: on 127.0.0.1 only, no socket, its log on stderr.
+
+    Its binary log holds full row images for change data capture, and is dropped after three days.
+    """
+    options = {
+        "port": str(port),
+        "bind-address": "127.0.0.1",
+        "socket": "",
+        "pid-file": str(data_dir / PID_FILE),
+        "skip-name-resolve": "ON",
+        "server-id": "1",
+        "log-bin": "binlog",
+        "binlog-format": "ROW",
+        "binlog-row-image": "FULL",
+        "binlog-expire-logs-seconds": str(BINLOG_SECONDS),
+        "max-binlog-size": "64M",
+        "sync-binlog": "1",
+        "local-infile": "ON",
+        "character-set-server": "utf8mb4",
+        "collation-server": "utf8mb4_unicode_ci",
+        "default-time-zone": "+00:00",
+        "innodb-buffer-pool-size": "96M",
+        "innodb-flush-log-at-trx-commit": "1",
+        "performance-schema": "OFF",
+        "max-connections": "60",
+        "max-allowed-packet": "64M",
+    }
+    if binaries.flavor == "mysql":
+        del options["binlog-format"]  # ROW is its default, and naming it is deprecated
+        options |= {"mysqlx": "OFF", "lc-messages-dir": str(binaries.share)}
+    return Program(
+        name=name,
+        command=(
+            *drop_prefix(),
+            *_server(binaries, data_dir),
+            *(f"--{key}={value}" for key, value in options.items()),
+        ),
+        directory=data_dir.parent,
+        environment={**binaries.environment, "LC_ALL": "C", "TZ": "UTC"},
+        stop_signal="TERM",
+        stop_seconds=30,
+    )
+
+
+def running_pid(data_dir: Path) -> int | None:
+    """Process id of the live server of `data_dir`, whoever started it; a stale pid file counts as none."""
+    path = data_dir / PID_FILE
+    return server_pid(path, NAMES) if path.exists() else None
+
+
+def _server(binaries: MariadbBinaries, data_dir: Path) -> tuple[str, ...]:
+    return (
+        str(binaries.server),
+        "--no-defaults",
+        f"--basedir={binaries.basedir}",
+        f"--datadir={data_dir}",
+        f"--lc-messages-dir={binaries.share}",
+    )
+
+
+def _require_flavor(binaries: MariadbBinaries, data_dir: Path) -> None:
+    made_by = "mariadb" if (data_dir / "aria_log_control").exists() else "mysql"
+    if made_by != binaries.flavor:
+        raise EngineError(
+            f"The data in {data_dir} was made by {made_by}, but {binaries.server} is {binaries.flavor}.",
+            hint=f"Install {made_by} again, or start with new data: pipectl reset",
+        )
+
+
+def _bootstrap_mariadb(binaries: MariadbBinaries, folder: Path, statements: list[str]) -> None:
+    # What mariadb-install-db does, without the client tools that it needs. The scripts create a root
+    # without password for each name of this machine: they go before anybody could log in.
+    scripts = [_script(binaries, name).read_text(encoding="utf-8") for name in SYSTEM_TABLES]
+    lines = [
+        "CREATE DATABASE mysql;",
+        "USE mysql;",
+        "SET @auth_root_socket=NULL;",
+        *scripts,
+        "DELETE FROM global_priv WHERE User IN ('root', '');",
+        "DELETE FROM proxies_priv;",
+        "FLUSH PRIVILEGES;",
+        *statements,
+    ]
+    _run(
+        (
+            *_server(binaries, folder),
+            "--bootstrap",
+            "--skip-networking",
+            "--skip-log-bin",
+            "--enforce-storage-engine=",
+            "--max-allowed-packet=8M",
+            "--net-buffer-length=16K",
+            "--innodb-flush-log-at-trx-commit=0",
+        ),
+        binaries,
+        folder,
+        "\n".join(lines) + "\n",
+    )
+
+
+def _initialize_mysql(binaries: MariadbBinaries, folder: Path, statements: list[str]) -> None:
+    # The folder must be empty, so the file that holds the password lies beside it.
+    script = folder.with_name(folder.name + ".sql")
+    try:
+        descriptor = os.open(script, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            root = f"ALTER USER root@localhost IDENTIFIED BY '{secrets.token_hex(32)}';"
+            file.write("\n".join([root, *statements]) + "\n")
+        hand_over(script)
+        _run(
+            (*_server(binaries, folder), "--initialize-insecure", "--skip-log-bin", f"--init-file={script}"),
+            binaries,
+            folder,
+        )
+    finally:
+        script.unlink(missing_ok=True)
+
+
+def _script(binaries: MariadbBinaries, name: str) -> Path:
+    found = sorted(binaries.share.glob(f"m*_{name}.sql"))
+    if not found:
+        raise EngineError(
+            f"{binaries.share} lacks MariaDB's script {name}.sql.",
+            hint="Install it again: apt install mariadb-server",
+        )
+    return found[0]
+
+
+def _statements(user: str, password: str, database: str) -> list[str]:
+    account = f"{_literal(user)}@'%'"
+    # In a grant's database name _ and % are wildcards.
+    pattern = re.sub(r"([_%])", r"\\\1", database)
+    return [
+        f"CREATE DATABASE {_identifier(database)} CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;",
+        f"CREATE USER {account} IDENTIFIED BY {_literal(password)};",
+        f"GRANT ALL ON {_identifier(pattern)}.* TO {account};",
+        f"GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO {account};",
+    ]
+
+
+def _run(command: tuple[str, ...], binaries: MariadbBinaries, folder: Path, statements: str = "") -> None:
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    done = subprocess.run(
+        (*drop_prefix(), *command),
+        input=statements,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+        env={**environment, **binaries.environment, "LC_ALL": "C", "TZ": "UTC"},
+    )
+    if done.returncode != 0:
+        raise EngineError(
+            f"The {binaries.flavor} data folder in {folder.parent} could not be made by {binaries.server}.",
+            hint="Check the space on its disk, then run the command again.",
+            detail=last_lines(done.stdout),
+        )
+
+
+def _identifier(name: str) -> str:
+    return "`" + _one_line(name).replace("`", "``") + "`"
+
+
+def _literal(text: str) -> str:
+    return "'" + _one_line(text).replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _one_line(text: str) -> str:
+    if "\n" in text or "\0" in text:
+        raise EngineError(
+            "A database's name, user or password holds a line break.", hint="Correct it in stack/.env."
+        )
+    return text

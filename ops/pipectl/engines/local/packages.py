@@ -1,0 +1,132 @@
+"""A Debian or Ubuntu package and the libraries it misses, unpacked into a folder without root.
+
+apt does the download, so its signatures and proxies count; its lists and archives go to a folder of our
+own, so the machine's state is neither needed nor changed.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+from pipectl.engines.local.install import last_lines, run_tool
+from pipectl.errors import EngineError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# The machine's hooks (appstream, packagekit, docker-clean) would touch the machine's state.
+CONFIGURATION = """\
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Post-Invoke;
+Dir::State "{folder}/state";
+Dir::State::status "/var/lib/dpkg/status";
+Dir::Cache "{folder}/cache";
+Debug::NoLocking "true";
+Acquire::Languages "none";
+Acquire::Retries "1";
+Acquire::http::Timeout "20";
+Acquire::https::Timeout "20";
+"""
+
+
+def available() -> bool:
+    """Whether this machine has Debian's package tools."""
+    return all(shutil.which(tool) for tool in ("apt-get", "apt-cache", "dpkg", "dpkg-query"))
+
+
+def unpack(pattern: str, target: Path) -> None:
+    """Download the newest package whose name matches `pattern`, a regular expression, into `target`.
+
+    With it come the libraries that it depends on and that are not installed. Takes 60 MB more while it works.
+
+    Raises:
+        EngineError: no network, no such package, or a disk that is full; apt's last lines are the detail.
+
+    """
+    work = target / ".apt"
+    for folder in ("state/lists/partial", "cache/archives/partial", "packages"):
+        (work / folder).mkdir(parents=True)
+    configuration = work / "apt.conf"
+    configuration.write_text(CONFIGURATION.format(folder=work), encoding="utf-8")
+    options = ("-c", str(configuration))
+
+    # One broken third-party source fails the whole update, so what counts is whether the package is found.
+    updated = subprocess.run(
+        ("apt-get", *options, "update"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    unreachable = EngineError(
+        "The package mariadb-server-core could not be found or downloaded by apt.",
+        hint="Check the network and apt's sources, or install a server yourself: apt install mariadb-server",
+        detail=last_lines(updated.stdout),
+    )
+    found = run_tool(("apt-cache", *options, "search", "--names-only", pattern), unreachable)
+    names = sorted((line.split(" ", 1)[0] for line in found.splitlines() if line), key=_by_version)
+    if not names:
+        unreachable.detail = last_lines(updated.stdout)
+        raise unreachable
+    package = names[-1]
+    packages = (package, *_missing_libraries(package, options, unreachable))
+    _download(packages, options, work / "packages", unreachable)
+    for archive in sorted((work / "packages").glob("*.deb")):
+        run_tool(
+            ("dpkg", "-x", str(archive), str(target)),
+            EngineError(
+                f"{archive.name} could not be unpacked into {target}.", hint="Check the space on its disk."
+            ),
+        )
+    shutil.rmtree(work)
+
+
+def _by_version(name: str) -> tuple[bool, list[int]]:
+    # mariadb-server-core (the distribution's choice) over mariadb-server-core-10.6 over -10.5
+    digits = [int(part) for part in re.findall(r"\d+", name)]
+    return (not digits, digits)
+
+
+def _missing_libraries(package: str, options: tuple[str, ...], failure: EngineError) -> list[str]:
+    depended = run_tool(
+        (
+            "apt-cache",
+            *options,
+            "depends",
+            "--recurse",
+            *(
+                f"--no-{kind}"
+                for kind in ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
+            ),
+            package,
+        ),
+        failure,
+    )
+    # Names of real packages stand at the beginning of a line; virtual ones are in angle brackets.
+    wanted = {line for line in depended.splitlines() if line.startswith("lib")}
+    installed = run_tool(("dpkg-query", "-W", "-f", "${db:Status-Abbrev}${Package}\n"), failure)
+    have = {line[3:].strip() for line in installed.splitlines() if line.startswith("ii")}
+    return sorted(wanted - have)
+
+
+def _download(
+    packages: tuple[str, ...], options: tuple[str, ...], folder: Path, failure: EngineError
+) -> None:
+    done = subprocess.run(
+        ("apt-get", *options, "download", *packages),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        failure.detail = last_lines(done.stdout)
+        raise failure

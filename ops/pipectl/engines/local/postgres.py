@@ -1,0 +1,246 @@
+"""PostgreSQL clusters of the local engine: made without starting a server, then run by the supervisor."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipectl.engines.local.folders import copy_contents, made_whole, server_pid
+from pipectl.engines.local.install import last_lines
+from pipectl.engines.local.privileges import drop_prefix, hand_over
+from pipectl.engines.local.program import Program
+from pipectl.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pipectl.engines.local.runtime import PostgresBinaries
+
+# Passwords are checked on every connection. There is no UNIX socket, so no "local" line is reached; it is
+# there for who turns sockets on.
+ACCESS_RULES = """\
+# TYPE  DATABASE     USER  ADDRESS       METHOD
+local   all          all                 scram-sha-256
+host    all          all   127.0.0.1/32  scram-sha-256
+host    replication  all   127.0.0.1/32  scram-sha-256
+"""
+# Airflow's metadata: nobody replicates it, so it writes the smallest log.
+METADATA_SETTINGS: Mapping[str, str] = {
+    "shared_buffers": "32MB",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_wal_size": "256MB",
+}
+# The business database: ready for change data capture. A forgotten slot may not fill the disk.
+CDC_SETTINGS: Mapping[str, str] = {
+    "shared_buffers": "128MB",
+    "wal_level": "logical",
+    "max_wal_senders": "10",
+    "max_replication_slots": "10",
+    "max_wal_size": "1GB",
+    "max_slot_wal_keep_size": "2GB",
+}
+# synchronous_commit stays on: off lost acknowledged rows at kill -9.
+COMMON_SETTINGS: Mapping[str, str] = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "logging_collector": "off",
+    "log_destination": "stderr",
+    "log_checkpoints": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "jit": "off",
+    "synchronous_commit": "on",
+}
+PID_FILE = "postmaster.pid"
+NAMES = frozenset({"postgres", "postmaster"})
+
+
+def data_version(data_dir: Path) -> int | None:
+    """Major version of the server that made `data_dir`; None where there is no cluster."""
+    try:
+        return int((data_dir / "PG_VERSION").read_text(encoding="ascii").strip())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def prepare(binaries: PostgresBinaries, data_dir: Path, *, user: str, password: str, database: str) -> bool:
+    """Make a cluster with one database, owned by the superuser `user`; True where it was made.
+
+    Idempotent, and whole or not at all. An existing cluster keeps its passwords. The server must not run
+    when there is no cluster yet.
+
+    Raises:
+        EngineError: the folder is of another major version or another user's, or initdb failed.
+
+    """
+    version = data_version(data_dir)
+    if version is not None:
+        _require_version(binaries, data_dir, version)
+        hand_over(data_dir)
+        return False
+    with made_whole(data_dir) as folder:
+        hand_over(folder)
+        _run(
+            binaries,
+            (
+                "initdb",
+                "-D",
+                str(folder),
+                "-U",
+                user,
+                "-E",
+                "UTF8",
+                "--no-locale",
+                "--no-sync",
+                "--auth=trust",
+            ),
+            f"The PostgreSQL data folder {data_dir} could not be made.",
+        )
+        # Trust was only initdb's way not to ask for a password file; no server has run with it.
+        (folder / "pg_hba.conf").write_text(ACCESS_RULES, encoding="ascii")
+        statements = [_password_statement(user, password)]
+        if database != "postgres":
+            statements.append(f"CREATE DATABASE {_identifier(database)}")
+        execute(binaries, folder, statements)
+        _run(
+            binaries,
+            ("initdb", "--sync-only", "-D", str(folder)),
+            f"{data_dir} could not be written to disk.",
+        )
+    return True
+
+
+def set_password(binaries: PostgresBinaries, data_dir: Path, *, user: str, password: str) -> None:
+    """Change the password of `user` in a stopped cluster (0.1 s). Raises EngineError."""
+    hand_over(data_dir)
+    execute(binaries, data_dir, [_password_statement(user, password)])
+
+
+def clone(binaries: PostgresBinaries, source: Path, target: Path) -> None:
+    """Copy the stopped cluster `source` to `target`, whole or not at all; blocks are shared where possible.
+
+    Raises:
+        EngineError: `source` is no cluster, another version's or running, or `target` cannot be written.
+
+    """
+    version = data_version(source)
+    if version is None:
+        raise EngineError(
+            f"{source} is no PostgreSQL data folder.", hint="Make the stack's data anew: pipectl reset"
+        )
+    _require_version(binaries, source, version)
+    if running_pid(source) is not None:
+        raise EngineError(
+            f"The cluster {source} cannot be copied while it runs.", hint="Stop it first: pipectl down"
+        )
+    with made_whole(target) as folder:
+        copy_contents(source, folder)
+        (folder / PID_FILE).unlink(missing_ok=True)
+        hand_over(folder)
+        _run(
+            binaries, ("initdb", "--sync-only", "-D", str(folder)), f"{target} could not be written to disk."
+        )
+
+
+def execute(binaries: PostgresBinaries, data_dir: Path, statements: list[str]) -> None:
+    """Run `statements`, one line each, in a stopped cluster by a single-user server (0.1 s).
+
+    Raises:
+        EngineError: a statement failed. Neither message nor detail repeats statements: they hold passwords.
+
+    """
+    settings = {"exit_on_error": "on", "log_min_messages": "error", "log_min_error_statement": "panic"}
+    options = tuple(word for name, value in settings.items() for word in ("-c", f"{name}={value}"))
+    _run(
+        binaries,
+        ("postgres", "--single", "-D", str(data_dir), *options, "postgres"),
+        f"The PostgreSQL data folder {data_dir} could not be set up.",
+        "".join(f"{statement};\n" for statement in statements),
+    )
+
+
+def program(
+    binaries: PostgresBinaries, name: str, data_dir: Path, port: int, settings: Mapping[str, str]
+) -> Program:
+    """Describe the server of `data_dir` to the supervisor: on 127.0.0.1 only, its log on stderr.
+
+    `settings` are CDC_SETTINGS, METADATA_SETTINGS or others of postgresql.conf; they win over its file.
+    """
+    chosen = {**COMMON_SETTINGS, **settings, "port": str(port), "cluster_name": name}
+    options = tuple(word for key, value in chosen.items() for word in ("-c", f"{key}={value}"))
+    starter = Path(__file__).with_name("postgres_start.py")
+    # The base interpreter: it starts faster, and does not depend on a virtual environment that may move.
+    interpreter = getattr(sys, "_base_executable", sys.executable)
+    return Program(
+        name=name,
+        command=(
+            *(interpreter, "-I", "-S", str(starter), str(data_dir)),
+            *(*drop_prefix(), str(binaries.bin_dir / "postgres"), "-D", str(data_dir)),
+            *options,
+        ),
+        directory=data_dir.parent,
+        # Without LC_ALL macOS makes the server multi-threaded, and then it refuses to start.
+        environment={**binaries.environment, "LC_ALL": "C", "TZ": "UTC"},
+        stop_signal="INT",  # fast shutdown: sessions are ended, not waited for
+        stop_seconds=20,
+    )
+
+
+def running_pid(data_dir: Path) -> int | None:
+    """Process id of the live server of `data_dir`, whoever started it; a stale pid file counts as none."""
+    path = data_dir / PID_FILE
+    return server_pid(path, NAMES) if path.exists() else None
+
+
+def _require_version(binaries: PostgresBinaries, data_dir: Path, version: int) -> None:
+    if version != binaries.version[0]:
+        raise EngineError(
+            f"The data in {data_dir} was made by PostgreSQL {version}, "
+            f"but {binaries.origin} is PostgreSQL {binaries.version[0]}.",
+            hint=f"Install PostgreSQL {version} again, or start with new data: pipectl reset",
+        )
+
+
+def _run(binaries: PostgresBinaries, command: tuple[str, ...], failure: str, statements: str = "") -> None:
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    done = subprocess.run(
+        (*drop_prefix(), str(binaries.bin_dir / command[0]), *command[1:]),
+        input=statements,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+        env={**environment, **binaries.environment, "LC_ALL": "C", "TZ": "UTC"},
+    )
+    if done.returncode != 0:
+        raise EngineError(
+            failure,
+            hint="Check the space on its disk; start with new data: pipectl reset",
+            detail=last_lines(done.stdout),
+        )
+
+
+def _password_statement(user: str, password: str) -> str:
+    return f"ALTER ROLE {_identifier(user)} PASSWORD {_literal(password)}"
+
+
+def _identifier(name: str) -> str:
+    return '"' + _one_line(name).replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    # Single-user mode reads a statement a line; standard_conforming_strings leaves backslashes alone.
+    return "'" + _one_line(text).replace("'", "''") + "'"
+
+
+def _one_line(text: str) -> str:
+    if "\n" in text or "\0" in text:
+        raise EngineError(
+            "A database's name, user or password holds a line break.", hint="Correct it in stack/.env."
+        )
+    return text

@@ -1,0 +1,107 @@
+"""Database servers never run as root: how a root user starts them with less.
+
+A user namespace is tried first: the server sees itself as nobody, while its files stay those of the caller,
+so no owner changes and it works below folders that are closed to others. Where namespaces are forbidden
+(most containers), setpriv switches to nobody for real; the data folder is handed over to nobody, and the
+one capability kept lets the server pass parent folders that are closed to others.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from pipectl.errors import EngineError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOBODY = 65534
+USER_NAMESPACE = ("unshare", "-U", f"--map-user={NOBODY}", f"--map-group={NOBODY}")
+
+
+@dataclass(frozen=True)
+class Privileges:
+    """How servers are started. `prefix` goes before a command and ends in exec, so the server keeps its pid.
+
+    `owner` is the uid, and gid, that the server's files must have on disk.
+    """
+
+    prefix: tuple[str, ...]
+    owner: int
+
+
+@cache
+def privileges() -> Privileges:
+    """Find out, once per process, how this user starts servers.
+
+    Raises:
+        EngineError: root, and neither unshare nor setpriv can drop privileges.
+
+    """
+    if os.geteuid() != 0:
+        return Privileges((), os.geteuid())
+    if _works(USER_NAMESPACE):
+        return Privileges(USER_NAMESPACE, 0)
+    for capability in ("dac_read_search", "dac_override"):
+        switched = _setpriv(capability)
+        if _works(switched):
+            return Privileges(switched, NOBODY)
+    raise EngineError(
+        "The databases refuse to run as root, and neither unshare nor setpriv can drop privileges here.",
+        hint="Run pipectl as a normal user.",
+    )
+
+
+def drop_prefix() -> tuple[str, ...]:
+    """Words to put before a server's command: none for a normal user. Raises EngineError as `privileges`."""
+    return privileges().prefix
+
+
+def hand_over(folder: Path) -> None:
+    """Give `folder` and all in it to the user that servers run as, where it belongs to another one.
+
+    Raises:
+        EngineError: the folder is somebody else's, and this user may not change that.
+
+    """
+    owner = privileges().owner
+    if folder.stat().st_uid == owner:
+        return
+    try:
+        _change_owner(folder, owner)
+        for parent, directories, files in os.walk(folder):
+            for name in (*directories, *files):
+                _change_owner(os.path.join(parent, name), owner)  # noqa: PTH118  os.walk's strings, thousands
+    except PermissionError as error:
+        raise EngineError(
+            f"The data folder {folder} belongs to another user.",
+            hint="Run pipectl as the user who made it, or remove it: pipectl reset",
+        ) from error
+
+
+def _change_owner(path: Path | str, owner: int) -> None:
+    os.chown(path, owner, owner, follow_symlinks=False)
+
+
+def _setpriv(capability: str) -> tuple[str, ...]:
+    return (
+        "setpriv",
+        f"--reuid={NOBODY}",
+        f"--regid={NOBODY}",
+        "--clear-groups",
+        "--securebits=+no_setuid_fixup",  # else access(2), with which servers look for their files, ignores it
+        f"--inh-caps=-all,+{capability}",
+        f"--ambient-caps=-all,+{capability}",
+    )
+
+
+def _works(prefix: tuple[str, ...]) -> bool:
+    if shutil.which(prefix[0]) is None:
+        return False
+    probe = subprocess.run((*prefix, "true"), capture_output=True, check=False)
+    return probe.returncode == 0

