@@ -1,0 +1,311 @@
+"""The local engine's MySQL-protocol server, on the real one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipectl.engines.local import mariadb, privileges, runtime
+from pipectl.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipectl.engines.local.runtime import MariadbBinaries
+
+pytestmark = pytest.mark.integration
+
+PASSWORD = "it's a\\secret"
+LOGIN = {"user": "docker", "password": PASSWORD, "database": "da_ta"}
+
+
+@pytest.fixture(scope="module")
+def binaries(tmp_path_factory: pytest.TempPathFactory) -> MariadbBinaries:
+    return runtime.find_mariadb(tmp_path_factory.mktemp("cache"), print)
+
+
+@pytest.fixture
+def data_dir(binaries: MariadbBinaries, tmp_path: Path) -> Path:
+    assert mariadb.prepare(binaries, tmp_path / "mysql", **LOGIN)
+    return tmp_path / "mysql"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def connect(port: int, **changes: str) -> Any:
+    import mysql.connector
+
+    login: dict[str, Any] = {**LOGIN, "collation": "utf8mb4_unicode_ci", "use_pure": True, **changes}
+    return mysql.connector.connect(host="127.0.0.1", port=port, **login)
+
+
+def query(port: int, statement: str, **changes: str) -> list[tuple[Any, ...]]:
+    connection = connect(port, **changes)
+    try:
+        cursor = connection.cursor()
+        cursor.execute(statement)
+        rows = list(cursor.fetchall()) if cursor.with_rows else []
+        connection.commit()
+    finally:
+        connection.close()
+    return rows
+
+
+def start(binaries: MariadbBinaries, data_dir: Path, port: int) -> subprocess.Popen[bytes]:
+    """Start the server as the supervisor does, and wait until it answers."""
+    import mysql.connector
+
+    program = mariadb.program(binaries, "airbyte-mysql", data_dir, port)
+    log = data_dir.parent / f"{data_dir.name}.log"
+    with log.open("ab") as output:
+        server = subprocess.Popen(
+            program.command,
+            cwd=program.directory,
+            env={"PATH": os.environ["PATH"], **program.environment},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            connect(port).close()
+        except mysql.connector.Error:
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.01)
+        else:
+            return server
+
+
+def stop(server: subprocess.Popen[bytes]) -> None:
+    if server.poll() is None:
+        server.terminate()
+    server.wait(timeout=30)
+
+
+@contextmanager
+def running(binaries: MariadbBinaries, data_dir: Path) -> Iterator[int]:
+    port = free_port()
+    server = start(binaries, data_dir, port)
+    try:
+        yield port
+    finally:
+        stop(server)
+
+
+def test_server_is_ready_for_change_data_capture(binaries: MariadbBinaries, data_dir: Path) -> None:
+    names = (
+        *("log_bin", "binlog_format", "binlog_row_image", "server_id", "binlog_expire_logs_seconds"),
+        *("local_infile", "time_zone", "collation_server", "bind_address", "socket"),
+    )
+    with running(binaries, data_dir) as port:
+        found = dict(query(port, "SHOW GLOBAL VARIABLES"))
+        grants = " ".join(row[0] for row in query(port, "SHOW GRANTS"))
+        query(port, "CREATE TABLE t (id INT PRIMARY KEY)")
+        query(port, "INSERT INTO t VALUES (1)")
+        events = [row[2] for row in query(port, "SHOW BINLOG EVENTS")]
+
+    assert [found[name] for name in names] == [
+        *("ON", "ROW", "FULL", "1", str(mariadb.BINLOG_SECONDS)),
+        *("ON", "+00:00", "utf8mb4_unicode_ci", "127.0.0.1", ""),
+    ]
+    assert "REPLICATION SLAVE" in grants
+    assert any(event.startswith("Write_rows") for event in events)
+
+
+def test_only_the_right_user_and_password_log_in(binaries: MariadbBinaries, data_dir: Path) -> None:
+    import mysql.connector
+
+    with running(binaries, data_dir) as port:
+        for changes in (
+            {"password": "wrong"},
+            {"password": ""},
+            {"user": "root", "password": "", "database": ""},
+            {"user": "", "password": "", "database": ""},
+        ):
+            with pytest.raises(mysql.connector.Error, match="denied"):
+                connect(port, **changes)
+
+
+def test_user_owns_its_database_alone(binaries: MariadbBinaries, data_dir: Path) -> None:
+    import mysql.connector
+
+    with running(binaries, data_dir) as port:
+        query(port, "CREATE TABLE da_ta.t (id INT)")
+        for statement in ("CREATE DATABASE daxta", "SELECT * FROM mysql.user"):
+            with pytest.raises(mysql.connector.Error, match="denied"):
+                query(port, statement)
+
+
+def test_local_files_and_all_of_unicode_load(
+    binaries: MariadbBinaries, data_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text("1,ж😀\n")
+    with running(binaries, data_dir) as port:
+        query(port, "CREATE TABLE t (id INT, name VARCHAR(10))")
+        connection = connect(port, allow_local_infile="1")
+        connection.cursor().execute(
+            f"LOAD DATA LOCAL INFILE '{tmp_path}/rows.csv' INTO TABLE t FIELDS TERMINATED BY ','"
+        )
+        connection.commit()
+        connection.close()
+        assert query(port, "SELECT * FROM t") == [(1, "ж😀")]
+
+
+def test_password_reaches_neither_arguments_nor_log(binaries: MariadbBinaries, data_dir: Path) -> None:
+    program = mariadb.program(binaries, "airbyte-mysql", data_dir, 1)
+    with running(binaries, data_dir):
+        pass
+
+    assert PASSWORD not in " ".join((*program.command, *program.environment.values()))
+    assert PASSWORD not in (data_dir.parent / "mysql.log").read_text()
+
+
+def test_committed_rows_survive_a_kill_and_an_immediate_restart(
+    binaries: MariadbBinaries, data_dir: Path
+) -> None:
+    port = free_port()
+    server = start(binaries, data_dir, port)
+    try:
+        query(port, "CREATE TABLE t (id INT)")
+        query(port, "INSERT INTO t VALUES (1), (2), (3)")
+        busy = connect(port)
+        busy.cursor().execute("INSERT INTO t VALUES (4)")
+        server.kill()
+        server.wait()
+        server = start(binaries, data_dir, port)
+        rows = query(port, "SELECT COUNT(*) FROM t")
+    finally:
+        stop(server)
+
+    assert rows == [(3,)]
+
+
+def test_stale_pid_file_that_names_somebody_elses_process_does_no_harm(
+    binaries: MariadbBinaries, data_dir: Path
+) -> None:
+    (data_dir / mariadb.PID_FILE).write_text(f"{os.getpid()}\n")
+
+    assert mariadb.running_pid(data_dir) is None
+    with running(binaries, data_dir) as port:
+        assert query(port, "SELECT 1") == [(1,)]
+
+
+def test_supervised_process_is_the_server_itself(binaries: MariadbBinaries, data_dir: Path) -> None:
+    server = start(binaries, data_dir, free_port())
+    try:
+        assert mariadb.running_pid(data_dir) == server.pid
+    finally:
+        stop(server)
+
+    assert server.returncode == 0
+    assert mariadb.running_pid(data_dir) is None
+
+
+def test_preparing_twice_changes_nothing(binaries: MariadbBinaries, data_dir: Path) -> None:
+    before = sorted((path, path.stat().st_mtime_ns) for path in data_dir.rglob("*"))
+
+    assert not mariadb.prepare(binaries, data_dir, **LOGIN)
+    assert sorted((path, path.stat().st_mtime_ns) for path in data_dir.rglob("*")) == before
+
+
+def test_interrupted_preparation_leaves_nothing_in_the_way(binaries: MariadbBinaries, tmp_path: Path) -> None:
+    data_dir = tmp_path / "mysql"
+    script = (
+        "import sys; from pathlib import Path; from pipectl.engines.local import mariadb, runtime;"
+        "binaries = runtime.inspect_mariadb(Path(sys.argv[1]), sys.argv[2]);"
+        "login = {'user': 'docker', 'password': 'x', 'database': 'data'};"
+        "mariadb.prepare(binaries, Path(sys.argv[3]), **login)"
+    )
+    libraries = binaries.environment.get("LD_LIBRARY_PATH", "")
+    arguments = (str(binaries.server), libraries, str(data_dir))
+    child = subprocess.Popen((sys.executable, "-c", script, *arguments), start_new_session=True)
+    while not list(tmp_path.glob(".mysql.new-*/ibdata1")):
+        assert child.poll() is None
+        time.sleep(0.005)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    assert not data_dir.exists()
+
+    assert mariadb.prepare(binaries, data_dir, **LOGIN)
+    assert [path.name for path in tmp_path.iterdir()] == ["mysql"]
+    with running(binaries, data_dir) as port:
+        assert query(port, "SELECT 1") == [(1,)]
+
+
+def test_long_project_path_with_odd_characters_works(binaries: MariadbBinaries, tmp_path: Path) -> None:
+    data_dir = tmp_path / ("a long; 50% odd 'name' " + "x" * 150) / "mysql"
+    mariadb.prepare(binaries, data_dir, **LOGIN)
+
+    with running(binaries, data_dir) as port:
+        assert query(port, "SELECT 1") == [(1,)]
+
+
+def test_two_servers_run_side_by_side(binaries: MariadbBinaries, data_dir: Path, tmp_path: Path) -> None:
+    mariadb.prepare(binaries, tmp_path / "second", **LOGIN)
+
+    with running(binaries, data_dir) as first, running(binaries, tmp_path / "second") as second:
+        query(first, "CREATE TABLE t (id INT)")
+        assert query(second, "SHOW TABLES") == []
+
+
+def test_data_of_the_other_flavour_is_refused_with_what_to_do(
+    binaries: MariadbBinaries, data_dir: Path
+) -> None:
+    marker = data_dir / "aria_log_control"
+    marker.unlink() if marker.exists() else marker.touch()
+
+    with pytest.raises(EngineError, match="was made by") as failure:
+        mariadb.prepare(binaries, data_dir, **LOGIN)
+    assert "pipectl reset" in failure.value.hint
+
+
+def test_failed_preparation_leaves_nothing_and_shows_the_servers_words_without_the_password(
+    binaries: MariadbBinaries, tmp_path: Path
+) -> None:
+    with pytest.raises(EngineError) as failure:
+        mariadb.prepare(binaries, tmp_path / "mysql", user="u" * 200, password="swordfish", database="data")
+
+    assert "too long" in failure.value.detail
+    assert "swordfish" not in f"{failure.value} {failure.value.detail}"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def no_user_namespaces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A container that forbids them."""
+    with monkeypatch.context() as container:
+        container.setattr(privileges, "USER_NAMESPACE", ("false",))
+        privileges.privileges.cache_clear()
+        yield
+    privileges.privileges.cache_clear()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="root with setpriv only")
+@pytest.mark.usefixtures("no_user_namespaces")
+def test_root_without_user_namespaces_runs_the_server_as_nobody(
+    binaries: MariadbBinaries, data_dir: Path
+) -> None:
+    server = start(binaries, data_dir, port := free_port())
+    try:
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        assert query(port, "SELECT 1") == [(1,)]
+    finally:
+        stop(server)
+
+    assert "Uid:\t65534\t65534\t65534\t65534" in status
