@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipectl.engines.local.privileges import privileges
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
@@ -47,7 +46,10 @@ def made_whole(target: Path) -> Iterator[Path]:
 
 
 def copy_contents(source: Path, target: Path) -> None:
-    """Copy all in `source` into the folder `target`, sharing blocks where the file system can."""
+    """Copy all in `source` into the folder `target`, sharing blocks where the file system can.
+
+    Owners are kept where `cp` can; `privileges.hand_over` sets them right afterwards.
+    """
     if shutil.which("cp"):
         clone = "-c" if os.uname().sysname == "Darwin" else "--reflink=auto"
         copied = subprocess.run(
@@ -57,10 +59,6 @@ def copy_contents(source: Path, target: Path) -> None:
             return
     # Busybox and others know no such option.
     shutil.copytree(source, target, dirs_exist_ok=True, symlinks=True)
-    owner = privileges().owner
-    if owner != os.geteuid():
-        for path in (target, *target.rglob("*")):
-            os.chown(path, owner, owner, follow_symlinks=False)
 
 
 def server_pid(pid_file: Path, names: frozenset[str]) -> int | None:

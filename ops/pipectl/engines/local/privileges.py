@@ -73,10 +73,10 @@ def hand_over(folder: Path) -> None:
     if folder.stat().st_uid == owner:
         return
     try:
-        _change_owner(folder, owner)
         for parent, directories, files in os.walk(folder):
             for name in (*directories, *files):
                 _change_owner(os.path.join(parent, name), owner)  # noqa: PTH118  os.walk's strings, thousands
+        _change_owner(folder, owner)  # last, so that an interrupted change is taken up again
     except PermissionError as error:
         raise EngineError(
             f"The data folder {folder} belongs to another user.",
@@ -94,7 +94,7 @@ def _setpriv(capability: str) -> tuple[str, ...]:
         f"--reuid={NOBODY}",
         f"--regid={NOBODY}",
         "--clear-groups",
-        "--securebits=+no_setuid_fixup",  # else access(2), with which servers look for their files, ignores it
+        "--securebits=+no_setuid_fixup",  # else access(2) ignores the capability
         f"--inh-caps=-all,+{capability}",
         f"--ambient-caps=-all,+{capability}",
     )
