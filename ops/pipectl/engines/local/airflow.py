@@ -85,6 +85,9 @@ def environment(site: AirflowSite, runtime: AirflowRuntime) -> dict[str, str]:
         "PATH": f"{runtime.venv / 'bin'}:{os.environ.get('PATH', os.defpath)}",
         "PIPECTL_SCRIPTS": str(site.project / "scripts"),
         "PYTHONUNBUFFERED": "1",
+        # A task's stdin is a socket, so bash takes itself for a remote login and reads ~/.bashrc, which may put
+        # another `python` first on PATH. Not so where a shell is above it.
+        "SHLVL": "1",
         # A scheduler with more than one malloc arena per worker thread keeps memory that it has freed.
         "MALLOC_ARENA_MAX": "2",
     }
@@ -149,10 +152,6 @@ def _tidiness(site: AirflowSite) -> dict[str, str]:
         # A log file per DAG file and day grows with every parse; the supervisor rotates what goes to stdout.
         "AIRFLOW__LOGGING__DAG_PROCESSOR_LOG_TARGET": "stdout",
         "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
-        # It warns of every database but SQLite; the README says what to change on a shared server.
-        "AIRFLOW__LOGGING__NAMESPACE_LEVELS": (
-            "airflow.api_fastapi.auth.managers.simple.simple_auth_manager=ERROR"
-        ),
     }
 
 
