@@ -6,6 +6,7 @@ import base64
 import fcntl
 import os
 import secrets
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +19,7 @@ from pipectl.engines.local.airflow_runtime import ensure_airflow
 from pipectl.engines.local.supervisor import Supervisor
 from pipectl.engines.local.volumes import VolumeFolder
 from pipectl.env_file import EnvFile
-from pipectl.errors import EngineError
+from pipectl.errors import DatabaseError, EngineError
 from pipectl.models import AirflowAddress, DatabaseAddress, Service
 from pipectl.settings import PORT_VARIABLES
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from pipectl.settings import Settings
 
 DATABASES = ("postgres", "airbyte-postgres", "airbyte-mysql")
+DATABASE_START_SECONDS = 30
+POLL_SECONDS = 0.05
 # supervisord's words for a process, in ours.
 STATES = {
     "RUNNING": "running",
@@ -104,8 +107,15 @@ class LocalEngine:
             if process.state in {"RUNNING", "STARTING"}
         }
         missing = tuple(name for name in self._names if name not in running)
-        if not missing:
-            return ()
+        if missing:
+            self._start_missing(missing, running, report)
+        # Also where nothing was missing: an earlier start may have been interrupted before this step.
+        self._migrate_metadata()
+        return missing
+
+    def _start_missing(
+        self, missing: tuple[str, ...], running: set[str], report: Callable[[str], None]
+    ) -> None:
         self._fill_in_settings(running)
         airflow.prepare_home(self._site)
         self._airflow_home.ensure()
@@ -123,7 +133,6 @@ class LocalEngine:
             parts = [pool.submit(self._start_database, name) for name in missing if name in DATABASES]
         for part in parts:
             part.result()
-        return missing
 
     def moved_ports(self) -> dict[str, tuple[int, int]]:
         """Services whose wanted port was taken at the last start: (wanted, now used)."""
@@ -269,8 +278,19 @@ class LocalEngine:
             else:
                 postgres.prepare(self._postgres, data_dir, **login)
         self._supervisor.start(name)
-        if name == "postgres":
-            airflow_metadata.migrate_metadata(self._site, self._runtime)
+
+    def _migrate_metadata(self) -> None:
+        """Migrate the metadata database where it needs it, as soon as its server answers."""
+        deadline = time.monotonic() + DATABASE_START_SECONDS
+        while True:
+            try:
+                airflow_metadata.migrate_metadata(self._site, self._runtime)
+            except DatabaseError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL_SECONDS)
+            else:
+                return
 
     @cached_property
     def _runtime(self) -> AirflowRuntime:

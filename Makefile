@@ -1,0 +1,37 @@
+# Everything works from nothing: .venv is made and filled from hash-pinned files where it is missing.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench lock clean
+
+help: ## Show the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+demo: .venv/ready ## Run the whole pipeline on this machine, for real
+	@ops/demo.sh
+
+test: .venv/ready-dev ## Run all tests (PIPECTL_REQUIRE=docker,browser: skip nothing)
+	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv/ready-dev ## Check style, types and shell scripts
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/shellcheck .ci/run ops/*.sh
+
+format: .venv/ready-dev ## Rewrite the code in the project's format
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: .venv/ready-dev ## Measure speed, as ratios within one run
+	.venv/bin/python tests/benchmarks/bench_local.py
+
+lock: .venv/ready-dev ## Pin all dependencies anew
+	ops/lock.sh
+
+clean: ## Remove the virtual environment and caches of tools
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+
+.venv/ready: ops/requirements.txt pyproject.toml ops/bootstrap.sh
+	@ops/bootstrap.sh ops/requirements.txt $@
+
+.venv/ready-dev: tests/requirements.txt pyproject.toml ops/bootstrap.sh
+	@ops/bootstrap.sh tests/requirements.txt $@

@@ -1,0 +1,12 @@
+#!/bin/sh
+# Pin every dependency by hash, without download addresses: which index serves them is the user's choice.
+set -eu
+cd "$(dirname "$0")/.."
+pin() {
+    .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+        --no-emit-index-url --no-emit-find-links --no-annotate --no-header "$@"
+}
+pin pyproject.toml --group build --output-file ops/requirements.txt
+pin pyproject.toml --group build --group dev --output-file tests/requirements.txt
+pin stack/postgres-requirements.in --no-deps --output-file stack/postgres-requirements.txt
+pin stack/airflow-requirements.in --override stack/airflow-overrides.txt --output-file stack/airflow-requirements.txt
