@@ -1,0 +1,195 @@
+"""Fixtures of the scripts' tests: the two real servers that the local engine runs, once per test session.
+
+A test module takes them with `pytest_plugins = ["script_servers"]`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipectl.engines.local import mariadb, postgres, runtime
+from pipectl.errors import EngineError
+from pipectl.settings import cache_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pipectl.engines.local.program import Program
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "scripts"
+START_SECONDS = 30
+SCRIPT_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Two running servers, and the ways in which tests use them."""
+
+    postgres_port: int
+    mysql_port: int
+    bytecode: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What Airflow's tasks get, in a process that may keep its compiled modules."""
+        return {
+            "PATH": os.environ["PATH"],
+            "PYTHONPYCACHEPREFIX": str(self.bytecode),
+            "AIRBYTE_POSTGRES_HOST": "127.0.0.1",
+            "AIRBYTE_POSTGRES_PORT": str(self.postgres_port),
+            "AIRBYTE_MYSQL_HOST": "127.0.0.1",
+            "AIRBYTE_MYSQL_PORT": str(self.mysql_port),
+        }
+
+    def start(self, script: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            (sys.executable, str(SCRIPTS / f"{script}.py")),
+            env=self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, script: str, **environment: str) -> tuple[int, str]:
+        """Exit code and log of a script that is run to its end."""
+        process = self.start(script, **environment)
+        try:
+            output, _ = process.communicate(timeout=SCRIPT_SECONDS)
+        finally:
+            process.kill()
+        return process.returncode, output
+
+    def postgres(self) -> Any:
+        import psycopg2
+
+        return psycopg2.connect(
+            host="127.0.0.1", port=self.postgres_port, user="docker", password="docker", dbname="airbyte"
+        )
+
+    def mysql(self) -> Any:
+        import mysql.connector
+
+        return mysql.connector.connect(
+            host="127.0.0.1",
+            port=self.mysql_port,
+            user="docker",
+            password="docker",
+            database="data",
+            collation="utf8mb4_unicode_ci",
+            autocommit=True,
+        )
+
+    def ask_postgres(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        return _ask(self.postgres(), statement, values)
+
+    def ask_mysql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        return _ask(self.mysql(), statement, values)
+
+    @staticmethod
+    def until(condition: Callable[[], bool], what: str) -> None:
+        """Wait until a condition holds; fail with `what` where it does not in time."""
+        deadline = time.monotonic() + START_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {START_SECONDS} s for {what}"
+            time.sleep(0.02)
+
+    def empty(self) -> None:
+        """Back to two databases without a table."""
+        self.ask_postgres("DROP TABLE IF EXISTS public.transactions")
+        self.ask_postgres("DROP SCHEMA IF EXISTS sim CASCADE")
+        self.ask_postgres("DROP PUBLICATION IF EXISTS airbyte_publication")
+        self.ask_mysql("DROP TABLE IF EXISTS fraud_labels, label_progress")
+
+
+@pytest.fixture(scope="session")
+def running_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    folder = tmp_path_factory.mktemp("servers")
+    login = {"user": "docker", "password": "docker"}
+    try:
+        postgres_binaries = runtime.find_postgres(
+            cache_dir(), print, ROOT / "stack" / "postgres-requirements.txt"
+        )
+        mariadb_binaries = runtime.find_mariadb(cache_dir(), print)
+    except EngineError as error:
+        if "databases" in os.environ.get("PIPECTL_REQUIRE", ""):
+            raise
+        pytest.skip(f"no database servers: {error}")
+    postgres.prepare(postgres_binaries, folder / "airbyte", database="airbyte", **login)
+    mariadb.prepare(mariadb_binaries, folder / "data", database="data", **login)
+    servers = Servers(_free_port(), _free_port(), tmp_path_factory.mktemp("bytecode"))
+    programs = (
+        postgres.program(
+            postgres_binaries, "postgres", folder / "airbyte", servers.postgres_port, postgres.CDC_SETTINGS
+        ),
+        mariadb.program(mariadb_binaries, "mysql", folder / "data", servers.mysql_port),
+    )
+    with ExitStack() as stack:
+        for program in programs:
+            stack.enter_context(_running(program, folder / f"{program.name}.log"))
+        servers.until(lambda: _answers(servers.postgres), f"PostgreSQL (log in {folder})")
+        servers.until(lambda: _answers(servers.mysql), f"MySQL (log in {folder})")
+        yield servers
+
+
+@pytest.fixture
+def servers(running_servers: Servers) -> Servers:
+    """The servers with empty databases."""
+    running_servers.empty()
+    return running_servers
+
+
+@contextmanager
+def _running(program: Program, log: Path) -> Iterator[None]:
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            program.command,
+            cwd=program.directory,
+            env={"PATH": os.environ["PATH"], **program.environment},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        try:
+            yield
+        finally:
+            process.send_signal(getattr(signal, f"SIG{program.stop_signal}"))
+            try:
+                process.wait(program.stop_seconds)
+            finally:
+                process.kill()
+
+
+def _answers(connect: Callable[[], Any]) -> bool:
+    try:
+        connect().close()
+    except Exception:  # noqa: BLE001 -- two drivers' errors, all of which mean not yet
+        return False
+    return True
+
+
+def _ask(connection: Any, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+    try:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute(statement, values)
+        return list(cursor.fetchall()) if cursor.description else []
+    finally:
+        connection.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,146 @@
+"""transaction_generator.py on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+from fraud_pipeline.batches import write_batch
+from fraud_pipeline.connections import open_postgres, postgres_database
+from fraud_pipeline.errors import DatabaseError
+from fraud_pipeline.schema import prepare_postgres
+from fraud_pipeline.transactions import Batch, BatchRequest, generate
+
+if TYPE_CHECKING:
+    from tests.integration.script_servers import Servers
+
+pytest_plugins = ["script_servers"]
+pytestmark = pytest.mark.integration
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+
+
+def test_first_run_makes_schema_and_one_batch(servers: Servers) -> None:
+    code, log = servers.run("transaction_generator", PIPECTL_BATCH_ID="scheduled__2026-01-02T12:00:00+00:00")
+
+    assert code == 0, log
+    [(rows, positive, lowest, highest)] = servers.ask_postgres(
+        "SELECT count(*), bool_and(amount > 0), min(tx_time), max(tx_time) FROM public.transactions"
+    )
+    batches = servers.ask_postgres("SELECT batch_id, transactions FROM sim.batches")
+    assert 50 <= rows <= 200
+    assert positive
+    assert highest - lowest <= timedelta(minutes=30)
+    assert batches == [("scheduled__2026-01-02T12:00:00+00:00", rows)]
+    assert f"event=batch_written batch=scheduled__2026-01-02T12:00:00+00:00 transactions={rows} " in log
+
+
+def test_retry_of_a_batch_writes_nothing(servers: Servers) -> None:
+    servers.run("transaction_generator", PIPECTL_BATCH_ID="run 1")
+    before = servers.ask_postgres("SELECT count(*) FROM public.transactions")
+
+    code, log = servers.run("transaction_generator", PIPECTL_BATCH_ID="run 1")
+
+    assert code == 0
+    assert 'event=batch_already_written batch="run 1" transactions=0' in log
+    assert servers.ask_postgres("SELECT count(*) FROM public.transactions") == before
+
+
+def test_bare_calls_write_a_batch_each(servers: Servers) -> None:
+    for _ in range(2):
+        servers.run("transaction_generator")
+
+    assert servers.ask_postgres("SELECT count(*) FROM sim.batches") == [(2,)]
+
+
+def test_starts_at_once_on_an_empty_database_write_a_shared_batch_once(servers: Servers) -> None:
+    names = ("shared", "shared", "shared", "other")
+    processes = [servers.start("transaction_generator", PIPECTL_BATCH_ID=name) for name in names]
+    logs = [process.communicate(timeout=60)[0] for process in processes]
+
+    assert [process.returncode for process in processes] == [0] * len(names), logs
+    batches = servers.ask_postgres("SELECT batch_id, transactions FROM sim.batches ORDER BY 1")
+    rows = servers.ask_postgres("SELECT count(*) FROM public.transactions")
+    assert [name for name, _ in batches] == ["other", "shared"]
+    assert rows == [(sum(count for _, count in batches),)]
+
+
+def test_batch_that_fails_midway_leaves_nothing_and_can_be_tried_again(servers: Servers) -> None:
+    request = BatchRequest(1, "broken", 60, NOON, NOON)
+    whole = generate(request)
+    free = whole.transactions[-1]._replace(amount=Decimal(0))
+    broken = Batch((*whole.transactions[:-1], free), whole.scenarios)
+    database = postgres_database(servers.environment)
+
+    with open_postgres(database, "test") as connection:
+        prepare_postgres(connection)
+    with (
+        pytest.raises(DatabaseError, match=r"failed a statement: .*amount"),
+        open_postgres(database, "test") as connection,
+    ):
+        write_batch(connection, request, broken)
+    assert servers.ask_postgres("SELECT count(*) FROM public.transactions, sim.batches") == [(0,)]
+    with open_postgres(database, "test") as connection:
+        written = write_batch(connection, request, whole)
+
+    assert written.transactions == 60
+    assert servers.ask_postgres("SELECT count(*) FROM public.transactions") == [(60,)]
+
+
+def test_ground_truth_names_the_very_rows_that_the_generator_made_fraudulent(servers: Servers) -> None:
+    request = BatchRequest(1, "truth", 2_000, NOON, NOON + timedelta(minutes=30))
+    batch = generate(request)
+    with open_postgres(postgres_database(servers.environment), "test") as connection:
+        prepare_postgres(connection)
+        write_batch(connection, request, batch)
+
+    stored = servers.ask_postgres(
+        "SELECT amount, scenario FROM public.transactions JOIN sim.ground_truth USING (transaction_id)"
+        " ORDER BY transaction_id"
+    )
+    pairs = zip(batch.transactions, batch.scenarios, strict=True)
+    assert stored == [(row.amount, scenario) for row, scenario in pairs if scenario]
+
+
+def test_schema_is_ready_for_change_data_capture(servers: Servers) -> None:
+    servers.run("transaction_generator")
+    servers.run("transaction_generator")
+
+    assert servers.ask_postgres("SELECT pubname, schemaname, tablename FROM pg_publication_tables") == [
+        ("airbyte_publication", "public", "transactions")
+    ]
+    assert servers.ask_postgres(
+        "SELECT indexname FROM pg_indexes WHERE tablename = 'transactions' ORDER BY 1"
+    ) == [("transactions_pkey",), ("transactions_updated_at",), ("transactions_xid",)]
+
+
+def test_what_is_missing_of_a_schema_is_added(servers: Servers) -> None:
+    servers.run("transaction_generator")
+    servers.ask_postgres("DROP INDEX public.transactions_xid")
+    servers.ask_postgres("DROP PUBLICATION airbyte_publication")
+
+    code, log = servers.run("transaction_generator")
+
+    assert code == 0
+    assert "event=schema_created database=postgres objects=public.transactions_xid" in log
+    assert servers.ask_postgres("SELECT count(*) FROM pg_publication_tables") == [(1,)]
+
+
+def test_open_transaction_of_another_writer_does_not_hold_up_a_batch(servers: Servers) -> None:
+    servers.run("transaction_generator")
+    writer = servers.postgres()
+    try:
+        writer.cursor().execute("UPDATE public.transactions SET status = status")
+        code, log = servers.run("transaction_generator")
+    finally:
+        writer.close()
+
+    assert code == 0, log
+    assert servers.ask_postgres("SELECT count(*) FROM sim.batches") == [(2,)]

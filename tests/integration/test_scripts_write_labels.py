@@ -1,0 +1,220 @@
+"""detection_generator.py on a real PostgreSQL and a real MySQL-protocol server."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+from fraud_pipeline.connections import mysql_database, open_mysql, open_postgres, postgres_database
+from fraud_pipeline.labelling import label_new
+
+if TYPE_CHECKING:
+    from tests.integration.script_servers import Servers
+
+pytest_plugins = ["script_servers"]
+pytestmark = pytest.mark.integration
+
+INSERT = """
+    INSERT INTO public.transactions (tx_time, customer_id, card_id, terminal_id, mcc, amount, currency,
+                                     channel, country, lat, lon, status)
+    SELECT now(), 1, 11, 1, 5411, 10, 'EUR', 'pos', 'DE', 50, 10, 'approved' FROM generate_series(1, %s)
+    RETURNING transaction_id"""
+
+
+def transactions(servers: Servers) -> set[int]:
+    return {
+        identity for (identity,) in servers.ask_postgres("SELECT transaction_id FROM public.transactions")
+    }
+
+
+def labelled(servers: Servers) -> set[int]:
+    return {identity for (identity,) in servers.ask_mysql("SELECT transaction_id FROM fraud_labels")}
+
+
+def mark(servers: Servers) -> int:
+    [(last,)] = servers.ask_mysql("SELECT last_xid FROM label_progress")
+    return int(last)
+
+
+def insert(writer: Any, count: int) -> set[int]:
+    cursor = writer.cursor()
+    cursor.execute(INSERT, (count,))
+    return {identity for (identity,) in cursor.fetchall()}
+
+
+def test_run_on_empty_databases_makes_the_tables_and_no_label(servers: Servers) -> None:
+    code, log = servers.run("detection_generator")
+
+    assert code == 0, log
+    assert "event=labels_written" in log
+    assert labelled(servers) == set()
+
+
+def test_every_transaction_gets_one_label_that_follows_its_ground_truth(servers: Servers) -> None:
+    for name in ("a", "b", "c", "d"):
+        servers.run("transaction_generator", PIPECTL_BATCH_ID=name)
+
+    code, log = servers.run("detection_generator", PIPECTL_BATCH_ID="d")
+
+    frauds = servers.ask_postgres("SELECT transaction_id, scenario FROM sim.ground_truth ORDER BY 1")
+    assert code == 0, log
+    assert labelled(servers) == transactions(servers)
+    assert frauds == servers.ask_mysql(
+        "SELECT transaction_id, fraud_type FROM fraud_labels WHERE is_fraud ORDER BY 1"
+    )
+    assert f" batch=d labels={len(transactions(servers))} frauds={len(frauds)} waiting=0 seconds=" in log
+
+
+def test_second_run_writes_only_what_is_new(servers: Servers) -> None:
+    servers.run("transaction_generator")
+    servers.run("detection_generator")
+    first = servers.ask_mysql("SELECT * FROM fraud_labels ORDER BY 1")
+    before = mark(servers)
+    servers.run("transaction_generator")
+    servers.run("detection_generator")
+
+    assert labelled(servers) == transactions(servers)
+    assert servers.ask_mysql("SELECT * FROM fraud_labels ORDER BY 1 LIMIT %s", len(first)) == first
+    assert mark(servers) > before
+
+
+def test_starts_at_once_on_empty_databases_all_succeed(servers: Servers) -> None:
+    scripts = ("detection_generator", "transaction_generator", "detection_generator", "detection_generator")
+    processes = [servers.start(script) for script in scripts]
+    logs = [process.communicate(timeout=60)[0] for process in processes]
+
+    assert [process.returncode for process in processes] == [0] * len(scripts), logs
+    servers.run("detection_generator")
+    assert labelled(servers) == transactions(servers)
+
+
+def test_commits_beside_an_open_transaction_wait_for_the_next_run_with_a_warning(servers: Servers) -> None:
+    servers.run("transaction_generator")
+    servers.run("detection_generator")
+    old = transactions(servers)
+    writer = servers.postgres()
+    try:
+        late = insert(writer, 3)
+        servers.run("transaction_generator")
+        code, log = servers.run("detection_generator")
+        assert code == 0, log
+        assert labelled(servers) == old
+        assert f"event=labels_wait transactions={len(transactions(servers) - old)} " in log
+        assert f'held_back_by="process {writer.info.backend_pid} of user docker"' in log
+        writer.commit()
+    finally:
+        writer.close()
+
+    code, log = servers.run("detection_generator")
+
+    assert late <= labelled(servers) == transactions(servers)
+    assert "event=labels_wait" not in log
+
+
+def test_rolled_back_transactions_get_no_label(servers: Servers) -> None:
+    servers.run("transaction_generator")
+    writer = servers.postgres()
+    gone = insert(writer, 5)
+    writer.rollback()
+    writer.close()
+
+    servers.run("detection_generator")
+
+    assert not labelled(servers) & gone
+    assert labelled(servers) == transactions(servers)
+
+
+def test_mark_stays_below_transactions_that_were_rolled_back(servers: Servers) -> None:
+    servers.run("transaction_generator")
+    writer = servers.postgres()
+    insert(writer, 5)
+    writer.rollback()
+    writer.close()
+
+    servers.run("detection_generator")
+
+    [(highest,)] = servers.ask_postgres("SELECT max(xid)::text FROM public.transactions")
+    assert mark(servers) == int(highest) + 1
+
+
+def test_mark_ahead_of_a_restored_database_starts_again_without_a_second_label(servers: Servers) -> None:
+    servers.run("transaction_generator")
+    servers.run("detection_generator")
+    first = servers.ask_mysql("SELECT * FROM fraud_labels ORDER BY 1")
+    servers.ask_mysql("UPDATE label_progress SET last_xid = 18446744073709551615")
+    servers.run("transaction_generator")
+
+    code, log = servers.run("detection_generator")
+
+    assert code == 0, log
+    assert "event=mark_ahead_of_database" in log
+    assert labelled(servers) == transactions(servers)
+    assert servers.ask_mysql("SELECT * FROM fraud_labels ORDER BY 1 LIMIT %s", len(first)) == first
+    assert f" labels={len(labelled(servers)) - len(first)} " in log
+
+
+@pytest.mark.parametrize(
+    "damage", ["DROP TABLE fraud_labels", "DROP TABLE label_progress", "DELETE FROM label_progress"]
+)
+def test_lost_table_or_mark_is_made_again_and_all_is_labelled(servers: Servers, damage: str) -> None:
+    servers.run("transaction_generator")
+    servers.run("detection_generator")
+    servers.ask_mysql(damage)
+
+    code, log = servers.run("detection_generator")
+
+    assert code == 0, log
+    assert labelled(servers) == transactions(servers)
+
+
+def test_second_labeller_waits_for_the_first_and_sees_its_mark(servers: Servers) -> None:
+    servers.run("transaction_generator")
+    servers.run("detection_generator")
+    holder = servers.mysql()
+    holder.autocommit = False
+    cursor = holder.cursor()
+    cursor.execute("SELECT last_xid FROM label_progress FOR UPDATE")
+    cursor.fetchall()
+    second = servers.start("detection_generator")
+    try:
+        servers.until(
+            lambda: (
+                servers.ask_mysql(
+                    "SELECT COUNT(*) FROM information_schema.processlist"
+                    " WHERE info LIKE 'SELECT last_xid%FOR UPDATE'"
+                )
+                == [(1,)]
+            ),
+            "the second labeller's lock",
+        )
+        assert second.poll() is None
+        cursor.execute("UPDATE label_progress SET last_xid = 7")
+        holder.commit()
+        log, _ = second.communicate(timeout=60)
+    finally:
+        second.kill()
+        holder.close()
+
+    assert second.returncode == 0, log
+    assert mark(servers) > 7
+    assert " labels=0 " in log  # started from 7 and found each label there
+
+
+def test_chunks_smaller_than_the_work_change_nothing(servers: Servers) -> None:
+    servers.run("transaction_generator")
+    servers.run("detection_generator")
+    servers.ask_mysql("DELETE FROM fraud_labels")
+    servers.ask_mysql("UPDATE label_progress SET last_xid = 0")
+    with (
+        open_postgres(postgres_database(servers.environment), "test") as postgres,
+        open_mysql(mysql_database(servers.environment)) as mysql,
+    ):
+        done = label_new(postgres, mysql, seed=1, chunk=7)
+
+    assert done.labels == len(transactions(servers))
+    assert labelled(servers) == transactions(servers)
