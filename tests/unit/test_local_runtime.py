@@ -187,6 +187,7 @@ def test_distributions_choice_comes_before_numbered_packages() -> None:
 def test_failed_folder_is_not_there_and_leftovers_are_removed(tmp_path: Path) -> None:
     target = tmp_path / "data"
     (tmp_path / ".data.new-killed").mkdir()
+    (tmp_path / ".data.new-killed.sql").touch()
 
     with contextlib.suppress(RuntimeError), made_whole(target) as folder:
         (folder / "half").touch()
