@@ -6,7 +6,7 @@ import re
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pipectl.errors import DatabaseError
+from pipectl.errors import DatabaseError, LoginError
 from pipectl.models import Counts, DatabaseContent, Reconciliation, Table
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal
     text = re.sub(r"\s+", " ", str(error)).strip()
     prefix = address.service.upper().replace("-", "_")
     if refusal in text:
-        return DatabaseError(
+        return LoginError(
             f"{where} refused the password of user {address.user!r} for database {address.database!r}.",
             hint=f"Set {prefix}_PASSWORD in stack/.env to the password that its data was created with, "
             "or start anew: pipectl reset",

@@ -62,6 +62,10 @@ class DatabaseError(PipectlError):
     code = ExitCode.DATABASE
 
 
+class LoginError(DatabaseError):
+    """A database answers, and refuses the user or the password."""
+
+
 class VerificationError(PipectlError):
     """The data is not as it was expected to be."""
 

@@ -83,7 +83,6 @@ class UpResult:
     phases: tuple[Phase, ...]
     started: tuple[str, ...]
     moved_ports: dict[str, tuple[int, int]]
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

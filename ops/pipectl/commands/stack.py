@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pipectl.invocation import Invocation
     from pipectl.models import Volume
 
+# How long `reset --data-only` waits for a run that is in the middle of its work.
+ACTIVE_RUN_SECONDS = 120.0
+
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
@@ -106,7 +109,9 @@ def _reset_data(invocation: Invocation, *, dry_run: bool, yes: bool) -> None:
         console.emit({"would_empty": content}, lambda: rendering.content_text(content, "Would be emptied"))
         return
     _ask(invocation, "Delete every row of airbyte-postgres and airbyte-mysql?", "reset --data-only", yes=yes)
-    emptied = lifecycle.empty_databases(invocation.engine, invocation.settings.dag_id)
+    emptied = lifecycle.empty_databases(
+        invocation.engine, invocation.settings.dag_id, timeout=ACTIVE_RUN_SECONDS, report=console.say
+    )
     console.emit({"emptied": emptied}, lambda: rendering.content_text(emptied, "Emptied; rows until now"))
 
 

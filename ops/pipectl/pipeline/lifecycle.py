@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
-from pipectl.errors import AirflowError, EngineError
+from pipectl.errors import EngineError, WaitTimeoutError
 from pipectl.models import Phase, ResetResult, UpResult
 from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy, wait_until_parsed
+from pipectl.pipeline.verification import wait_for_active_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -124,19 +125,19 @@ def reset(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) ->
     return ResetResult(deleted, created, result)
 
 
-def empty_databases(engine: Engine, dag_id: str) -> tuple[DatabaseContent, DatabaseContent]:
+def empty_databases(
+    engine: Engine, dag_id: str, *, timeout: float, report: Callable[[str], None]
+) -> tuple[DatabaseContent, DatabaseContent]:
     """Delete every row of the two business databases and leave Airflow running; return what was there.
 
-    Raises AirflowError while a run of the DAG is active: it would write into the emptied tables.
+    An active run of the DAG would write into the emptied tables: it is waited for, at most `timeout`
+    seconds. Raises WaitTimeoutError where it has not ended by then.
     """
     with engine.lock():
-        try:
-            active = AirflowHealth(engine.airflow()).active_runs(dag_id)
-        except AirflowError:
-            active = ()
+        active = wait_for_active_runs(AirflowHealth(engine.airflow()), dag_id, timeout=timeout, report=report)
         if active:
-            raise AirflowError(
-                f"The run {active[0]!r} of {dag_id} is active and would write into the emptied tables.",
+            raise WaitTimeoutError(
+                f"The run {active[0]} of {dag_id} is active and would write into the emptied tables.",
                 hint=f"Wait for its end (pipectl runs), or stop new ones first: pipectl pause {dag_id}",
             )
         return Databases(*engine.databases()).empty()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
-from pipectl.errors import AirflowError, DatabaseError
+from pipectl.errors import AirflowError, DatabaseError, LoginError
 from pipectl.models import AirflowStatus, DagRun, DagStatus, DatabaseStatus, Status
 from pipectl.pipeline.readiness import HealthProbe
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pipectl.engines.base import Engine
-    from pipectl.models import DatabaseAddress
+    from pipectl.models import DatabaseAddress, Service
 
 
 def overview(engine: Engine, project: Path, dag_id: str) -> Status:
@@ -24,9 +24,7 @@ def overview(engine: Engine, project: Path, dag_id: str) -> Status:
     postgres, mysql = engine.databases()
     databases = Databases(postgres, mysql)
     with ThreadPoolExecutor(max_workers=4) as pool:
-        services = pool.submit(
-            lambda: HealthProbe(databases, AirflowHealth(engine.airflow())).check(engine.services())
-        )
+        services = pool.submit(_services, engine, databases)
         airflow = pool.submit(_airflow, engine, dag_id)
         postgres_status = pool.submit(_database, databases, postgres)
         mysql_status = pool.submit(_database, databases, mysql)
@@ -39,6 +37,14 @@ def overview(engine: Engine, project: Path, dag_id: str) -> Status:
             dag=dag_status,
             databases=(postgres_status.result(), mysql_status.result()),
         )
+
+
+def _services(engine: Engine, databases: Databases) -> tuple[Service, ...]:
+    found = engine.services()
+    try:
+        return HealthProbe(databases, AirflowHealth(engine.airflow())).check(found)
+    except LoginError:
+        return found
 
 
 def _airflow(engine: Engine, dag_id: str) -> tuple[AirflowStatus, DagStatus]:

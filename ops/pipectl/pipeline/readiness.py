@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipectl.errors import AirflowError, DagError, DatabaseError, EngineError, WaitTimeoutError
+from pipectl.errors import AirflowError, DagError, DatabaseError, EngineError, LoginError, WaitTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,10 @@ class HealthProbe:
         self._health = health
 
     def check(self, services: tuple[Service, ...]) -> tuple[Service, ...]:
-        """Return `services` with health healthy, starting or unhealthy for what runs."""
+        """Return `services` with health healthy or starting for what runs.
+
+        Raises LoginError where a database refuses the password: waiting does not help.
+        """
         running = {service.name for service in services if service.state == "running"}
         components = self._components() if "webserver" in running else None
         return tuple(
@@ -46,6 +49,8 @@ class HealthProbe:
         if service.name in {"airbyte-postgres", "airbyte-mysql"}:
             try:
                 self._databases.ping(service.name)
+            except LoginError:
+                raise
             except DatabaseError:
                 return "starting"
             return "healthy"

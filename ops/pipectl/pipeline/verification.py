@@ -20,21 +20,21 @@ POLL_SECONDS = 0.2
 
 def wait_for_active_runs(
     health: AirflowHealth, dag_id: str, *, timeout: float, report: Callable[[str], None]
-) -> None:
-    """Wait, at most `timeout` seconds, until no run of the DAG is active.
+) -> tuple[str, ...]:
+    """Wait, at most `timeout` seconds, until no run of the DAG is active; return those that still are.
 
     In the middle of a run transactions have no labels yet, which says nothing about the data. Without
     Airflow there is no run to wait for.
     """
     deadline = time.monotonic() + timeout
     said = False
-    while time.monotonic() < deadline:
+    while True:
         try:
             active = health.active_runs(dag_id)
         except AirflowError:
-            return
-        if not active:
-            return
+            return ()
+        if not active or time.monotonic() > deadline:
+            return active
         if not said:
             report(f"Waiting for the end of the run {active[0]}, which is in the middle of its work")
             said = True

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pipectl.engines.base import SERVICES
 from pipectl.engines.local import airflow, airflow_metadata, log_reading, mariadb, ports, postgres, runtime
+from pipectl.engines.local.airflow import AirflowSite
 from pipectl.engines.local.airflow_runtime import ensure_airflow
 from pipectl.engines.local.supervisor import Supervisor
 from pipectl.engines.local.volumes import VolumeFolder
@@ -224,10 +225,10 @@ class LocalEngine:
             self._settings = replace(self._settings, variables={**variables, **changes})
 
     @property
-    def _site(self) -> airflow.AirflowSite:
+    def _site(self) -> AirflowSite:
         variables = self._settings.variables
         user, password = self._settings.admin
-        return airflow.AirflowSite(
+        return AirflowSite(
             project=self._settings.project,
             port=self._settings.port("webserver"),
             metadata=DatabaseAddress(

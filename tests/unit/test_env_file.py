@@ -1,0 +1,66 @@
+"""stack/.env: what is changed, what survives, who can read it."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipectl.env_file import EnvFile
+from pipectl.errors import UsageError
+
+NAMES = st.text(string.ascii_uppercase + "_", min_size=1, max_size=12)
+VALUES = st.text(string.ascii_letters + string.digits + "-_=.:/", max_size=30)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("env")
+
+
+@given(st.dictionaries(NAMES, VALUES), st.dictionaries(NAMES, VALUES))
+def test_an_update_changes_what_it_names_and_nothing_else(
+    folder: Path, first: dict[str, str], second: dict[str, str]
+) -> None:
+    file = EnvFile(folder / ".env")
+    file.path.unlink(missing_ok=True)
+    file.update(first)
+    file.update(second)
+    assert file.read() == {**first, **second}
+
+
+def test_comments_and_order_survive_an_update(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("# mine\nexport B=1\n\nA=2 \n")
+    EnvFile(path).update({"B": "3", "C": "4"})
+    assert path.read_text() == "# mine\nB=3\n\nA=2 \nC=4\n"
+
+
+def test_nobody_else_can_read_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "stack" / ".env"
+    EnvFile(path).update({"SECRET": "x"})
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_no_file_is_no_variables(tmp_path: Path) -> None:
+    assert EnvFile(tmp_path / ".env").read() == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [("A=1\nno assignment\n", 2), ("A='open\nB=2\n", 1), ("\n\nNAME_ALONE\n", 3)]
+)
+def test_a_broken_line_is_named_by_its_number(tmp_path: Path, text: str, line: int) -> None:
+    path = tmp_path / ".env"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=f"line {line}, is not NAME=value"):
+        EnvFile(path).read()
+
+
+def test_a_file_that_is_no_text_is_a_usage_error(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="cannot be read"):
+        EnvFile(path).read()

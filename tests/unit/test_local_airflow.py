@@ -1,0 +1,217 @@
+"""What Airflow's processes are told, and when its environment counts as installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipectl.engines.local import airflow, airflow_runtime, launcher
+from pipectl.engines.local.airflow_runtime import AirflowRuntime
+from pipectl.errors import EngineError
+from pipectl.models import DatabaseAddress
+
+ROOT = Path(__file__).parents[2]
+LOCK = ROOT / "stack" / "airflow-requirements.txt"
+SECRETS = ("jwt-secret-value", "api-secret-value", "fernet-key-value", "metadata p@ss/%word")
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> AirflowRuntime:
+    venv = tmp_path / "venv"
+    return AirflowRuntime(venv, venv / "bin" / "python", "3.3.2", "key", "abc123")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> airflow.AirflowSite:
+    def address(service: str, port: int, password: str) -> DatabaseAddress:
+        return DatabaseAddress(service, "127.0.0.1", port, service, "docker", password)
+
+    return airflow.AirflowSite(
+        project=tmp_path / "my project",
+        port=8081,
+        metadata=address("airflow", 5433, SECRETS[3]),
+        postgres=address("airbyte", 5432, "docker-pg"),
+        mysql=address("data", 3306, "docker-my"),
+        secrets=airflow.AirflowSecrets(*SECRETS[:3]),
+    )
+
+
+def test_every_setting_exists_in_the_locked_airflow(
+    site: airflow.AirflowSite, runtime: AirflowRuntime
+) -> None:
+    names = [name for name in airflow.environment(site, runtime) if name.startswith("AIRFLOW__")]
+    assert names
+    assert all(re.fullmatch(r"AIRFLOW__[A-Z_]+?__[A-Z_]+", name) for name in names)
+
+
+def test_nothing_listens_beyond_this_machine(site: airflow.AirflowSite, runtime: AirflowRuntime) -> None:
+    variables = airflow.environment(site, runtime)
+    assert variables["AIRFLOW__API__HOST"] == "127.0.0.1"
+    assert variables["AIRFLOW__API__BASE_URL"] == "http://127.0.0.1:8081"
+    assert "0.0.0.0" not in "".join(variables.values())  # noqa: S104  looked for, not bound
+
+
+def test_secrets_never_stand_in_arguments_or_reprs(
+    site: airflow.AirflowSite, runtime: AirflowRuntime
+) -> None:
+    programs = airflow.programs(site, runtime)
+    assert tuple(program.name for program in programs) == airflow.SERVICES
+    shown = repr(programs) + repr(site) + " ".join(word for program in programs for word in program.command)
+    assert not [secret for secret in (*SECRETS, "docker-pg", "docker-my") if secret in shown]
+
+
+def test_a_password_with_special_characters_survives_url_and_configuration(
+    site: airflow.AirflowSite, runtime: AirflowRuntime
+) -> None:
+    address = airflow.environment(site, runtime)["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+    # Airflow's configuration turns %% into %, then the URL's escapes are undone.
+    assert address.replace("%%", "%") == (
+        "postgresql+psycopg2://docker:metadata%20p%40ss%2F%25word@127.0.0.1:5433/airflow"
+    )
+
+
+def test_scripts_find_their_databases_and_interpreter(
+    site: airflow.AirflowSite, runtime: AirflowRuntime
+) -> None:
+    variables = airflow.environment(site, runtime)
+    assert variables["AIRBYTE_POSTGRES_PORT"] == "5432"
+    assert variables["AIRBYTE_MYSQL_PASSWORD"] == "docker-my"
+    assert variables["PIPECTL_SCRIPTS"] == str(site.project / "scripts")
+    assert variables["PATH"].split(":")[0] == str(runtime.venv / "bin")
+    connections = {each["conn_id"]: each for each in json.loads(variables["PIPECTL_CONNECTIONS"])}
+    assert connections["airbyte_postgres"]["schema"] == "airbyte"
+    assert connections["airbyte_mysql"]["port"] == 3306
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 4), (2, 4), (4, 8), (64, 16)])
+def test_parallelism_follows_the_machine(cores: int, expected: int) -> None:
+    assert airflow.workers(cores) == expected
+
+
+def test_the_passwords_file_is_private_and_replaced(site: airflow.AirflowSite) -> None:
+    site.home.mkdir(parents=True)
+    site.passwords_path.write_text("{}", encoding="utf-8")
+    site.passwords_path.chmod(0o644)
+    airflow.prepare_home(site)
+    assert stat.S_IMODE(site.passwords_path.stat().st_mode) == 0o600
+    assert json.loads(site.passwords_path.read_text(encoding="utf-8")) == {"admin": "admin"}
+
+
+def test_a_home_that_cannot_be_made_is_named(site: airflow.AirflowSite) -> None:
+    site.project.mkdir()
+    (site.project / ".pipectl").write_text("in the way", encoding="utf-8")
+    with pytest.raises(EngineError, match=re.escape(str(site.home))):
+        airflow.prepare_home(site)
+
+
+def test_the_lock_names_no_host_and_hashes_everything() -> None:
+    text = LOCK.read_text(encoding="utf-8")
+    assert "://" not in text
+    assert "--index-url" not in text
+    pinned = re.findall(r"^[a-z0-9][\w.-]*==\S+.*$", text, re.MULTILINE)
+    assert len(pinned) > 100
+    assert all(line.endswith("\\") for line in pinned)
+    assert airflow_runtime.airflow_version(text.encode()) == "3.3.2"
+
+
+@pytest.mark.parametrize("version", [(3, 10), (3, 15)])
+def test_an_unsupported_python_is_refused_with_what_is_needed(version: tuple[int, int]) -> None:
+    with pytest.raises(EngineError, match=r"needs 3\.11 to 3\.14"):
+        airflow_runtime.require_supported_python(version)
+
+
+def test_a_missing_or_empty_lock_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="cannot be read"):
+        airflow_runtime.ensure_airflow(tmp_path, tmp_path / "none.txt", print)
+    empty = tmp_path / "empty.txt"
+    empty.write_text("", encoding="utf-8")
+    with pytest.raises(EngineError, match="pins no apache-airflow-core"):
+        airflow_runtime.ensure_airflow(tmp_path, empty, print)
+
+
+def test_the_key_changes_with_the_lock() -> None:
+    assert airflow_runtime.environment_key(b"a") != airflow_runtime.environment_key(b"b")
+    assert airflow_runtime.environment_key(b"a") == airflow_runtime.environment_key(b"a")
+
+
+def test_an_interrupted_installation_does_not_count(tmp_path: Path) -> None:
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    assert airflow_runtime.installed_runtime(tmp_path, "key") is None
+    marker = tmp_path / airflow_runtime.MARKER
+    marker.write_text('{"version": "3', encoding="utf-8")
+    assert airflow_runtime.installed_runtime(tmp_path, "key") is None
+    marker.write_text('{"version": "3.3.2", "migration_head": "abc"}', encoding="utf-8")
+    found = airflow_runtime.installed_runtime(tmp_path, "key")
+    assert found is not None
+    assert found.migration_head == "abc"
+    python.unlink()
+    python.symlink_to(tmp_path / "gone")
+    assert airflow_runtime.installed_runtime(tmp_path, "key") is None
+
+
+def test_no_network_is_one_sentence_with_uvs_last_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Port 9 of this machine refuses connections; an empty cache keeps uv from doing without.
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9/simple")
+    for name in ("UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("UV_NO_CONFIG", "1")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+    reported: list[str] = []
+    with pytest.raises(EngineError, match=r"Airflow 3\.3\.2 could not be installed") as caught:
+        airflow_runtime.ensure_airflow(tmp_path / "cache", LOCK, reported.append)
+    assert "network" in caught.value.hint
+    assert caught.value.detail
+    assert "Installing Airflow 3.3.2" in reported[0]
+    assert not list(tmp_path.glob(f"cache/*/{airflow_runtime.MARKER}"))
+
+
+def test_the_launcher_needs_nothing_of_pipectl() -> None:
+    # Isolated and without site-packages, as little as any interpreter has.
+    code = f"import runpy; runpy.run_path({str(airflow.LAUNCHER)!r}, run_name='launcher')"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ},
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(launcher.COMMANDS) == set(launcher.MODULES) == set(airflow.SERVICES)
+
+
+def test_a_failed_shortcut_is_a_line_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise AttributeError("gone in this version")
+
+    launcher.quietly("save time", fail)
+    assert "could not save time: AttributeError: gone in this version" in capsys.readouterr().err
+
+
+def test_a_web_application_that_fails_with_shortcuts_is_built_again_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[list[str]] = []
+
+    def fail() -> None:
+        raise AttributeError("gone in this version")
+
+    monkeypatch.setattr(launcher, "keep_few_versions_of_the_tasks_api", fail)
+    monkeypatch.setattr(os, "execv", lambda _path, words: started.append(words))
+    monkeypatch.setenv(launcher.NO_SHORTCUTS, "")
+    monkeypatch.setattr(sys, "argv", ["launcher.py", "webserver"])
+    launcher.build_web_application(shortcuts=True)
+    assert started[0][1:] == ["-P", "launcher.py", "webserver"]
+    assert os.environ[launcher.NO_SHORTCUTS] == "1"

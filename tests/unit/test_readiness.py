@@ -1,0 +1,164 @@
+"""Waiting for the stack: what ends it, and with which words."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from pipectl.errors import AirflowError, DagError, DatabaseError, EngineError, LoginError, WaitTimeoutError
+from pipectl.models import LogLine, Service
+from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy, wait_until_parsed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipectl.airflow_health import AirflowHealth
+    from pipectl.databases import Databases
+    from pipectl.engines.base import Engine
+
+
+class FakeEngine:
+    """Shows one look at the services after the other; the last one stays."""
+
+    def __init__(self, *looks: tuple[Service, ...]) -> None:
+        self._looks = list(looks)
+
+    def services(self) -> tuple[Service, ...]:
+        return self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
+
+    def logs(self, services: tuple[str, ...], *, tail: int, follow: bool) -> Iterator[LogLine]:
+        assert tail
+        assert not follow
+        yield LogLine(services[0], "the reason")
+
+
+class FakeDatabases:
+    def __init__(self, error: DatabaseError | None = None) -> None:
+        self._error = error
+
+    def ping(self, service: str) -> None:
+        assert service.startswith("airbyte-")
+        if self._error:
+            raise self._error
+
+
+class FakeHealth:
+    def __init__(
+        self, components: dict[str, str] | None, dag: dict[str, Any] | None = None, **failures: str
+    ) -> None:
+        self._components = components
+        self._dag = dag
+        self._failures = failures
+
+    def components(self) -> dict[str, str]:
+        if self._components is None:
+            raise AirflowError("Airflow does not answer.")
+        return self._components
+
+    def dag(self, dag_id: str) -> dict[str, Any] | None:
+        assert dag_id == "mine"
+        return self._dag
+
+    def import_errors(self) -> dict[str, str]:
+        return self._failures
+
+
+HEALTHY = {"metadatabase": "healthy", "scheduler": "healthy", "dag_processor": "healthy"}
+
+
+def wait(
+    engine: FakeEngine,
+    health: FakeHealth | None = None,
+    databases: FakeDatabases | None = None,
+    seconds: float = 5,
+) -> list[tuple[Service, ...]]:
+    seen: list[tuple[Service, ...]] = []
+    probe = HealthProbe(
+        cast("Databases", databases or FakeDatabases()), cast("AirflowHealth", health or FakeHealth(HEALTHY))
+    )
+    wait_until_healthy(cast("Engine", engine), probe, deadline=time.monotonic() + seconds, watch=seen.append)
+    return seen
+
+
+def service(name: str, state: str = "running", pid: int = 1) -> Service:
+    return Service(name, state, pid=pid)
+
+
+def test_it_ends_when_all_are_healthy() -> None:
+    names = ("postgres", "airbyte-postgres", "airbyte-mysql", "webserver", "scheduler", "dag-processor")
+    looks = wait(
+        FakeEngine(tuple(service(name, "starting") for name in names), tuple(service(name) for name in names))
+    )
+    assert {found.health for found in looks[-1]} == {"healthy"}
+
+
+def test_a_heartbeat_that_is_missing_is_not_healthy() -> None:
+    health = FakeHealth({**HEALTHY, "scheduler": "unhealthy"})
+    with pytest.raises(WaitTimeoutError, match="Not healthy in time: scheduler") as caught:
+        wait(FakeEngine((service("webserver"), service("scheduler"))), health, seconds=0.3)
+    assert "the reason" in caught.value.detail
+
+
+def test_a_service_that_ends_fails_the_wait_at_once_with_its_log() -> None:
+    with pytest.raises(EngineError, match="'scheduler' ends as soon as it is started") as caught:
+        wait(FakeEngine((service("scheduler", "crashed"),)), seconds=60)
+    assert caught.value.detail == "the reason"
+
+
+def test_a_service_that_was_restarted_meanwhile_has_crashed() -> None:
+    engine = FakeEngine((service("webserver", "starting"),), (service("webserver", "starting", pid=2),))
+    with pytest.raises(EngineError, match="'webserver' ends"):
+        wait(engine, seconds=60)
+
+
+def test_a_database_may_fall_twice_over_a_stale_lock_file() -> None:
+    fallen, risen = (service("airbyte-postgres", "crashed"),), (service("airbyte-postgres", "starting"),)
+    wait(FakeEngine(fallen, risen, fallen, risen, (service("airbyte-postgres"),)))
+    with pytest.raises(EngineError, match="'airbyte-postgres' ends"):
+        wait(FakeEngine(fallen, risen, fallen, risen, fallen, risen), seconds=60)
+
+
+def test_a_refused_password_is_said_at_once() -> None:
+    with pytest.raises(LoginError):
+        wait(
+            FakeEngine((service("airbyte-mysql"),)),
+            databases=FakeDatabases(LoginError("refused")),
+            seconds=60,
+        )
+
+
+def test_a_database_that_does_not_answer_yet_is_waited_for() -> None:
+    with pytest.raises(WaitTimeoutError):
+        wait(
+            FakeEngine((service("airbyte-mysql"),)),
+            databases=FakeDatabases(DatabaseError("no answer")),
+            seconds=0.2,
+        )
+
+
+def parsed(health: FakeHealth, seconds: float = 0.2) -> None:
+    wait_until_parsed(cast("AirflowHealth", health), "mine", deadline=time.monotonic() + seconds)
+
+
+def test_a_dag_that_cannot_be_imported_is_shown_with_its_trace() -> None:
+    with pytest.raises(DagError, match=r"cannot import mine\.py") as caught:
+        parsed(FakeHealth(HEALTHY, None, **{"mine.py": "SyntaxError: nonsense"}), seconds=60)
+    assert "SyntaxError" in caught.value.detail
+
+
+def test_another_dag_that_is_broken_does_not_matter_once_ours_is_parsed() -> None:
+    parsed(FakeHealth(HEALTHY, {"dag_id": "mine"}, **{"other.py": "SyntaxError"}))
+
+
+def test_a_dag_that_broke_after_it_was_parsed_shows_its_own_file_only() -> None:
+    dag = {"dag_id": "mine", "has_import_errors": True, "relative_fileloc": "mine.py"}
+    with pytest.raises(DagError) as caught:
+        parsed(FakeHealth(HEALTHY, dag, **{"other.py": "Other", "dags/mine.py": "Ours"}), seconds=60)
+    assert caught.value.detail == "Ours"
+
+
+def test_a_dag_that_never_appears_is_a_time_out() -> None:
+    with pytest.raises(WaitTimeoutError, match="has not parsed a DAG 'mine'"):
+        parsed(FakeHealth(HEALTHY))
