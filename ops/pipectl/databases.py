@@ -167,8 +167,8 @@ def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal
             hint=f"Set {prefix}_PASSWORD in stack/.env to the password that its data was created with, "
             "or start anew: pipectl reset",
         )
-    # psycopg2 knows no code of a failed connection, but a server that answers says FATAL; MySQL's connector has
-    # 2003, 2005 and 2013 for no connection.
+    # psycopg2 knows no code of a failed connection, but a server that answers says FATAL; MySQL's connector
+    # has 2003, 2005 and 2013 for no connection.
     silent = getattr(error, "pgcode", None) is None and "FATAL" not in text
     if silent and getattr(error, "errno", None) in {None, 2003, 2005, 2013}:
         return DatabaseError(

@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from stack import Project, copy_project, until
+from project_copy import Project, copy_project, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

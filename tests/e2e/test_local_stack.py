@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from stack import Project, copy_project, until
+from project_copy import Project, copy_project, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
