@@ -194,7 +194,7 @@ def test_a_failing_task_is_exit_7_with_the_end_of_its_log(project: Project) -> N
 
 @pytest.mark.usefixtures("up")
 def test_a_dag_that_cannot_be_imported_is_exit_9_with_the_error(project: Project) -> None:
-    path = project.dag("broken.py", "import nowhere_to_be_found  # broken\n")
+    path = project.dag("broken.py", "from airflow.sdk import DAG\nimport nowhere_to_be_found\n")
     done = project.run("trigger", "broken", code=9)
     assert "nowhere_to_be_found" in done.stderr
     assert "broken.py" in done.stderr
