@@ -167,14 +167,16 @@ def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal
             hint=f"Set {prefix}_PASSWORD in stack/.env to the password that its data was created with, "
             "or start anew: pipectl reset",
         )
-    # PostgreSQL says "Connection refused" or "timeout expired", MySQL's connector 2003, 2005 and 2013.
-    if getattr(error, "pgcode", None) is None and getattr(error, "errno", None) in {None, 2003, 2005, 2013}:
+    # psycopg2 knows no code of a failed connection, but a server that answers says FATAL; MySQL's connector
+    # has 2003, 2005 and 2013 for no connection.
+    silent = getattr(error, "pgcode", None) is None and "FATAL" not in text
+    if silent and getattr(error, "errno", None) in {None, 2003, 2005, 2013}:
         return DatabaseError(
             f"{where} does not answer.",
             hint="Start the stack: pipectl up. What runs already: pipectl status",
             detail=text,
         )
-    return DatabaseError(f"{where} failed a statement: {text}")
+    return DatabaseError(f"{where} refused: {text}")
 
 
 def _count_tables(cursor: Any, query: str) -> tuple[Table, ...]:  # noqa: ANN401  two drivers, one interface

@@ -21,7 +21,7 @@ LAYERS = (
     ("engines", "airflow_api", "airflow_health", "databases"),
     ("settings", "env_file"),
     ("models",),
-    ("errors", "__init__"),
+    ("errors", "names", "__init__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 HEAVY = ("airflow_client", "python_on_whales", "psycopg2", "mysql", "psutil", "dotenv", "supervisor", "rich")
