@@ -31,7 +31,7 @@ class Scenario:
 
 
 UNUSUAL_AMOUNT = Scenario("unusual_amount", share=0.0020, events=1.5, hours=12)
-COMPROMISED_TERMINAL = Scenario("compromised_terminal", share=0.0030, events=14, hours=14 * DAY_HOURS)
+COMPROMISED_TERMINAL = Scenario("compromised_terminal", share=0.0030, events=21, hours=14 * DAY_HOURS)
 STOLEN_CARD = Scenario("stolen_card", share=0.0025, events=7.5, hours=1)
 CARD_NOT_PRESENT = Scenario("card_not_present", share=0.0015, events=4.5, hours=2 * DAY_HOURS)
 TWO_COUNTRIES = Scenario("two_countries", share=0.0010, events=1.5, hours=0.75)
