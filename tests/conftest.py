@@ -15,7 +15,13 @@ def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Where binaries are cached, and what must not be skipped, is the business of who runs the tests.
-KEPT = {"PIPECTL_CACHE_DIR", "PIPECTL_REQUIRE", "PIPECTL_TEST_AIRFLOW_PYTHON"}
+KEPT = {
+    "PIPECTL_CACHE_DIR",
+    "PIPECTL_REQUIRE",
+    "PIPECTL_SCREENSHOTS",
+    "PIPECTL_TEST_AIRFLOW_PYTHON",
+    "PIPECTL_TEST_ENGINE",
+}
 
 
 def missing(what: str, reason: str) -> None:

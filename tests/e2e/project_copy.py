@@ -143,7 +143,7 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def copy_project(folder: Path) -> Project:
+def copy_project(folder: Path, engine: str = "local") -> Project:
     """Copy what git knows of the project, and what is new and not ignored, to `folder`."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
@@ -161,7 +161,7 @@ def copy_project(folder: Path) -> Project:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
-    return Project(folder)
+    return Project(folder, engine)
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
