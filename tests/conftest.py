@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import NoReturn
 
 import pytest
 
@@ -24,7 +25,7 @@ KEPT = {
 }
 
 
-def missing(what: str, reason: str) -> None:
+def missing(what: str, reason: str) -> NoReturn:
     """Skip the test, or fail it where PIPECTL_REQUIRE names what is missing."""
     if what in os.environ.get("PIPECTL_REQUIRE", "").split(","):
         pytest.fail(f"{what} is required, but {reason}")

@@ -1,7 +1,7 @@
 """Airflow's user interface in a real browser, as people use it: the pipeline without a terminal.
 
-The tests share one stack and one browser, and stand in the order in which a user would do the same. The engine
-is local unless PIPECTL_TEST_ENGINE says otherwise; PIPECTL_SCREENSHOTS names a folder for pictures of the pages.
+The tests share one stack and one browser, and stand in the order in which a user would do the same. The
+engine is local unless PIPECTL_TEST_ENGINE says otherwise; PIPECTL_SCREENSHOTS names a folder for pictures.
 """
 
 from __future__ import annotations
@@ -77,6 +77,10 @@ class Page:
         wait = WebDriverWait(self.driver, WAIT_SECONDS, 0.1, [StaleElementReferenceException])
         return wait.until(condition, f"waited for {what}")
 
+    def wait_for_text(self, text: str) -> None:
+        """Wait until the page shows a text."""
+        self.until(lambda driver: text in driver.find_element(By.TAG_NAME, "body").text, repr(text))
+
     def picture(self, name: str) -> None:
         """Take a picture where pictures are wanted."""
         if folder := os.environ.get("PIPECTL_SCREENSHOTS"):
@@ -140,12 +144,10 @@ def test_a_run_that_the_button_triggers_succeeds(page: Page, project: Project) -
 
 def test_the_log_of_a_task_shows_what_the_script_wrote(page: Page, project: Project) -> None:
     run_id = next(run["run_id"] for run in project.json("runs")["runs"] if run["run_type"] == "manual")
-    for task, line in (
-        ("generate_transactions", "event=batch_written"),
-        ("generate_labels", "event=labels_written"),
-    ):
+    written = {"generate_transactions": "event=batch_written", "generate_labels": "event=labels_written"}
+    for task, line in written.items():
         page.open(f"/dags/{DAG_ID}/runs/{run_id}/tasks/{task}")
-        page.until(lambda driver, line=line: line in driver.find_element(By.TAG_NAME, "body").text, line)
+        page.wait_for_text(line)
         page.picture(f"log-{task}")
 
 
