@@ -1,6 +1,6 @@
 """Compare the local engine's Airflow with `airflow standalone` of the same environment, in one run.
 
-`python tests/benchmarks/bench_local.py [rounds]`, 3 rounds by default, about 2 minutes each. Rounds alternate,
+`python tests/benchmarks/bench_local.py [rounds]`, 3 rounds by default, about 2 minutes each. They alternate,
 so that noise of the machine meets both. Prints medians, ratios and limits; exits 1 where one is missed.
 """
 
