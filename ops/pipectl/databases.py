@@ -11,6 +11,7 @@ from pipectl.models import Counts, DatabaseContent, Reconciliation, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from pipectl.models import DatabaseAddress
 
@@ -113,25 +114,8 @@ class Databases:
                 cursor.execute(f"TRUNCATE TABLE {row[0]}")
         return before
 
-    @contextmanager
-    def _postgres_cursor(self) -> Iterator[Any]:
-        import psycopg2  # 35 ms
-
-        address = self.postgres
-        try:
-            connection = psycopg2.connect(
-                host=address.host,
-                port=address.port,
-                dbname=address.database,
-                user=address.user,
-                password=address.password,
-                connect_timeout=CONNECT_SECONDS,
-                application_name="pipectl",
-            )
-            with closing(connection), connection, connection.cursor() as cursor:
-                yield cursor
-        except psycopg2.Error as error:
-            raise _explain("PostgreSQL", address, error, refusal="authentication failed") from error
+    def _postgres_cursor(self) -> AbstractContextManager[Any]:
+        return _postgres(self.postgres)
 
     @contextmanager
     def _mysql_cursor(self) -> Iterator[Any]:
@@ -155,6 +139,37 @@ class Databases:
                 yield cursor
         except mysql.connector.Error as error:
             raise _explain("MySQL", address, error, refusal="Access denied") from error
+
+
+def metadata_version(address: DatabaseAddress) -> str | None:
+    """Migration of the Airflow metadata database at `address`, None where it has none yet; DatabaseError."""
+    with _postgres(address) as cursor:
+        cursor.execute("SELECT to_regclass('public.alembic_version') IS NOT NULL")
+        if not cursor.fetchall()[0][0]:
+            return None
+        cursor.execute("SELECT version_num FROM alembic_version")
+        rows = cursor.fetchall()
+    return str(rows[0][0]) if rows else None
+
+
+@contextmanager
+def _postgres(address: DatabaseAddress) -> Iterator[Any]:
+    import psycopg2  # 35 ms
+
+    try:
+        connection = psycopg2.connect(
+            host=address.host,
+            port=address.port,
+            dbname=address.database,
+            user=address.user,
+            password=address.password,
+            connect_timeout=CONNECT_SECONDS,
+            application_name="pipectl",
+        )
+        with closing(connection), connection, connection.cursor() as cursor:
+            yield cursor
+    except psycopg2.Error as error:
+        raise _explain("PostgreSQL", address, error, refusal="authentication failed") from error
 
 
 def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal: str) -> DatabaseError:

@@ -29,6 +29,8 @@ ONE_IMPORTER = {
     "airflow_client": ["airflow_api.py"],
     "python_on_whales": ["engines/compose.py"],
     "mysql": ["databases.py"],
+    # The launcher runs in Airflow's environment, where there is no pipectl.
+    "psycopg2": ["databases.py", "engines/local/launcher.py"],
 }
 
 
