@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 from airflow_stack import TWO_TASKS, AirflowStack, RestClient, free_port, signal_group, wait_for
 
 if TYPE_CHECKING:
-    from airflow_stack import AirflowRuntime
+    from pipectl.engines.local.airflow_runtime import AirflowRuntime
 
 DAG = "nothing_to_do"
 LATER_RUNS = 3
