@@ -21,7 +21,7 @@ LAYERS = (
     ("engines", "airflow_api", "airflow_health", "databases"),
     ("settings", "env_file"),
     ("models",),
-    ("errors", "__init__"),
+    ("errors", "names", "__init__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 HEAVY = ("airflow_client", "python_on_whales", "psycopg2", "mysql", "psutil", "dotenv", "supervisor", "rich")
@@ -29,6 +29,8 @@ ONE_IMPORTER = {
     "airflow_client": ["airflow_api.py"],
     "python_on_whales": ["engines/compose.py"],
     "mysql": ["databases.py"],
+    # The launcher runs in Airflow's environment, where there is no pipectl.
+    "psycopg2": ["databases.py", "engines/local/launcher.py"],
 }
 
 

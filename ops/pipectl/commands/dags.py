@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -77,18 +76,17 @@ def _trigger_once(
     paused = triggering.wait_until_parsed(api, dag_id, dags_dir=settings.project / "dags", report=console.say)
     databases = Databases(*invocation.engine.databases())
     follower = rendering.RunFollower(console)
-    with follower.drawn():
-        return triggering.trigger(
-            api,
-            dag_id,
-            paused=paused,
-            conf=conf,
-            count=databases.counts if dag_id == settings.dag_id else None,
-            started=lambda run: follower.started(run, unpaused=paused),
-            watch=follower.watch,
-            timeout=timeout,
-            wait=wait,
-        )
+    return triggering.trigger(
+        api,
+        dag_id,
+        paused=paused,
+        conf=conf,
+        count=databases.counts if dag_id == settings.dag_id else None,
+        started=lambda run: follower.started(run, unpaused=paused),
+        watch=follower.watch,
+        timeout=timeout,
+        wait=wait,
+    )
 
 
 def _failed(api: AirflowApi, result: TriggerResult) -> RunFailedError:
@@ -155,6 +153,8 @@ def _api(invocation: Invocation) -> AirflowApi:
 def _parse_conf(text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
+    import json  # noqa: PLC0415  20 ms
+
     try:
         value = json.loads(text)
     except ValueError as error:

@@ -322,11 +322,6 @@ class RunFollower:
         self._states: dict[tuple[str, int], str] = {}
         self._behind = ""
 
-    @contextmanager
-    def drawn(self) -> Iterator[None]:
-        """Cover the time in which the run is followed."""
-        yield
-
     def started(self, run: DagRun, *, unpaused: bool) -> None:
         """Say which run is ours."""
         if unpaused:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import webbrowser
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -160,6 +159,8 @@ def open_ui(
     Examples: `pipectl open` · `pipectl open --url`
     """
     invocation: Invocation = ctx.obj
+    import webbrowser  # noqa: PLC0415  15 ms
+
     address = invocation.engine.airflow()
     opened = not show and webbrowser.open(address.url)
     invocation.console.emit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -47,7 +48,9 @@ def wait_until_parsed(api: AirflowApi, dag_id: str, *, dags_dir: Path, report: C
 
     Raises DagError for a DAG that cannot be imported, and for one that does not turn up.
     """
-    mentioned = any(dag_id.encode() in path.read_bytes() for path in dags_dir.rglob("*.py") if path.is_file())
+    # As a word of its own: a name cut short is a typing error too.
+    word = re.compile(rf"(?<![\w.-]){re.escape(dag_id)}(?![\w.-])".encode())
+    mentioned = any(word.search(path.read_bytes()) for path in dags_dir.rglob("*.py") if path.is_file())
     deadline = time.monotonic() + (PARSE_SECONDS if mentioned else UNMENTIONED_SECONDS)
     said = False
     while True:

@@ -20,6 +20,7 @@ import warnings
 from typing import Any
 
 DATABASE_SECONDS = 120
+TELL_SECONDS = 10
 POLL_SECONDS = 0.05
 NO_SHORTCUTS = "PIPECTL_NO_SHORTCUTS"
 KEPT_VERSIONS = 3
@@ -90,7 +91,7 @@ def wait_for_database(expected: str) -> None:
 
     configuration = importlib.import_module("airflow.configuration").conf
     address = configuration.get("database", "sql_alchemy_conn").replace("+psycopg2:", ":", 1)
-    deadline = time.monotonic() + DATABASE_SECONDS
+    started = told = time.monotonic()
     while True:
         try:
             connection = psycopg2.connect(address, connect_timeout=5)
@@ -105,8 +106,12 @@ def wait_for_database(expected: str) -> None:
             state = f"has migration {found} instead of {expected}"
         except psycopg2.Error as error:
             state = f"does not answer: {str(error).strip()}"
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now - started > DATABASE_SECONDS:
             sys.exit(f"pipectl launcher: after {DATABASE_SECONDS} s the metadata database still {state}")
+        if now - told > TELL_SECONDS:
+            told = now
+            sys.stderr.write(f"pipectl launcher: the metadata database {state}\n")
         time.sleep(POLL_SECONDS)
 
 
