@@ -25,11 +25,13 @@ MYSQL_TABLES = """
     SELECT CONCAT('`', REPLACE(table_name, '`', '``'), '`'), table_name
     FROM information_schema.tables
     WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' ORDER BY 1"""
+# SHA-256, since MySQL 9.6 knows no MD5() without a component.
 POSTGRES_DIGESTS = """
-    SELECT transaction_id / %s, md5(string_agg(transaction_id::text, ',' ORDER BY transaction_id))
+    SELECT transaction_id / %s,
+        encode(sha256(string_agg(transaction_id::text, ',' ORDER BY transaction_id)::bytea), 'hex')
     FROM public.transactions GROUP BY 1"""
 MYSQL_DIGESTS = """
-    SELECT transaction_id DIV %s, MD5(GROUP_CONCAT(transaction_id ORDER BY transaction_id))
+    SELECT transaction_id DIV %s, SHA2(GROUP_CONCAT(transaction_id ORDER BY transaction_id), 256)
     FROM fraud_labels GROUP BY 1"""
 POSTGRES_IDS = "SELECT transaction_id FROM public.transactions WHERE transaction_id / %s = %s"
 MYSQL_IDS = "SELECT transaction_id FROM fraud_labels WHERE transaction_id DIV %s = %s"
