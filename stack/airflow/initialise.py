@@ -13,7 +13,10 @@ from typing import Any
 import login
 import metadata_database
 
-WRONG_PASSWORD = "entrypoint: the metadata database refused AIRFLOW_POSTGRES_PASSWORD: its volume was made with another one"
+REFUSED = (
+    "entrypoint: the metadata database refused AIRFLOW_POSTGRES_PASSWORD: "
+    "its volume was made with another one"
+)
 
 
 def main() -> None:
@@ -56,4 +59,4 @@ if __name__ == "__main__":
     try:
         main()
     except metadata_database.WrongPasswordError:
-        sys.exit(WRONG_PASSWORD)
+        sys.exit(REFUSED)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 def missing(text: str) -> list[str]:
     """Return the lines that are not met; one that is no plain requirement counts as such."""
-    lines = (line.split(" #")[0].strip() for line in text.replace("\\\n", " ").splitlines())
+    lines = (line.split(" #", maxsplit=1)[0].strip() for line in text.replace("\\\n", " ").splitlines())
     return [line for line in lines if line and not line.startswith("#") and not is_met(line)]
 
 
@@ -21,7 +21,7 @@ def is_met(line: str) -> bool:
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
-        requirement = Requirement(line.split(" --hash")[0])
+        requirement = Requirement(line.split(" --hash", maxsplit=1)[0])
     except InvalidRequirement:
         return False
     if requirement.marker and not requirement.marker.evaluate():

@@ -115,6 +115,18 @@ def volumes_text(volumes: tuple[Volume, ...], title: str) -> RenderableType:
     return table("volume", "location", "created", "size", rows=rows, title=title)
 
 
+def dry_run_text(document: dict[str, Any], volumes: tuple[Volume, ...]) -> RenderableType:
+    """Return what a command would do."""
+    parts = []
+    if "would_delete" in document:
+        parts.append(volumes_text(volumes, "Would be deleted"))
+    for key, title in (("would_start", "Would be started"), ("would_stop", "Would be stopped")):
+        if key in document:
+            parts.append(words(f"{title}: {', '.join(document[key]) or 'nothing'}."))
+    parts += [words(f"$ {command}") for command in document.get("would_run", ())]
+    return group(*parts)
+
+
 def size(count: int) -> str:
     """Return bytes as people read them."""
     return f"{count / 1_000_000:,.1f} MB"
