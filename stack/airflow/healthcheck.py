@@ -1,7 +1,8 @@
-"""Exit 0 where this container's service does its work: `healthcheck.py webserver|scheduler|dag-processor`.
+"""Exit 0 where this container's service does its work: `healthcheck.py webserver|scheduler|dag-processor|worker`.
 
 The web server must answer, also its API for tasks, whose first request takes seconds that the first run need
-not wait for. The others must have written a fresh heartbeat. Nothing of Airflow is imported: 0.1 s.
+not wait for. Scheduler and processor must have written a fresh heartbeat, a worker must listen to its broker.
+Nothing of Airflow is imported: 0.1 s.
 """
 
 from __future__ import annotations
@@ -46,10 +47,24 @@ def has_heartbeat(service: str) -> bool:
         connection.close()
 
 
+def listens_to_broker() -> bool:
+    """Whether a Celery worker of this container subscribes to the broker's control messages."""
+    import redis
+
+    broker = redis.Redis.from_url(os.environ["AIRFLOW__CELERY__BROKER_URL"], socket_timeout=5)
+    own = socket.gethostbyname(socket.gethostname()) + ":"
+    return any(client["addr"].startswith(own) for client in broker.client_list(_type="pubsub"))
+
+
 if __name__ == "__main__":
     name = sys.argv[1]
     try:
-        healthy = webserver_answers() if name == "webserver" else has_heartbeat(name)
+        if name == "webserver":
+            healthy = webserver_answers()
+        elif name == "worker":
+            healthy = listens_to_broker()
+        else:
+            healthy = has_heartbeat(name)
     except Exception as error:  # noqa: BLE001  the engine keeps the last line of what is printed
         sys.exit(f"{name}: {error}")
     sys.exit(0 if healthy else f"{name}: not yet")

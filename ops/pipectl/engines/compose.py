@@ -303,7 +303,9 @@ class ComposeEngine:
     def _fill_in_settings(self, report: Callable[[str], None]) -> None:
         """Choose names and free ports and make secrets where they are missing; remember all in stack/.env."""
         variables = self._settings.variables
-        secrets = {**SECRETS, "AIRBYTE_MYSQL_ROOT_PASSWORD": SECRETS["AIRFLOW_POSTGRES_PASSWORD"]}
+        passwords = ["AIRBYTE_MYSQL_ROOT_PASSWORD"]
+        passwords += ["AIRFLOW_REDIS_PASSWORD"] if self._executor == "celery" else []
+        secrets = {**SECRETS, **dict.fromkeys(passwords, SECRETS["AIRFLOW_POSTGRES_PASSWORD"])}
         changes = {name: make() for name, make in secrets.items() if not variables.get(name)}
         if naming.PROJECT_ID not in variables:
             names, others = naming.choose(self._api, variables)
@@ -354,6 +356,11 @@ class ComposeEngine:
         """Let Compose make what is missing and replace what is configured otherwise."""
         with self._explained("Compose could not make the stack's containers."):
             self._client.compose.create()
+        surplus = [found.id for found in self._containers if found.service not in {*self._names, INIT}]
+        if surplus:
+            with self._explained("Docker could not remove the containers of the other executor."):
+                self._client.container.stop(surplus)
+                self._client.container.remove(surplus)
 
     def _config(self) -> dict[str, Any]:
         with self._explained("stack/docker-compose.yml cannot be used."):
