@@ -6,6 +6,11 @@ import os
 from typing import NoReturn
 
 import pytest
+from hypothesis import settings
+
+# Speed is a matter of benchmarks; on a busy machine a first call takes longer than any deadline.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Compare the local engine's Airflow with `airflow standalone` of the same environment, in one run.
+"""Compare `pipectl up` on the local engine with `airflow standalone` of the same environment, in one run.
 
 `python tests/benchmarks/bench_local.py [rounds]`, 3 rounds by default, about 2 minutes each. They alternate,
 so that noise of the machine meets both. Prints medians, ratios and limits; exits 1 where one is missed.
@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
-from airflow_stack import TWO_TASKS, AirflowStack, RestClient, free_port, signal_group, wait_for
+sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
+
+from airflow_stack import TWO_TASKS, RestClient, free_port, signal_group, wait_for
+from project_copy import Project, copy_project
+
+from pipectl.engines.local.airflow_runtime import ensure_airflow
+from pipectl.settings import cache_dir
 
 if TYPE_CHECKING:
     from pipectl.engines.local.airflow_runtime import AirflowRuntime
@@ -39,34 +45,36 @@ def main(rounds: int) -> int:
     ours: Figures = {}
     standalone: Figures = {}
     with tempfile.TemporaryDirectory() as folder:
-        project = Path(folder) / "project"
-        (project / "dags").mkdir(parents=True)
-        (project / "dags" / "two_tasks.py").write_text(TWO_TASKS, encoding="utf-8")
-        stack = AirflowStack(project)
-        for number in range(rounds):
-            # The first start after an installation or a pause reads files from disk: not what is compared.
-            for kind in ("cold up", "warm up") if number else ("unmeasured", "cold up", "warm up"):
-                measure_ours(stack, kind, ours)
-                measure_standalone(stack.runtime, project, kind, standalone)
+        project = copy_project(Path(folder) / "project")
+        shutil.rmtree(project.folder / "dags")
+        (project.folder / "dags").mkdir()
+        project.dag("two_tasks.py", TWO_TASKS)
+        (project.folder / "stack" / ".env").write_text(f"PIPECTL_DAG_ID={DAG}\n", encoding="utf-8")
+        lock = project.folder / "stack" / "airflow-requirements.txt"
+        runtime = ensure_airflow(cache_dir(), lock, lambda _: None)
+        try:
+            for number in range(rounds):
+                # The first start after an installation reads files from disk: not what is compared.
+                for kind in ("cold up", "warm up") if number else ("unmeasured", "cold up", "warm up"):
+                    measure_ours(project, kind, ours)
+                    measure_standalone(runtime, project.folder, kind, standalone)
+        finally:
+            project.run("down", "--volumes", "--yes")
     return report(ours, standalone)
 
 
-def measure_ours(stack: AirflowStack, kind: str, figures: Figures) -> None:
-    """Start Airflow as the local engine does, run the DAG, and stop it."""
+def measure_ours(project: Project, kind: str, figures: Figures) -> None:
+    """Bring the whole stack up with `pipectl up`, business databases included, run the DAG, and stop it."""
     if kind != "warm up":
-        shutil.rmtree(stack.project / ".pipectl", ignore_errors=True)
+        project.run("down", "--volumes", "--yes")
     started = time.monotonic()
-    stack.site.home.mkdir(parents=True, exist_ok=True)
-    try:
-        stack.start("webserver", "scheduler", "dag-processor")
-        stack.prepare()
-        stack.start("postgres")
-        follow(stack.client, started, kind, figures)
-        if kind == "warm up":
-            pids = [process.pid for process in stack.processes.values()]
-            keep(figures, "idle CPU, cores", idle_cpu(pids))
-    finally:
-        stack.stop()
+    url = project.json("up")["url"]
+    up = time.monotonic() - started
+    follow(RestClient(url, lambda: "admin"), up, kind, figures)
+    if kind == "warm up":
+        leader = int((project.folder / ".pipectl/run/supervisord.pid").read_text())
+        keep(figures, "idle CPU, cores", idle_cpu([leader]))
+    project.run("down")
 
 
 def measure_standalone(runtime: AirflowRuntime, project: Path, kind: str, figures: Figures) -> None:
@@ -102,7 +110,9 @@ def measure_standalone(runtime: AirflowRuntime, project: Path, kind: str, figure
             process_group=0,
         )
     try:
-        follow(client, started, kind, figures)
+        wait_for(client.healthy, UP_SECONDS, "Airflow is healthy")
+        wait_for(lambda: client.sees(DAG), UP_SECONDS, "the DAG is visible")
+        follow(client, time.monotonic() - started, kind, figures)
         if kind == "warm up":
             keep(figures, "idle CPU, cores", idle_cpu([process.pid]))
     finally:
@@ -114,11 +124,8 @@ def measure_standalone(runtime: AirflowRuntime, project: Path, kind: str, figure
         signal_group(process.pid, signal.SIGKILL)
 
 
-def follow(client: RestClient, started: float, kind: str, figures: Figures) -> None:
-    """Wait until all is healthy and the DAG visible, then time runs from trigger to end."""
-    wait_for(client.healthy, UP_SECONDS, "Airflow is healthy")
-    wait_for(lambda: client.sees(DAG), UP_SECONDS, "the DAG is visible")
-    up = time.monotonic() - started
+def follow(client: RestClient, up: float, kind: str, figures: Figures) -> None:
+    """Keep the time to healthy with the DAG visible, and time runs from trigger to end."""
     runs = []
     for _ in range(1 + LATER_RUNS):
         triggered = time.monotonic()

@@ -320,7 +320,8 @@ def progress(console: Console) -> Iterator[Observer]:
         for service in found:
             if service.health == "healthy" and seen.get(service.name) != "healthy":
                 seen[service.name] = "healthy"
-                console.say(f"  {service.name} is healthy ({elapsed(since)})")
+                if not console.is_live:
+                    console.say(f"  {service.name} is healthy ({elapsed(since)})")
 
     with console.live(lambda: services_table(services, since)) as redraw:
         yield Observer(report=console.say, watch=watch)
