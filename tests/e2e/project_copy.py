@@ -156,7 +156,7 @@ def copy_project(folder: Path, engine: str = "local") -> Project:
         if (
             name
             and source.is_file()
-            and name.split("/")[0] in {"dags", "scripts", "stack", "requirements.txt"}
+            and name.split("/")[0] in {"dags", "scripts", "stack", "requirements.txt", "entrypoint.sh"}
         ):
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,8 @@
 # Starting it where it runs already only prints the settings.
 set -eu
 
-ENGINE=${PIPECTL_TEST_ENGINE:-/opt/pipectl-engine}
-STATE=${PIPECTL_TEST_ENGINE_STATE:-/tmp/pipectl-engine}
+ENGINE=${ENGINE_FOLDER:-/opt/pipectl-engine}
+STATE=${ENGINE_STATE:-/tmp/pipectl-engine}
 SOCKET=$STATE/docker.sock
 PIDFILE=$STATE/docker.pid
 
