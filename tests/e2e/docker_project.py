@@ -24,7 +24,8 @@ class DockerProject(Project):
 
     def variable(self, name: str) -> str:
         """Return what stack/.env says."""
-        for line in (self.folder / "stack" / ".env").read_text(encoding="utf-8").splitlines():
+        path = self.folder / "stack" / ".env"
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             if line.startswith(f"{name}="):
                 return line.split("=", 1)[1]
         return ""
@@ -38,6 +39,8 @@ class DockerProject(Project):
 
     def containers(self) -> dict[str, dict[str, Any]]:
         """Return every container of this project by service and number, as the engine describes it."""
+        if not self.variable("PIPECTL_PROJECT_ID"):
+            return {}
         label = f"label=org.pipectl.project={self.variable('PIPECTL_PROJECT_ID')}"
         ids = docker("ps", "--all", "--quiet", "--filter", label).split()
         found = json.loads(docker("inspect", *ids)) if ids else []
@@ -49,6 +52,8 @@ class DockerProject(Project):
 
     def volumes(self) -> dict[str, str]:
         """Return the time of creation of every volume of this project."""
+        if not self.variable("PIPECTL_PROJECT_ID"):
+            return {}
         label = f"label=org.pipectl.project={self.variable('PIPECTL_PROJECT_ID')}"
         names = docker("volume", "ls", "--quiet", "--filter", label).split()
         found = json.loads(docker("volume", "inspect", *names)) if names else []
