@@ -23,6 +23,25 @@ class DatabaseAddress:
 
 
 @dataclass(frozen=True)
+class ReplicationLogin:
+    """The account with which Airbyte reads both business databases and their changes; it cannot write."""
+
+    user: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class CaptureCheck:
+    """One thing that change data capture needs: what was found, and the remedy where that is not enough."""
+
+    database: str
+    name: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
 class AirflowAddress:
     """Airflow's base URL (no trailing slash) and the login of its administrator."""
 

@@ -51,6 +51,7 @@ SECRETS: dict[str, Callable[[], str]] = {
     "AIRFLOW_API_SECRET_KEY": lambda: secrets.token_urlsafe(32),
     "AIRFLOW_FERNET_KEY": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
     "AIRFLOW_POSTGRES_PASSWORD": lambda: secrets.token_urlsafe(24),
+    "AIRBYTE_REPLICATION_PASSWORD": lambda: secrets.token_urlsafe(24),
 }
 
 
@@ -274,10 +275,11 @@ class LocalEngine:
         else:
             address = self._settings.database(name)
             login = {"user": address.user, "password": address.password, "database": address.database}
+            reader = self._settings.replication_login
             if name == "airbyte-mysql":
-                mariadb.prepare(self._mariadb, data_dir, **login)
+                mariadb.prepare(self._mariadb, data_dir, reader, **login)
             else:
-                postgres.prepare(self._postgres, data_dir, **login)
+                postgres.prepare(self._postgres, data_dir, reader, **login)
         self._supervisor.start(name)
 
     def _migrate_metadata(self) -> None:

@@ -22,17 +22,28 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipectl.engines.local.runtime import MariadbBinaries
+    from pipectl.models import ReplicationLogin
 
 PID_FILE = "mysqld.pid"
 NAMES = frozenset({"mariadbd", "mysqld"})
-# Three days, as long as a paused Airbyte sync may reasonably take to come back.
-BINLOG_SECONDS = 259200
+# Seven days, which Airbyte recommends: a sync that was paused for longer starts again from a snapshot.
+BINLOG_SECONDS = 604800
 SYSTEM_TABLES = ("system_tables", "performance_tables", "system_tables_data")
 
 
-def prepare(binaries: MariadbBinaries, data_dir: Path, *, user: str, password: str, database: str) -> bool:
+def prepare(
+    binaries: MariadbBinaries,
+    data_dir: Path,
+    replication: ReplicationLogin | None = None,
+    /,
+    *,
+    user: str,
+    password: str,
+    database: str,
+) -> bool:
     """Make a data folder with one database and its user; True where it was made.
 
+    `replication` is an account that reads the database and its changes, and nothing else.
     The user has all rights on the database, as in the official image, plus what change data capture needs.
     Nobody else can log in: there is no root to attack. Idempotent, and whole or not at all; existing data
     keeps its passwords.
@@ -47,10 +58,11 @@ def prepare(binaries: MariadbBinaries, data_dir: Path, *, user: str, password: s
         return False
     with made_whole(data_dir) as folder:
         hand_over(folder)
+        statements = _statements(user, password, database, replication)
         if binaries.flavor == "mariadb":
-            _bootstrap_mariadb(binaries, folder, _statements(user, password, database))
+            _bootstrap_mariadb(binaries, folder, statements)
         else:
-            _initialize_mysql(binaries, folder, _statements(user, password, database))
+            _initialize_mysql(binaries, folder, statements)
         hand_over(folder)
         os.sync()
     return True
@@ -59,7 +71,7 @@ def prepare(binaries: MariadbBinaries, data_dir: Path, *, user: str, password: s
 def program(binaries: MariadbBinaries, name: str, data_dir: Path, port: int) -> Program:
     """Describe the server of `data_dir` to the supervisor: on 127.0.0.1 only, no socket, its log on stderr.
 
-    Its binary log holds full row images for change data capture, and is dropped after three days.
+    Its binary log holds full row images for change data capture, and is dropped after seven days.
     """
     options = {
         "port": str(port),
@@ -186,16 +198,25 @@ def _script(binaries: MariadbBinaries, name: str) -> Path:
     return found[0]
 
 
-def _statements(user: str, password: str, database: str) -> list[str]:
+def _statements(user: str, password: str, database: str, replication: ReplicationLogin | None) -> list[str]:
     account = f"{_literal(user)}@'%'"
     # In a grant's database name _ and % are wildcards.
     pattern = re.sub(r"([_%])", r"\\\1", database)
-    return [
+    statements = [
         f"CREATE DATABASE {_identifier(database)} CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;",
         f"CREATE USER {account} IDENTIFIED BY {_literal(password)};",
         f"GRANT ALL ON {_identifier(pattern)}.* TO {account};",
         f"GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO {account};",
     ]
+    if replication is not None:
+        reader = f"{_literal(replication.user)}@'%'"
+        statements += [
+            f"CREATE USER {reader} IDENTIFIED BY {_literal(replication.password)};",
+            f"GRANT SELECT ON {_identifier(pattern)}.* TO {reader};",
+            # RELOAD and SHOW DATABASES: Airbyte's MySQL source asks for them too.
+            f"GRANT RELOAD, SHOW DATABASES, REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO {reader};",
+        ]
+    return statements
 
 
 def _run(command: tuple[str, ...], binaries: MariadbBinaries, folder: Path, statements: str = "") -> None:
