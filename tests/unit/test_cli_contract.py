@@ -23,6 +23,8 @@ COMMANDS = (
     "logs",
     "open",
     "verify-db",
+    "report",
+    "connections",
     "trigger",
     "runs",
     "pause",
