@@ -9,7 +9,7 @@ demo: .venv/ready ## Run the whole pipeline on this machine, for real
 	@ops/demo.sh
 
 test: .venv/ready-dev ## Run all tests (PIPECTL_REQUIRE=docker,browser: skip nothing)
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
+	.venv/bin/python -m pytest tests/unit tests/integration tests/e2e $(PYTEST_ARGS)
 
 lint: .venv/ready-dev ## Check style, types and shell scripts
 	.venv/bin/ruff check .

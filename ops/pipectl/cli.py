@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
@@ -159,4 +160,8 @@ dags.register(app)
 
 def main() -> None:
     """Run the CLI."""
-    app()
+    try:
+        app()
+    finally:
+        # Looking for garbage among airflow_client's objects once more takes 0.15 s at the very end.
+        gc.freeze()

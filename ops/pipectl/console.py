@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from contextlib import contextmanager
@@ -35,14 +34,14 @@ class Console:
     def emit(self, data: object, text: Callable[[], RenderableType]) -> None:
         """Write what was asked for: `data` as one JSON document, or else `text` for people."""
         if self.json:
-            sys.stdout.write(json.dumps(plain(data), indent=2, ensure_ascii=False) + "\n")
+            sys.stdout.write(_dump(data, indent=2) + "\n")
         else:
             self._out.print(text())
         sys.stdout.flush()
 
     def line(self, data: object, text: str) -> None:
         """Write one of many: `data` as a line of JSON, or else `text` as it is."""
-        sys.stdout.write((json.dumps(plain(data), ensure_ascii=False) if self.json else text) + "\n")
+        sys.stdout.write((_dump(data) if self.json else text) + "\n")
         sys.stdout.flush()
 
     def say(self, text: str) -> None:
@@ -68,7 +67,7 @@ class Console:
                 "hint": error.hint,
                 "detail": error.detail,
             }
-            sys.stderr.write(json.dumps({"error": problem}, ensure_ascii=False) + "\n")
+            sys.stderr.write(_dump({"error": problem}) + "\n")
             return
         if error.detail:
             self._err.print(_indent(error.detail), style="dim", markup=False, highlight=False)
@@ -196,6 +195,12 @@ def _cell(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)
+
+
+def _dump(data: object, indent: int | None = None) -> str:
+    import json  # noqa: PLC0415  20 ms
+
+    return json.dumps(plain(data), indent=indent, ensure_ascii=False)
 
 
 def _indent(text: str) -> str:

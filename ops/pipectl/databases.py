@@ -11,6 +11,7 @@ from pipectl.models import Counts, DatabaseContent, Reconciliation, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from pipectl.models import DatabaseAddress
 
@@ -131,25 +132,8 @@ class Databases:
             cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
             yield lambda statement, *values: _ask(cursor, statement, values)
 
-    @contextmanager
-    def _postgres_cursor(self) -> Iterator[Any]:
-        import psycopg2  # 35 ms
-
-        address = self.postgres
-        try:
-            connection = psycopg2.connect(
-                host=address.host,
-                port=address.port,
-                dbname=address.database,
-                user=address.user,
-                password=address.password,
-                connect_timeout=CONNECT_SECONDS,
-                application_name="pipectl",
-            )
-            with closing(connection), connection, connection.cursor() as cursor:
-                yield cursor
-        except psycopg2.Error as error:
-            raise _explain("PostgreSQL", address, error, refusal="authentication failed") from error
+    def _postgres_cursor(self) -> AbstractContextManager[Any]:
+        return _postgres(self.postgres)
 
     @contextmanager
     def _mysql_cursor(self) -> Iterator[Any]:
@@ -175,6 +159,37 @@ class Databases:
             raise _explain("MySQL", address, error, refusal="Access denied") from error
 
 
+def metadata_version(address: DatabaseAddress) -> str | None:
+    """Migration of the Airflow metadata database at `address`, None where it has none yet; DatabaseError."""
+    with _postgres(address) as cursor:
+        cursor.execute("SELECT to_regclass('public.alembic_version') IS NOT NULL")
+        if not cursor.fetchall()[0][0]:
+            return None
+        cursor.execute("SELECT version_num FROM alembic_version")
+        rows = cursor.fetchall()
+    return str(rows[0][0]) if rows else None
+
+
+@contextmanager
+def _postgres(address: DatabaseAddress) -> Iterator[Any]:
+    import psycopg2  # 35 ms
+
+    try:
+        connection = psycopg2.connect(
+            host=address.host,
+            port=address.port,
+            dbname=address.database,
+            user=address.user,
+            password=address.password,
+            connect_timeout=CONNECT_SECONDS,
+            application_name="pipectl",
+        )
+        with closing(connection), connection, connection.cursor() as cursor:
+            yield cursor
+    except psycopg2.Error as error:
+        raise _explain("PostgreSQL", address, error, refusal="authentication failed") from error
+
+
 def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal: str) -> DatabaseError:
     where = f"{server} {address.service!r} at {address.host}:{address.port}"
     text = re.sub(r"\s+", " ", str(error)).strip()
@@ -185,14 +200,16 @@ def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal
             hint=f"Set {prefix}_PASSWORD in stack/.env to the password that its data was created with, "
             "or start anew: pipectl reset",
         )
-    # PostgreSQL says "Connection refused" or "timeout expired", MySQL's connector 2003, 2005 and 2013.
-    if getattr(error, "pgcode", None) is None and getattr(error, "errno", None) in {None, 2003, 2005, 2013}:
+    # psycopg2 knows no code of a failed connection, but a server that answers says FATAL; MySQL's connector
+    # has 2003, 2005 and 2013 for no connection.
+    silent = getattr(error, "pgcode", None) is None and "FATAL" not in text
+    if silent and getattr(error, "errno", None) in {None, 2003, 2005, 2013}:
         return DatabaseError(
             f"{where} does not answer.",
             hint="Start the stack: pipectl up. What runs already: pipectl status",
             detail=text,
         )
-    return DatabaseError(f"{where} failed a statement: {text}")
+    return DatabaseError(f"{where} refused: {text}")
 
 
 def _ask(cursor: Any, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:  # noqa: ANN401

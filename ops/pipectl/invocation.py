@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pipectl import settings as settings_module
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -27,7 +25,9 @@ class Invocation:
     @cached_property
     def settings(self) -> Settings:
         """The project's settings; UsageError outside a project."""
-        return settings_module.load(self.project, self.engine_name)
+        from pipectl import settings  # noqa: PLC0415  30 ms
+
+        return settings.load(self.project, self.engine_name)
 
     @cached_property
     def engine(self) -> Engine:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipectl.settings import DAG_ID
+from pipectl.names import DAG_ID
 
 UP_SECONDS = 300.0
 RUN_SECONDS = 900.0

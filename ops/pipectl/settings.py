@@ -12,9 +12,9 @@ from pathlib import Path
 from pipectl.env_file import EnvFile
 from pipectl.errors import UsageError
 from pipectl.models import DatabaseAddress, ReplicationLogin
+from pipectl.names import DAG_ID
 
 ENGINES = ("auto", "docker", "local")
-DAG_ID = "generate_transaction_and_labels"
 
 # Port per service, with the variable of stack/.env that holds it.
 PORT_VARIABLES = {

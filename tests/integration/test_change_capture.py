@@ -21,7 +21,7 @@ from pipectl.pipeline import capture_checks, change_capture
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.integration.script_servers import Servers
+    from script_servers import Servers
 
 pytest_plugins = ["script_servers"]
 pytestmark = pytest.mark.integration

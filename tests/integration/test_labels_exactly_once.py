@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.integration.script_servers import Servers
+    from script_servers import Servers
 
 pytest_plugins = ["script_servers"]
 pytestmark = pytest.mark.integration

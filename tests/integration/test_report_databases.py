@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conftest import missing
 from typer.testing import CliRunner
 
 from pipectl import cli
@@ -21,7 +21,7 @@ from pipectl.pipeline import reporting
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.integration.script_servers import Servers
+    from script_servers import Servers
 
     from pipectl.models import Report
 
@@ -189,9 +189,7 @@ def test_a_foreign_file_stops_the_command_before_it_reads_anything(tmp_path: Pat
 def test_a_browser_draws_every_chart_without_an_error(known: Servers, tmp_path: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
-        if "browser" in os.environ.get("PIPECTL_REQUIRE", "").split(","):
-            pytest.fail("browser is required, but Chromium is not installed")
-        pytest.skip("Chromium is not installed")
+        missing("browser", "chromium is not on PATH (Debian: chromium)")
     known.ask_mysql(LABEL, 15, 1, "stolen_card", "2026-05-05 00:30:10", "2026-05-06 00:00:00")
     path = tmp_path / "report.html"
     assert run(project(known, tmp_path / "project"), "--html", str(path)).exit_code == 0

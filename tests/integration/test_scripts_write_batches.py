@@ -19,7 +19,7 @@ from fraud_pipeline.schema import prepare_postgres
 from fraud_pipeline.transactions import Batch, BatchRequest, generate
 
 if TYPE_CHECKING:
-    from tests.integration.script_servers import Servers
+    from script_servers import Servers
 
 pytest_plugins = ["script_servers"]
 pytestmark = pytest.mark.integration

@@ -14,7 +14,7 @@ from fraud_pipeline.connections import mysql_database, open_mysql, open_postgres
 from fraud_pipeline.labelling import label_new
 
 if TYPE_CHECKING:
-    from tests.integration.script_servers import Servers
+    from script_servers import Servers
 
 pytest_plugins = ["script_servers"]
 pytestmark = pytest.mark.integration

@@ -22,7 +22,7 @@ LAYERS = (
     ("databases",),
     ("settings", "env_file"),
     ("models",),
-    ("errors", "__init__"),
+    ("errors", "names", "__init__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 HEAVY = (
@@ -42,6 +42,8 @@ ONE_IMPORTER = {
     "python_on_whales": ["engines/compose.py"],
     "mysql": ["databases.py"],
     "pymysqlreplication": ["replication.py"],
+    # The launcher runs in Airflow's environment, where there is no pipectl.
+    "psycopg2": ["databases.py", "replication.py", "engines/local/launcher.py"],
 }
 
 

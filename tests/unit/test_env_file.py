@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from pipectl.env_file import EnvFile
 from pipectl.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAMES = st.text(string.ascii_uppercase + "_", min_size=1, max_size=12)
 VALUES = st.text(string.ascii_letters + string.digits + "-_=.:/", max_size=30)

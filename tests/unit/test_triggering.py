@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -13,6 +12,8 @@ from pipectl.models import Counts, DagRun, ImportFailure, TaskState
 from pipectl.pipeline import triggering
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipectl.airflow_api import AirflowApi
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -134,7 +135,7 @@ def test_every_run_has_an_id_of_its_own() -> None:
 
 
 def test_a_run_that_takes_too_long_says_that_it_goes_on() -> None:
-    with pytest.raises(WaitTimeoutError, match="is still running after 0.1 s; it goes on"):
+    with pytest.raises(WaitTimeoutError, match=r"is still running after 0\.1 s; it goes on"):
         trigger(FakeApi("running"), timeout=0.1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -70,25 +69,25 @@ def _trigger_once(
     wait: bool,
     timeout: float,
 ) -> TriggerResult:
-    from pipectl.databases import Databases  # noqa: PLC0415
     from pipectl.pipeline import triggering  # noqa: PLC0415
+    from pipectl.pipeline.access import business_databases  # noqa: PLC0415
 
     console, settings = invocation.console, invocation.settings
     paused = triggering.wait_until_parsed(api, dag_id, dags_dir=settings.project / "dags", report=console.say)
-    databases = Databases(*invocation.engine.databases())
+    own = dag_id == settings.dag_id
+    count = business_databases(invocation.engine).counts if own else None
     follower = rendering.RunFollower(console)
-    with follower.drawn():
-        return triggering.trigger(
-            api,
-            dag_id,
-            paused=paused,
-            conf=conf,
-            count=databases.counts if dag_id == settings.dag_id else None,
-            started=lambda run: follower.started(run, unpaused=paused),
-            watch=follower.watch,
-            timeout=timeout,
-            wait=wait,
-        )
+    return triggering.trigger(
+        api,
+        dag_id,
+        paused=paused,
+        conf=conf,
+        count=count,
+        started=lambda run: follower.started(run, unpaused=paused),
+        watch=follower.watch,
+        timeout=timeout,
+        wait=wait,
+    )
 
 
 def _failed(api: AirflowApi, result: TriggerResult) -> RunFailedError:
@@ -147,14 +146,17 @@ def _set_paused(invocation: Invocation, dag_id: str, *, paused: bool) -> None:
 
 
 def _api(invocation: Invocation) -> AirflowApi:
-    from pipectl.airflow_api import AirflowApi  # noqa: PLC0415  1.1 s
+    from pipectl.airflow_api import AirflowApi  # noqa: PLC0415
+    from pipectl.pipeline.access import airflow_address  # noqa: PLC0415
 
-    return AirflowApi(invocation.engine.airflow())
+    return AirflowApi(airflow_address(invocation.engine))
 
 
 def _parse_conf(text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
+    import json  # noqa: PLC0415  20 ms
+
     try:
         value = json.loads(text)
     except ValueError as error:

@@ -265,7 +265,7 @@ def status_text(found: Status) -> RenderableType:
     lines = [
         f"Airflow   {airflow.url}  {airflow.version}, {airflow.executor}"
         if airflow.reachable
-        else f"Airflow   {airflow.url} does not answer; start it: pipectl up"
+        else "Airflow   not running; start it: pipectl up"
     ]
     if dag.found:
         paused = (
@@ -282,7 +282,7 @@ def status_text(found: Status) -> RenderableType:
         address = database.address
         where = f"{address.host}:{address.port}/{address.database}"
         content = ", ".join(f"{name} {count:,}" for name, count in database.rows.items()) or "no tables"
-        lines.append(f"{address.service:<17} {where}: {content if database.reachable else 'does not answer'}")
+        lines.append(f"{address.service:<17} {where}: {content if database.reachable else 'not reachable'}")
     return group(services, *(words(line) for line in lines))
 
 
@@ -308,7 +308,8 @@ def progress(console: Console) -> Iterator[Observer]:
         for service in found:
             if service.health == "healthy" and seen.get(service.name) != "healthy":
                 seen[service.name] = "healthy"
-                console.say(f"  {service.name} is healthy ({elapsed(since)})")
+                if not console.is_live:
+                    console.say(f"  {service.name} is healthy ({elapsed(since)})")
 
     with console.live(lambda: services_table(services, since)) as redraw:
         yield Observer(report=console.say, watch=watch)
@@ -321,11 +322,6 @@ class RunFollower:
         self._console = console
         self._states: dict[tuple[str, int], str] = {}
         self._behind = ""
-
-    @contextmanager
-    def drawn(self) -> Iterator[None]:
-        """Cover the time in which the run is followed."""
-        yield
 
     def started(self, run: DagRun, *, unpaused: bool) -> None:
         """Say which run is ours."""

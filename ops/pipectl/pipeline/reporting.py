@@ -48,7 +48,7 @@ LATEST_LABELS = """
 
 @dataclass(frozen=True)
 class _Transactions:
-    """What PostgreSQL says: `bins` counts amounts by scenario and narrow bin, `latest` are times of insert."""
+    """What PostgreSQL says: `bins` counts by scenario and narrow bin, `latest` are times of insert."""
 
     has_ground_truth: bool = False
     hours: tuple[Hour, ...] = ()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 import secrets
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -47,7 +49,9 @@ def wait_until_parsed(api: AirflowApi, dag_id: str, *, dags_dir: Path, report: C
 
     Raises DagError for a DAG that cannot be imported, and for one that does not turn up.
     """
-    mentioned = any(dag_id.encode() in path.read_bytes() for path in dags_dir.rglob("*.py") if path.is_file())
+    # As a word of its own: a name cut short is a typing error too.
+    word = re.compile(rf"(?<![\w.-]){re.escape(dag_id)}(?![\w.-])".encode())
+    mentioned = any(word.search(path.read_bytes()) for path in dags_dir.rglob("*.py") if path.is_file())
     deadline = time.monotonic() + (PARSE_SECONDS if mentioned else UNMENTIONED_SECONDS)
     said = False
     while True:
@@ -94,14 +98,17 @@ def trigger(
             api.set_paused(dag_id, paused=True)
         raise
     started(run)
-    tasks: tuple[TaskState, ...] = ()
     if wait:
         run, before = _follow(api, run, before=before, count=count, watch=watch, timeout=timeout)
-        tasks = api.tasks(dag_id, run.run_id)
-    delta = count() - before if count and before is not None else None
+    # Side by side: the user waits for the last of them.
+    with ThreadPoolExecutor() as pool:
+        counting = pool.submit(count) if count and before is not None else None
+        listing = pool.submit(api.runs, dag_id)
+        tasks = api.tasks(dag_id, run.run_id) if wait else ()
+    delta = counting.result() - before if counting and before is not None else None
     others = tuple(
         other
-        for other in api.runs(dag_id)
+        for other in listing.result()
         if other.run_id not in known and other.run_id != run.run_id and other.run_type == "scheduled"
     )
     return TriggerResult(

@@ -85,8 +85,8 @@ def environment(site: AirflowSite, runtime: AirflowRuntime) -> dict[str, str]:
         "PATH": f"{runtime.venv / 'bin'}:{os.environ.get('PATH', os.defpath)}",
         "PIPECTL_SCRIPTS": str(site.project / "scripts"),
         "PYTHONUNBUFFERED": "1",
-        # A task's stdin is a socket, so bash takes itself for a remote login and reads ~/.bashrc, which may put
-        # another `python` first on PATH. Not so where a shell is above it.
+        # A task's stdin is a socket, so bash takes itself for a remote login and reads ~/.bashrc, which may
+        # put another `python` first on PATH. Not so where a shell is above it.
         "SHLVL": "1",
         # A scheduler with more than one malloc arena per worker thread keeps memory that it has freed.
         "MALLOC_ARENA_MAX": "2",
@@ -109,8 +109,7 @@ def _addresses(site: AirflowSite, migration_head: str) -> dict[str, str]:
 
 
 def _url_login(database: DatabaseAddress) -> str:
-    # Airflow's configuration expands % itself, so that an escaped character needs a second one.
-    user, password = (quote(part, safe="").replace("%", "%%") for part in (database.user, database.password))
+    user, password = (quote(part, safe="") for part in (database.user, database.password))
     return f"{user}:{password}@{database.host}:{database.port}/{database.database}"
 
 

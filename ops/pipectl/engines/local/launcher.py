@@ -14,13 +14,19 @@ import importlib
 import json
 import logging
 import os
+import subprocess
 import sys
+import threading
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 DATABASE_SECONDS = 120
+TELL_SECONDS = 10
 POLL_SECONDS = 0.05
+TIDY_DELAY_SECONDS = 3600
+TIDY_SECONDS = 86400
 NO_SHORTCUTS = "PIPECTL_NO_SHORTCUTS"
 KEPT_VERSIONS = 3
 SIMPLE_AUTH = "airflow.api_fastapi.auth.managers.simple"
@@ -69,6 +75,7 @@ def main(service: str) -> None:
     wait_for_database(os.environ.get("PIPECTL_MIGRATION_HEAD", ""))
     if service == "webserver":
         quietly("write the connections", write_connections, os.environ.get("PIPECTL_CONNECTIONS", "[]"))
+        threading.Thread(target=tidy_every_day, daemon=True).start()
     # What exists by now stays: later collections need not look at it, and forks share its memory.
     gc.freeze()
     gc.enable()
@@ -84,13 +91,24 @@ def quietly(what: str, action: Any, *arguments: Any) -> None:  # noqa: ANN401  a
         sys.stderr.write(f"pipectl launcher: could not {what}: {type(error).__name__}: {error}\n")
 
 
+def tidy_every_day() -> None:
+    """Delete old logs and rows, first an hour after the start. Here, because this service forks nothing."""
+    time.sleep(TIDY_DELAY_SECONDS)
+    while True:
+        tidy = (sys.executable, str(Path(__file__).with_name("tidy.py")))
+        done = subprocess.run(tidy, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.stderr.write(f"pipectl launcher: could not delete old logs and rows: {done.stderr[-1000:]}\n")
+        time.sleep(TIDY_SECONDS)
+
+
 def wait_for_database(expected: str) -> None:
     """Return when the metadata database answers with the migration `expected`; exit 1 after 120 s."""
     import psycopg2
 
     configuration = importlib.import_module("airflow.configuration").conf
     address = configuration.get("database", "sql_alchemy_conn").replace("+psycopg2:", ":", 1)
-    deadline = time.monotonic() + DATABASE_SECONDS
+    started = told = time.monotonic()
     while True:
         try:
             connection = psycopg2.connect(address, connect_timeout=5)
@@ -105,8 +123,12 @@ def wait_for_database(expected: str) -> None:
             state = f"has migration {found} instead of {expected}"
         except psycopg2.Error as error:
             state = f"does not answer: {str(error).strip()}"
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now - started > DATABASE_SECONDS:
             sys.exit(f"pipectl launcher: after {DATABASE_SECONDS} s the metadata database still {state}")
+        if now - told > TELL_SECONDS:
+            told = now
+            sys.stderr.write(f"pipectl launcher: the metadata database {state}\n")
         time.sleep(POLL_SECONDS)
 
 

@@ -1,0 +1,225 @@
+"""Airflow and its metadata database as bare processes, without a supervisor, for tests and benchmarks."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipectl.engines.local import airflow, airflow_metadata, postgres, runtime
+from pipectl.engines.local.airflow_runtime import ensure_airflow
+from pipectl.models import DatabaseAddress
+from pipectl.settings import cache_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipectl.engines.local.airflow_runtime import AirflowRuntime
+    from pipectl.engines.local.program import Program
+    from pipectl.engines.local.runtime import PostgresBinaries
+
+STACK = Path(__file__).parents[2] / "stack"
+INHERITED = ("PATH", "HOME", "LANG", "TZ")
+TWO_TASKS = """\
+from datetime import datetime
+
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG
+
+with DAG("nothing_to_do", schedule=None, start_date=datetime(2024, 1, 1)):
+    BashOperator(task_id="first", bash_command="true") >> BashOperator(task_id="second", bash_command="true")
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(question: Callable[[], Any], seconds: float, what: str) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (answer := question()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+    return answer
+
+
+@dataclass
+class RestClient:
+    """Just enough of Airflow's REST API; the real client takes a second to import."""
+
+    url: str
+    password: Callable[[], str] = lambda: "admin"
+    token: str = field(default="", repr=False)
+
+    def call(self, path: str, body: object = None, method: str | None = None) -> Any:
+        headers = {"Content-Type": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310  http
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  http
+            return json.load(answer)
+
+    def healthy(self) -> bool:
+        """API, scheduler and DAG processor."""
+        try:
+            health = self.call("/api/v2/monitor/health")
+        except (OSError, ValueError):
+            return False
+        parts = ("metadatabase", "scheduler", "dag_processor")
+        return all(health[part]["status"] == "healthy" for part in parts)
+
+    def sees(self, dag_id: str) -> bool:
+        if not self.token:
+            login = {"username": "admin", "password": self.password()}
+            self.token = str(self.call("/auth/token", login)["access_token"])
+        try:
+            return bool(self.call(f"/api/v2/dags/{dag_id}")["dag_id"] == dag_id)
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return False
+            raise
+
+    def trigger(self, dag_id: str) -> str:
+        self.call(f"/api/v2/dags/{dag_id}", {"is_paused": False}, "PATCH")
+        return str(self.call(f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None})["dag_run_id"])
+
+    def state(self, dag_id: str, run_id: str) -> str:
+        return str(self.call(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"])
+
+    def run(self, dag_id: str, seconds: float = 60) -> str:
+        """Trigger a run and return its final state."""
+        run_id = self.trigger(dag_id)
+
+        def ended() -> str:
+            state = self.state(dag_id, run_id)
+            return state if state in {"success", "failed"} else ""
+
+        return str(wait_for(ended, seconds, f"the run {run_id} ended"))
+
+
+class AirflowStack:
+    """The three Airflow programs of a project and its metadata database."""
+
+    def __init__(self, project: Path) -> None:
+        self.project = project
+        self.cache = cache_dir()
+        self.runtime: AirflowRuntime = ensure_airflow(self.cache, STACK / "airflow-requirements.txt", print)
+        self.binaries: PostgresBinaries = runtime.find_postgres(
+            self.cache, print, STACK / "postgres-requirements.txt"
+        )
+        self.data_dir = project / ".pipectl" / "postgres"
+        self.site = self._site()
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def _site(self) -> airflow.AirflowSite:
+        metadata = DatabaseAddress(
+            service="postgres",
+            host="127.0.0.1",
+            port=free_port(),
+            database=airflow.METADATA_DATABASE,
+            user=airflow.METADATA_USER,
+            password="it's a p@ss/%word",
+        )
+        return airflow.AirflowSite(
+            project=self.project,
+            port=free_port(),
+            metadata=metadata,
+            postgres=DatabaseAddress("airbyte-postgres", "127.0.0.1", 5432, "airbyte", "docker", "docker"),
+            mysql=DatabaseAddress("airbyte-mysql", "127.0.0.1", 3306, "data", "docker", "docker"),
+            secrets=airflow.AirflowSecrets(
+                secrets.token_hex(32),
+                secrets.token_hex(32),
+                urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            ),
+        )
+
+    @property
+    def client(self) -> RestClient:
+        return RestClient(self.site.url)
+
+    def prepare(self) -> None:
+        airflow.prepare_home(self.site)
+        airflow_metadata.prepare_metadata(
+            self.site, self.runtime, self.binaries, self.data_dir, self.cache, print
+        )
+
+    def programs(self) -> dict[str, Program]:
+        described = {program.name: program for program in airflow.programs(self.site, self.runtime)}
+        port = self.site.metadata.port
+        database = postgres.program(
+            self.binaries, "postgres", self.data_dir, port, postgres.METADATA_SETTINGS
+        )
+        return {"postgres": database, **described}
+
+    def start(self, *names: str) -> None:
+        """Start each in a process group of its own, as the supervisor does."""
+        programs = self.programs()
+        for name in names or programs:
+            program = programs[name]
+            inherited = {key: os.environ[key] for key in INHERITED if key in os.environ}
+            with self.log_path(name).open("ab") as log:
+                self.processes[name] = subprocess.Popen(
+                    program.command,
+                    cwd=program.directory,
+                    env={**inherited, **program.environment},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    process_group=0,
+                )
+
+    def log_path(self, name: str) -> Path:
+        return self.project / f"{name}.log"
+
+    def log(self, name: str) -> str:
+        return self.log_path(name).read_text(encoding="utf-8", errors="replace")
+
+    def stop(self) -> None:
+        """SIGTERM to every group, then what is left is killed; the database last."""
+        groups = [process for name, process in self.processes.items() if name != "postgres"]
+        for process in groups:
+            signal_group(process.pid, signal.SIGTERM)
+        for process in groups:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                signal_group(process.pid, signal.SIGKILL)
+                process.wait()
+        if database := self.processes.get("postgres"):
+            database.send_signal(signal.SIGINT)
+            database.wait(20)
+        self.processes.clear()
+
+
+def signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return
+
+
+def members(group: int) -> list[int]:
+    """Process ids of a group, zombies excepted."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except (psutil.Error, OSError):
+            continue
+    return found

@@ -1,0 +1,167 @@
+"""Airflow's programs on a real PostgreSQL, started as the supervisor starts them."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from airflow_stack import TWO_TASKS, AirflowStack, members, signal_group, wait_for
+
+from pipectl.engines.local import airflow, airflow_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_stack import RestClient
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+SLOW = """\
+from datetime import datetime
+
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG
+
+with DAG("slow", schedule=None, start_date=datetime(2024, 1, 1)):
+    BashOperator(task_id="wait", bash_command="until [ -e '{flag}' ]; do sleep 0.1; done")
+"""
+LISTED_SETTINGS = """\
+import json
+from airflow.configuration import conf
+known = conf.configuration_description
+print(json.dumps({section: list(known[section]["options"]) for section in known}))
+"""
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
+    project = tmp_path_factory.mktemp("my project")
+    (project / "dags").mkdir()
+    (project / "dags" / "two_tasks.py").write_text(TWO_TASKS, encoding="utf-8")
+    started = AirflowStack(project)
+    started.prepare()
+    # The database last: the programs must wait for it.
+    started.start(*airflow.SERVICES)
+    started.start("postgres")
+    try:
+        wait_for(started.client.healthy, 120, "Airflow is healthy")
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture
+def client(stack: AirflowStack) -> RestClient:
+    ready = stack.client
+    wait_for(lambda: ready.sees("nothing_to_do"), 30, "the DAG is parsed")
+    return ready
+
+
+def test_a_run_started_by_rest_succeeds_and_its_log_is_read_back(client: RestClient) -> None:
+    run_id = client.trigger("nothing_to_do")
+    wait_for(lambda: client.state("nothing_to_do", run_id) == "success", 60, "the run succeeded")
+    log = client.call(f"/api/v2/dags/nothing_to_do/dagRuns/{run_id}/taskInstances/first/logs/1")
+    assert "Command exited with return code 0" in json.dumps(log)
+
+
+def test_connections_are_listed(client: RestClient) -> None:
+    listed = {each["connection_id"]: each for each in client.call("/api/v2/connections")["connections"]}
+    assert listed["airbyte_postgres"]["schema"] == "airbyte"
+    assert listed["airbyte_mysql"]["port"] == 3306
+
+
+def test_a_new_file_is_a_dag_within_seconds(stack: AirflowStack, client: RestClient) -> None:
+    (stack.project / "dags" / "added.py").write_text(
+        TWO_TASKS.replace("nothing_to_do", "added"), encoding="utf-8"
+    )
+    wait_for(lambda: client.sees("added"), 10, "the new DAG is listed")
+
+
+def test_logs_hold_no_warning_of_our_settings(stack: AirflowStack, client: RestClient) -> None:
+    assert client.run("nothing_to_do") == "success"
+    # Two come with any settings: of FastAPI's test client, and of the answer that holds a task's log.
+    warnings = [
+        line
+        for name in airflow.SERVICES
+        for line in stack.log(name).splitlines()
+        if re.search(r"\[(warning|error) |pipectl launcher", line)
+        and not re.search(r"install `httpx2` instead|Pydantic serializer warnings:", line)
+    ]
+    assert warnings == []
+
+
+def test_every_setting_is_known_to_airflow(stack: AirflowStack) -> None:
+    variables = airflow.environment(stack.site, stack.runtime)
+    listed = subprocess.run(
+        [stack.runtime.python, "-c", LISTED_SETTINGS],
+        env=variables,
+        cwd=stack.site.home,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    known = {section: set(options) for section, options in json.loads(listed.stdout.splitlines()[-1]).items()}
+    settings = [name.split("__")[1:] for name in variables if name.startswith("AIRFLOW__")]
+    unknown = [(section, name) for section, name in settings if name.lower() not in known[section.lower()]]
+    assert unknown == []
+
+
+def test_an_up_to_date_database_is_not_migrated(stack: AirflowStack, client: RestClient) -> None:
+    assert client.healthy()
+    started = time.monotonic()
+    assert not airflow_metadata.migrate_metadata(stack.site, stack.runtime)
+    assert time.monotonic() - started < 1
+
+
+def test_only_this_machine_is_listened_to_and_on_one_port(stack: AirflowStack, client: RestClient) -> None:
+    import psutil
+
+    assert client.healthy()
+    listening = {
+        (connection.laddr.ip, connection.laddr.port)
+        for name in airflow.SERVICES
+        for pid in members(stack.processes[name].pid)
+        for connection in psutil.Process(pid).net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {("127.0.0.1", stack.site.port)}
+
+
+def test_a_killed_scheduler_leaves_no_idle_worker_and_its_task_ends(
+    stack: AirflowStack, client: RestClient
+) -> None:
+    flag = stack.project / "flag"
+    (stack.project / "dags" / "slow.py").write_text(SLOW.format(flag=flag.as_posix()), encoding="utf-8")
+    wait_for(lambda: client.sees("slow"), 20, "the slow DAG is listed")
+    run_id = client.trigger("slow")
+    task = f"/api/v2/dags/slow/dagRuns/{run_id}/taskInstances/wait"
+    wait_for(lambda: client.call(task)["state"] == "running", 30, "the task runs")
+    scheduler = stack.processes["scheduler"]
+    group = scheduler.pid
+    assert len(members(group)) > 2
+    scheduler.send_signal(signal.SIGKILL)
+    scheduler.wait()
+    try:
+        wait_for(lambda: len(members(group)) <= 2, 5, "only the busy worker is left")
+        stack.start("scheduler")
+        flag.touch()
+        wait_for(lambda: client.state("slow", run_id) == "success", 60, "the run succeeded")
+        wait_for(lambda: not members(group), 10, "the busy worker ended after its task")
+    finally:
+        signal_group(group, signal.SIGKILL)
+
+
+def test_sigterm_ends_all_within_seconds(stack: AirflowStack, client: RestClient) -> None:
+    assert client.run("nothing_to_do") == "success"
+    groups = [stack.processes[name].pid for name in airflow.SERVICES]
+    started = time.monotonic()
+    stack.stop()
+    assert time.monotonic() - started < 8
+    assert [pid for group in groups for pid in members(group)] == []
+    stack.start()
+    wait_for(client.healthy, 120, "Airflow is healthy again")

@@ -1,0 +1,153 @@
+"""supervisord keeps processes running, and nothing survives `shutdown`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from pipectl.engines.local import log_reading
+from pipectl.engines.local.program import Program
+from pipectl.engines.local.supervisor import MARKER, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+SLEEPER = (sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)")
+# A daemon in a session of its own, which ignores its parent's end, as the bash of a task is.
+STRAY = (
+    sys.executable,
+    "-c",
+    "import subprocess, sys, time\n"
+    "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
+    "time.sleep(600)",
+)
+
+
+def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def ours(state_dir: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARKER) == str(state_dir) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture(params=["plain", 'it\'s 100% "odd" ; ' + "long" * 30], ids=["plain", "odd and long path"])
+def supervisor(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Supervisor]:
+    state_dir = tmp_path / request.param / ".pipectl"
+    state_dir.mkdir(parents=True)
+    found = Supervisor(state_dir)
+    yield found
+    found.shutdown()
+    assert not ours(state_dir)
+
+
+def program(
+    folder: Path, command: tuple[str, ...] = SLEEPER, name: str = "sleeper", **variables: str
+) -> Program:
+    return Program(name, command, folder, variables, stop_seconds=2)
+
+
+def pid_of(supervisor: Supervisor, name: str = "sleeper") -> int | None:
+    return next((process.pid for process in supervisor.processes() if process.name == name), None)
+
+
+def test_a_killed_process_is_back_within_5_seconds(supervisor: Supervisor, tmp_path: Path) -> None:
+    supervisor.launch([program(tmp_path)])
+    supervisor.start("sleeper")
+    until(lambda: pid_of(supervisor) is not None)
+    first = pid_of(supervisor)
+    assert first
+    until(lambda: supervisor.processes()[0].state == "RUNNING")
+    os.kill(first, signal.SIGKILL)
+    until(lambda: pid_of(supervisor) not in {None, first}, seconds=5)
+
+
+def test_the_environment_arrives_as_it_is_and_stays_out_of_arguments(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    secret = "a'b\"c%d\n;e"
+    supervisor.launch([program(tmp_path, SECRET=secret)])
+    supervisor.start("sleeper")
+    until(lambda: pid_of(supervisor) is not None)
+    process = psutil.Process(pid_of(supervisor))
+    until(lambda: process.environ().get("SECRET") == secret)
+    assert not any(secret in word for found in ours(supervisor.state_dir) for word in found.cmdline())
+    for path in supervisor.run_dir.iterdir():
+        if path.suffix in {".json", ".conf"}:
+            assert path.stat().st_mode & 0o777 == 0o600, path
+
+
+def test_what_a_killed_supervisord_left_behind_is_ended_by_the_next_start(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    programs = [program(tmp_path, STRAY, "stray")]
+    supervisor.launch(programs)
+    supervisor.start("stray")
+    until(lambda: len(ours(supervisor.state_dir)) >= 2)
+    leader = int(supervisor.pid_path.read_text())
+    left = {process.pid for process in ours(supervisor.state_dir)}
+    os.kill(leader, signal.SIGKILL)
+    until(lambda: not supervisor.is_running())
+    supervisor.launch(programs)
+    assert supervisor.is_running()
+    assert not left & {process.pid for process in ours(supervisor.state_dir)}
+
+
+def test_a_stale_pid_file_of_somebody_elses_process_does_no_harm(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    bystander = psutil.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    try:
+        supervisor.run_dir.mkdir(parents=True)
+        supervisor.pid_path.write_text(f"{bystander.pid}\n")
+        supervisor.launch([program(tmp_path)])
+        assert bystander.is_running()
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_logs_are_followed_across_their_rotation(tmp_path: Path) -> None:
+    path = tmp_path / "service.log"
+    path.write_text("one\ntwo\n")
+    lines = log_reading.read({"service": path}, tail=1, follow=True)
+    assert next(lines).text == "two"
+    follower = log_reading.Follower(path)
+    with path.open("a") as file:
+        file.write("three\nunfinished")
+    assert follower.new_lines() == ["three"]
+    path.rename(tmp_path / "service.log.1")
+    path.write_text("four\n")
+    assert follower.new_lines()[-1].endswith("four")
+
+
+def test_a_port_that_somebody_listens_on_is_passed_over() -> None:
+    from pipectl.engines.local import ports
+
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(1)
+        taken = server.getsockname()[1]
+        assert not ports.is_free(taken)
+        assert ports.next_free(taken, set()) != taken
+    assert ports.is_free(taken)
