@@ -153,10 +153,6 @@ def test_page_has_every_chart_with_units_and_the_numbers() -> None:
         [60, 40],
         [1, 2],
     ]
-    assert found["over-time"]["views"] == {
-        "per hour": [True, True, False, False],
-        "per day": [False, False, True, True],
-    }
     assert [trace["visible"] for trace in found["over-time"]["data"]] == [True, True, False, False]
     assert [(trace["name"], trace["x"]) for trace in found["labelled"]["data"]] == [
         ("labels", [2]),
@@ -174,10 +170,21 @@ def test_charts_are_what_the_library_accepts() -> None:
         Figure(data=chart["data"], layout=chart["layout"])  # raises for a property that it does not know
 
 
+def test_a_single_hour_has_an_axis_of_hours() -> None:
+    shown = charts(page(replace(FULL, hours=FULL.hours[:1]), "shop"))["over-time"]
+    assert shown["layout"]["xaxis"]["range"] == ["2026-05-04 11:00", "2026-05-04 23:00"]
+    assert shown["layout"]["yaxis2"]["dtick"] == 1
+    assert "views" not in shown
+
+
 def test_long_histories_open_by_day() -> None:
     hours = (FULL.hours[0], replace(FULL.hours[1], start=FULL.hours[0].start + timedelta(days=20)))
     shown = charts(page(replace(FULL, hours=hours), "shop"))["over-time"]
     assert [trace["visible"] for trace in shown["data"]] == [False, False, True, True]
+    assert shown["views"] == {
+        "per hour": [True, True, False, False],
+        "per day": [False, False, True, True],
+    }
     assert [button["label"] for button in shown["layout"]["xaxis"]["rangeselector"]["buttons"]] == [
         "24 h",
         "7 days",

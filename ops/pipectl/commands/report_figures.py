@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pipectl.commands.report_text import filled, scenario_name, share
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from pipectl.models import Amounts, Hour, LabelLag, Report
 
 TRANSACTIONS, FRAUD = "var(--transactions)", "var(--fraud)"
@@ -20,7 +22,11 @@ FONT = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, Arial, sans-
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 # From here on a column per hour is thinner than a pixel or two.
 DAYS_FROM_HOURS = 24 * 10
+VIEWS_FROM_HOURS = 24 * 2
+FEWEST_HOURS = 12
 ROW_HEIGHT = 74
+# Below this plotly.js puts ticks between whole numbers.
+FEW = 5
 
 Figure = dict[str, Any]
 
@@ -51,9 +57,15 @@ def over_time(hours: tuple[Hour, ...], *, frauds: bool) -> Figure:
         | {"title": {"text": "transactions"}, "tickformat": ",", "domain": [0.42, 1] if frauds else [0, 1]},
     }
     if frauds:
-        layout["yaxis2"] = _axis() | {"title": {"text": "frauds"}, "domain": [0, 0.34], "rangemode": "tozero"}
+        highest = max(day.frauds for day in days)
+        layout["yaxis2"] = (
+            _axis() | {"title": {"text": "frauds"}, "domain": [0, 0.34]} | _whole_numbers(highest)
+        )
+    if len(every) < FEWEST_HOURS:  # one hour alone would get an axis of milliseconds
+        end = every[-1].start + timedelta(hours=1)
+        layout["xaxis"]["range"] = [_moment(end - timedelta(hours=FEWEST_HOURS)), _moment(end)]
     figure: Figure = {"id": "over-time", "data": data, "layout": layout}
-    if len(days) > 1:
+    if len(every) > VIEWS_FROM_HOURS:
         # Which traces a button shows; the page makes the buttons.
         hourly = [trace["xperiod"] == HOUR_MS for trace in data]
         figure["views"] = {"per hour": hourly, "per day": [not shown for shown in hourly]}
@@ -247,7 +259,8 @@ def _columns(points: list[Hour], step: int, what: str, *, shown: bool) -> Figure
     noun = "day" if step == DAY_MS else "hour"
     return {
         "type": "bar",
-        "x": [point.start.strftime("%Y-%m-%d %H:%M") for point in points],
+        "x": [_moment(point.start) for point in points],
+        "width": round(step * 0.92),
         "y": [point.frauds if frauds else point.transactions for point in points],
         "customdata": [share(point.frauds, point.transactions) for point in points] if frauds else None,
         "xperiod": step,
@@ -295,6 +308,15 @@ def _ranges(hours: int) -> Figure:
         "y": 1.03,
         "yanchor": "bottom",
     }
+
+
+def _moment(when: datetime) -> str:
+    return when.strftime("%Y-%m-%d %H:%M")
+
+
+def _whole_numbers(highest: int) -> Figure:
+    """Ticks of an axis of counts: none between 1 and 2."""
+    return {"rangemode": "tozero", "tickformat": ","} | ({"dtick": 1} if highest < FEW else {})
 
 
 def _layout(*, height: int, margin: dict[str, int]) -> Figure:
