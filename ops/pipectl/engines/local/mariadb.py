@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import subprocess
 from typing import TYPE_CHECKING
 
 from pipectl.engines.local.folders import made_whole, server_pid
-from pipectl.engines.local.install import last_lines
 from pipectl.engines.local.privileges import drop_prefix, hand_over
 from pipectl.engines.local.program import Program
+from pipectl.engines.local.server_tools import one_line, run_server_tool
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
@@ -220,36 +219,16 @@ def _statements(user: str, password: str, database: str, replication: Replicatio
 
 
 def _run(command: tuple[str, ...], binaries: MariadbBinaries, folder: Path, statements: str = "") -> None:
-    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    done = subprocess.run(
-        (*drop_prefix(), *command),
-        input=statements,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-        env={**environment, **binaries.environment, "LC_ALL": "C", "TZ": "UTC"},
+    failure = EngineError(
+        f"The {binaries.flavor} data folder in {folder.parent} could not be made by {binaries.server}.",
+        hint="Check the space on its disk, then run the command again.",
     )
-    if done.returncode != 0:
-        raise EngineError(
-            f"The {binaries.flavor} data folder in {folder.parent} could not be made by {binaries.server}.",
-            hint="Check the space on its disk, then run the command again.",
-            detail=last_lines(done.stdout),
-        )
+    run_server_tool(command, binaries.environment, failure, statements)
 
 
 def _identifier(name: str) -> str:
-    return "`" + _one_line(name).replace("`", "``") + "`"
+    return "`" + one_line(name).replace("`", "``") + "`"
 
 
 def _literal(text: str) -> str:
-    return "'" + _one_line(text).replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-def _one_line(text: str) -> str:
-    if "\n" in text or "\0" in text:
-        raise EngineError(
-            "A database's name, user or password holds a line break.", hint="Correct it in stack/.env."
-        )
-    return text
+    return "'" + one_line(text).replace("\\", "\\\\").replace("'", "''") + "'"

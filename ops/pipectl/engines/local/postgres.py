@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipectl.engines.local.folders import copy_contents, made_whole, server_pid
-from pipectl.engines.local.install import last_lines
 from pipectl.engines.local.privileges import drop_prefix, hand_over
 from pipectl.engines.local.program import Program
+from pipectl.engines.local.server_tools import one_line, run_server_tool
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
@@ -221,23 +219,11 @@ def _require_version(binaries: PostgresBinaries, data_dir: Path, version: int) -
 
 
 def _run(binaries: PostgresBinaries, command: tuple[str, ...], failure: str, statements: str = "") -> None:
-    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    done = subprocess.run(
-        (*drop_prefix(), str(binaries.bin_dir / command[0]), *command[1:]),
-        input=statements,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-        env={**environment, **binaries.environment, "LC_ALL": "C", "TZ": "UTC"},
+    hint = "Check the space on its disk; start with new data: pipectl reset"
+    program = str(binaries.bin_dir / command[0])
+    run_server_tool(
+        (program, *command[1:]), binaries.environment, EngineError(failure, hint=hint), statements
     )
-    if done.returncode != 0:
-        raise EngineError(
-            failure,
-            hint="Check the space on its disk; start with new data: pipectl reset",
-            detail=last_lines(done.stdout),
-        )
 
 
 def _password_statement(user: str, password: str) -> str:
@@ -256,17 +242,9 @@ def _replication_statements(owner: str, login: ReplicationLogin) -> list[str]:
 
 
 def _identifier(name: str) -> str:
-    return '"' + _one_line(name).replace('"', '""') + '"'
+    return '"' + one_line(name).replace('"', '""') + '"'
 
 
 def _literal(text: str) -> str:
     # Single-user mode reads a statement a line; standard_conforming_strings leaves backslashes alone.
-    return "'" + _one_line(text).replace("'", "''") + "'"
-
-
-def _one_line(text: str) -> str:
-    if "\n" in text or "\0" in text:
-        raise EngineError(
-            "A database's name, user or password holds a line break.", hint="Correct it in stack/.env."
-        )
-    return text
+    return "'" + one_line(text).replace("'", "''") + "'"
