@@ -10,10 +10,13 @@ from pipectl.errors import DatabaseError, LoginError
 from pipectl.models import Counts, DatabaseContent, Reconciliation, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from pipectl.models import DatabaseAddress
+
+    # Runs a statement with its values and returns the rows that it gives.
+    Ask = Callable[..., list[tuple[Any, ...]]]
 
 CONNECT_SECONDS = 5
 # Ids compared by one digest: a string of about 80 kB, far below max_allowed_packet.
@@ -116,6 +119,21 @@ class Databases:
                 cursor.execute(f"TRUNCATE TABLE {row[0]}")
         return before
 
+    @contextmanager
+    def ask_postgres(self) -> Iterator[Ask]:
+        """Give a function that runs statements in `airbyte-postgres`; all of them see the same rows."""
+        with self._postgres_cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            yield lambda statement, *values: _ask(cursor, statement, values)
+
+    @contextmanager
+    def ask_mysql(self) -> Iterator[Ask]:
+        """Give a function that runs statements in `airbyte-mysql`; all of them see the same rows."""
+        with self._mysql_cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+            yield lambda statement, *values: _ask(cursor, statement, values)
+
     def _postgres_cursor(self) -> AbstractContextManager[Any]:
         return _postgres(self.postgres)
 
@@ -194,6 +212,12 @@ def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal
             detail=text,
         )
     return DatabaseError(f"{where} refused: {text}")
+
+
+def _ask(cursor: Any, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:  # noqa: ANN401
+    # Without values a % is a %.
+    cursor.execute(statement, values or None)
+    return list(cursor.fetchall()) if cursor.description else []
 
 
 def _count_tables(cursor: Any, query: str) -> tuple[Table, ...]:  # noqa: ANN401  two drivers, one interface

@@ -1,4 +1,4 @@
-"""Exit 0 where this container's service does its work: `healthcheck.py webserver|scheduler|dag-processor|worker`.
+"""Exit 0 where this container's service works: `healthcheck.py webserver|scheduler|dag-processor|worker`.
 
 The web server must answer, also its API for tasks, whose first request takes seconds that the first run need
 not wait for. Scheduler and processor must have written a fresh heartbeat, a worker must listen to its broker.

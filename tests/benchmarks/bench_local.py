@@ -70,7 +70,9 @@ def measure_ours(project: Project, kind: str, figures: Figures) -> None:
     started = time.monotonic()
     url = project.json("up")["url"]
     up = time.monotonic() - started
-    follow(RestClient(url, lambda: "admin"), up, kind, figures)
+    client = RestClient(url)
+    client.log_in()
+    follow(client, up, kind, figures)
     if kind == "warm up":
         leader = int((project.folder / ".pipectl/run/supervisord.pid").read_text())
         keep(figures, "idle CPU, cores", idle_cpu([leader]))

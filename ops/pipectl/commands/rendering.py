@@ -277,7 +277,7 @@ def status_text(found: Status) -> RenderableType:
     lines = [
         f"Airflow   {airflow.url}  {airflow.version}, {airflow.executor}"
         if airflow.reachable
-        else f"Airflow   {airflow.url} does not answer; start it: pipectl up"
+        else "Airflow   not running; start it: pipectl up"
     ]
     if dag.found:
         paused = (
@@ -294,7 +294,7 @@ def status_text(found: Status) -> RenderableType:
         address = database.address
         where = f"{address.host}:{address.port}/{address.database}"
         content = ", ".join(f"{name} {count:,}" for name, count in database.rows.items()) or "no tables"
-        lines.append(f"{address.service:<17} {where}: {content if database.reachable else 'does not answer'}")
+        lines.append(f"{address.service:<17} {where}: {content if database.reachable else 'not reachable'}")
     return group(services, *(words(line) for line in lines))
 
 

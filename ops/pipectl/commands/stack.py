@@ -140,12 +140,13 @@ def reset(
 
 
 def _reset_data(invocation: Invocation, *, dry_run: bool, yes: bool) -> None:
-    from pipectl.databases import Databases  # noqa: PLC0415
     from pipectl.pipeline import lifecycle  # noqa: PLC0415  with what it imports 60 ms
+    from pipectl.pipeline.access import business_databases  # noqa: PLC0415
 
     console = invocation.console
+    databases = business_databases(invocation.engine)
     if dry_run:
-        content = Databases(*invocation.engine.databases()).content()
+        content = databases.content()
         console.emit({"would_empty": content}, lambda: rendering.content_text(content, "Would be emptied"))
         return
     _ask(invocation, "Delete every row of airbyte-postgres and airbyte-mysql?", "reset --data-only", yes=yes)
@@ -202,7 +203,9 @@ def open_ui(
     invocation: Invocation = ctx.obj
     import webbrowser  # noqa: PLC0415  15 ms
 
-    address = invocation.engine.airflow()
+    from pipectl.pipeline.access import airflow_address  # noqa: PLC0415
+
+    address = airflow_address(invocation.engine)
     opened = not show and webbrowser.open(address.url)
     invocation.console.emit(
         {"url": address.url, "user": address.user, "opened": opened},

@@ -24,6 +24,7 @@ SECRETS: dict[str, Callable[[], str]] = {
     "AIRFLOW_API_SECRET_KEY": lambda: secrets.token_urlsafe(32),
     "AIRFLOW_FERNET_KEY": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
     "AIRFLOW_POSTGRES_PASSWORD": lambda: secrets.token_urlsafe(24),
+    "AIRBYTE_REPLICATION_PASSWORD": lambda: secrets.token_urlsafe(24),
 }
 
 

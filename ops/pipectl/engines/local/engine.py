@@ -258,10 +258,11 @@ class LocalEngine:
         else:
             address = self._settings.database(name)
             login = {"user": address.user, "password": address.password, "database": address.database}
+            reader = self._settings.replication_login
             if name == "airbyte-mysql":
-                mariadb.prepare(self._mariadb, data_dir, **login)
+                mariadb.prepare(self._mariadb, data_dir, reader, **login)
             else:
-                postgres.prepare(self._postgres, data_dir, **login)
+                postgres.prepare(self._postgres, data_dir, reader, **login)
         self._supervisor.start(name)
 
     def _migrate_metadata(self) -> None:
