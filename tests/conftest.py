@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import NoReturn
 
 import pytest
+from hypothesis import settings
+
+# Speed is a matter of benchmarks; on a busy machine a first call takes longer than any deadline.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
@@ -15,10 +21,16 @@ def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Where binaries are cached, and what must not be skipped, is the business of who runs the tests.
-KEPT = {"PIPECTL_CACHE_DIR", "PIPECTL_REQUIRE", "PIPECTL_TEST_AIRFLOW_PYTHON"}
+KEPT = {
+    "PIPECTL_CACHE_DIR",
+    "PIPECTL_REQUIRE",
+    "PIPECTL_SCREENSHOTS",
+    "PIPECTL_TEST_AIRFLOW_PYTHON",
+    "PIPECTL_TEST_ENGINE",
+}
 
 
-def missing(what: str, reason: str) -> None:
+def missing(what: str, reason: str) -> NoReturn:
     """Skip the test, or fail it where PIPECTL_REQUIRE names what is missing."""
     if what in os.environ.get("PIPECTL_REQUIRE", "").split(","):
         pytest.fail(f"{what} is required, but {reason}")

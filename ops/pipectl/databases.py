@@ -10,9 +10,13 @@ from pipectl.errors import DatabaseError, LoginError
 from pipectl.models import Counts, DatabaseContent, Reconciliation, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from pipectl.models import DatabaseAddress
+
+    # Runs a statement with its values and returns the rows that it gives.
+    Ask = Callable[..., list[tuple[Any, ...]]]
 
 CONNECT_SECONDS = 5
 # Ids compared by one digest: a string of about 80 kB, far below max_allowed_packet.
@@ -24,11 +28,13 @@ MYSQL_TABLES = """
     SELECT CONCAT('`', REPLACE(table_name, '`', '``'), '`'), table_name
     FROM information_schema.tables
     WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' ORDER BY 1"""
+# SHA-256, since MySQL 9.6 knows no MD5() without a component.
 POSTGRES_DIGESTS = """
-    SELECT transaction_id / %s, md5(string_agg(transaction_id::text, ',' ORDER BY transaction_id))
+    SELECT transaction_id / %s,
+        encode(sha256(string_agg(transaction_id::text, ',' ORDER BY transaction_id)::bytea), 'hex')
     FROM public.transactions GROUP BY 1"""
 MYSQL_DIGESTS = """
-    SELECT transaction_id DIV %s, MD5(GROUP_CONCAT(transaction_id ORDER BY transaction_id))
+    SELECT transaction_id DIV %s, SHA2(GROUP_CONCAT(transaction_id ORDER BY transaction_id), 256)
     FROM fraud_labels GROUP BY 1"""
 POSTGRES_IDS = "SELECT transaction_id FROM public.transactions WHERE transaction_id / %s = %s"
 MYSQL_IDS = "SELECT transaction_id FROM fraud_labels WHERE transaction_id DIV %s = %s"
@@ -114,24 +120,22 @@ class Databases:
         return before
 
     @contextmanager
-    def _postgres_cursor(self) -> Iterator[Any]:
-        import psycopg2  # 35 ms
+    def ask_postgres(self) -> Iterator[Ask]:
+        """Give a function that runs statements in `airbyte-postgres`; all of them see the same rows."""
+        with self._postgres_cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            yield lambda statement, *values: _ask(cursor, statement, values)
 
-        address = self.postgres
-        try:
-            connection = psycopg2.connect(
-                host=address.host,
-                port=address.port,
-                dbname=address.database,
-                user=address.user,
-                password=address.password,
-                connect_timeout=CONNECT_SECONDS,
-                application_name="pipectl",
-            )
-            with closing(connection), connection, connection.cursor() as cursor:
-                yield cursor
-        except psycopg2.Error as error:
-            raise _explain("PostgreSQL", address, error, refusal="authentication failed") from error
+    @contextmanager
+    def ask_mysql(self) -> Iterator[Ask]:
+        """Give a function that runs statements in `airbyte-mysql`; all of them see the same rows."""
+        with self._mysql_cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+            yield lambda statement, *values: _ask(cursor, statement, values)
+
+    def _postgres_cursor(self) -> AbstractContextManager[Any]:
+        return _postgres(self.postgres)
 
     @contextmanager
     def _mysql_cursor(self) -> Iterator[Any]:
@@ -157,6 +161,37 @@ class Databases:
             raise _explain("MySQL", address, error, refusal="Access denied") from error
 
 
+def metadata_version(address: DatabaseAddress) -> str | None:
+    """Migration of the Airflow metadata database at `address`, None where it has none yet; DatabaseError."""
+    with _postgres(address) as cursor:
+        cursor.execute("SELECT to_regclass('public.alembic_version') IS NOT NULL")
+        if not cursor.fetchall()[0][0]:
+            return None
+        cursor.execute("SELECT version_num FROM alembic_version")
+        rows = cursor.fetchall()
+    return str(rows[0][0]) if rows else None
+
+
+@contextmanager
+def _postgres(address: DatabaseAddress) -> Iterator[Any]:
+    import psycopg2  # 35 ms
+
+    try:
+        connection = psycopg2.connect(
+            host=address.host,
+            port=address.port,
+            dbname=address.database,
+            user=address.user,
+            password=address.password,
+            connect_timeout=CONNECT_SECONDS,
+            application_name="pipectl",
+        )
+        with closing(connection), connection, connection.cursor() as cursor:
+            yield cursor
+    except psycopg2.Error as error:
+        raise _explain("PostgreSQL", address, error, refusal="authentication failed") from error
+
+
 def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal: str) -> DatabaseError:
     where = f"{server} {address.service!r} at {address.host}:{address.port}"
     text = re.sub(r"\s+", " ", str(error)).strip()
@@ -177,6 +212,12 @@ def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal
             detail=text,
         )
     return DatabaseError(f"{where} refused: {text}")
+
+
+def _ask(cursor: Any, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:  # noqa: ANN401
+    # Without values a % is a %.
+    cursor.execute(statement, values or None)
+    return list(cursor.fetchall()) if cursor.description else []
 
 
 def _count_tables(cursor: Any, query: str) -> tuple[Table, ...]:  # noqa: ANN401  two drivers, one interface

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipectl.env_file import EnvFile
 from pipectl.errors import UsageError
-from pipectl.models import DatabaseAddress
+from pipectl.models import DatabaseAddress, ReplicationLogin
 from pipectl.names import DAG_ID
 
 ENGINES = ("auto", "docker", "local")
@@ -56,6 +56,14 @@ class Settings:
         return (
             self.variables.get("AIRFLOW_ADMIN_USER") or "admin",
             self.variables.get("AIRFLOW_ADMIN_PASSWORD") or "admin",
+        )
+
+    @property
+    def replication_login(self) -> ReplicationLogin:
+        """The account with which Airbyte reads both databases; `up` chooses its password."""
+        return ReplicationLogin(
+            self.variables.get("AIRBYTE_REPLICATION_USER") or "airbyte",
+            self.variables.get("AIRBYTE_REPLICATION_PASSWORD") or "",
         )
 
     @property
@@ -132,7 +140,9 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
         name: value
         for name, value in os.environ.items()
         if name in known
-        or name.startswith(("AIRBYTE_POSTGRES_", "AIRBYTE_MYSQL_", "AIRFLOW_ADMIN_", "PIPECTL_"))
+        or name.startswith(
+            ("AIRBYTE_POSTGRES_", "AIRBYTE_MYSQL_", "AIRBYTE_REPLICATION_", "AIRFLOW_ADMIN_", "PIPECTL_")
+        )
     }
     return Settings(
         project=root, engine=engine_name, cache_dir=cache_dir(), variables={**written, **overrides}

@@ -143,7 +143,7 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def copy_project(folder: Path) -> Project:
+def copy_project(folder: Path, engine: str = "local") -> Project:
     """Copy what git knows of the project, and what is new and not ignored, to `folder`."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
@@ -156,12 +156,12 @@ def copy_project(folder: Path) -> Project:
         if (
             name
             and source.is_file()
-            and name.split("/")[0] in {"dags", "scripts", "stack", "requirements.txt"}
+            and name.split("/")[0] in {"dags", "scripts", "stack", "requirements.txt", "entrypoint.sh"}
         ):
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
-    return Project(folder)
+    return Project(folder, engine)
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:

@@ -38,6 +38,27 @@ def test_an_interrupted_up_leaves_nothing_that_down_does_not_end_and_the_next_up
     assert project.json("trigger")["state"] == "success"
 
 
+def test_an_interrupted_reset_leaves_a_stack_that_the_next_up_completes(project: Project) -> None:
+    project.run("up")
+    made = project.folder / ".pipectl/volumes/airbyte-postgres/created"
+    before = made.read_text()
+    process = project.start("reset", "--yes")
+    until(lambda: made.exists() and made.read_text() not in {"", before}, "the new volume")
+    code, err = project.interrupt(process)
+    assert code == 130, err
+    project.run("up")
+    assert project.json("verify-db")["ok"]
+
+
+def test_a_command_that_changes_the_stack_keeps_a_second_one_out(project: Project) -> None:
+    process = project.start("up")
+    until((project.folder / ".pipectl/run/supervisord.pid").exists, "the supervisor")
+    done = project.run("down", code=3)
+    assert "Another pipectl command is changing the stack" in done.stderr
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+
+
 def test_an_up_that_was_killed_can_be_run_again_at_once(project: Project) -> None:
     process = project.start("up")
     until((project.folder / ".pipectl/run/supervisord.pid").exists, "the supervisor")

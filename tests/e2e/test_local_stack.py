@@ -263,6 +263,10 @@ def test_data_only_reset_empties_the_databases_and_leaves_airflow_alone(project:
 @pytest.mark.usefixtures("up")
 def test_a_second_project_gets_ports_of_its_own_and_says_so(project: Project, tmp_path: Path) -> None:
     other = copy_project(tmp_path)
+    # Its own stack does not run, and the one that listens on its ports is not asked, let alone emptied.
+    other.run("reset", "--data-only", "--yes", code=5)
+    other.run("trigger", code=4)
+    assert not other.json("status")["databases"]["postgres"]["rows"]
     try:
         done = other.run("up")
         assert "was taken, so it is" in done.stdout

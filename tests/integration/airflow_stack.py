@@ -81,10 +81,13 @@ class RestClient:
         parts = ("metadatabase", "scheduler", "dag_processor")
         return all(health[part]["status"] == "healthy" for part in parts)
 
+    def log_in(self) -> None:
+        login = {"username": "admin", "password": self.password()}
+        self.token = str(self.call("/auth/token", login)["access_token"])
+
     def sees(self, dag_id: str) -> bool:
         if not self.token:
-            login = {"username": "admin", "password": self.password()}
-            self.token = str(self.call("/auth/token", login)["access_token"])
+            self.log_in()
         try:
             return bool(self.call(f"/api/v2/dags/{dag_id}")["dag_id"] == dag_id)
         except urllib.error.HTTPError as error:

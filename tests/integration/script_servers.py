@@ -20,6 +20,7 @@ import pytest
 
 from pipectl.engines.local import mariadb, postgres, runtime
 from pipectl.errors import EngineError
+from pipectl.models import DatabaseAddress, ReplicationLogin
 from pipectl.settings import cache_dir
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
 START_SECONDS = 30
 SCRIPT_SECONDS = 60
+REPLICATION = ReplicationLogin("airbyte", "sesame")
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,16 @@ class Servers:
             "AIRBYTE_MYSQL_HOST": "127.0.0.1",
             "AIRBYTE_MYSQL_PORT": str(self.mysql_port),
         }
+
+    @property
+    def addresses(self) -> tuple[DatabaseAddress, DatabaseAddress]:
+        """Both databases as pipectl knows them, PostgreSQL first."""
+        return (
+            DatabaseAddress(
+                "airbyte-postgres", "127.0.0.1", self.postgres_port, "airbyte", "docker", "docker"
+            ),
+            DatabaseAddress("airbyte-mysql", "127.0.0.1", self.mysql_port, "data", "docker", "docker"),
+        )
 
     def start(self, script: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -121,8 +133,8 @@ def servers_in(folder: Path) -> Iterator[Servers]:
         cache_dir(), print, ROOT / "stack" / "postgres-requirements.txt"
     )
     mariadb_binaries = runtime.find_mariadb(cache_dir(), print)
-    postgres.prepare(postgres_binaries, folder / "airbyte", database="airbyte", **login)
-    mariadb.prepare(mariadb_binaries, folder / "data", database="data", **login)
+    postgres.prepare(postgres_binaries, folder / "airbyte", REPLICATION, database="airbyte", **login)
+    mariadb.prepare(mariadb_binaries, folder / "data", REPLICATION, database="data", **login)
     bytecode = folder / "bytecode"
     bytecode.mkdir()
     servers = Servers(_free_port(), _free_port(), bytecode)

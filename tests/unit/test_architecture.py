@@ -18,17 +18,32 @@ LAYERS = (
     ("invocation", "options"),
     ("console",),
     ("pipeline",),
-    ("engines", "airflow_api", "airflow_health", "databases"),
+    ("engines", "airflow_api", "airflow_health", "replication"),
+    ("databases",),
     ("settings", "env_file"),
     ("models",),
     ("errors", "names", "__init__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-HEAVY = ("airflow_client", "python_on_whales", "psycopg2", "mysql", "psutil", "dotenv", "supervisor", "rich")
+HEAVY = (
+    "airflow_client",
+    "python_on_whales",
+    "psycopg2",
+    "mysql",
+    "psutil",
+    "dotenv",
+    "supervisor",
+    "rich",
+    "plotly",
+    "pymysqlreplication",
+)
 ONE_IMPORTER = {
     "airflow_client": ["airflow_api.py"],
     "python_on_whales": ["engines/compose.py"],
     "mysql": ["databases.py"],
+    "pymysqlreplication": ["replication.py"],
+    # The launcher runs in Airflow's environment, where there is no pipectl.
+    "psycopg2": ["databases.py", "replication.py", "engines/local/launcher.py"],
 }
 
 

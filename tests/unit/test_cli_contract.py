@@ -23,6 +23,8 @@ COMMANDS = (
     "logs",
     "open",
     "verify-db",
+    "report",
+    "connections",
     "trigger",
     "runs",
     "pause",
@@ -106,19 +108,32 @@ def test_reset_without_a_terminal_and_without_yes_refuses() -> None:
     assert "pipectl reset --yes" in done.stderr
 
 
-def test_a_database_that_does_not_answer_is_exit_5_with_the_next_step(project: Path) -> None:
-    (project / "stack" / ".env").write_text("AIRBYTE_POSTGRES_PORT=1\nAIRBYTE_MYSQL_PORT=1\n")
-    done = run("--engine", "local", "verify-db")
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    "arguments", [("verify-db",), ("reset", "--data-only", "--yes"), ("reset", "--data-only", "--dry-run")]
+)
+def test_databases_that_do_not_run_are_exit_5_with_the_next_step(arguments: tuple[str, ...]) -> None:
+    done = run("--engine", "local", *arguments)
     assert done.returncode == ExitCode.DATABASE
-    assert "PostgreSQL 'airbyte-postgres' at 127.0.0.1:1 does not answer" in done.stderr
+    assert "Not running in this project: airbyte-postgres and airbyte-mysql" in done.stderr
     assert "pipectl up" in done.stderr
 
 
-def test_airflow_that_does_not_answer_is_exit_4_with_the_next_step(project: Path) -> None:
-    (project / "stack" / ".env").write_text("AIRFLOW_PORT=1\n")
-    done = run("--engine", "local", "trigger")
+def test_a_database_elsewhere_that_does_not_answer_is_exit_5(project: Path) -> None:
+    (project / "stack" / ".env").write_text(
+        "AIRBYTE_POSTGRES_HOST=127.0.0.1\nAIRBYTE_POSTGRES_PORT=1\nAIRBYTE_MYSQL_HOST=127.0.0.1\n"
+    )
+    done = run("--engine", "local", "verify-db")
+    assert done.returncode == ExitCode.DATABASE
+    assert "PostgreSQL 'airbyte-postgres' at 127.0.0.1:1 does not answer" in done.stderr
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("command", ["trigger", "runs", "pause", "unpause", "open"])
+def test_airflow_that_does_not_run_is_exit_4_with_the_next_step(command: str) -> None:
+    done = run("--engine", "local", command)
     assert done.returncode == ExitCode.AIRFLOW
-    assert "Airflow does not answer at http://127.0.0.1:1" in done.stderr
+    assert "This project's Airflow is not running" in done.stderr
     assert "pipectl up" in done.stderr
 
 

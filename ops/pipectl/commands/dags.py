@@ -69,19 +69,20 @@ def _trigger_once(
     wait: bool,
     timeout: float,
 ) -> TriggerResult:
-    from pipectl.databases import Databases  # noqa: PLC0415
     from pipectl.pipeline import triggering  # noqa: PLC0415
+    from pipectl.pipeline.access import business_databases  # noqa: PLC0415
 
     console, settings = invocation.console, invocation.settings
     paused = triggering.wait_until_parsed(api, dag_id, dags_dir=settings.project / "dags", report=console.say)
-    databases = Databases(*invocation.engine.databases())
+    own = dag_id == settings.dag_id
+    count = business_databases(invocation.engine).counts if own else None
     follower = rendering.RunFollower(console)
     return triggering.trigger(
         api,
         dag_id,
         paused=paused,
         conf=conf,
-        count=databases.counts if dag_id == settings.dag_id else None,
+        count=count,
         started=lambda run: follower.started(run, unpaused=paused),
         watch=follower.watch,
         timeout=timeout,
@@ -145,9 +146,10 @@ def _set_paused(invocation: Invocation, dag_id: str, *, paused: bool) -> None:
 
 
 def _api(invocation: Invocation) -> AirflowApi:
-    from pipectl.airflow_api import AirflowApi  # noqa: PLC0415  1.1 s
+    from pipectl.airflow_api import AirflowApi  # noqa: PLC0415
+    from pipectl.pipeline.access import airflow_address  # noqa: PLC0415
 
-    return AirflowApi(invocation.engine.airflow())
+    return AirflowApi(airflow_address(invocation.engine))
 
 
 def _parse_conf(text: str | None) -> dict[str, Any] | None:

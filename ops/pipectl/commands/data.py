@@ -40,9 +40,8 @@ def verify_db(
     Examples: `pipectl verify-db` · `pipectl verify-db --expect reconciled` · `pipectl verify-db --json`
     """
     invocation: Invocation = ctx.obj
-    from pipectl.airflow_health import AirflowHealth  # noqa: PLC0415  40 ms
-    from pipectl.databases import Databases  # noqa: PLC0415
-    from pipectl.pipeline import verification  # noqa: PLC0415
+    from pipectl.pipeline import verification  # noqa: PLC0415  with what it imports 60 ms
+    from pipectl.pipeline.access import business_databases  # noqa: PLC0415
 
     if expect not in verification.EXPECTATIONS:
         raise UsageError(
@@ -52,9 +51,9 @@ def verify_db(
     engine, console = invocation.engine, invocation.console
     if expect != "empty":
         verification.wait_for_active_runs(
-            AirflowHealth(engine.airflow()), invocation.settings.dag_id, timeout=wait, report=console.say
+            engine, invocation.settings.dag_id, timeout=wait, report=console.say
         )
-    result = verification.verify(Databases(*engine.databases()), expect)
+    result = verification.verify(business_databases(engine), expect)
     console.emit(result, lambda: rendering.verification_text(result))
     if not result.ok:
         raise VerificationError(

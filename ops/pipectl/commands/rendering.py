@@ -115,6 +115,18 @@ def volumes_text(volumes: tuple[Volume, ...], title: str) -> RenderableType:
     return table("volume", "location", "created", "size", rows=rows, title=title)
 
 
+def dry_run_text(document: dict[str, Any], volumes: tuple[Volume, ...]) -> RenderableType:
+    """Return what a command would do."""
+    parts = []
+    if "would_delete" in document:
+        parts.append(volumes_text(volumes, "Would be deleted"))
+    for key, title in (("would_start", "Would be started"), ("would_stop", "Would be stopped")):
+        if key in document:
+            parts.append(words(f"{title}: {', '.join(document[key]) or 'nothing'}."))
+    parts += [words(f"$ {command}") for command in document.get("would_run", ())]
+    return group(*parts)
+
+
 def size(count: int) -> str:
     """Return bytes as people read them."""
     return f"{count / 1_000_000:,.1f} MB"
@@ -265,7 +277,7 @@ def status_text(found: Status) -> RenderableType:
     lines = [
         f"Airflow   {airflow.url}  {airflow.version}, {airflow.executor}"
         if airflow.reachable
-        else f"Airflow   {airflow.url} does not answer; start it: pipectl up"
+        else "Airflow   not running; start it: pipectl up"
     ]
     if dag.found:
         paused = (
@@ -282,7 +294,7 @@ def status_text(found: Status) -> RenderableType:
         address = database.address
         where = f"{address.host}:{address.port}/{address.database}"
         content = ", ".join(f"{name} {count:,}" for name, count in database.rows.items()) or "no tables"
-        lines.append(f"{address.service:<17} {where}: {content if database.reachable else 'does not answer'}")
+        lines.append(f"{address.service:<17} {where}: {content if database.reachable else 'not reachable'}")
     return group(services, *(words(line) for line in lines))
 
 
@@ -308,7 +320,8 @@ def progress(console: Console) -> Iterator[Observer]:
         for service in found:
             if service.health == "healthy" and seen.get(service.name) != "healthy":
                 seen[service.name] = "healthy"
-                console.say(f"  {service.name} is healthy ({elapsed(since)})")
+                if not console.is_live:
+                    console.say(f"  {service.name} is healthy ({elapsed(since)})")
 
     with console.live(lambda: services_table(services, since)) as redraw:
         yield Observer(report=console.say, watch=watch)

@@ -1,4 +1,4 @@
-"""up, down, reset, status, logs, open."""
+"""up, down, reset, scale, status, logs, open."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ACTIVE_RUN_SECONDS = 120.0
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    for command in (up, down, reset, status, logs):
+    for command in (up, down, reset, scale, status, logs):
         app.command()(command)
     app.command("open")(open_ui)
 
@@ -29,15 +29,49 @@ def register(app: typer.Typer) -> None:
 def up(
     ctx: typer.Context,
     *,
+    executor: Annotated[
+        str | None,
+        typer.Option(help="local: tasks run beside the scheduler. celery (Docker): in workers. Remembered."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Celery workers to run. Remembered.")
+    ] = None,
+    dry_run: options.DryRun = False,
     timeout: options.UpTimeout = options.UP_SECONDS,
 ) -> None:
     """Start what is not running, and wait until all is healthy and the DAG is parsed.
 
-    Examples: `pipectl up` · `pipectl up --json` · `pipectl --engine local up --timeout 120`
+    Examples: `pipectl up` · `pipectl up --json` · `pipectl up --executor celery --workers 2`
     """
     invocation: Invocation = ctx.obj
+    if dry_run:
+        _emit_dry_run(invocation, "up")
+        return
+    invocation.engine.resize(executor=executor, workers=workers)
+    _up(invocation, timeout)
+
+
+def scale(
+    ctx: typer.Context,
+    workers: Annotated[int, typer.Argument(min=1, max=64, help="Celery workers to run.")],
+    *,
+    timeout: options.UpTimeout = options.UP_SECONDS,
+) -> None:
+    """Run this many Celery workers, and wait until they are healthy. Needs `up --executor celery`.
+
+    A worker that is taken away ends its tasks first.
+
+    Examples: `pipectl scale 3` · `pipectl scale 1 --json`
+    """
+    invocation: Invocation = ctx.obj
+    invocation.engine.resize(executor=None, workers=workers)
+    _up(invocation, timeout)
+
+
+def _up(invocation: Invocation, timeout: float) -> None:
     from pipectl.pipeline import lifecycle  # noqa: PLC0415  with what it imports 60 ms
 
+    _say_equivalent(invocation, "up")
     with rendering.progress(invocation.console) as observer:
         result = lifecycle.up(
             invocation.engine, invocation.settings.dag_id, timeout=timeout, observer=observer
@@ -49,6 +83,7 @@ def down(
     ctx: typer.Context,
     *,
     volumes: Annotated[bool, typer.Option("--volumes", help="Delete this project's data too.")] = False,
+    dry_run: options.DryRun = False,
     yes: options.Yes = False,
 ) -> None:
     """Stop everything; the data stays unless --volumes is given.
@@ -58,8 +93,13 @@ def down(
     invocation: Invocation = ctx.obj
     from pipectl.pipeline import lifecycle  # noqa: PLC0415  with what it imports 60 ms
 
+    action = "down --volumes" if volumes else "down"
+    if dry_run:
+        _emit_dry_run(invocation, action)
+        return
     if volumes:
-        _agree(invocation, invocation.engine.volumes(), "down --volumes", yes=yes)
+        _agree(invocation, invocation.engine.volumes(), action, yes=yes)
+    _say_equivalent(invocation, action)
     stopped, deleted = lifecycle.down(invocation.engine, delete_volumes=volumes)
     invocation.console.emit(
         {"engine": invocation.engine.name, "stopped": stopped, "deleted": deleted},
@@ -90,21 +130,23 @@ def reset(
         return
     found = engine.volumes()
     if dry_run:
-        console.emit({"would_delete": found}, lambda: rendering.volumes_text(found, "Would be deleted"))
+        _emit_dry_run(invocation, "reset")
         return
     _agree(invocation, found, "reset", yes=yes)
+    _say_equivalent(invocation, "reset")
     with rendering.progress(invocation.console) as observer:
         result = lifecycle.reset(engine, invocation.settings.dag_id, timeout=timeout, observer=observer)
     console.emit(rendering.reset_json(result), lambda: rendering.reset_text(result))
 
 
 def _reset_data(invocation: Invocation, *, dry_run: bool, yes: bool) -> None:
-    from pipectl.databases import Databases  # noqa: PLC0415
     from pipectl.pipeline import lifecycle  # noqa: PLC0415  with what it imports 60 ms
+    from pipectl.pipeline.access import business_databases  # noqa: PLC0415
 
     console = invocation.console
+    databases = business_databases(invocation.engine)
     if dry_run:
-        content = Databases(*invocation.engine.databases()).content()
+        content = databases.content()
         console.emit({"would_empty": content}, lambda: rendering.content_text(content, "Would be emptied"))
         return
     _ask(invocation, "Delete every row of airbyte-postgres and airbyte-mysql?", "reset --data-only", yes=yes)
@@ -161,12 +203,37 @@ def open_ui(
     invocation: Invocation = ctx.obj
     import webbrowser  # noqa: PLC0415  15 ms
 
-    address = invocation.engine.airflow()
+    from pipectl.pipeline.access import airflow_address  # noqa: PLC0415
+
+    address = airflow_address(invocation.engine)
     opened = not show and webbrowser.open(address.url)
     invocation.console.emit(
         {"url": address.url, "user": address.user, "opened": opened},
         lambda: words(address.url),
     )
+
+
+def _emit_dry_run(invocation: Invocation, action: str) -> None:
+    """Say what `action` would delete, and what one would type to Docker instead of it."""
+    engine = invocation.engine
+    deletes = action in {"down --volumes", "reset"}
+    volumes = engine.volumes() if deletes else ()
+    commands = engine.equivalent(action)
+    document: dict[str, object] = {"would_delete": volumes} if deletes else {}
+    if commands:
+        document["would_run"] = commands
+    running = {service.name: service.state == "running" for service in engine.services()}
+    if action == "up":
+        document["would_start"] = [name for name, runs in running.items() if not runs]
+    if action.startswith("down"):
+        document["would_stop"] = [name for name, runs in running.items() if runs]
+    invocation.console.emit(document, lambda: rendering.dry_run_text(document, volumes))
+
+
+def _say_equivalent(invocation: Invocation, action: str) -> None:
+    if invocation.console.verbose:
+        for command in invocation.engine.equivalent(action):
+            invocation.console.say(f"$ {command}")
 
 
 def _agree(invocation: Invocation, volumes: tuple[Volume, ...], command: str, *, yes: bool) -> None:

@@ -17,7 +17,10 @@ class Engine(Protocol):
     """Runs the services of one project. Every method may raise EngineError."""
 
     name: str
-    executor: str
+
+    @property
+    def executor(self) -> str:
+        """Airflow's executor."""
 
     def lock(self) -> AbstractContextManager[None]:
         """Held by a command that changes the stack, so that two never do at once."""
@@ -27,6 +30,12 @@ class Engine(Protocol):
 
     def start(self, report: Callable[[str], None]) -> tuple[str, ...]:
         """Start what is not running, and return its names; what runs is left alone."""
+
+    def resize(self, *, executor: str | None, workers: int | None) -> None:
+        """Remember executor and workers for the next start; UsageError where the engine has no such."""
+
+    def equivalent(self, action: str) -> tuple[str, ...]:
+        """Return the commands of another program that `up`, `down`, `down --volumes` or `reset` stand for."""
 
     def moved_ports(self) -> dict[str, tuple[int, int]]:
         """Services whose wanted port was taken at the last start: (wanted, now used)."""

@@ -11,6 +11,7 @@ from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
 from pipectl.errors import EngineError, WaitTimeoutError
 from pipectl.models import Phase, ResetResult, UpResult
+from pipectl.pipeline.access import business_databases
 from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy, wait_until_parsed
 from pipectl.pipeline.verification import wait_for_active_runs
 
@@ -134,10 +135,11 @@ def empty_databases(
     seconds. Raises WaitTimeoutError where it has not ended by then.
     """
     with engine.lock():
-        active = wait_for_active_runs(AirflowHealth(engine.airflow()), dag_id, timeout=timeout, report=report)
+        databases = business_databases(engine)
+        active = wait_for_active_runs(engine, dag_id, timeout=timeout, report=report)
         if active:
             raise WaitTimeoutError(
                 f"The run {active[0]} of {dag_id} is active and would write into the emptied tables.",
                 hint=f"Wait for its end (pipectl runs), or stop new ones first: pipectl pause {dag_id}",
             )
-        return Databases(*engine.databases()).empty()
+        return databases.empty()

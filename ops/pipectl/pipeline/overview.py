@@ -9,6 +9,7 @@ from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
 from pipectl.errors import AirflowError, DatabaseError, LoginError
 from pipectl.models import AirflowStatus, DagRun, DagStatus, DatabaseStatus, Status
+from pipectl.pipeline.access import down_services
 from pipectl.pipeline.readiness import HealthProbe
 
 if TYPE_CHECKING:
@@ -23,42 +24,48 @@ def overview(engine: Engine, project: Path, dag_id: str) -> Status:
     """Return services, Airflow, the DAG and the row counts; what cannot be reached says so."""
     postgres, mysql = engine.databases()
     databases = Databases(postgres, mysql)
+    services = engine.services()
+    down = down_services(services)
     with ThreadPoolExecutor(max_workers=4) as pool:
-        services = pool.submit(_services, engine, databases)
-        airflow = pool.submit(_airflow, engine, dag_id)
-        postgres_status = pool.submit(_database, databases, postgres)
-        mysql_status = pool.submit(_database, databases, mysql)
+        checked = pool.submit(_checked, services, engine, databases)
+        airflow = pool.submit(_airflow, engine, dag_id, is_down="webserver" in down)
+        contents = [
+            pool.submit(_database, databases, address, is_down=address.service in down)
+            for address in (postgres, mysql)
+        ]
         airflow_status, dag_status = airflow.result()
         return Status(
             project=project,
             engine=engine.name,
-            services=services.result(),
+            services=checked.result(),
             airflow=airflow_status,
             dag=dag_status,
-            databases=(postgres_status.result(), mysql_status.result()),
+            databases=(contents[0].result(), contents[1].result()),
         )
 
 
-def _services(engine: Engine, databases: Databases) -> tuple[Service, ...]:
-    found = engine.services()
+def _checked(services: tuple[Service, ...], engine: Engine, databases: Databases) -> tuple[Service, ...]:
     try:
-        return HealthProbe(databases, AirflowHealth(engine.airflow())).check(found)
+        return HealthProbe(databases, AirflowHealth(engine.airflow())).check(services)
     except LoginError:
-        return found
+        return services
 
 
-def _airflow(engine: Engine, dag_id: str) -> tuple[AirflowStatus, DagStatus]:
+def _airflow(engine: Engine, dag_id: str, *, is_down: bool) -> tuple[AirflowStatus, DagStatus]:
     address = engine.airflow()
     health = AirflowHealth(address)
+    unreachable = AirflowStatus(address.url, "", engine.executor, reachable=False)
     try:
+        # What answers there while ours is down is another project's.
+        if is_down:
+            return unreachable, DagStatus(dag_id, found=False)
         components = health.components()
         status = AirflowStatus(
             address.url, health.version(), engine.executor, reachable=True, health=components
         )
         dag = health.dag(dag_id)
         if dag is None:
-            failures = health.import_errors()
-            trace = "\n".join(failures.values())
+            trace = "\n".join(health.import_errors().values())
             return status, DagStatus(dag_id, found=False, import_error=trace)
         return status, DagStatus(
             dag_id,
@@ -69,10 +76,7 @@ def _airflow(engine: Engine, dag_id: str) -> tuple[AirflowStatus, DagStatus]:
             next_run=str(dag.get("next_dagrun_run_after") or ""),
         )
     except AirflowError:
-        return (
-            AirflowStatus(address.url, "", engine.executor, reachable=False),
-            DagStatus(dag_id, found=False),
-        )
+        return unreachable, DagStatus(dag_id, found=False)
 
 
 def _run(run: dict[str, Any] | None) -> DagRun | None:
@@ -97,7 +101,9 @@ def _run(run: dict[str, Any] | None) -> DagRun | None:
     )
 
 
-def _database(databases: Databases, address: DatabaseAddress) -> DatabaseStatus:
+def _database(databases: Databases, address: DatabaseAddress, *, is_down: bool) -> DatabaseStatus:
+    if is_down:
+        return DatabaseStatus(address, reachable=False, rows={}, error=f"{address.service} is not running.")
     read = databases.postgres_content if address is databases.postgres else databases.mysql_content
     try:
         content = read()

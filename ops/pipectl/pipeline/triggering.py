@@ -6,6 +6,7 @@ import difflib
 import re
 import secrets
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -97,14 +98,17 @@ def trigger(
             api.set_paused(dag_id, paused=True)
         raise
     started(run)
-    tasks: tuple[TaskState, ...] = ()
     if wait:
         run, before = _follow(api, run, before=before, count=count, watch=watch, timeout=timeout)
-        tasks = api.tasks(dag_id, run.run_id)
-    delta = count() - before if count and before is not None else None
+    # Side by side: the user waits for the last of them.
+    with ThreadPoolExecutor() as pool:
+        counting = pool.submit(count) if count and before is not None else None
+        listing = pool.submit(api.runs, dag_id)
+        tasks = api.tasks(dag_id, run.run_id) if wait else ()
+    delta = counting.result() - before if counting and before is not None else None
     others = tuple(
         other
-        for other in api.runs(dag_id)
+        for other in listing.result()
         if other.run_id not in known and other.run_id != run.run_id and other.run_type == "scheduled"
     )
     return TriggerResult(

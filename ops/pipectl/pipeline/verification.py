@@ -5,21 +5,23 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from pipectl.airflow_health import AirflowHealth
 from pipectl.errors import AirflowError
 from pipectl.models import Reconciliation, Verification
+from pipectl.pipeline.access import airflow_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pipectl.airflow_health import AirflowHealth
     from pipectl.databases import Databases
+    from pipectl.engines.base import Engine
 
 EXPECTATIONS = ("empty", "populated", "reconciled")
 POLL_SECONDS = 0.2
 
 
 def wait_for_active_runs(
-    health: AirflowHealth, dag_id: str, *, timeout: float, report: Callable[[str], None]
+    engine: Engine, dag_id: str, *, timeout: float, report: Callable[[str], None]
 ) -> tuple[str, ...]:
     """Wait, at most `timeout` seconds, until no run of the DAG is active; return those that still are.
 
@@ -30,7 +32,7 @@ def wait_for_active_runs(
     said = False
     while True:
         try:
-            active = health.active_runs(dag_id)
+            active = AirflowHealth(airflow_address(engine)).active_runs(dag_id)
         except AirflowError:
             return ()
         if not active or time.monotonic() > deadline:

@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pipectl.databases import metadata_version
 from pipectl.engines.local import postgres
 from pipectl.engines.local.airflow import (
     METADATA_DATABASE,
@@ -177,40 +178,6 @@ def migrate_metadata(site: AirflowSite, runtime: AirflowRuntime) -> bool:
         return False
     run_migration(environment(site, runtime), runtime)
     return True
-
-
-def metadata_version(database: DatabaseAddress) -> str | None:
-    """Return the `alembic_version` of a metadata database, None where it has none.
-
-    Raises DatabaseError where it cannot be reached.
-    """
-    import psycopg2
-
-    try:
-        connection = psycopg2.connect(
-            host=database.host,
-            port=database.port,
-            dbname=database.database,
-            user=database.user,
-            password=database.password,
-            connect_timeout=5,
-        )
-    except psycopg2.OperationalError as error:
-        raise DatabaseError(
-            f"Airflow's metadata database on port {database.port} cannot be reached.",
-            hint="See its log: pipectl logs postgres",
-            detail=str(error).strip(),
-        ) from error
-    try:
-        with connection, connection.cursor() as cursor:
-            cursor.execute("SELECT to_regclass('alembic_version') IS NOT NULL")
-            if not (cursor.fetchone() or (False,))[0]:
-                return None
-            cursor.execute("SELECT version_num FROM alembic_version")
-            row = cursor.fetchone()
-            return str(row[0]) if row else None
-    finally:
-        connection.close()
 
 
 def run_migration(variables: dict[str, str], runtime: AirflowRuntime) -> None:

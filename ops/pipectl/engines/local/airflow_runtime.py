@@ -147,8 +147,8 @@ def install(folder: Path, key: str, requirements: Path, lock: bytes, report: Rep
             "--require-hashes",
             "--compile-bytecode",
             "--no-progress",
-        )
-        + (str(requirements),),
+            str(requirements),
+        ),
         EngineError(
             f"Airflow {version} could not be installed from {requirements.name}.",
             hint="Check the network (a proxy goes into HTTPS_PROXY, a mirror into UV_DEFAULT_INDEX) and the "

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import fcntl
-import os
-import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,13 +14,15 @@ from pipectl.engines.local.airflow import AirflowSite
 from pipectl.engines.local.airflow_runtime import ensure_airflow
 from pipectl.engines.local.supervisor import Supervisor
 from pipectl.engines.local.volumes import VolumeFolder
+from pipectl.engines.project import SECRETS, forget_engine, project_lock, remember_engine
 from pipectl.env_file import EnvFile
-from pipectl.errors import DatabaseError, EngineError
+from pipectl.errors import DatabaseError, EngineError, UsageError
 from pipectl.models import AirflowAddress, DatabaseAddress, Service
 from pipectl.settings import PORT_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from pipectl.engines.local.airflow_runtime import AirflowRuntime
@@ -45,13 +42,6 @@ STATES = {
     "EXITED": "crashed",
     "FATAL": "crashed",
 }
-# Variables that the local engine fills in once per project: (name in stack/.env, value).
-SECRETS: dict[str, Callable[[], str]] = {
-    "AIRFLOW_JWT_SECRET": lambda: secrets.token_urlsafe(48),
-    "AIRFLOW_API_SECRET_KEY": lambda: secrets.token_urlsafe(32),
-    "AIRFLOW_FERNET_KEY": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-    "AIRFLOW_POSTGRES_PASSWORD": lambda: secrets.token_urlsafe(24),
-}
 
 
 class LocalEngine:
@@ -66,30 +56,9 @@ class LocalEngine:
         self._moved: dict[str, tuple[int, int]] = {}
         self._report: Callable[[str], None] = lambda _: None
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Keep a second command that changes the stack out; EngineError where one is under way."""
-        folder = self._settings.state_dir
-        try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            (folder / ".gitignore").write_text("*\n", encoding="ascii")
-            descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise EngineError(
-                f"{folder} cannot be written: {error.strerror}.",
-                hint="Check who owns the project's folder and the space on its disk.",
-            ) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise EngineError(
-                f"Another pipectl command is changing the stack of {self._settings.project}.",
-                hint="Wait for its end, or stop it with Ctrl-C, then run this one again.",
-            ) from error
-        else:
-            yield
-        finally:
-            os.close(descriptor)
+        return project_lock(self._settings)
 
     def install(self, report: Callable[[str], None]) -> None:
         """Find or install Airflow, PostgreSQL and MariaDB, side by side."""
@@ -102,6 +71,7 @@ class LocalEngine:
 
     def start(self, report: Callable[[str], None]) -> tuple[str, ...]:
         """Start what is not running. Airflow's programs import while the databases are made and started."""
+        remember_engine(self._settings, self.name)
         running = {
             process.name
             for process in self._supervisor.processes()
@@ -134,6 +104,19 @@ class LocalEngine:
             parts = [pool.submit(self._start_database, name) for name in missing if name in DATABASES]
         for part in parts:
             part.result()
+
+    def resize(self, *, executor: str | None, workers: int | None) -> None:
+        """Take the executor that there is; UsageError for any other, and for workers."""
+        if executor not in {None, "local"} or workers is not None:
+            raise UsageError(
+                "The local engine runs tasks beside the scheduler, without Celery and its workers.",
+                hint="With Docker: pipectl --engine docker up --executor celery --workers 2",
+            )
+
+    def equivalent(self, action: str) -> tuple[str, ...]:
+        """Return nothing: no other program does the same."""
+        del action
+        return ()
 
     def moved_ports(self) -> dict[str, tuple[int, int]]:
         """Services whose wanted port was taken at the last start: (wanted, now used)."""
@@ -181,6 +164,7 @@ class LocalEngine:
         """Delete the data folders of this project."""
         for folder in self._folders:
             folder.delete()
+        forget_engine(self._settings)
 
     def logs(self, services: tuple[str, ...], *, tail: int, follow: bool) -> Iterator[LogLine]:
         """Read the services' logs."""
@@ -274,10 +258,11 @@ class LocalEngine:
         else:
             address = self._settings.database(name)
             login = {"user": address.user, "password": address.password, "database": address.database}
+            reader = self._settings.replication_login
             if name == "airbyte-mysql":
-                mariadb.prepare(self._mariadb, data_dir, **login)
+                mariadb.prepare(self._mariadb, data_dir, reader, **login)
             else:
-                postgres.prepare(self._postgres, data_dir, **login)
+                postgres.prepare(self._postgres, data_dir, reader, **login)
         self._supervisor.start(name)
 
     def _migrate_metadata(self) -> None:

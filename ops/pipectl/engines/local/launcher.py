@@ -14,14 +14,19 @@ import importlib
 import json
 import logging
 import os
+import subprocess
 import sys
+import threading
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 DATABASE_SECONDS = 120
 TELL_SECONDS = 10
 POLL_SECONDS = 0.05
+TIDY_DELAY_SECONDS = 3600
+TIDY_SECONDS = 86400
 NO_SHORTCUTS = "PIPECTL_NO_SHORTCUTS"
 KEPT_VERSIONS = 3
 SIMPLE_AUTH = "airflow.api_fastapi.auth.managers.simple"
@@ -70,6 +75,7 @@ def main(service: str) -> None:
     wait_for_database(os.environ.get("PIPECTL_MIGRATION_HEAD", ""))
     if service == "webserver":
         quietly("write the connections", write_connections, os.environ.get("PIPECTL_CONNECTIONS", "[]"))
+        threading.Thread(target=tidy_every_day, daemon=True).start()
     # What exists by now stays: later collections need not look at it, and forks share its memory.
     gc.freeze()
     gc.enable()
@@ -83,6 +89,17 @@ def quietly(what: str, action: Any, *arguments: Any) -> None:  # noqa: ANN401  a
         action(*arguments)
     except Exception as error:  # noqa: BLE001  Airflow's own command is the fall-back for all of them
         sys.stderr.write(f"pipectl launcher: could not {what}: {type(error).__name__}: {error}\n")
+
+
+def tidy_every_day() -> None:
+    """Delete old logs and rows, first an hour after the start. Here, because this service forks nothing."""
+    time.sleep(TIDY_DELAY_SECONDS)
+    while True:
+        tidy = (sys.executable, str(Path(__file__).with_name("tidy.py")))
+        done = subprocess.run(tidy, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.stderr.write(f"pipectl launcher: could not delete old logs and rows: {done.stderr[-1000:]}\n")
+        time.sleep(TIDY_SECONDS)
 
 
 def wait_for_database(expected: str) -> None:

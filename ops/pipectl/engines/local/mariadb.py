@@ -9,30 +9,40 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import subprocess
 from typing import TYPE_CHECKING
 
 from pipectl.engines.local.folders import made_whole, server_pid
-from pipectl.engines.local.install import last_lines
 from pipectl.engines.local.privileges import drop_prefix, hand_over
 from pipectl.engines.local.program import Program
+from pipectl.engines.local.server_tools import one_line, run_server_tool
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pipectl.engines.local.runtime import MariadbBinaries
+    from pipectl.models import ReplicationLogin
 
 PID_FILE = "mysqld.pid"
 NAMES = frozenset({"mariadbd", "mysqld"})
-# Three days, as long as a paused Airbyte sync may reasonably take to come back.
-BINLOG_SECONDS = 259200
+# Seven days, which Airbyte recommends: a sync that was paused for longer starts again from a snapshot.
+BINLOG_SECONDS = 604800
 SYSTEM_TABLES = ("system_tables", "performance_tables", "system_tables_data")
 
 
-def prepare(binaries: MariadbBinaries, data_dir: Path, *, user: str, password: str, database: str) -> bool:
+def prepare(
+    binaries: MariadbBinaries,
+    data_dir: Path,
+    replication: ReplicationLogin | None = None,
+    /,
+    *,
+    user: str,
+    password: str,
+    database: str,
+) -> bool:
     """Make a data folder with one database and its user; True where it was made.
 
+    `replication` is an account that reads the database and its changes, and nothing else.
     The user has all rights on the database, as in the official image, plus what change data capture needs.
     Nobody else can log in: there is no root to attack. Idempotent, and whole or not at all; existing data
     keeps its passwords.
@@ -47,10 +57,11 @@ def prepare(binaries: MariadbBinaries, data_dir: Path, *, user: str, password: s
         return False
     with made_whole(data_dir) as folder:
         hand_over(folder)
+        statements = _statements(user, password, database, replication)
         if binaries.flavor == "mariadb":
-            _bootstrap_mariadb(binaries, folder, _statements(user, password, database))
+            _bootstrap_mariadb(binaries, folder, statements)
         else:
-            _initialize_mysql(binaries, folder, _statements(user, password, database))
+            _initialize_mysql(binaries, folder, statements)
         hand_over(folder)
         os.sync()
     return True
@@ -59,7 +70,7 @@ def prepare(binaries: MariadbBinaries, data_dir: Path, *, user: str, password: s
 def program(binaries: MariadbBinaries, name: str, data_dir: Path, port: int) -> Program:
     """Describe the server of `data_dir` to the supervisor: on 127.0.0.1 only, no socket, its log on stderr.
 
-    Its binary log holds full row images for change data capture, and is dropped after three days.
+    Its binary log holds full row images for change data capture, and is dropped after seven days.
     """
     options = {
         "port": str(port),
@@ -186,49 +197,38 @@ def _script(binaries: MariadbBinaries, name: str) -> Path:
     return found[0]
 
 
-def _statements(user: str, password: str, database: str) -> list[str]:
+def _statements(user: str, password: str, database: str, replication: ReplicationLogin | None) -> list[str]:
     account = f"{_literal(user)}@'%'"
     # In a grant's database name _ and % are wildcards.
     pattern = re.sub(r"([_%])", r"\\\1", database)
-    return [
+    statements = [
         f"CREATE DATABASE {_identifier(database)} CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;",
         f"CREATE USER {account} IDENTIFIED BY {_literal(password)};",
         f"GRANT ALL ON {_identifier(pattern)}.* TO {account};",
         f"GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO {account};",
     ]
+    if replication is not None:
+        reader = f"{_literal(replication.user)}@'%'"
+        statements += [
+            f"CREATE USER {reader} IDENTIFIED BY {_literal(replication.password)};",
+            f"GRANT SELECT ON {_identifier(pattern)}.* TO {reader};",
+            # RELOAD and SHOW DATABASES: Airbyte's MySQL source asks for them too.
+            f"GRANT RELOAD, SHOW DATABASES, REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO {reader};",
+        ]
+    return statements
 
 
 def _run(command: tuple[str, ...], binaries: MariadbBinaries, folder: Path, statements: str = "") -> None:
-    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    done = subprocess.run(
-        (*drop_prefix(), *command),
-        input=statements,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-        env={**environment, **binaries.environment, "LC_ALL": "C", "TZ": "UTC"},
+    failure = EngineError(
+        f"The {binaries.flavor} data folder in {folder.parent} could not be made by {binaries.server}.",
+        hint="Check the space on its disk, then run the command again.",
     )
-    if done.returncode != 0:
-        raise EngineError(
-            f"The {binaries.flavor} data folder in {folder.parent} could not be made by {binaries.server}.",
-            hint="Check the space on its disk, then run the command again.",
-            detail=last_lines(done.stdout),
-        )
+    run_server_tool(command, binaries.environment, failure, statements)
 
 
 def _identifier(name: str) -> str:
-    return "`" + _one_line(name).replace("`", "``") + "`"
+    return "`" + one_line(name).replace("`", "``") + "`"
 
 
 def _literal(text: str) -> str:
-    return "'" + _one_line(text).replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-def _one_line(text: str) -> str:
-    if "\n" in text or "\0" in text:
-        raise EngineError(
-            "A database's name, user or password holds a line break.", hint="Correct it in stack/.env."
-        )
-    return text
+    return "'" + one_line(text).replace("\\", "\\\\").replace("'", "''") + "'"

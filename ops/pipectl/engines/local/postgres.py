@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipectl.engines.local.folders import copy_contents, made_whole, server_pid
-from pipectl.engines.local.install import last_lines
 from pipectl.engines.local.privileges import drop_prefix, hand_over
 from pipectl.engines.local.program import Program
+from pipectl.engines.local.server_tools import one_line, run_server_tool
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pipectl.engines.local.runtime import PostgresBinaries
+    from pipectl.models import ReplicationLogin
 
 # Passwords are checked on every connection. There is no UNIX socket, so no "local" line is reached; it is
 # there for who turns sockets on.
@@ -67,9 +66,19 @@ def data_version(data_dir: Path) -> int | None:
         return None
 
 
-def prepare(binaries: PostgresBinaries, data_dir: Path, *, user: str, password: str, database: str) -> bool:
+def prepare(
+    binaries: PostgresBinaries,
+    data_dir: Path,
+    replication: ReplicationLogin | None = None,
+    /,
+    *,
+    user: str,
+    password: str,
+    database: str,
+) -> bool:
     """Make a cluster with one database, owned by the superuser `user`; True where it was made.
 
+    `replication` is an account that reads the tables of schema public and their changes, and nothing else.
     Idempotent, and whole or not at all. An existing cluster keeps its passwords. The server must not run
     when there is no cluster yet.
 
@@ -106,6 +115,8 @@ def prepare(binaries: PostgresBinaries, data_dir: Path, *, user: str, password: 
         if database != "postgres":
             statements.append(f"CREATE DATABASE {_identifier(database)}")
         execute(binaries, folder, statements)
+        if replication is not None:
+            execute(binaries, folder, _replication_statements(user, replication), database)
         _run(
             binaries,
             ("initdb", "--sync-only", "-D", str(folder)),
@@ -146,7 +157,9 @@ def clone(binaries: PostgresBinaries, source: Path, target: Path) -> None:
         )
 
 
-def execute(binaries: PostgresBinaries, data_dir: Path, statements: list[str]) -> None:
+def execute(
+    binaries: PostgresBinaries, data_dir: Path, statements: list[str], database: str = "postgres"
+) -> None:
     """Run `statements`, one line each, in a stopped cluster by a single-user server (0.1 s).
 
     Raises:
@@ -157,7 +170,7 @@ def execute(binaries: PostgresBinaries, data_dir: Path, statements: list[str]) -
     options = tuple(word for name, value in settings.items() for word in ("-c", f"{name}={value}"))
     _run(
         binaries,
-        ("postgres", "--single", "-D", str(data_dir), *options, "postgres"),
+        ("postgres", "--single", "-D", str(data_dir), *options, database),
         f"The PostgreSQL data folder {data_dir} could not be set up.",
         "".join(f"{statement};\n" for statement in statements),
     )
@@ -206,41 +219,32 @@ def _require_version(binaries: PostgresBinaries, data_dir: Path, version: int) -
 
 
 def _run(binaries: PostgresBinaries, command: tuple[str, ...], failure: str, statements: str = "") -> None:
-    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    done = subprocess.run(
-        (*drop_prefix(), str(binaries.bin_dir / command[0]), *command[1:]),
-        input=statements,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-        env={**environment, **binaries.environment, "LC_ALL": "C", "TZ": "UTC"},
+    hint = "Check the space on its disk; start with new data: pipectl reset"
+    program = str(binaries.bin_dir / command[0])
+    run_server_tool(
+        (program, *command[1:]), binaries.environment, EngineError(failure, hint=hint), statements
     )
-    if done.returncode != 0:
-        raise EngineError(
-            failure,
-            hint="Check the space on its disk; start with new data: pipectl reset",
-            detail=last_lines(done.stdout),
-        )
 
 
 def _password_statement(user: str, password: str) -> str:
     return f"ALTER ROLE {_identifier(user)} PASSWORD {_literal(password)}"
 
 
+def _replication_statements(owner: str, login: ReplicationLogin) -> list[str]:
+    account = _identifier(login.user)
+    future = f"ALTER DEFAULT PRIVILEGES FOR ROLE {_identifier(owner)} IN SCHEMA public"
+    return [
+        f"CREATE ROLE {account} LOGIN REPLICATION PASSWORD {_literal(login.password)}",
+        f"GRANT USAGE ON SCHEMA public TO {account}",
+        # The pipeline makes its tables later, and anew after they were dropped.
+        f"{future} GRANT SELECT ON TABLES TO {account}",
+    ]
+
+
 def _identifier(name: str) -> str:
-    return '"' + _one_line(name).replace('"', '""') + '"'
+    return '"' + one_line(name).replace('"', '""') + '"'
 
 
 def _literal(text: str) -> str:
     # Single-user mode reads a statement a line; standard_conforming_strings leaves backslashes alone.
-    return "'" + _one_line(text).replace("'", "''") + "'"
-
-
-def _one_line(text: str) -> str:
-    if "\n" in text or "\0" in text:
-        raise EngineError(
-            "A database's name, user or password holds a line break.", hint="Correct it in stack/.env."
-        )
-    return text
+    return "'" + one_line(text).replace("'", "''") + "'"

@@ -1,0 +1,126 @@
+"""Charts in a terminal: columns over time, and the spread of a distribution, as wide as there is room.
+
+Rich draws the lines; a chart library would bring more code than these two shapes need.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import Console, ConsoleOptions
+    from rich.measure import Measurement
+    from rich.text import Text
+
+# From an eighth of a cell to a full one.
+BLOCKS = " ▁▂▃▄▅▆▇█"
+WIDEST_COLUMN = 3
+NARROWEST_SPREAD, WIDEST_SPREAD = 16, 44
+SPANS = {1: "hour", 24: "day", 168: "week"}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """`values` per hour as columns, `height` lines high; `what` says what they count."""
+
+    values: Sequence[int]
+    what: str
+    first: str
+    last: str
+    style: str
+    height: int = 5
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """Draw for the width that there is."""
+        from rich.text import Text
+
+        del console
+        values, merged, margin = list(self.values), 1, 0
+        for _ in range(2):  # sums have more digits than their parts, which leaves less room
+            margin = len(f"{max(values, default=0):,}") + 1
+            values, merged = merge(self.values, max(options.max_width - margin - 1, 10))
+        peak = max(values, default=0)
+        margin = len(f"{peak:,}") + 1
+        cell = max(1, min(WIDEST_COLUMN, (options.max_width - margin) // max(len(values), 1)))
+        yield Text(f"{self.what} per {SPANS.get(merged, f'{merged} hours')} (UTC)", style="bold")
+        for line in range(self.height - 1, -1, -1):
+            label = f"{peak:,}" if line == self.height - 1 else "0" if line == 0 else ""
+            drawn = "".join(_cell(value, peak, line, self.height) * cell for value in values)
+            yield Text.assemble((f"{label:>{margin - 1}} ", "dim"), (drawn.rstrip(), self.style))
+        length = cell * len(values)
+        gap = max(length - len(self.first) - len(self.last), 1)
+        yield Text(f"{'':{margin}}{self.first}{'':{gap}}{self.last if len(values) > 1 else ''}", style="dim")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Percentiles 5, 25, 50, 75, 95 on a logarithmic scale from `low` to `high`: ──━━┃━━──, ┃ the median."""
+
+    quantiles: tuple[float, float, float, float, float]
+    low: float
+    high: float
+    style: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """Draw for the width that there is."""
+        from rich.text import Text
+
+        del console
+        width = options.max_width
+        at = [self._place(value, width) for value in self.quantiles]
+        line = [" "] * width
+        for index in range(at[0], at[4] + 1):
+            line[index] = "━" if at[1] <= index <= at[3] else "─"
+        line[at[2]] = "┃"
+        yield Text("".join(line), style=self.style)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """Take what there is, within reason."""
+        return _spread_measurement(console, options)
+
+    def _place(self, value: float, width: int) -> int:
+        share = math.log(max(value, self.low) / self.low) / max(math.log(self.high / self.low), 1e-9)
+        return min(max(round(share * (width - 1)), 0), width - 1)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The ends of a scale above what is drawn on it."""
+
+    low: str
+    high: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """Draw for the width that there is."""
+        from rich.text import Text
+
+        del console
+        yield Text(f"{self.low}{self.high:>{max(options.max_width - len(self.low), 0)}}")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """Take as much as the spreads below."""
+        return _spread_measurement(console, options)
+
+
+def merge(values: Sequence[int], most: int) -> tuple[list[int], int]:
+    """Add neighbours up until at most `most` values are left; how many became one is the second part."""
+    # Spans of time that people think in: hours, then quarters of days, days and weeks.
+    nice = (1, 2, 3, 6, 12, 24, 48, 168)
+    needed = max(math.ceil(len(values) / most), 1)
+    size = next((number for number in nice if number >= needed), math.ceil(needed / 168) * 168)
+    return [sum(values[start : start + size]) for start in range(0, len(values), size)], size
+
+
+def _cell(value: int, peak: int, line: int, height: int) -> str:
+    eighths = math.ceil(value / peak * height * 8) if peak else 0
+    return BLOCKS[min(max(eighths - line * 8, 0), 8)]
+
+
+def _spread_measurement(_: Console, options: ConsoleOptions) -> Measurement:
+    from rich.measure import Measurement
+
+    return Measurement(min(NARROWEST_SPREAD, options.max_width), min(WIDEST_SPREAD, options.max_width))

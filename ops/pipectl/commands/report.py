@@ -1,0 +1,50 @@
+"""report."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pipectl.invocation import Invocation
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command("report")(report)
+
+
+def report(
+    ctx: typer.Context,
+    *,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write one page with interactive charts, which needs no network to be viewed.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --html: replace a file that is no report of pipectl.")
+    ] = False,
+) -> None:
+    """Show what is in both databases: transactions and fraud over time, amounts by scenario, label lag.
+
+    Examples: `pipectl report` · `pipectl report --html report.html` · `pipectl report --json`
+    """
+    invocation: Invocation = ctx.obj
+    from pipectl.commands import report_page, report_text  # noqa: PLC0415
+    from pipectl.databases import Databases  # noqa: PLC0415
+    from pipectl.pipeline import reporting  # noqa: PLC0415
+
+    target = report_page.Target(html, replace_foreign=force) if html else None
+    if target:
+        target.check()  # before minutes may be spent on reading
+    found = reporting.build(Databases(*invocation.engine.databases()))
+    if target:
+        target.write(report_page.page(found, invocation.settings.project.name))
+    invocation.console.emit(found, lambda: report_text.report_text(found))
+    if target:
+        invocation.console.say(f"Wrote {target.path} ({target.path.stat().st_size / 1e6:.1f} MB)")

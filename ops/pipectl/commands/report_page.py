@@ -1,0 +1,203 @@
+"""`report --html`: one page that holds its data, its charts and the library that draws them."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from pipectl import __version__
+from pipectl.commands import report_figures
+from pipectl.commands.report_text import reconciliation, scenario_name, seconds, share
+from pipectl.errors import UsageError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from pipectl.commands.report_figures import Figure
+    from pipectl.models import Report
+
+# Tells a page of ours from a file that somebody would miss.
+MARK = b'<meta name="generator" content="pipectl report">'
+MARK_WITHIN = 1000
+EMPTY = (
+    "<section><h2>There are no transactions yet</h2><p>Make some: <code>pipectl trigger</code></p></section>"
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The file that a page goes to. A report made before is replaced, another file only when asked for."""
+
+    path: Path
+    replace_foreign: bool = False
+
+    def check(self) -> None:
+        """Raise UsageError where the page may not or cannot be written there."""
+        folder = self.path.resolve().parent
+        if not folder.is_dir():
+            raise UsageError(f"There is no folder {folder}.", hint="Make it, or name another file.")
+        if not self.path.exists():
+            if not os.access(folder, os.W_OK):
+                raise UsageError(f"{folder} cannot be written.", hint="Name a file in another folder.")
+            return
+        if not self.path.is_file():
+            raise UsageError(f"{self.path} is no ordinary file.", hint="Name a file: --html report.html")
+        try:
+            with self.path.open("rb") as file:
+                ours = MARK in file.read(MARK_WITHIN)
+        except OSError as error:
+            raise UsageError(
+                f"{self.path} cannot be read: {error.strerror}.", hint="Name another file."
+            ) from error
+        if not ours and not self.replace_foreign:
+            raise UsageError(
+                f"{self.path} exists and is no report of pipectl.",
+                hint="Name another file, or replace this one with --force.",
+            )
+
+    def write(self, text: str) -> None:
+        """Write the page, whole or not at all. Raises UsageError."""
+        path = self.path.resolve()
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                draft.unlink()
+            raise UsageError(
+                f"{self.path} cannot be written: {error.strerror}.",
+                hint="Name another file, or make room on its disk.",
+            ) from error
+
+
+def page(report: Report, project: str) -> str:
+    """Return the whole page."""
+    from plotly.offline import get_plotlyjs
+
+    sections, figures = _sections(report)
+    made = report.created.strftime("%Y-%m-%d %H:%M UTC")
+    fields = {
+        "title": "Transactions and fraud",
+        "heading": "Transactions and fraud",
+        "subheading": html.escape(f"{project} · {made}"),
+        "body": "\n".join(sections),
+        "footer": html.escape(f"Made by pipectl {__version__}. This page loads nothing from a network."),
+        # In a script element only "</" and "<!--" have a meaning.
+        "charts": json.dumps(figures, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c"),
+        "plotly": get_plotlyjs().replace("</script", "<\\/script") if figures else "",
+    }
+    template = resources.files("pipectl.commands").joinpath("report.html").read_text(encoding="utf-8")
+    # The first parts are taken in order: what was filled in is not searched again.
+    filled = []
+    for name, value in fields.items():
+        before, template = template.split(f"@{name}@", 1)
+        filled += [before, value]
+    return "".join([*filled, template])
+
+
+def _sections(report: Report) -> tuple[list[str], list[Figure]]:
+    if not report.transactions:
+        return [EMPTY], []
+    truth = report.has_ground_truth
+    figures = [
+        report_figures.over_time(report.hours, frauds=truth),
+        report_figures.amounts(report.amounts),
+    ]
+    sections = [
+        _tiles(report),
+        _section(
+            "over-time",
+            "Transactions and frauds over time" if truth else "Transactions over time",
+            "Times are UTC. Drag to zoom, double-click to see all again.",
+            views=tuple(figures[0].get("views", ())),
+        ),
+        _section(
+            "amounts",
+            "Amounts by scenario",
+            "How the transactions of each spread over amounts, in their own currency; dotted: the median.",
+            more=_scenario_table(report),
+        ),
+    ]
+    if any(one.scenario for one in report.amounts) and report.labels.labels:
+        figures.append(report_figures.labelled(report))
+        note = "Frauds of each scenario, and labels that name it."
+        sections.append(_section("labelled", "Labels against ground truth", note))
+    figures.append(report_figures.time_of_day(report.hours, frauds=truth))
+    pair = [_section("time-of-day", "Time of day", "All days together.")]
+    if report.lag:
+        figures.append(report_figures.lag(report.lag))
+        note = f"From insert to insert, the latest {report.lag.sample:,} labelled transactions."
+        pair.append(_section("lag", "Label lag", note))
+    sections.append(f'<div class="pair">{"".join(pair)}</div>')
+    return sections, figures
+
+
+def _section(name: str, title: str, note: str, *, views: tuple[str, ...] = (), more: str = "") -> str:
+    buttons = "".join(f'<button type="button">{view}</button>' for view in views)
+    switch = f'<div class="switch" data-chart="{name}">{buttons}</div>' if views else ""
+    return (
+        f'<section><div class="head"><div><h2>{title}</h2><p class="quiet">{note}</p></div>{switch}</div>'
+        f'<div class="chart" id="{name}" role="img" aria-label="{title}"></div>{more}</section>'
+    )
+
+
+def _tiles(report: Report) -> str:
+    labels = report.labels
+    first, last = report.hours[0].start, report.hours[-1].start
+    matched = labels.labels and not report.unlabelled and not report.orphans
+    tiles = [("transactions", f"{report.transactions:,}", _span(first, last), "")]
+    if report.has_ground_truth:
+        tiles.append(
+            ("frauds", f"{report.frauds:,}", f"{share(report.frauds, report.transactions)} of them", "")
+        )
+    tiles.append(
+        ("labels", f"{labels.labels:,}", f"{labels.frauds:,} say fraud, {labels.revised:,} were revised", "")
+    )
+    tiles.append(
+        (
+            "reconciled",
+            "yes" if matched else "not yet" if not report.orphans else "no",
+            reconciliation(report),
+            "good" if matched else "bad",
+        )
+    )
+    if report.lag:
+        late = seconds(report.lag.percentiles[95])
+        tiles.append(("label lag, median", seconds(report.lag.percentiles[50]), f"95 % within {late}", ""))
+    return (
+        '<div class="tiles">'
+        + "".join(
+            f'<div class="tile {style}"><span class="quiet">{title}</span><b>{value}</b>'
+            f'<span class="quiet">{html.escape(note)}</span></div>'
+            for title, value, note, style in tiles
+        )
+        + "</div>"
+    )
+
+
+def _span(first: datetime, last: datetime) -> str:
+    if first.date() == last.date():
+        return f"{first.day} {first:%b %Y}"
+    year = "" if first.year == last.year else f" {first.year}"
+    return f"{first.day} {first:%b}{year} to {last.day} {last:%b %Y}"
+
+
+def _scenario_table(report: Report) -> str:
+    rows = "".join(
+        f"<tr><td>{html.escape(scenario_name(one.scenario))}</td><td>{one.transactions:,}</td>"
+        f"<td>{share(one.transactions, report.transactions)}</td><td>{one.labelled:,}</td>"
+        f"<td>{one.p05:,.2f}</td><td>{one.median:,.2f}</td><td>{one.p95:,.2f}</td></tr>"
+        for one in report.amounts
+    )
+    return (
+        '<details><summary>As a table</summary><div class="scroll"><table><thead><tr><th>scenario</th>'
+        "<th>transactions</th><th>share</th><th>labelled so</th><th>5 %</th><th>median</th><th>95 %</th>"
+        f"</tr></thead><tbody>{rows}</tbody></table></div></details>"
+    )

@@ -1,0 +1,160 @@
+"""`report` in a terminal."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from pipectl.commands.charts import Columns, Scale, Spread
+from pipectl.console import group, words
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from rich.console import RenderableType
+
+    from pipectl.models import Amounts, Hour, LabelLag, Report
+
+BAR_WIDTH = 44
+SHOWN_PERCENTILES = (50, 90, 95, 99, 100)
+# More hours than this are read as days: a single row with a wrong year would make a chart of its own.
+MOST_HOURS = 24 * 366 * 20
+
+
+def report_text(report: Report) -> RenderableType:
+    """Return the report for people."""
+    if not report.transactions:
+        return group(words("There are no transactions yet. Make some: pipectl trigger", "bold"))
+    parts = [*_summary(report), words(""), *_over_time(report), words(""), _amounts(report)]
+    if report.lag:
+        parts += [words(""), _lag(report.lag)]
+    return group(*parts)
+
+
+def scenario_name(name: str) -> str:
+    """Return what people read for a scenario of the data."""
+    return name.replace("_", " ") if name else "honest"
+
+
+def share(part: int, whole: int) -> str:
+    """Return a share in percent."""
+    return f"{part / whole:.2%}" if whole else "0 %"
+
+
+def seconds(value: float) -> str:
+    """Return a duration in the unit that people would take."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if abs(value) >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value:.2f} s"
+
+
+def reconciliation(report: Report) -> str:
+    """Return in a sentence whether labels and transactions match."""
+    if not report.labels.labels:
+        return "no transaction has a label yet; label them: pipectl trigger"
+    wrong = []
+    if report.unlabelled:
+        wrong.append(f"{report.unlabelled:,} transactions wait for their label")
+    if report.orphans:
+        wrong.append(f"{report.orphans:,} labels have no transaction")
+    return ", ".join(wrong) or "every transaction has exactly one label"
+
+
+def _summary(report: Report) -> list[RenderableType]:
+    labels = report.labels
+    truth = (
+        f", {report.frauds:,} of them frauds ({share(report.frauds, report.transactions)})"
+        if report.has_ground_truth
+        else ", without a ground truth of frauds"
+    )
+    first, last = report.hours[0].start, report.hours[-1].start + timedelta(hours=1)
+    style = "yellow" if report.unlabelled or report.orphans else "green"
+    lines = [
+        words(f"Transactions  {report.transactions:,}{truth}"),
+        words(f"              {_moment(first)} to {_moment(last)} UTC"),
+        words(
+            f"Labels        {labels.labels:,}, {labels.frauds:,} say fraud "
+            f"({share(labels.frauds, labels.labels)}), {labels.revised:,} were revised"
+        ),
+        words(f"Reconciled    {reconciliation(report)}", style),
+    ]
+    if report.lag:
+        median, late = report.lag.percentiles[50], report.lag.percentiles[95]
+        lines.append(words(f"Label lag     {seconds(median)} in the median, 95 % within {seconds(late)}"))
+    return lines
+
+
+def _over_time(report: Report) -> list[RenderableType]:
+    every = filled(report.hours)
+    first, last = _moment(every[0].start), _moment(every[-1].start)
+    transactions = Columns([hour.transactions for hour in every], "Transactions", first, last, "blue")
+    if not report.has_ground_truth:
+        return [transactions]
+    frauds = Columns([hour.frauds for hour in every], "Frauds", first, last, "red", height=3)
+    return [transactions, words(""), frauds]
+
+
+def filled(hours: tuple[Hour, ...]) -> list[Hour]:
+    """Return hours without gaps: those without a transaction are there with 0."""
+    from pipectl.models import Hour  # noqa: PLC0415
+
+    known = {hour.start: hour for hour in hours}
+    first, last = hours[0].start, hours[-1].start
+    count = int((last - first) / timedelta(hours=1)) + 1
+    if count > MOST_HOURS:
+        return list(hours)
+    starts = (first + timedelta(hours=index) for index in range(count))
+    return [known.get(start) or Hour(start, 0, 0) for start in starts]
+
+
+def _amounts(report: Report) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+
+    low = min(found.p05 for found in report.amounts)
+    high = max(found.p95 for found in report.amounts)
+    shown = Table(
+        box=box.SIMPLE_HEAD,
+        title="Amounts by scenario, each in its currency, on a logarithmic scale",
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+    )
+    shown.add_column("scenario", no_wrap=True)
+    for header in ("number", "labelled", "5 %", "median", "95 %"):
+        shown.add_column(header, justify="right", no_wrap=True)
+    shown.add_column(Scale(f"{low:,.2f}", f"{high:,.2f}"))
+    for found in report.amounts:
+        shown.add_row(
+            scenario_name(found.scenario),
+            f"{found.transactions:,}",
+            f"{found.labelled:,}",
+            f"{found.p05:,.2f}",
+            f"{found.median:,.2f}",
+            f"{found.p95:,.2f}",
+            _spread(found, low, high),
+        )
+    return shown
+
+
+def _spread(found: Amounts, low: float, high: float) -> Spread:
+    quantiles = (found.p05, found.p25, found.median, found.p75, found.p95)
+    return Spread(quantiles, low, high, "red" if found.scenario else "blue")
+
+
+def _lag(lag: LabelLag) -> RenderableType:
+    from rich.text import Text
+
+    longest = max(lag.percentiles[100], 1e-9)
+    lines = [Text(f"Label lag of the latest {lag.sample:,} labelled transactions", style="bold")]
+    for percent in SHOWN_PERCENTILES:
+        value = lag.percentiles[percent]
+        bar = "█" * max(round(max(value, 0) / longest * BAR_WIDTH), 1)
+        name = "longest" if percent == 100 else f"{percent} % within"  # noqa: PLR2004
+        lines.append(Text.assemble(f"  {name:<12}", f"{seconds(value):>10}  ", (bar, "cyan")))
+    return group(*lines)
+
+
+def _moment(when: datetime) -> str:
+    return when.strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,192 @@
+"""Read-only questions to the Docker engine over its socket, a few milliseconds each.
+
+The docker client takes 30 to 60 ms of processor time per question, which adds up where `up` looks ten times a
+second at containers that start on the same processors. Changes are made by Compose, in `compose.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from pipectl.errors import EngineError
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+CONNECT_SECONDS = 1.0
+REQUEST_SECONDS = 30.0
+NEAR = {"", "localhost", "127.0.0.1", "::1"}
+WITHOUT_DOCKER = "Or run the stack without Docker: pipectl --engine local up"
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container as the engine describes it; `service` is empty outside Compose."""
+
+    id: str
+    name: str
+    service: str
+    state: str
+    exit_code: int
+    pid: int | None
+    restarts: int
+    health: str
+    labels: dict[str, str]
+
+
+def find_host() -> str:
+    """Return the engine's address as the docker client finds it: DOCKER_HOST, then the current context."""
+    if host := os.environ.get("DOCKER_HOST"):
+        return host
+    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        context = os.environ.get("DOCKER_CONTEXT") or config.get("currentContext") or "default"
+        if context == "default":
+            return DEFAULT_HOST
+        digest = hashlib.sha256(str(context).encode()).hexdigest()
+        meta = json.loads((folder / "contexts" / "meta" / digest / "meta.json").read_text(encoding="utf-8"))
+        return str(meta["Endpoints"]["docker"]["Host"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return DEFAULT_HOST
+
+
+class DockerApi:
+    """The engine at `host`. Every method may raise EngineError."""
+
+    def __init__(self, host: str | None = None) -> None:
+        self.host = host or find_host()
+
+    def answers(self) -> bool:
+        """Whether an engine answers that this user may use, and that runs on this machine."""
+        try:
+            return self._request("/_ping", CONNECT_SECONDS)[0] == http.client.OK
+        except (EngineError, OSError, http.client.HTTPException):
+            return False
+
+    def version(self) -> dict[str, Any]:
+        """Version of the engine and of its API."""
+        found: dict[str, Any] = self.get("/version")
+        return found
+
+    def containers(self, **labels: str) -> tuple[Container, ...]:
+        """Return all containers, stopped ones too, that carry `labels`."""
+        listed = self.get(f"/containers/json?all=1&filters={_filters(labels)}")
+        found = []
+        for entry in listed:
+            try:
+                found.append(_container(self.get(f"/containers/{entry['Id']}/json")))
+            except EngineError:
+                continue  # removed since it was listed
+        return tuple(found)
+
+    def container_names(self) -> dict[str, dict[str, str]]:
+        """Return the labels of every container of this engine, by name."""
+        return {
+            name.lstrip("/"): entry.get("Labels") or {}
+            for entry in self.get("/containers/json?all=1")
+            for name in entry.get("Names") or ()
+        }
+
+    def volumes(self, **labels: str) -> list[dict[str, Any]]:
+        """Return the volumes that carry `labels`."""
+        return list(self.get(f"/volumes?filters={_filters(labels)}").get("Volumes") or ())
+
+    def volume_sizes(self) -> dict[str, int]:
+        """Return the bytes of every volume; the engine counts them, which takes a while for large ones."""
+        usage = self.get("/system/df?type=volume").get("Volumes") or ()
+        return {
+            str(entry["Name"]): int(entry["UsageData"]["Size"]) for entry in usage if entry.get("UsageData")
+        }
+
+    def networks(self, name: str) -> list[dict[str, Any]]:
+        """Return the networks of exactly this name."""
+        filters = quote(json.dumps({"name": [name]}))
+        return [found for found in self.get(f"/networks?filters={filters}") if found["Name"] == name]
+
+    def has_image(self, name: str) -> bool:
+        """Whether the image is on this machine."""
+        return self._explained(f"/images/{name}/json")[0] == http.client.OK
+
+    def get(self, path: str) -> Any:  # noqa: ANN401  any JSON value
+        """Return the answer to a GET request."""
+        status, body = self._explained(path)
+        if status != http.client.OK:
+            message = json.loads(body).get("message", "") if body else ""
+            raise EngineError(f"The Docker engine at {self.host} refused a request ({path}): {message}")
+        return json.loads(body)
+
+    def _explained(self, path: str) -> tuple[int, bytes]:
+        try:
+            return self._request(path, REQUEST_SECONDS)
+        except PermissionError as error:
+            raise EngineError(
+                f"This user may not use the Docker engine at {self.host}.",
+                hint=f"Join its group: sudo usermod -aG docker $USER, then log in again. {WITHOUT_DOCKER}",
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise EngineError(
+                f"No Docker engine answers at {self.host}.",
+                hint=f"Start it (Docker Desktop, or: sudo systemctl start docker). {WITHOUT_DOCKER}",
+                detail=str(error),
+            ) from error
+
+    def _request(self, path: str, seconds: float) -> tuple[int, bytes]:
+        connection = self._connection(seconds)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def _connection(self, seconds: float) -> http.client.HTTPConnection:
+        parts = urlsplit(self.host)
+        if parts.scheme == "unix":
+            return _UnixConnection(parts.path, seconds)
+        if parts.scheme in {"tcp", "http"} and (parts.hostname or "") in NEAR:
+            return http.client.HTTPConnection(
+                parts.hostname or "127.0.0.1", parts.port or 2375, timeout=seconds
+            )
+        raise EngineError(
+            f"The Docker engine at {self.host} is not on this machine, whose folders the stack mounts.",
+            hint=f"Unset DOCKER_HOST, or run: docker context use default. {WITHOUT_DOCKER}",
+        )
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, seconds: float) -> None:
+        super().__init__("docker", timeout=seconds)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _filters(labels: dict[str, str]) -> str:
+    """Return label filters; keyword `a__b` names the label `a.b`, since Python's names have no dots."""
+    written = [f"{name.replace('__', '.')}={value}" for name, value in labels.items()]
+    return quote(json.dumps({"label": written})) if written else quote("{}")
+
+
+def _container(found: dict[str, Any]) -> Container:
+    state, labels = found["State"], found["Config"].get("Labels") or {}
+    return Container(
+        id=found["Id"],
+        name=found["Name"].lstrip("/"),
+        service=labels.get("com.docker.compose.service", ""),
+        state=state["Status"],
+        exit_code=state["ExitCode"],
+        pid=state["Pid"] or None,
+        restarts=found.get("RestartCount", 0),
+        health=(state.get("Health") or {}).get("Status", ""),
+        labels=labels,
+    )

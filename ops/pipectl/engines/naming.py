@@ -1,0 +1,58 @@
+"""Names of one project on a machine that may hold others: its identity, containers and network.
+
+The first project gets the plain names (`airbyte-postgres`, `airbyte-mysql`, `airbyte_net`); a second clone
+gets the same with a number. The identity is random and labels volumes and containers, so that two projects
+are never taken for one another, whatever they are called.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from pipectl.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pipectl.engines.docker_api import DockerApi
+
+PROJECT_ID = "PIPECTL_PROJECT_ID"
+PROJECT_NAME = "COMPOSE_PROJECT_NAME"
+PROJECT_LABEL = "org.pipectl.project"
+COMPOSE_LABEL = "com.docker.compose.project"
+CONTAINERS = {"AIRBYTE_POSTGRES_CONTAINER": "airbyte-postgres", "AIRBYTE_MYSQL_CONTAINER": "airbyte-mysql"}
+NETWORK = "AIRBYTE_NETWORK"
+DEFAULT_NAMES = {PROJECT_NAME: "pipectl", **CONTAINERS, NETWORK: "airbyte_net"}
+MOST_PROJECTS = 100
+
+
+def choose(api: DockerApi, variables: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """Return names that nobody on this engine uses, and what stood in the way of the plain ones.
+
+    Names that are set already stay. Raises EngineError where there is no free name.
+    """
+    identity = {PROJECT_ID: secrets.token_hex(8)}
+    containers = api.container_names()
+    projects = {labels.get(COMPOSE_LABEL) for labels in containers.values()} | {
+        (volume.get("Labels") or {}).get(COMPOSE_LABEL) for volume in api.volumes()
+    }
+    in_the_way = ""
+    for number in range(1, MOST_PROJECTS):
+        names = {name: numbered(plain, number) for name, plain in DEFAULT_NAMES.items()}
+        names |= {name: variables[name] for name in names if variables.get(name)}
+        taken = [names[PROJECT_NAME]] if names[PROJECT_NAME] in projects else []
+        taken += [names[name] for name in CONTAINERS if names[name] in containers]
+        taken += [names[NETWORK]] if api.networks(names[NETWORK]) else []
+        if not taken:
+            return {**identity, **names}, in_the_way
+        in_the_way = in_the_way or ", ".join(taken)
+    raise EngineError(
+        f"The names of this project's containers and network are taken by others: {in_the_way}.",
+        hint=f"Set {', '.join(DEFAULT_NAMES)} in stack/.env.",
+    )
+
+
+def numbered(name: str, number: int) -> str:
+    """Return the plain name for the first project, the name with its number for others."""
+    return name if number == 1 else f"{name}-{number}"

@@ -1,0 +1,89 @@
+"""What every engine keeps for a project: one command at a time, its secrets, and who ran it last."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import os
+import secrets
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pipectl.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from pipectl.settings import Settings
+
+ENGINE_FILE = "engine"
+# Variables that are filled in once per project: (name in stack/.env, value).
+SECRETS: dict[str, Callable[[], str]] = {
+    "AIRFLOW_JWT_SECRET": lambda: secrets.token_urlsafe(48),
+    "AIRFLOW_API_SECRET_KEY": lambda: secrets.token_urlsafe(32),
+    "AIRFLOW_FERNET_KEY": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    "AIRFLOW_POSTGRES_PASSWORD": lambda: secrets.token_urlsafe(24),
+    "AIRBYTE_REPLICATION_PASSWORD": lambda: secrets.token_urlsafe(24),
+}
+
+
+@contextmanager
+def project_lock(settings: Settings) -> Iterator[None]:
+    """Keep a second command that changes the stack out; EngineError where one is under way."""
+    folder = state_folder(settings)
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise EngineError(
+            f"Another pipectl command is changing the stack of {settings.project}.",
+            hint="Wait for its end, or stop it with Ctrl-C, then run this one again.",
+        ) from error
+    else:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remember_engine(settings: Settings, name: str) -> None:
+    """Note which engine runs the project, so that `auto` goes on with it."""
+    folder = state_folder(settings)
+    try:
+        (folder / ENGINE_FILE).write_text(f"{name}\n", encoding="ascii")
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+
+
+def forget_engine(settings: Settings) -> None:
+    """Let `auto` choose anew: nothing of the project is left on the engine."""
+    (settings.state_dir / ENGINE_FILE).unlink(missing_ok=True)
+
+
+def remembered_engine(settings: Settings) -> str:
+    """Return the engine that ran the project last, empty where none did."""
+    try:
+        return (settings.state_dir / ENGINE_FILE).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def state_folder(settings: Settings) -> Path:
+    """Make the project's own folder, which git ignores; EngineError where that is not allowed."""
+    folder = settings.state_dir
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        (folder / ".gitignore").write_text("*\n", encoding="ascii")
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+    return folder
+
+
+def _not_writable(folder: Path, error: OSError) -> EngineError:
+    return EngineError(
+        f"{folder} cannot be written: {error.strerror}.",
+        hint="Check who owns the project's folder and the space on its disk.",
+    )

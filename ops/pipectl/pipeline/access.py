@@ -1,0 +1,41 @@
+"""The way to a stack's Airflow and databases, closed where they are not this project's own.
+
+Another project's stack may listen on the port that this one would have: whatever is asked of it, or deleted
+there, would be somebody else's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipectl.databases import Databases
+from pipectl.errors import AirflowError, DatabaseError
+
+if TYPE_CHECKING:
+    from pipectl.engines.base import Engine
+    from pipectl.models import AirflowAddress, Service
+
+HINT = "Start the stack: pipectl up. What runs already: pipectl status"
+DOWN = {"stopped", "crashed"}
+
+
+def airflow_address(engine: Engine) -> AirflowAddress:
+    """Where this project's Airflow answers; AirflowError where it does not run."""
+    if "webserver" in down_services(engine.services()):
+        raise AirflowError("This project's Airflow is not running.", hint=HINT)
+    return engine.airflow()
+
+
+def business_databases(engine: Engine) -> Databases:
+    """The two business databases; DatabaseError where this project's own do not run."""
+    postgres, mysql = engine.databases()
+    down = down_services(engine.services())
+    names = [address.service for address in (postgres, mysql) if address.service in down]
+    if names:
+        raise DatabaseError(f"Not running in this project: {' and '.join(names)}.", hint=HINT)
+    return Databases(postgres, mysql)
+
+
+def down_services(services: tuple[Service, ...]) -> set[str]:
+    """Names of the services that do not run. A database that runs elsewhere is no service of the engine."""
+    return {service.name for service in services if service.state in DOWN}

@@ -1,0 +1,238 @@
+"""Whether both databases give Airbyte their changes: tried with its account, up to opening the streams."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pipectl import replication
+from pipectl.databases import Databases
+from pipectl.errors import DatabaseError, LoginError
+from pipectl.models import CaptureCheck
+from pipectl.pipeline.change_capture import PUBLICATION, SLOT, SLOT_STATE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pipectl.databases import Ask
+    from pipectl.models import DatabaseAddress, ReplicationLogin
+
+# Airbyte's advice; a sync that pauses for longer starts again from a snapshot.
+BINLOG_DAYS = 7
+DAY_SECONDS = 86400
+NEW_ACCOUNT = "It is made with new data: pipectl reset. For a server of your own, the README has its SQL."
+LATER = "Remove what the lines above name, then check again."
+
+POSTGRES_STATE = """
+    SELECT current_setting('server_version'), current_setting('wal_level'),
+           current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots),
+           current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_replication),
+           (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user)"""
+POSTGRES_TABLE = """
+    SELECT has_table_privilege(relation, 'SELECT'),
+           has_table_privilege(relation, 'INSERT, UPDATE, DELETE, TRUNCATE'),
+           EXISTS (SELECT FROM pg_index WHERE indrelid = relation AND indisprimary),
+           (SELECT relreplident FROM pg_class WHERE oid = relation)
+    FROM (SELECT to_regclass('public.transactions') AS relation) AS found WHERE relation IS NOT NULL"""
+PUBLISHED = """
+    SELECT pubinsert AND pubupdate AND pubdelete
+       AND EXISTS (SELECT FROM pg_publication_tables AS t
+                   WHERE t.pubname = p.pubname AND schemaname = 'public' AND tablename = 'transactions')
+    FROM pg_publication AS p WHERE pubname = %s"""
+REPLICA_IDENTITIES = {"d": "default", "f": "full", "i": "by an index", "n": "none"}
+
+MYSQL_STATE = """
+    SELECT VERSION(), @@log_bin, @@binlog_format, @@binlog_row_image, @@server_id,
+           @@binlog_expire_logs_seconds, TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), NOW())"""
+MYSQL_TABLE = """
+    SELECT MAX(column_key = 'PRI') FROM information_schema.columns
+    WHERE table_schema = DATABASE() AND table_name = 'fraud_labels' GROUP BY table_name"""
+# What MySQL calls a right, and what MariaDB does.
+MYSQL_RIGHTS = (
+    ("SELECT",),
+    ("REPLICATION SLAVE", "REPLICATION REPLICA"),
+    ("REPLICATION CLIENT", "BINLOG MONITOR"),
+)
+
+
+def check(
+    postgres: DatabaseAddress, mysql: DatabaseAddress, login: ReplicationLogin
+) -> tuple[CaptureCheck, ...]:
+    """Try what Airbyte needs, one by one. Raises DatabaseError where a database does not answer."""
+    postgres = replace(postgres, user=login.user, password=login.password)
+    mysql = replace(mysql, user=login.user, password=login.password)
+    databases = Databases(postgres, mysql)
+    return (*_check_postgres(databases), *_check_mysql(databases))
+
+
+def _check_postgres(databases: Databases) -> Iterator[CaptureCheck]:
+    address = databases.postgres
+    try:
+        with databases.ask_postgres() as ask:
+            yield from _postgres_server(ask, address.user)
+            yield from _postgres_table(ask)
+            yield _postgres_slot(ask)
+    except LoginError:
+        yield CaptureCheck("postgres", "login", False, f"{address.user} was refused", NEW_ACCOUNT)
+    else:
+        yield _stream("postgres", lambda: _round_trip(address))
+
+
+def _postgres_server(ask: Ask, user: str) -> Iterator[CaptureCheck]:
+    [(version, wal_level, free_slots, free_senders, may_replicate)] = ask(POSTGRES_STATE)
+    yield CaptureCheck(
+        "postgres",
+        "login",
+        bool(may_replicate),
+        f"{user}, {'may' if may_replicate else 'may not'} replicate",
+        f"As a superuser: ALTER ROLE {user} REPLICATION",
+    )
+    yield CaptureCheck(
+        "postgres",
+        "write-ahead log",
+        wal_level == "logical",
+        f"wal_level {wal_level}, PostgreSQL {version.split()[0]}",
+        "Set wal_level = logical and start PostgreSQL again.",
+    )
+    yield CaptureCheck(
+        "postgres",
+        "room for a reader",
+        free_slots > 0 and free_senders > 0,
+        f"{free_slots} slots and {free_senders} senders free",
+        "Drop slots that nobody reads, or raise max_replication_slots and max_wal_senders.",
+    )
+
+
+def _postgres_table(ask: Ask) -> Iterator[CaptureCheck]:
+    tables = ask(POSTGRES_TABLE)
+    if not tables:
+        yield CaptureCheck(
+            "postgres", "table", False, "no public.transactions yet", "Run the pipeline once: pipectl trigger"
+        )
+        return
+    [(readable, writable, keyed, identity)] = tables
+    yield CaptureCheck(
+        "postgres",
+        "table",
+        readable and keyed and identity != "n",
+        f"public.transactions, {_rights(readable=readable, writable=writable)}, "
+        f"{'a' if keyed else 'no'} primary key, replica identity {REPLICA_IDENTITIES[identity]}",
+        "It needs GRANT SELECT, a primary key and REPLICA IDENTITY DEFAULT.",
+    )
+    published = ask(PUBLISHED, PUBLICATION)
+    covered = published == [(True,)]
+    state = "covers it" if covered else "lacks it or some of its changes" if published else "does not exist"
+    yield CaptureCheck(
+        "postgres", "publication", covered, f"{PUBLICATION} {state}", "The next run makes it: pipectl trigger"
+    )
+
+
+def _postgres_slot(ask: Ask) -> CaptureCheck:
+    slots = ask(SLOT_STATE, SLOT)
+    remedy = "Make it: pipectl connections --create-slot"
+    if not slots:
+        return CaptureCheck("postgres", "replication slot", False, f"no {SLOT}", remedy)
+    plugin, database, active, wal_status, own, behind = slots[0]
+    if wal_status == "lost":
+        found = f"{SLOT} lost its log: nobody read it for too long"
+        remedy = "pipectl connections --drop-slot, then --create-slot, then clear the connection in Airbyte"
+        return CaptureCheck("postgres", "replication slot", False, found, remedy)
+    return CaptureCheck(
+        "postgres",
+        "replication slot",
+        (plugin, database) == ("pgoutput", own),
+        f"{SLOT}, {plugin}, database {database}, {'being read' if active else 'not being read'}, "
+        f"keeps {behind} of log",
+        "If no other program reads it: pipectl connections --drop-slot, then --create-slot",
+    )
+
+
+def _check_mysql(databases: Databases) -> Iterator[CaptureCheck]:
+    address = databases.mysql
+    try:
+        with databases.ask_mysql() as ask:
+            yield _mysql_account(ask, address.user)
+            yield from _mysql_server(ask)
+            yield _mysql_table(ask)
+    except LoginError:
+        yield CaptureCheck("mysql", "login", False, f"{address.user} was refused", NEW_ACCOUNT)
+    else:
+        yield _stream("mysql", lambda: f"reads {replication.open_binlog(address)} as a replica")
+
+
+def _mysql_account(ask: Ask, user: str) -> CaptureCheck:
+    grants = " ".join(str(row[0]) for row in ask("SHOW GRANTS"))
+    missing = [names[0] for names in MYSQL_RIGHTS if not any(name in grants for name in names)]
+    if "ALL PRIVILEGES ON *.*" in grants:
+        missing = []
+    return CaptureCheck(
+        "mysql",
+        "login",
+        not missing,
+        f"{user}, lacks {', '.join(missing)}" if missing else f"{user}, may replicate",
+        f"As root: GRANT {', '.join(missing)} ON *.* TO '{user}'@'%'",
+    )
+
+
+def _mysql_server(ask: Ask) -> Iterator[CaptureCheck]:
+    [(version, log_bin, log_format, row_image, server_id, expire, offset)] = ask(MYSQL_STATE)
+    mariadb = "MariaDB" in str(version)
+    log = f"{'on' if log_bin else 'off'}, format {log_format}, row image {row_image}, server id {server_id}"
+    yield CaptureCheck(
+        "mysql",
+        "server",
+        True,
+        f"MariaDB {str(version).split('-')[0]}: Airbyte says its CDC may be limited there"
+        if mariadb
+        else f"MySQL {version}",
+    )
+    yield CaptureCheck(
+        "mysql",
+        "binary log",
+        bool(log_bin) and (log_format, row_image) == ("ROW", "FULL") and server_id > 0,
+        log,
+        "Set log_bin, binlog_format = ROW, binlog_row_image = FULL and server_id, and start MySQL again.",
+    )
+    yield CaptureCheck(
+        "mysql",
+        "log kept",
+        expire == 0 or expire >= BINLOG_DAYS * DAY_SECONDS,
+        f"{expire / DAY_SECONDS:g} days" if expire else "for ever",
+        f"Set binlog_expire_logs_seconds to {BINLOG_DAYS * DAY_SECONDS} or more.",
+    )
+    yield CaptureCheck(
+        "mysql",
+        "time zone",
+        offset == 0,
+        "UTC" if offset == 0 else f"{offset / 3600:+g} hours from UTC",
+        "Set default_time_zone to +00:00: the labels' times are UTC.",
+    )
+
+
+def _mysql_table(ask: Ask) -> CaptureCheck:
+    tables = ask(MYSQL_TABLE)
+    if not tables:
+        return CaptureCheck(
+            "mysql", "table", False, "no fraud_labels yet", "Run the pipeline once: pipectl trigger"
+        )
+    keyed = bool(tables[0][0])
+    found = f"fraud_labels, {'a' if keyed else 'no'} primary key"
+    return CaptureCheck("mysql", "table", keyed, found, "It needs a primary key.")
+
+
+def _stream(database: str, open_stream: Callable[[], str]) -> CaptureCheck:
+    try:
+        return CaptureCheck(database, "stream of changes", True, open_stream())
+    except DatabaseError as error:
+        return CaptureCheck(database, "stream of changes", False, error.message, LATER)
+
+
+def _round_trip(address: DatabaseAddress) -> str:
+    milliseconds = replication.round_trip(address, PUBLICATION) * 1000
+    return f"a message came back through pgoutput after {milliseconds:.0f} ms"
+
+
+def _rights(*, readable: bool, writable: bool) -> str:
+    if not readable:
+        return "not readable"
+    return "readable and writable" if writable else "read-only"

@@ -1,0 +1,103 @@
+"""What Airbyte's two sources are set up with, and the replication slot that one of them reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pipectl.errors import DatabaseError, UsageError
+
+if TYPE_CHECKING:
+    from pipectl.databases import Databases
+    from pipectl.models import DatabaseAddress, ReplicationLogin
+
+PUBLICATION = "airbyte_publication"
+SLOT = "airbyte_slot"
+SLOT_SECONDS = 10
+MASK = "********"
+# The scripts and Airbyte's MySQL source both mean UTC; "+00:00" is no name that the source would know.
+TIME_ZONE = "UTC"
+
+SLOT_STATE = """
+    SELECT plugin, database, active, wal_status, current_database(),
+           pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn))
+    FROM pg_replication_slots WHERE slot_name = %s"""
+
+
+def source_configurations(
+    postgres: DatabaseAddress, mysql: DatabaseAddress, login: ReplicationLogin, *, secrets: bool
+) -> dict[str, dict[str, Any]]:
+    """The configuration of Airbyte's two sources in the form that its API and Terraform provider take.
+
+    Passwords are masked unless `secrets`.
+    Source: the specifications of source-postgres 3 and source-mysql 3.
+    """
+    shared = {
+        "username": login.user,
+        "password": login.password if secrets else MASK,
+        "tunnel_method": {"tunnel_method": "NO_TUNNEL"},
+    }
+    return {
+        "postgres": {
+            "host": postgres.host,
+            "port": postgres.port,
+            "database": postgres.database,
+            "schemas": ["public"],
+            **shared,
+            "ssl_mode": {"mode": "prefer"},
+            "replication_method": {
+                "method": "CDC",
+                "plugin": "pgoutput",
+                "replication_slot": SLOT,
+                "publication": PUBLICATION,
+            },
+        },
+        "mysql": {
+            "host": mysql.host,
+            "port": mysql.port,
+            "database": mysql.database,
+            **shared,
+            "ssl_mode": {"mode": "preferred"},
+            "replication_method": {"method": "CDC", "server_timezone": TIME_ZONE},
+        },
+    }
+
+
+def create_slot(databases: Databases) -> bool:
+    """Make the replication slot that Airbyte's PostgreSQL source reads; False where it is there already.
+
+    From now on PostgreSQL keeps its log until Airbyte has read it, at most max_slot_wal_keep_size.
+    Raises DatabaseError where it cannot be made, UsageError where another kind of slot has its name.
+    """
+    try:
+        with databases.ask_postgres() as ask:
+            found = ask(SLOT_STATE, SLOT)
+            if not found:
+                ask(f"SET LOCAL lock_timeout = '{SLOT_SECONDS}s'")
+                ask("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", SLOT)
+                return True
+    except DatabaseError as error:
+        if "lock timeout" not in error.message:
+            raise
+        raise DatabaseError(
+            f"PostgreSQL made no slot in {SLOT_SECONDS} s: it waits for a transaction that is still open.",
+            hint="Run the command again when nothing writes. Who does: SELECT * FROM pg_stat_activity",
+        ) from error
+    plugin, database, _, _, own, _ = found[0]
+    if (plugin, database) != ("pgoutput", own):
+        raise UsageError(
+            f"The replication slot {SLOT!r} is not one of pgoutput for database {own!r}.",
+            hint="If no other program reads it: pipectl connections --drop-slot, then --create-slot",
+        )
+    return False
+
+
+def drop_slot(databases: Databases) -> bool:
+    """Drop Airbyte's replication slot, so that PostgreSQL keeps no log for it; False where there is none.
+
+    Raises DatabaseError where a client reads it.
+    """
+    with databases.ask_postgres() as ask:
+        found = ask(SLOT_STATE, SLOT)
+        if found:
+            ask("SELECT pg_drop_replication_slot(%s)", SLOT)
+        return bool(found)

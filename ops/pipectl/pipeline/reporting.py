@@ -1,0 +1,157 @@
+"""What is in both databases, reduced to a few thousand numbers by the databases themselves."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from pipectl.models import AmountBin, Amounts, Hour, LabelLag, Labels, Report
+
+if TYPE_CHECKING:
+    from pipectl.databases import Databases
+
+# Bins of equal width on a logarithmic scale. The databases count in the narrow ones, 6 % wide, so that
+# quantiles are good to 3 %; charts show the wide ones.
+NARROW_PER_DECADE = 40
+WIDE_PER_DECADE = 8
+# The latest transactions tell how fast labels come now, at a cost that does not grow with the table.
+LAG_SAMPLE = 10_000
+
+TABLES = "SELECT to_regclass('public.transactions') IS NOT NULL, to_regclass('sim.ground_truth') IS NOT NULL"
+# OFFSET 0 keeps the planner from expecting as many hours as there are times, which it would sort on disk.
+HOURS = """
+    SELECT hour, count(*), count(fraud) FROM (
+        SELECT date_trunc('hour', tx_time) AS hour, g.transaction_id AS fraud
+        FROM public.transactions LEFT JOIN {truth} AS g USING (transaction_id) OFFSET 0) AS t
+    GROUP BY hour ORDER BY hour"""
+AMOUNTS = """
+    SELECT COALESCE(g.scenario, ''), floor(log(amount::float8) * {bins})::int, count(*)
+    FROM public.transactions LEFT JOIN {truth} AS g USING (transaction_id)
+    WHERE amount > 0 GROUP BY 1, 2 ORDER BY 1, 2"""
+NO_TRUTH = "(SELECT NULL::bigint AS transaction_id, NULL::text AS scenario WHERE false)"
+LATEST = """
+    SELECT transaction_id, extract(epoch FROM created_at)::float8
+    FROM public.transactions ORDER BY transaction_id DESC LIMIT %s"""
+HAS_LABELS = "SHOW TABLES LIKE 'fraud_labels'"
+LABELS = """
+    SELECT COALESCE(fraud_type, ''), is_fraud, COUNT(*), SUM(updated_at > created_at)
+    FROM fraud_labels GROUP BY 1, 2"""
+LATEST_LABELS = """
+    SELECT transaction_id, UNIX_TIMESTAMP(created_at)
+    FROM fraud_labels WHERE transaction_id BETWEEN %s AND %s"""
+
+
+@dataclass(frozen=True)
+class _Transactions:
+    """What PostgreSQL says: `bins` counts by scenario and narrow bin, `latest` are times of insert."""
+
+    has_ground_truth: bool = False
+    hours: tuple[Hour, ...] = ()
+    bins: dict[str, dict[int, int]] = field(default_factory=dict)
+    latest: dict[int, float] = field(default_factory=dict)
+
+
+def build(databases: Databases) -> Report:
+    """Read both databases, side by side. Raises DatabaseError where one does not answer."""
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        reading = pool.submit(_transactions, databases)
+        counting = pool.submit(_labels, databases)
+        comparing = pool.submit(databases.reconcile)
+        transactions, labelled, reconciliation = reading.result(), counting.result(), comparing.result()
+    return Report(
+        created=datetime.now(UTC),
+        transactions=sum(hour.transactions for hour in transactions.hours),
+        frauds=sum(hour.frauds for hour in transactions.hours),
+        has_ground_truth=transactions.has_ground_truth,
+        labels=Labels(
+            labels=sum(count for count, _ in labelled.values()),
+            frauds=sum(count for (_, is_fraud), (count, _) in labelled.items() if is_fraud),
+            revised=sum(revised for _, revised in labelled.values()),
+        ),
+        unlabelled=reconciliation.unlabelled,
+        orphans=reconciliation.orphans,
+        hours=transactions.hours,
+        amounts=_amounts(transactions.bins, labelled),
+        lag=_lag(databases, transactions.latest) if labelled and transactions.latest else None,
+    )
+
+
+def _transactions(databases: Databases) -> _Transactions:
+    with databases.ask_postgres() as ask:
+        ask("SET LOCAL TIME ZONE 'UTC'")
+        [(has_transactions, has_truth)] = ask(TABLES)
+        if not has_transactions:
+            return _Transactions()
+        truth = "sim.ground_truth" if has_truth else NO_TRUTH
+        bins: dict[str, dict[int, int]] = {}
+        for scenario, number, count in ask(AMOUNTS.format(truth=truth, bins=NARROW_PER_DECADE)):
+            bins.setdefault(scenario, {})[number] = count
+        hours = tuple(Hour(*row) for row in ask(HOURS.format(truth=truth)))
+        return _Transactions(has_truth, hours, bins, dict(ask(LATEST, LAG_SAMPLE)))
+
+
+def _labels(databases: Databases) -> dict[tuple[str, bool], tuple[int, int]]:
+    """Return labels and revised ones among them, by type and verdict."""
+    with databases.ask_mysql() as ask:
+        rows = ask(LABELS) if ask(HAS_LABELS) else []
+    return {
+        (str(kind), bool(is_fraud)): (int(count), int(revised)) for kind, is_fraud, count, revised in rows
+    }
+
+
+def _amounts(
+    bins: dict[str, dict[int, int]], labelled: dict[tuple[str, bool], tuple[int, int]]
+) -> tuple[Amounts, ...]:
+    named: Counter[str] = Counter()
+    for (kind, is_fraud), (count, _) in labelled.items():
+        named[kind if is_fraud else ""] += count
+    return tuple(_describe(scenario, narrow, named[scenario]) for scenario, narrow in sorted(bins.items()))
+
+
+def _describe(scenario: str, narrow: dict[int, int], labelled: int) -> Amounts:
+    per_wide = NARROW_PER_DECADE // WIDE_PER_DECADE
+    wide: dict[int, int] = {}
+    for number, count in narrow.items():
+        wide[number // per_wide] = wide.get(number // per_wide, 0) + count
+    numbers = sorted(narrow)
+    running = list(accumulate(narrow[number] for number in numbers))
+
+    def quantile(share: float) -> float:
+        number = numbers[min(bisect_left(running, share * running[-1]), len(numbers) - 1)]
+        return float(round(10 ** ((number + 0.5) / NARROW_PER_DECADE), 2))
+
+    return Amounts(
+        scenario=scenario,
+        transactions=running[-1],
+        labelled=labelled,
+        p05=quantile(0.05),
+        p25=quantile(0.25),
+        median=quantile(0.5),
+        p75=quantile(0.75),
+        p95=quantile(0.95),
+        bins=tuple(
+            AmountBin(_edge(number), _edge(number + 1), wide.get(number, 0))
+            for number in range(min(wide), max(wide) + 1)
+        ),
+    )
+
+
+def _edge(number: int) -> float:
+    return float(f"{10 ** (number / WIDE_PER_DECADE):.4g}")
+
+
+def _lag(databases: Databases, latest: dict[int, float]) -> LabelLag | None:
+    with databases.ask_mysql() as ask:
+        found = ask(LATEST_LABELS, min(latest), max(latest))
+    lags = sorted(float(when) - latest[number] for number, when in found if number in latest)
+    if not lags:
+        return None
+    return LabelLag(
+        sample=len(lags),
+        percentiles=tuple(round(lags[(len(lags) - 1) * percent // 100], 3) for percent in range(101)),
+    )

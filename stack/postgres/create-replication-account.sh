@@ -1,0 +1,13 @@
+# Sourced by the entry point of PostgreSQL's image at the first start: the account with which Airbyte reads.
+# shellcheck shell=bash
+if [ -n "${AIRBYTE_REPLICATION_PASSWORD:-}" ]; then
+    psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" <<'END'
+\getenv reader AIRBYTE_REPLICATION_USER
+\getenv password AIRBYTE_REPLICATION_PASSWORD
+\getenv owner POSTGRES_USER
+CREATE ROLE :"reader" LOGIN REPLICATION PASSWORD :'password';
+GRANT USAGE ON SCHEMA public TO :"reader";
+-- The pipeline makes its tables later, and anew after they were dropped.
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT SELECT ON TABLES TO :"reader";
+END
+fi

@@ -1,0 +1,56 @@
+"""What the command line itself costs, against the least that Python can do. CPU in milliseconds, medians.
+
+`python tests/benchmarks/bench_cli.py`, with a stack that is up. Exits 1 where a limit is missed.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+from pipectl import settings
+from pipectl.engines.choice import choose
+
+ROUNDS = 15
+VERSION_LIMIT = 1.5
+STATUS_LIMIT = 2.0
+PIPECTL = (sys.executable, "-m", "pipectl")
+
+
+def cpu(command: tuple[str, ...]) -> float:
+    """CPU of one call in milliseconds, children included; fails where the command does."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return 1000 * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
+def main() -> int:
+    """Measure in turn, so that noise meets all, and print the table."""
+    url = choose(settings.load()).airflow().url
+    health = f"import urllib.request as r; r.urlopen({url!r} + '/api/v2/monitor/health').read()"
+    commands = {
+        "import typer": (sys.executable, "-c", "import typer"),
+        "pipectl --version": (*PIPECTL, "--version"),
+        "health request": (sys.executable, "-c", health),
+        "pipectl status": (*PIPECTL, "status", "--json"),
+    }
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(ROUNDS):
+        for name, command in commands.items():
+            times[name].append(cpu(command))
+    typer, version, request, status = (median(values) for values in times.values())
+    ratios = (
+        ("pipectl --version / import typer", version, version / typer, VERSION_LIMIT),
+        ("pipectl status / (health request + --version)", status, status / (request + version), STATUS_LIMIT),
+    )
+    for name, milliseconds, ratio, limit in ratios:
+        sys.stdout.write(f"{name:48}{milliseconds:8.0f} ms{ratio:8.2f}   limit {limit}\n")
+    return int(any(ratio > limit for _, _, ratio, limit in ratios))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""Compare `pipectl up` on the local engine with `airflow standalone` of the same environment, in one run.
+
+`python tests/benchmarks/bench_local.py [rounds]`, 3 rounds by default, about 2 minutes each. They alternate,
+so that noise of the machine meets both. Prints medians, ratios and limits; exits 1 where one is missed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
+
+from airflow_stack import TWO_TASKS, RestClient, free_port, signal_group, wait_for
+from project_copy import Project, copy_project
+
+from pipectl.engines.local.airflow_runtime import ensure_airflow
+from pipectl.settings import cache_dir
+
+if TYPE_CHECKING:
+    from pipectl.engines.local.airflow_runtime import AirflowRuntime
+
+DAG = "nothing_to_do"
+LATER_RUNS = 3
+IDLE_SECONDS = 10
+UP_SECONDS = 180
+LIMITS = {"cold up": 0.7, "warm up": 0.6, "first run": 0.25, "later run": 0.25}
+
+Figures = dict[str, list[float]]
+
+
+def main(rounds: int) -> int:
+    """Measure `rounds` times and print the table; 1 where a limit is missed."""
+    ours: Figures = {}
+    standalone: Figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        project = copy_project(Path(folder) / "project")
+        shutil.rmtree(project.folder / "dags")
+        (project.folder / "dags").mkdir()
+        project.dag("two_tasks.py", TWO_TASKS)
+        (project.folder / "stack" / ".env").write_text(f"PIPECTL_DAG_ID={DAG}\n", encoding="utf-8")
+        lock = project.folder / "stack" / "airflow-requirements.txt"
+        runtime = ensure_airflow(cache_dir(), lock, lambda _: None)
+        try:
+            for number in range(rounds):
+                # The first start after an installation reads files from disk: not what is compared.
+                for kind in ("cold up", "warm up") if number else ("unmeasured", "cold up", "warm up"):
+                    measure_ours(project, kind, ours)
+                    measure_standalone(runtime, project.folder, kind, standalone)
+        finally:
+            project.run("down", "--volumes", "--yes")
+    return report(ours, standalone)
+
+
+def measure_ours(project: Project, kind: str, figures: Figures) -> None:
+    """Bring the whole stack up with `pipectl up`, business databases included, run the DAG, and stop it."""
+    if kind != "warm up":
+        project.run("down", "--volumes", "--yes")
+    started = time.monotonic()
+    url = project.json("up")["url"]
+    up = time.monotonic() - started
+    client = RestClient(url)
+    client.log_in()
+    follow(client, up, kind, figures)
+    if kind == "warm up":
+        leader = int((project.folder / ".pipectl/run/supervisord.pid").read_text())
+        keep(figures, "idle CPU, cores", idle_cpu([leader]))
+    project.run("down")
+
+
+def measure_standalone(runtime: AirflowRuntime, project: Path, kind: str, figures: Figures) -> None:
+    """Start `airflow standalone` with SQLite and its default settings, run the DAG, and stop it."""
+    home = project / ".standalone"
+    if kind != "warm up":
+        shutil.rmtree(home, ignore_errors=True)
+    port = free_port()
+    client = RestClient(
+        f"http://127.0.0.1:{port}",
+        lambda: str(json.loads((home / "simple_auth_manager_passwords.json.generated").read_text())["admin"]),
+    )
+    environment = {
+        "PATH": f"{runtime.venv / 'bin'}:{os.environ['PATH']}",
+        "HOME": os.environ["HOME"],
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__BASE_URL": client.url,
+        "AIRFLOW__CORE__DAGS_FOLDER": str(project / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+        "SHLVL": "1",
+    }
+    started = time.monotonic()
+    with (project / "standalone.log").open("wb") as log:
+        process = subprocess.Popen(
+            [runtime.venv / "bin" / "airflow", "standalone"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            process_group=0,
+        )
+    try:
+        wait_for(client.healthy, UP_SECONDS, "Airflow is healthy")
+        wait_for(lambda: client.sees(DAG), UP_SECONDS, "the DAG is visible")
+        follow(client, time.monotonic() - started, kind, figures)
+        if kind == "warm up":
+            keep(figures, "idle CPU, cores", idle_cpu([process.pid]))
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        signal_group(process.pid, signal.SIGKILL)
+
+
+def follow(client: RestClient, up: float, kind: str, figures: Figures) -> None:
+    """Keep the time to healthy with the DAG visible, and time runs from trigger to end."""
+    runs = []
+    for _ in range(1 + LATER_RUNS):
+        triggered = time.monotonic()
+        state = client.run(DAG)
+        runs.append(time.monotonic() - triggered)
+        if state != "success":
+            sys.exit(f"a run of {DAG} ended as {state}")
+    if kind != "unmeasured":
+        keep(figures, kind, up)
+        keep(figures, "first run", runs[0])
+        for seconds in runs[1:]:
+            keep(figures, "later run", seconds)
+
+
+def idle_cpu(pids: list[int]) -> float:
+    """Cores that processes and their descendants use while nothing is to be done."""
+    import psutil
+
+    def seconds() -> float:
+        total = 0.0
+        for pid in pids:
+            leader = psutil.Process(pid)
+            for process in (leader, *leader.children(recursive=True)):
+                total += sum(process.cpu_times()[:2])
+        return total
+
+    before = seconds()
+    time.sleep(IDLE_SECONDS)
+    return (seconds() - before) / IDLE_SECONDS
+
+
+def keep(figures: Figures, name: str, value: float) -> None:
+    """Add one measurement."""
+    figures.setdefault(name, []).append(value)
+
+
+def report(ours: Figures, standalone: Figures) -> int:
+    """Print the table; 1 where a limit is missed."""
+    missed = 0
+    lines = [f"{'':18}{'standalone':>12}{'local engine':>14}{'ratio':>8}{'limit':>8}"]
+    for name, values in ours.items():
+        there, here = median(standalone[name]), median(values)
+        limit = LIMITS.get(name)
+        ratio = here / there
+        missed |= limit is not None and ratio > limit
+        lines.append(f"{name:18}{there:12.2f}{here:14.2f}{ratio:8.2f}{limit or '':>8}")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 3))

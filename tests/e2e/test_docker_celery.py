@@ -1,0 +1,112 @@
+"""Tasks in Celery workers, of which one dies in the middle of its work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from docker_project import DockerProject, docker, new_project
+from project_copy import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+# Writes its batch, and is still at work when its worker dies: the second try must not write the batch again.
+SLOW_DAG = """
+from datetime import timedelta
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG
+
+options = {
+    "env": {"PIPECTL_BATCH_ID": "{{ run_id }}"}, "append_env": True,
+    "retries": 2, "retry_delay": timedelta(seconds=1),
+}
+with DAG("slow"):
+    write = BashOperator(
+        task_id="write",
+        bash_command="python /opt/airflow/scripts/transaction_generator.py && sleep 20",
+        **options,
+    )
+    label = BashOperator(
+        task_id="label", bash_command="python /opt/airflow/scripts/detection_generator.py",
+        **options,
+    )
+    write >> label
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerProject]:
+    with new_project(tmp_path_factory.mktemp("celery")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def up(project: DockerProject) -> Any:
+    return project.json("up", "--executor", "celery", "--workers", "2")
+
+
+def busy_worker(project: DockerProject) -> str:
+    """Return the container in which the slow task sleeps, empty while none does."""
+    for name in ("worker-1", "worker-2"):
+        found = project.containers()[name]
+        if found["State"]["Running"] and "sleep 20" in docker("top", found["Id"], "-eo", "pid,args"):
+            return str(found["Id"])
+    return ""
+
+
+def test_two_workers_run_beside_redis(project: DockerProject, up: Any) -> None:
+    del up
+    running = {name for name, found in project.containers().items() if found["State"]["Running"]}
+    assert {"worker-1", "worker-2", "redis-1"} <= running
+    assert project.json("status")["airflow"]["executor"] == "CeleryExecutor"
+
+
+def test_redis_asks_for_its_password(project: DockerProject, up: Any) -> None:
+    del up
+    redis = project.containers()["redis-1"]["Id"]
+    assert "NOAUTH" in docker("exec", "--env", "REDISCLI_AUTH=", redis, "redis-cli", "ping")
+    assert project.variable("AIRFLOW_REDIS_PASSWORD") not in docker("top", redis, "-eo", "pid,args")
+
+
+def test_the_pipeline_runs_in_the_workers(project: DockerProject, up: Any) -> None:
+    del up
+    assert project.json("trigger")["state"] == "success"
+    assert project.json("verify-db", "--expect", "reconciled")["ok"]
+
+
+def test_a_run_survives_the_death_of_a_worker_in_the_middle_of_a_task(
+    project: DockerProject, up: Any
+) -> None:
+    del up
+    project.dag("slow.py", SLOW_DAG)
+    following = project.start("trigger", "slow", "--json")
+    until(lambda: bool(busy_worker(project)), "a worker at work", 90)
+    docker("kill", busy_worker(project))
+    _, said = following.communicate(timeout=200)
+    assert following.returncode == 0, said
+    run = project.json("runs", "slow")["runs"][0]["run_id"]
+    assert project.api(f"/api/v2/dags/slow/dagRuns/{run}/taskInstances/write")["try_number"] == 2
+    assert project.psql(f"SELECT count(*) FROM sim.batches WHERE batch_id = '{run}'") == "1"
+    assert project.json("verify-db", "--expect", "reconciled")["ok"]
+    labels = int(project.mysql("SELECT COUNT(DISTINCT transaction_id) FROM fraud_labels"))
+    assert labels == int(project.psql("SELECT count(*) FROM transactions"))
+    assert labels == int(project.psql("SELECT sum(transactions) FROM sim.batches"))
+
+
+def test_scale_brings_workers_back_and_takes_them_away(project: DockerProject, up: Any) -> None:
+    del up
+    project.json("scale", "2")
+    assert {"worker-1", "worker-2"} <= {
+        name for name, found in project.containers().items() if found["State"]["Running"]
+    }
+    project.json("scale", "1")
+    assert "worker-2" not in project.containers()
+
+
+def test_back_to_the_local_executor_takes_celery_away(project: DockerProject, up: Any) -> None:
+    del up
+    project.json("up", "--executor", "local")
+    assert not {"redis-1", "worker-1"} & set(project.containers())
+    assert project.json("trigger")["state"] == "success"

@@ -1,0 +1,344 @@
+"""Changes read as Airbyte reads them, from a real PostgreSQL and a real MySQL-protocol server."""
+
+from __future__ import annotations
+
+import select
+import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipectl import replication
+from pipectl.databases import Databases
+from pipectl.errors import DatabaseError, UsageError
+from pipectl.models import ReplicationLogin
+from pipectl.pipeline import capture_checks, change_capture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from script_servers import Servers
+
+pytest_plugins = ["script_servers"]
+pytestmark = pytest.mark.integration
+
+LOGIN = ReplicationLogin("airbyte", "sesame")
+READ_SECONDS = 60
+LAST = "the last change"
+
+
+def reader_of(servers: Servers) -> Databases:
+    postgres, mysql = servers.addresses
+    return Databases(
+        replace(postgres, user=LOGIN.user, password=LOGIN.password),
+        replace(mysql, user=LOGIN.user, password=LOGIN.password),
+    )
+
+
+@pytest.fixture
+def slot(servers: Servers) -> Iterator[Databases]:
+    databases = reader_of(servers)
+    assert change_capture.create_slot(databases)
+    yield databases
+    change_capture.drop_slot(databases)
+
+
+def failed(servers: Servers, login: ReplicationLogin = LOGIN) -> dict[tuple[str, str], str]:
+    checks = capture_checks.check(*servers.addresses, login)
+    return {(check.database, check.name): check.found for check in checks if not check.ok}
+
+
+class PostgresChanges:
+    """Rows of a pgoutput stream (protocol version 1) by operation, without their unchanged parts."""
+
+    def __init__(self) -> None:
+        self.columns: dict[int, list[str]] = {}
+        self.changes: list[tuple[str, dict[str, str | None]]] = []
+
+    def take(self, message: bytes) -> None:
+        kind, body = message[:1], message[1:]
+        if kind == b"R":
+            self._relation(body)
+        elif kind in {b"I", b"U", b"D"}:
+            (relation,) = struct.unpack_from("!I", body)
+            row, rest = self._row(relation, body[5:])
+            if kind == b"U" and rest:  # the old key came first
+                row, rest = self._row(relation, rest[1:])
+            self.changes.append((kind.decode(), row))
+
+    def _relation(self, body: bytes) -> None:
+        (relation,) = struct.unpack_from("!I", body)
+        _, _, rest = body[4:].split(b"\0", 2)
+        (count,) = struct.unpack_from("!H", rest, 1)
+        names, rest = [], rest[3:]
+        for _ in range(count):
+            name, rest = rest[1:].split(b"\0", 1)
+            names.append(name.decode())
+            rest = rest[8:]
+        self.columns[relation] = names
+
+    def _row(self, relation: int, data: bytes) -> tuple[dict[str, str | None], bytes]:
+        (count,) = struct.unpack_from("!H", data)
+        data, values = data[2:], []
+        for _ in range(count):
+            kind, data = data[:1], data[1:]
+            value = None
+            if kind == b"t":
+                (size,) = struct.unpack_from("!I", data)
+                value, data = data[4 : 4 + size].decode(), data[4 + size :]
+            values.append(value)
+        return dict(zip(self.columns[relation], values, strict=True)), data
+
+
+def read_postgres(servers: Servers, until: str) -> list[tuple[str, dict[str, str | None]]]:
+    """Changes up to the one whose status is `until`, confirmed, as a sync of Airbyte does it."""
+    import psycopg2
+    from psycopg2.extras import LogicalReplicationConnection
+
+    found = PostgresChanges()
+    connection = psycopg2.connect(
+        host="127.0.0.1",
+        port=servers.postgres_port,
+        dbname="airbyte",
+        user=LOGIN.user,
+        password=LOGIN.password,
+        connection_factory=LogicalReplicationConnection,
+    )
+    deadline = time.monotonic() + READ_SECONDS
+    with closing(connection), connection.cursor() as cursor:
+        cursor.start_replication(
+            slot_name=change_capture.SLOT,
+            decode=False,
+            options={"proto_version": "1", "publication_names": change_capture.PUBLICATION},
+        )
+        confirm: Any = cursor.send_feedback
+        while True:
+            message: Any = cursor.read_message()
+            if message is None:
+                assert time.monotonic() < deadline, f"no change with status {until!r}"
+                select.select([cursor], [], [], 0.5)
+                continue
+            found.take(message.payload)
+            done = any(row.get("status") == until for _, row in found.changes)
+            if done and message.payload[:1] == b"C":
+                confirm(flush_lsn=message.wal_end, reply=True, force=True)
+                return found.changes
+
+
+def read_mysql(servers: Servers, start: tuple[str, int], until: str) -> list[tuple[str, dict[str, Any]]]:
+    """Changes of fraud_labels in the binary log from `start` to the one whose label_source is `until`."""
+    from pymysqlreplication import BinLogStreamReader
+    from pymysqlreplication.row_event import DeleteRowsEvent, UpdateRowsEvent, WriteRowsEvent
+
+    stream = BinLogStreamReader(
+        {"host": "127.0.0.1", "port": servers.mysql_port, "user": LOGIN.user, "password": LOGIN.password}
+        | {"read_timeout": READ_SECONDS},
+        server_id=4_000_000_000,
+        blocking=True,
+        resume_stream=True,
+        log_file=start[0],
+        log_pos=start[1],
+        only_events=[WriteRowsEvent, UpdateRowsEvent, DeleteRowsEvent],
+        only_tables=["fraud_labels"],
+        use_column_name_cache=True,
+        enable_logging=False,
+    )
+    changes: list[tuple[str, dict[str, Any]]] = []
+    with closing(stream):
+        for event in stream:
+            for row in event.rows:
+                if isinstance(event, UpdateRowsEvent):
+                    changes.append(("U", row["after_values"]))
+                else:
+                    changes.append(("I" if isinstance(event, WriteRowsEvent) else "D", row["values"]))
+            if changes[-1][1]["label_source"] == until:
+                return changes
+    raise AssertionError(until)
+
+
+def applied(changes: list[tuple[str, dict[str, Any]]], key: str = "transaction_id") -> dict[int, Any]:
+    rows: dict[int, Any] = {}
+    for kind, row in changes:
+        identity = int(row[key])
+        if kind == "I":
+            assert identity not in rows, f"{identity} was inserted twice"
+        if kind == "D":
+            del rows[identity]
+        else:
+            rows[identity] = row
+    return rows
+
+
+@pytest.mark.usefixtures("slot")
+def test_each_committed_transaction_is_in_the_stream_once_while_scripts_write(servers: Servers) -> None:
+    servers.run("transaction_generator")
+    with ThreadPoolExecutor() as pool:
+        reading = pool.submit(read_postgres, servers, "first")
+        writers = [servers.start("transaction_generator", PIPECTL_BATCH_ID=name) for name in "abc"]
+        logs = [writer.communicate(timeout=60)[0] for writer in writers]
+        servers.ask_postgres("UPDATE public.transactions SET status = 'first' WHERE transaction_id = 1")
+        changes = reading.result()
+    assert [writer.returncode for writer in writers] == [0, 0, 0], logs
+
+    late = servers.start("transaction_generator", PIPECTL_BATCH_ID="d")
+    undone = servers.postgres()
+    undone.cursor().execute("UPDATE public.transactions SET country = 'XX'")
+    undone.rollback()
+    undone.close()
+    servers.ask_postgres("DELETE FROM public.transactions WHERE transaction_id = 2")
+    assert late.wait(60) == 0
+    servers.ask_postgres("UPDATE public.transactions SET status = 'second' WHERE transaction_id = 3")
+    changes += read_postgres(servers, "second")
+
+    stored = servers.ask_postgres("SELECT transaction_id, amount::text, status FROM public.transactions")
+    assert {(identity, row["amount"], row["status"]) for identity, row in applied(changes).items()} == set(
+        stored
+    )
+    assert [kind for kind, _ in changes].count("I") == len(stored) + 1
+    assert not [row for _, row in changes if row.get("country") == "XX"]
+
+
+def test_each_label_is_in_the_binary_log_once_while_scripts_write(servers: Servers) -> None:
+    start = servers.ask_mysql("SHOW MASTER STATUS")[0][:2]
+    servers.run("transaction_generator")
+    servers.run("detection_generator")
+    with ThreadPoolExecutor() as pool:
+        reading = pool.submit(read_mysql, servers, (start[0], start[1]), LAST)
+        for name in "ab":
+            servers.run("transaction_generator", PIPECTL_BATCH_ID=name)
+        labellers = [servers.start("detection_generator") for _ in range(2)]
+        servers.run("transaction_generator", PIPECTL_BATCH_ID="c")
+        logs = [labeller.communicate(timeout=60)[0] for labeller in labellers]
+        servers.run("detection_generator")
+        servers.ask_mysql("UPDATE fraud_labels SET is_fraud = 1 - is_fraud WHERE transaction_id <= 5")
+        servers.ask_mysql("DELETE FROM fraud_labels WHERE transaction_id = 6")
+        servers.ask_mysql("UPDATE fraud_labels SET label_source = %s WHERE transaction_id = 7", LAST)
+        changes = reading.result()
+    assert [labeller.returncode for labeller in labellers] == [0, 0], logs
+
+    stored = servers.ask_mysql("SELECT transaction_id, is_fraud, label_source FROM fraud_labels")
+    assert {
+        (identity, row["is_fraud"], row["label_source"]) for identity, row in applied(changes).items()
+    } == set(stored)
+    assert [kind for kind, _ in changes].count("I") == len(stored) + 1
+    assert [kind for kind, _ in changes].count("U") == 6
+
+
+@pytest.mark.usefixtures("slot")
+def test_check_finds_nothing_wrong_after_one_run(servers: Servers) -> None:
+    servers.run("transaction_generator")
+    servers.run("detection_generator")
+
+    assert failed(servers) == {}
+
+
+def test_check_names_what_the_first_run_and_the_slot_would_bring(servers: Servers) -> None:
+    assert failed(servers) == {
+        ("postgres", "table"): "no public.transactions yet",
+        ("postgres", "replication slot"): "no airbyte_slot",
+        ("mysql", "table"): "no fraud_labels yet",
+    }
+
+
+@pytest.mark.usefixtures("slot")
+def test_check_sees_a_table_that_left_the_publication_or_has_no_key(servers: Servers) -> None:
+    servers.run("transaction_generator")
+    servers.run("detection_generator")
+    servers.ask_postgres("ALTER PUBLICATION airbyte_publication DROP TABLE public.transactions")
+    servers.ask_postgres("ALTER TABLE public.transactions DROP CONSTRAINT transactions_pkey CASCADE")
+    servers.ask_mysql("ALTER TABLE fraud_labels DROP PRIMARY KEY")
+
+    assert failed(servers) == {
+        ("postgres", "table"): ("public.transactions, read-only, no primary key, replica identity default"),
+        ("postgres", "publication"): "airbyte_publication lacks it or some of its changes",
+        ("mysql", "table"): "fraud_labels, no primary key",
+    }
+
+
+def test_check_says_that_an_account_is_refused(servers: Servers) -> None:
+    assert failed(servers, ReplicationLogin("airbyte", "wrong")) == {
+        ("postgres", "login"): "airbyte was refused",
+        ("mysql", "login"): "airbyte was refused",
+    }
+
+
+def test_check_sees_an_account_that_may_read_and_not_replicate(servers: Servers) -> None:
+    servers.ask_postgres("ALTER ROLE airbyte NOREPLICATION")
+    try:
+        found = failed(servers)
+        with pytest.raises(DatabaseError, match=r"PostgreSQL gave no stream of changes: .*replication"):
+            replication.round_trip(reader_of(servers).postgres, change_capture.PUBLICATION)
+    finally:
+        servers.ask_postgres("ALTER ROLE airbyte REPLICATION")
+    assert found["postgres", "login"] == "airbyte, may not replicate"
+    assert ("postgres", "stream of changes") in found
+
+
+def test_binary_log_refuses_an_account_without_the_right(servers: Servers) -> None:
+    address = replace(reader_of(servers).mysql, password="wrong")
+    with pytest.raises(DatabaseError, match=r"MySQL gave no stream of changes: .*Access denied"):
+        replication.open_binlog(address)
+
+
+def test_account_reads_the_published_tables_and_writes_none(servers: Servers) -> None:
+    servers.run("transaction_generator")
+    servers.run("detection_generator")
+    databases = reader_of(servers)
+
+    with databases.ask_postgres() as ask:
+        assert ask("SELECT count(*) > 0 FROM public.transactions") == [(True,)]
+    with databases.ask_mysql() as ask:
+        assert ask("SELECT COUNT(*) > 0 FROM fraud_labels") == [(1,)]
+    for statement in (
+        "DELETE FROM public.transactions",
+        "SELECT * FROM sim.ground_truth",
+        "CREATE TABLE public.own (id int)",
+    ):
+        with pytest.raises(DatabaseError, match="permission denied"), databases.ask_postgres() as ask:
+            ask(statement)
+    for statement in (
+        "DELETE FROM fraud_labels",
+        "CREATE TABLE own (id int)",
+        "SELECT * FROM mysql.global_priv",
+    ):
+        with pytest.raises(DatabaseError, match="denied"), databases.ask_mysql() as ask:
+            ask(statement)
+
+
+def test_slot_is_made_and_dropped_once(servers: Servers) -> None:
+    databases = reader_of(servers)
+
+    assert change_capture.create_slot(databases)
+    assert not change_capture.create_slot(databases)
+    assert change_capture.drop_slot(databases)
+    assert not change_capture.drop_slot(databases)
+
+
+def test_slot_of_another_plugin_is_not_taken_for_airbytes(servers: Servers) -> None:
+    databases = reader_of(servers)
+    servers.ask_postgres("SELECT pg_create_physical_replication_slot('airbyte_slot')")
+    try:
+        with pytest.raises(UsageError, match="'airbyte_slot' is not one of pgoutput"):
+            change_capture.create_slot(databases)
+        assert ("postgres", "replication slot") in failed(servers)
+    finally:
+        assert change_capture.drop_slot(databases)
+
+
+def test_slot_behind_an_open_transaction_says_what_it_waits_for(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change_capture, "SLOT_SECONDS", 1)
+    servers.run("transaction_generator")
+    writer = servers.postgres()
+    writer.cursor().execute("UPDATE public.transactions SET country = 'XX'")
+    try:
+        with pytest.raises(DatabaseError, match="waits for a transaction that is still open"):
+            change_capture.create_slot(reader_of(servers))
+    finally:
+        writer.close()
+    assert change_capture.drop_slot(reader_of(servers)) is False

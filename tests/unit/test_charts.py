@@ -1,0 +1,67 @@
+"""Charts in a terminal, character by character."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from pipectl.commands.charts import Columns, Spread, merge
+
+
+def drawn(chart: Columns | Spread, width: int) -> list[str]:
+    from rich.console import Console
+
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(chart)
+    return [line.rstrip() for line in stream.getvalue().splitlines()]
+
+
+def test_columns_are_as_high_as_their_values() -> None:
+    chart = Columns([0, 1, 4, 8], "Transactions", "08:00", "11:00", "blue", height=2)
+    assert drawn(chart, 40) == [
+        "Transactions per hour (UTC)",
+        "8          ███",
+        "0    ▂▂▂██████",
+        "  08:00  11:00",
+    ]
+
+
+def test_columns_that_do_not_fit_are_added_up_to_spans_people_know() -> None:
+    chart = Columns([1] * 60, "Frauds", "1 May", "3 May", "red", height=1)
+    assert drawn(chart, 25) == [
+        "Frauds per 3 hours (UTC)",
+        "3 ████████████████████",
+        "  1 May          3 May",
+    ]
+
+
+def test_sums_with_more_digits_than_their_parts_stay_within_the_terminal() -> None:
+    chart = Columns([999] * 4000, "Transactions", "first", "last", "blue")
+    assert max(map(len, drawn(chart, 60))) <= 60
+
+
+def test_an_hour_without_a_transaction_is_empty_and_a_single_one_has_one_name() -> None:
+    assert drawn(Columns([0], "Frauds", "first", "last", "red", height=1), 40) == [
+        "Frauds per hour (UTC)",
+        "0",
+        "  first",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "size"), [(10, 10, 1), (11, 10, 2), (40, 10, 6), (200, 10, 24), (5000, 10, 504)]
+)
+def test_neighbours_are_merged_without_losing_one(count: int, most: int, size: int) -> None:
+    values, merged = merge(range(count), most)
+    assert merged == size
+    assert len(values) <= most
+    assert sum(values) == sum(range(count))
+
+
+def test_spread_stands_on_a_logarithmic_scale() -> None:
+    assert drawn(Spread((1, 10, 100, 1000, 10_000), 1, 10_000, "blue"), 21) == ["─────━━━━━┃━━━━━─────"]
+
+
+def test_spread_of_one_amount_is_a_point() -> None:
+    assert drawn(Spread((5, 5, 5, 5, 5), 5, 5, "blue"), 5) == ["┃"]

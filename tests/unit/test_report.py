@@ -1,0 +1,251 @@
+"""`report`: for people at a terminal, as a page, and the file that the page goes to."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipectl.commands.report_page import Target, page
+from pipectl.commands.report_text import report_text, seconds
+from pipectl.errors import UsageError
+from pipectl.models import AmountBin, Amounts, Hour, LabelLag, Labels, Report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+START = datetime(2026, 5, 4, 22, tzinfo=UTC)
+HONEST = Amounts(
+    "", 97, 98, 1.0, 10.0, 20.0, 40.0, 100.0, (AmountBin(1.0, 10.0, 25), AmountBin(10.0, 100.0, 72))
+)
+STOLEN = Amounts("stolen_card", 3, 2, 50.0, 60.0, 80.0, 90.0, 400.0, (AmountBin(10.0, 1000.0, 3),))
+FULL = Report(
+    created=datetime(2026, 5, 6, 12, 30, tzinfo=UTC),
+    transactions=100,
+    frauds=3,
+    has_ground_truth=True,
+    labels=Labels(labels=100, frauds=2, revised=1),
+    unlabelled=0,
+    orphans=0,
+    hours=(Hour(START, 60, 1), Hour(START + timedelta(hours=3), 40, 2)),
+    amounts=(HONEST, STOLEN),
+    lag=LabelLag(100, tuple(percent / 10 for percent in range(101))),
+)
+EMPTY = Report(
+    created=FULL.created,
+    transactions=0,
+    frauds=0,
+    has_ground_truth=False,
+    labels=Labels(0, 0, 0),
+    unlabelled=0,
+    orphans=0,
+    hours=(),
+    amounts=(),
+    lag=None,
+)
+
+
+def text(report: Report, width: int = 100) -> list[str]:
+    from rich.console import Console
+
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(report_text(report))
+    return [line.rstrip() for line in stream.getvalue().splitlines()]
+
+
+def test_the_whole_report() -> None:
+    assert text(FULL) == [
+        "Transactions  100, 3 of them frauds (3.00%)",
+        "              2026-05-04 22:00 to 2026-05-05 02:00 UTC",
+        "Labels        100, 2 say fraud (2.00%), 1 were revised",
+        "Reconciled    every transaction has exactly one label",
+        "Label lag     5.00 s in the median, 95 % within 9.50 s",
+        "",
+        "Transactions per hour (UTC)",
+        "60 ███",
+        "   ███      ▃▃▃",
+        "   ███      ███",
+        "   ███      ███",
+        " 0 ███      ███",
+        "   2026-05-04 22:00 2026-05-05 01:00",
+        "",
+        "Frauds per hour (UTC)",
+        "2          ███",
+        "  ▄▄▄      ███",
+        "0 ███      ███",
+        "  2026-05-04 22:00 2026-05-05 01:00",
+        "",
+        "Amounts by scenario, each in its currency, on a logarithmic scale",
+        "",
+        " scenario      number   labelled     5 %   median     95 %   1.00                            400.00",
+        " ──────────────────────────────────────────────────────────────────────────────────────────────────",
+        " honest            97         98    1.00    20.00   100.00   ──────────────━━━━┃━━━━━─────",
+        " stolen card        3          2   50.00    80.00   400.00                           ─━━┃━─────────",
+        "",
+        "",
+        "Label lag of the latest 100 labelled transactions",
+        "  50 % within     5.00 s  ██████████████████████",
+        "  90 % within     9.00 s  ████████████████████████████████████████",
+        "  95 % within     9.50 s  ██████████████████████████████████████████",
+        "  99 % within     9.90 s  ████████████████████████████████████████████",
+        "  longest        10.00 s  ████████████████████████████████████████████",
+    ]
+
+
+def test_the_report_fits_a_terminal_of_80_columns() -> None:
+    assert max(map(len, text(FULL, 80))) <= 80
+
+
+def test_empty_databases_are_one_sentence_with_the_next_step() -> None:
+    assert text(EMPTY) == ["There are no transactions yet. Make some: pipectl trigger"]
+
+
+def test_transactions_without_a_label_say_how_to_label_them() -> None:
+    found = text(replace(FULL, labels=Labels(0, 0, 0), unlabelled=100, lag=None))
+    assert "Reconciled    no transaction has a label yet; label them: pipectl trigger" in found
+    assert not [line for line in found if "Label lag" in line]
+
+
+def test_missing_and_orphaned_labels_are_counted() -> None:
+    found = text(replace(FULL, unlabelled=1200, orphans=3))
+    assert "Reconciled    1,200 transactions wait for their label, 3 labels have no transaction" in found
+
+
+def test_without_ground_truth_nothing_is_said_of_frauds_but_the_labels() -> None:
+    found = text(replace(FULL, has_ground_truth=False, frauds=0, amounts=FULL.amounts[:1]))
+    assert found[0] == "Transactions  100, without a ground truth of frauds"
+    assert "Frauds per hour (UTC)" not in found
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.004, "0.00 s"), (59.0, "59.00 s"), (90, "1.5 min"), (7200, "2.0 h"), (1e6, "11.6 d")],
+)
+def test_durations_have_the_unit_people_would_take(value: float, expected: str) -> None:
+    assert seconds(value) == expected
+
+
+def charts(text: str) -> dict[str, dict[str, Any]]:
+    found = re.search(r'<script type="application/json" id="charts">(.*?)</script>', text, re.DOTALL)
+    assert found
+    return {chart["id"]: chart for chart in json.loads(found[1])}
+
+
+def test_page_loads_nothing_and_forbids_it() -> None:
+    text = page(FULL, "shop")
+    # Everything before the library, whose own text names addresses that it never opens.
+    head = text[: text.index('id="charts"')]
+    assert "default-src 'none'" in head
+    assert not re.findall(r"(?:src|href)=", head)
+
+
+def test_page_has_every_chart_with_units_and_the_numbers() -> None:
+    found = charts(page(FULL, "shop"))
+    assert list(found) == ["over-time", "amounts", "labelled", "time-of-day", "lag"]
+    assert [trace["y"] for trace in found["over-time"]["data"]] == [
+        [60, 0, 0, 40],
+        [1, 0, 0, 2],
+        [60, 40],
+        [1, 2],
+    ]
+    assert [trace["visible"] for trace in found["over-time"]["data"]] == [True, True, False, False]
+    assert [(trace["name"], trace["x"]) for trace in found["labelled"]["data"]] == [
+        ("labels", [2]),
+        ("ground truth", [3]),
+    ]
+    assert found["amounts"]["data"][1]["y"] == [25 / 97, 25 / 97, 72 / 97, 72 / 97]
+    assert found["lag"]["layout"]["xaxis"]["title"]["text"] == "seconds from transaction to label"
+    assert found["time-of-day"]["data"][1]["y"][22] == 1 / 60
+
+
+def test_charts_are_what_the_library_accepts() -> None:
+    from plotly.graph_objects import Figure
+
+    for chart in charts(page(FULL, "shop")).values():
+        Figure(data=chart["data"], layout=chart["layout"])  # raises for a property that it does not know
+
+
+def test_a_single_hour_has_an_axis_of_hours() -> None:
+    shown = charts(page(replace(FULL, hours=FULL.hours[:1]), "shop"))["over-time"]
+    assert shown["layout"]["xaxis"]["range"] == ["2026-05-04 11:00", "2026-05-04 23:00"]
+    assert shown["layout"]["yaxis2"]["dtick"] == 1
+    assert "views" not in shown
+
+
+def test_long_histories_open_by_day() -> None:
+    hours = (FULL.hours[0], replace(FULL.hours[1], start=FULL.hours[0].start + timedelta(days=20)))
+    shown = charts(page(replace(FULL, hours=hours), "shop"))["over-time"]
+    assert [trace["visible"] for trace in shown["data"]] == [False, False, True, True]
+    assert shown["views"] == {
+        "per hour": [True, True, False, False],
+        "per day": [False, False, True, True],
+    }
+    assert [button["label"] for button in shown["layout"]["xaxis"]["rangeselector"]["buttons"]] == [
+        "24 h",
+        "7 days",
+        "all",
+    ]
+
+
+def test_names_from_the_database_cannot_become_markup() -> None:
+    evil = replace(STOLEN, scenario="</script><script>alert(1)</script>")
+    text = page(replace(FULL, amounts=(HONEST, evil)), "<b>shop</b>")
+    assert "<script>alert" not in text
+    assert "<b>shop" not in text
+    assert "</script><script>alert(1)</script>" in charts(text)["labelled"]["data"][0]["y"][0]
+
+
+def test_empty_databases_give_a_page_that_says_so() -> None:
+    text = page(EMPTY, "shop")
+    assert "There are no transactions yet" in text
+    assert charts(text) == {}
+    assert len(text) < 10_000
+
+
+def test_without_labels_and_ground_truth_their_charts_are_left_out() -> None:
+    bare = replace(
+        FULL, labels=Labels(0, 0, 0), unlabelled=100, lag=None, has_ground_truth=False, amounts=(HONEST,)
+    )
+    text = page(bare, "shop")
+    found = charts(text)
+    assert list(found) == ["over-time", "amounts", "time-of-day"]
+    assert [trace["name"] for trace in found["over-time"]["data"]] == ["transactions", "transactions"]
+    assert "no transaction has a label yet" in text
+
+
+def test_a_report_made_before_is_replaced(tmp_path: Path) -> None:
+    target = Target(tmp_path / "report.html")
+    target.check()
+    target.write(page(EMPTY, "first"))
+    target.check()
+    target.write(page(EMPTY, "second"))
+    assert "second" in target.path.read_text(encoding="utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_file_that_is_no_report_is_kept_unless_forced(tmp_path: Path) -> None:
+    path = tmp_path / "thesis.html"
+    path.write_text("<html>years of work</html>")
+    with pytest.raises(UsageError, match=r"thesis.html exists and is no report of pipectl\."):
+        Target(path).check()
+    assert "years of work" in path.read_text()
+    Target(path, replace_foreign=True).check()
+
+
+def test_a_folder_that_is_missing_and_one_that_is_named_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="There is no folder"):
+        Target(tmp_path / "nowhere" / "report.html").check()
+    with pytest.raises(UsageError, match="is no ordinary file"):
+        Target(tmp_path).check()
+
+
+def test_a_page_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 250 + ".html")  # its draft's name is too long for any file system
+    with pytest.raises(UsageError, match="cannot be written: "):
+        Target(path).write("text")
+    assert list(tmp_path.iterdir()) == []
