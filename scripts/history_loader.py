@@ -39,7 +39,12 @@ def main(environment: Mapping[str, str], given: argparse.Namespace) -> None:
     with open_postgres(postgres_database(environment), "history_loader") as postgres:
         prepare_postgres(postgres)
         load = history.open_load(
-            postgres, seed=seed, transactions=given.transactions, days=given.days, load_id=given.load
+            postgres,
+            seed=seed,
+            transactions=given.transactions,
+            days=given.days,
+            load_id=given.load,
+            chunk=given.chunk or history.CHUNK,
         )
         if "plan" in parts:
             there = sum(history.written_chunks(postgres, load).values())
@@ -47,7 +52,7 @@ def main(environment: Mapping[str, str], given: argparse.Namespace) -> None:
     if "transactions" in parts:
         _write_transactions(environment, load, given.shard)
     if "labels" in parts:
-        _write_labels(environment, load)
+        _write_labels(environment, load, tell_due=given.due)
 
 
 def _write_transactions(environment: Mapping[str, str], load: Load, shard: tuple[int, int]) -> None:
@@ -78,7 +83,7 @@ def _write_transactions(environment: Mapping[str, str], load: Load, shard: tuple
     )
 
 
-def _write_labels(environment: Mapping[str, str], load: Load) -> None:
+def _write_labels(environment: Mapping[str, str], load: Load, *, tell_due: bool) -> None:
     from fraud_pipeline.history import finish_load  # noqa: PLC0415
     from fraud_pipeline.labelling import Labeller  # noqa: PLC0415
 
@@ -90,6 +95,8 @@ def _write_labels(environment: Mapping[str, str], load: Load) -> None:
     ):
         prepare_mysql(mysql)
         labeller = Labeller(postgres, mysql, seed=load.seed, pipes=pipes)
+        if tell_due:
+            _tell("due", rows=labeller.due())
         labelled = labeller.run(progress=lambda rows: _tell("labels", rows=rows))
         finished = finish_load(postgres, load)
     _tell("done", labels=labelled.labels, frauds=labelled.frauds, finished=finished)
@@ -117,8 +124,12 @@ def options() -> argparse.ArgumentParser:
         "--load", metavar="ID", help="the load's name (default: an unfinished one, else a new one)"
     )
     made.add_argument(
+        "--chunk", type=positive_number, metavar="N", help="transactions a commit (default 100000)"
+    )
+    made.add_argument(
         "--shard", type=_shard, default=(1, 1), metavar="K/N", help="write the K-th of N parts only"
     )
+    made.add_argument("--due", action="store_true", help="tell first how many labels are missing")
     made.add_argument("--only", choices=PARTS, help="do one part (default: all)")
     return made
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from fraud_pipeline import rhythm
 from fraud_pipeline.batches import Encoded, copy_batch, prepare_batch
+from fraud_pipeline.errors import DatabaseError
 from fraud_pipeline.transactions import BatchRequest, blocks_for, generate, microseconds, moment
 
 if TYPE_CHECKING:
@@ -98,6 +99,16 @@ def open_load(
             name = load_id or f"history__{until:%Y-%m-%dT%H:%M:%SZ}__{secrets.token_hex(4)}"
             row = (name, seed, transactions, until - timedelta(days=days), until, chunk)
             cursor.execute(_BEGIN, row)
+    return Load(*row)
+
+
+def find_load(connection: PostgresConnection, load_id: str) -> Load:
+    """The load of that name. Raises DatabaseError where there is none."""
+    with connection, connection.cursor() as cursor:
+        cursor.execute(_BY_ID, (load_id,))
+        row = cursor.fetchone()
+    if row is None:
+        raise DatabaseError(f"sim.loads has no load {load_id}: it was emptied since the load began.")
     return Load(*row)
 
 

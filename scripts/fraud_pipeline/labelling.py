@@ -63,6 +63,7 @@ _NEW = """
     COPY (SELECT xid, transaction_id FROM public.transactions
           WHERE (xid, transaction_id) > ('{}'::xid8, {}) AND xid < '{}'::xid8
           ORDER BY xid, transaction_id LIMIT {}) TO STDOUT (FORMAT binary)"""
+_DUE = "SELECT count(*) FROM public.transactions WHERE (xid, transaction_id) > (%s::xid8, %s)"
 _FRAUDS = "SELECT transaction_id, scenario, reported_at, reported_by FROM sim.ground_truth WHERE "
 _REPORTED = _FRAUDS + "reported_at > %s AND reported_at <= %s ORDER BY transaction_id"
 _STILL_HONEST = "SELECT transaction_id FROM fraud_labels WHERE is_fraud = 0 AND transaction_id IN ({})"
@@ -177,6 +178,14 @@ class Labeller:
                     progress(len(chunk.rows))
         waiting, lag = self._waiting()
         return Labelled(labels, frauds, corrected, waiting, lag, self.restarted)
+
+    def due(self) -> int:
+        """How many transactions there are after the mark: reads an index over them, a second for millions."""
+        with self.postgres, self.mysql.cursor() as labels, self.postgres.cursor() as reader:
+            mark = self._lock_mark(labels)
+            self.mysql.rollback()
+            reader.execute(_DUE, (str(mark.xid), mark.identity))
+            return int((reader.fetchone() or (0,))[0])
 
     def take_in_reports(self, now: datetime) -> int:
         """Correct the labels of frauds that were reported since the last time, and move the mark to `now`."""
