@@ -54,16 +54,15 @@ _CURRENCIES = np.array([currency.encode() for _, currency in COUNTRIES])
 _STATUSES = np.array([status.encode() for status in STATUSES])
 
 
-def _template() -> np.void:
-    """A row in which everything that never changes is set."""
+def _template() -> NDArray[np.uint8]:
+    """The bytes of a row in which everything that never changes is set."""
     row = np.zeros(1, _ROW)
     row["fields"] = len(TRANSACTION_COLUMNS)
     for name in TRANSACTION_COLUMNS:
         row[f"{name}_bytes"] = _ROW[name].itemsize
     # Two groups of four digits before the point and one after it.
     row["amount"]["digits"], row["amount"]["weight"], row["amount"]["scale"] = 3, 1, 2
-    blank: np.void = row[0]
-    return blank
+    return row.view(np.uint8)
 
 
 _BLANK = _template()
@@ -71,15 +70,17 @@ _BLANK = _template()
 
 def encode(batch: Batch) -> NDArray[np.void]:
     """Rows of `public.transactions` in the order of TRANSACTION_COLUMNS; their ids are still 0."""
-    rows = np.full(len(batch), _BLANK)
+    rows = np.empty(len(batch), _ROW)
+    # Byte by byte four times as fast as field by field.
+    rows.view(np.uint8).reshape(len(batch), _ROW.itemsize)[:] = _BLANK
     rows["tx_time"] = batch.tx_time - POSTGRES_EPOCH
     rows["customer_id"] = batch.customer_id
     rows["card_id"] = batch.card_id
     rows["terminal_id"] = batch.terminal_id
     rows["mcc"] = batch.mcc
-    whole, cents = np.divmod(batch.cents, 100)
+    whole, cents = np.divmod(batch.cents.astype(np.int32), np.int32(100))
     digits = rows["amount"]["digit"]
-    digits[:, 0], digits[:, 1] = np.divmod(whole, 10_000)
+    digits[:, 0], digits[:, 1] = np.divmod(whole, np.int32(10_000))
     digits[:, 2] = cents * 100
     rows["currency"] = _CURRENCIES[batch.country]
     rows["channel"] = _CHANNELS[batch.channel]
