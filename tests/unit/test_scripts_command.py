@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from fraud_pipeline.command import batch_of
+from fraud_pipeline.command import batch_of, moment_option
+from fraud_pipeline.errors import SettingError
+from fraud_pipeline.monitoring import Bounds, bounds_of
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-NAMES = ("transaction_generator", "detection_generator")
+NAMES = ("transaction_generator", "detection_generator", "history_loader")
 
 
 def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -31,6 +34,7 @@ def test_help_names_the_variables_and_loads_no_driver(name: str) -> None:
     assert "fraud_pipeline.command" in told.stderr
     assert "psycopg2" not in told.stderr
     assert "mysql.connector" not in told.stderr
+    assert "numpy" not in told.stderr
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -57,3 +61,58 @@ def test_wrong_setting_is_one_sentence(name: str, variable: str, sentence: str) 
 def test_batch_is_the_one_given_or_a_new_one() -> None:
     assert batch_of({"PIPECTL_BATCH_ID": "manual__1"}) == "manual__1"
     assert batch_of({}) != batch_of({"PIPECTL_BATCH_ID": ""})
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("2026-01-31T12:00", datetime(2026, 1, 31, 12, tzinfo=UTC)),
+        ("2026-01-31T12:00+02:00", datetime(2026, 1, 31, 10, tzinfo=UTC)),
+        ("2026-01-31", datetime(2026, 1, 31, tzinfo=UTC)),
+    ],
+)
+def test_time_without_an_offset_is_utc(text: str, meant: datetime) -> None:
+    assert moment_option(text) == meant
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "complaint"),
+    [
+        ("transaction_generator", ("--count", "0"), "0 is less than 1"),
+        ("transaction_generator", ("--count", "many"), "--count"),
+        ("transaction_generator", ("--since", "tomorrow"), "'tomorrow' is no time in ISO 8601"),
+        ("transaction_generator", ("--since", "2026-01-02", "--until", "2026-01-01"), "which is after"),
+        ("transaction_generator", ("--seed", "x"), "PIPECTL_SEED is 'x', which is no whole number"),
+        ("detection_generator", ("--seed", str(2**63)), "does not fit into 64 bits"),
+        ("history_loader", ("--shard", "3/2"), "'3/2' is no K/N with K from 1 to N"),
+        ("history_loader", ("--shard", "one"), "'one' is no K/N"),
+    ],
+)
+def test_wrong_option_is_a_usage_error_that_names_it(
+    name: str, arguments: tuple[str, ...], complaint: str
+) -> None:
+    told = run(name, *arguments)
+
+    assert told.returncode == 2
+    assert complaint in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_bounds_of_alerts_are_read_from_the_environment() -> None:
+    assert bounds_of({}) == Bounds(0.0005, 0.03, 3600)
+    assert bounds_of({"PIPECTL_ALERT_FRAUD_RATE": "0.001:0.5", "PIPECTL_ALERT_LAG_SECONDS": "60"}) == Bounds(
+        0.001, 0.5, 60
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PIPECTL_ALERT_FRAUD_RATE", "0.1"),
+        ("PIPECTL_ALERT_FRAUD_RATE", "low:high"),
+        ("PIPECTL_ALERT_LAG_SECONDS", "an hour"),
+    ],
+)
+def test_bounds_that_are_none_are_refused_by_their_variable(variable: str, value: str) -> None:
+    with pytest.raises(SettingError, match=f"^{variable} is '{value}'"):
+        bounds_of({variable: value})
