@@ -1,6 +1,7 @@
 """Write a fraud label to MySQL for every transaction that PostgreSQL has committed since the last run.
 
-Safe to kill anywhere and to run twice at once: no label is lost, none is written twice.
+Corrects the labels of frauds that have been reported meanwhile. Safe to kill anywhere and to run twice at
+once: no label is lost, none is written twice.
 """
 
 from __future__ import annotations
@@ -10,29 +11,37 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from fraud_pipeline.command import batch_of, run, seed_of
+from fraud_pipeline.command import batch_of, moment_option, parser, positive_number, run, seed_of
 from fraud_pipeline.connections import mysql_database, open_mysql, open_postgres, postgres_database
-from fraud_pipeline.labelling import label_new
+from fraud_pipeline.local_infile import pipe_folder
 from fraud_pipeline.logs import logfmt
+from fraud_pipeline.monitoring import bounds_of, check
 from fraud_pipeline.schema import prepare_mysql, prepare_postgres
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
     from collections.abc import Mapping
 
 _LOG = logging.getLogger("detection_generator")
 
 
-def main(environment: Mapping[str, str]) -> None:
-    """Write the labels and log what was done. Raises PipelineError."""
+def main(environment: Mapping[str, str], given: Namespace) -> None:
+    """Write the labels, log what was done, and alert where it is out of bounds. Raises PipelineError."""
     started = time.monotonic()
-    batch, seed = batch_of(environment), seed_of(environment)
+    batch, seed, bounds = batch_of(environment), seed_of(environment), bounds_of(environment)
+    addresses = postgres_database(environment), mysql_database(environment)
+    # NumPy takes 0.1 s to load, which neither --help nor a wrong setting should wait for.
+    from fraud_pipeline.labelling import Labeller  # noqa: PLC0415
+
     with (
-        open_postgres(postgres_database(environment), "detection_generator") as postgres,
-        open_mysql(mysql_database(environment)) as mysql,
+        pipe_folder() as pipes,
+        open_postgres(addresses[0], "detection_generator") as postgres,
+        open_mysql(addresses[1], pipes) as mysql,
     ):
         prepare_postgres(postgres)
         prepare_mysql(mysql)
-        labelled = label_new(postgres, mysql, seed=seed)
+        labelled = Labeller(postgres, mysql, seed=seed, pipes=pipes).run(given.until, limit=given.count)
+        check(mysql, bounds, lag_seconds=labelled.lag_seconds, waiting=labelled.waiting)
         client = "pure" if type(mysql).__name__ == "MySQLConnection" else "extension"
     _LOG.info(
         logfmt(
@@ -40,6 +49,7 @@ def main(environment: Mapping[str, str]) -> None:
             batch=batch,
             labels=labelled.labels,
             frauds=labelled.frauds,
+            corrected=labelled.corrected,
             waiting=labelled.waiting,
             seconds=time.monotonic() - started,
             mysql_client=client,
@@ -47,5 +57,18 @@ def main(environment: Mapping[str, str]) -> None:
     )
 
 
+def options() -> ArgumentParser:
+    """The script's command line."""
+    made = parser(__doc__ or "")
+    made.add_argument("--count", type=positive_number, metavar="N", help="labels at most (default: all)")
+    made.add_argument(
+        "--until",
+        type=moment_option,
+        metavar="TIME",
+        help="take in what is reported up to then (default: now)",
+    )
+    return made
+
+
 if __name__ == "__main__":
-    sys.exit(run(__doc__ or "", main))
+    sys.exit(run(options(), main))

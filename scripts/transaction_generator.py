@@ -11,14 +11,14 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from fraud_pipeline.batches import write_batch
-from fraud_pipeline.command import batch_of, run, seed_of
+from fraud_pipeline.command import batch_of, moment_option, parser, positive_number, run, seed_of
 from fraud_pipeline.connections import open_postgres, postgres_database
+from fraud_pipeline.errors import SettingError
 from fraud_pipeline.logs import logfmt
 from fraud_pipeline.schema import prepare_postgres
-from fraud_pipeline.transactions import BatchRequest, batch_size, generate
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
     from collections.abc import Mapping
 
 # The schedule's interval: a batch holds what happened since the one before.
@@ -27,13 +27,22 @@ SPAN = timedelta(minutes=30)
 _LOG = logging.getLogger("transaction_generator")
 
 
-def main(environment: Mapping[str, str]) -> None:
+def main(environment: Mapping[str, str], given: Namespace) -> None:
     """Write the batch and log what was done. Raises PipelineError."""
     started = time.monotonic()
-    batch, seed = batch_of(environment), seed_of(environment)
-    until = datetime.now(UTC)
-    request = BatchRequest(seed, batch, batch_size(seed, batch), until - SPAN, until)
-    with open_postgres(postgres_database(environment), "transaction_generator") as connection:
+    batch, seed, database = batch_of(environment), seed_of(environment), postgres_database(environment)
+    until = given.until or (given.since + SPAN if given.since else datetime.now(UTC))
+    since = given.since or until - SPAN
+    if since > until:
+        raise SettingError(
+            f"--since is {since:%Y-%m-%dT%H:%M:%SZ}, which is after {until:%Y-%m-%dT%H:%M:%SZ}."
+        )
+    # NumPy takes 0.1 s to load, which neither --help nor a wrong setting should wait for.
+    from fraud_pipeline.batches import write_batch  # noqa: PLC0415
+    from fraud_pipeline.transactions import BatchRequest, batch_size, generate  # noqa: PLC0415
+
+    request = BatchRequest(seed, batch, given.count or batch_size(seed, batch), since, until)
+    with open_postgres(database, "transaction_generator") as connection:
         prepare_postgres(connection)
         written = write_batch(connection, request, generate(request))
     _LOG.info(
@@ -47,5 +56,29 @@ def main(environment: Mapping[str, str]) -> None:
     )
 
 
+def options() -> ArgumentParser:
+    """The script's command line."""
+    made = parser(__doc__ or "")
+    made.add_argument(
+        "--count",
+        type=positive_number,
+        metavar="N",
+        help="transactions (default: 50 to 200, by the batch's name)",
+    )
+    made.add_argument(
+        "--since",
+        type=moment_option,
+        metavar="TIME",
+        help="the batch's begin (default: 30 minutes before its end)",
+    )
+    made.add_argument(
+        "--until",
+        type=moment_option,
+        metavar="TIME",
+        help="its end (default: now, or 30 minutes after --since)",
+    )
+    return made
+
+
 if __name__ == "__main__":
-    sys.exit(run(__doc__ or "", main))
+    sys.exit(run(options(), main))

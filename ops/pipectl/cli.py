@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipectl import __version__
-from pipectl.commands import connections, dags, data, report, stack
+from pipectl.commands import connections, dags, data, load, report, stack
 from pipectl.console import Console
 from pipectl.errors import ExitCode, PipectlError
 from pipectl.invocation import Invocation
@@ -153,6 +153,7 @@ def root(
 
 stack.register(app)
 data.register(app)
+load.register(app)
 connections.register(app)
 report.register(app)
 dags.register(app)

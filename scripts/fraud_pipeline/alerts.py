@@ -22,9 +22,9 @@ LONGEST_ERROR = 2_000
 _LOG = logging.getLogger(__name__)
 
 
-def alert(event: str, **fields: object) -> bool:
-    """Log the alert as an error, and post it where a webhook is set; true when the webhook accepted it."""
-    _LOG.error(logfmt(event, **fields))
+def alert(event: str, *, warning: bool = False, **fields: object) -> bool:
+    """Log the alert, as an error or a warning, and post it where a webhook is set; true when that took it."""
+    _LOG.log(logging.WARNING if warning else logging.ERROR, logfmt(event, **fields))
     webhook = os.environ.get(WEBHOOK_VARIABLE, "").strip()
     if not webhook:
         return False

@@ -1,14 +1,22 @@
-"""Writing one batch to PostgreSQL: all of it in one transaction with its row in `sim.batches`, or nothing."""
+"""Writing one batch to PostgreSQL: all of it in one transaction with its row in `sim.batches`, or nothing.
+
+Small and big batches go the same way, by binary COPY.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fraud_pipeline.transactions import Transaction
+import numpy as np
+
+from fraud_pipeline.copy_format import TRANSACTION_COLUMNS, TRUTH_COLUMNS, Stream, encode, encode_truth
+from fraud_pipeline.errors import DatabaseError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from psycopg2.extensions import connection as PostgresConnection  # noqa: N812 -- a class named in lower case
+    from psycopg2.extensions import cursor as PostgresCursor  # noqa: N812
 
     from fraud_pipeline.transactions import Batch, BatchRequest
 
@@ -16,12 +24,19 @@ if TYPE_CHECKING:
 _CLAIM = """
     INSERT INTO sim.batches (batch_id, seed, transactions, since, until) VALUES (%s, %s, %s, %s, %s)
     ON CONFLICT (batch_id) DO NOTHING RETURNING batch_id"""
-# Ids are taken first, because the order of rows from INSERT … RETURNING is not promised.
+# One writer at a time takes ids, so that a batch's follow one another.
+_LOCK_IDS = "SELECT pg_advisory_lock(7244110359)"
+_UNLOCK_IDS = "SELECT pg_advisory_unlock(7244110359)"
+# The sequence is looked up once, not once for each id.
 _TAKE_IDS = """
-    SELECT nextval(pg_get_serial_sequence('public.transactions', 'transaction_id'))
-    FROM generate_series(1, %s)"""
-_INSERT = f"INSERT INTO public.transactions (transaction_id, {', '.join(Transaction._fields)}) VALUES %s"  # noqa: S608
-_INSERT_TRUTH = "INSERT INTO sim.ground_truth (transaction_id, scenario) VALUES %s"
+    WITH sequence AS MATERIALIZED (
+        SELECT pg_get_serial_sequence('public.transactions', 'transaction_id')::regclass AS name)
+    SELECT min(id), max(id) FROM (
+        SELECT nextval(name) AS id FROM sequence, generate_series(1, %s)) AS taken"""
+ID_TRIES = 20
+COPY_BYTES = 1 << 20
+_COPY = "COPY public.transactions ({}) FROM STDIN (FORMAT binary)".format(", ".join(TRANSACTION_COLUMNS))
+_COPY_TRUTH = "COPY sim.ground_truth ({}) FROM STDIN (FORMAT binary)".format(", ".join(TRUTH_COLUMNS))
 
 
 @dataclass(frozen=True)
@@ -33,20 +48,59 @@ class WrittenBatch:
     already_written: bool
 
 
-def write_batch(connection: PostgresConnection, request: BatchRequest, batch: Batch) -> WrittenBatch:
-    """Write a batch once, however many tries and processes ask for it, and commit. Raises psycopg2.Error."""
-    from psycopg2.extras import execute_values
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A batch with its ids, as the bytes that COPY sends; `truth` is its ground truth."""
 
+    request: BatchRequest
+    rows: NDArray[np.void]
+    truth: bytes
+    frauds: int
+
+
+def prepare_batch(connection: PostgresConnection, request: BatchRequest, batch: Batch) -> Encoded:
+    """Take ids for a batch and encode it, apart from writing it, so that both can go on at once.
+
+    Raises psycopg2.Error, and DatabaseError where other writers do not leave ids in a row.
+    """
+    rows = encode(batch)
+    first = 1
+    if len(batch):
+        with connection, connection.cursor() as cursor:
+            first = _take_ids(cursor, len(batch))
+        rows["transaction_id"] = np.arange(first, first + len(batch))
+    return Encoded(request, rows, encode_truth(first, batch), batch.frauds)
+
+
+def copy_batch(connection: PostgresConnection, encoded: Encoded) -> WrittenBatch:
+    """Write a batch once, however many tries and processes ask for it, and commit. Raises psycopg2.Error."""
+    request, count = encoded.request, len(encoded.rows)
     with connection, connection.cursor() as cursor:
-        claim = (request.batch, request.seed, len(batch.transactions), request.since, request.until)
-        cursor.execute(_CLAIM, claim)
+        cursor.execute(_CLAIM, (request.batch, request.seed, count, request.since, request.until))
         if cursor.fetchone() is None:
             return WrittenBatch(transactions=0, frauds=0, already_written=True)
-        cursor.execute(_TAKE_IDS, (len(batch.transactions),))
-        ids = [identity for (identity,) in cursor.fetchall()]
-        rows = [(identity, *row) for identity, row in zip(ids, batch.transactions, strict=True)]
-        truth = [pair for pair in zip(ids, batch.scenarios, strict=True) if pair[1] is not None]
-        execute_values(cursor, _INSERT, rows, page_size=1000)
-        if truth:
-            execute_values(cursor, _INSERT_TRUTH, truth, page_size=1000)
-    return WrittenBatch(transactions=len(rows), frauds=len(truth), already_written=False)
+        cursor.copy_expert(_COPY, Stream(encoded.rows), COPY_BYTES)
+        cursor.copy_expert(_COPY_TRUTH, Stream(encoded.truth), COPY_BYTES)
+    return WrittenBatch(transactions=count, frauds=encoded.frauds, already_written=False)
+
+
+def write_batch(connection: PostgresConnection, request: BatchRequest, batch: Batch) -> WrittenBatch:
+    """Prepare and copy a batch over one connection. Raises psycopg2.Error and DatabaseError."""
+    return copy_batch(connection, prepare_batch(connection, request, batch))
+
+
+def _take_ids(cursor: PostgresCursor, count: int) -> int:
+    """Take `count` ids that follow one another and give the first.
+
+    A sequence never waits, so who inserts without the lock can take one in between. Then all are left unused
+    (sequences have gaps anyway) and others taken.
+    """
+    # An error leaves the lock to the connection's end, which follows.
+    cursor.execute(_LOCK_IDS)
+    for _ in range(ID_TRIES):
+        cursor.execute(_TAKE_IDS, (count,))
+        first, last = cursor.fetchone() or (0, 0)
+        if last - first + 1 == count:
+            cursor.execute(_UNLOCK_IDS)
+            return int(first)
+    raise DatabaseError(f"Other writers took ids from between {count} in a row, {ID_TRIES} times: run again.")

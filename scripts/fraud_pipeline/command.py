@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 BATCH_VARIABLE = "PIPECTL_BATCH_ID"
 SEED_VARIABLE = "PIPECTL_SEED"
 DEFAULT_SEED = 1
+LARGEST_SEED = 2**63
 INTERRUPTED = 130
 
 VARIABLES = f"""environment:
@@ -27,27 +28,64 @@ VARIABLES = f"""environment:
                           default airbyte-postgres, 5432, airbyte, docker, docker
   AIRBYTE_MYSQL_HOST, _PORT, _DATABASE, _USER, _PASSWORD
                           default airbyte-mysql, 3306, data, docker, docker
+  PIPECTL_ALERT_FRAUD_RATE
+                          lowest and highest share of frauds among the latest labels (default 0.0005:0.03)
+  PIPECTL_ALERT_LAG_SECONDS
+                          longest time that a transaction may wait for its label (default 3600)
+  PIPECTL_ALERT_WEBHOOK   where alerts are posted as JSON
 
 exit codes: 0 done, 2 wrong option or setting, 5 a database is unreachable or failed, 130 interrupted"""
 
 _LOG = logging.getLogger(__name__)
 
 
-def run(description: str, work: Callable[[Mapping[str, str]], None]) -> int:
-    """Parse the command line, do the work, and give the exit code; an error is one log line, no traceback."""
-    argparse.ArgumentParser(
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the options that all scripts have."""
+    made = argparse.ArgumentParser(
         description=description, epilog=VARIABLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    )
+    made.add_argument("--batch", metavar="ID", help=f"the batch's name; wins over {BATCH_VARIABLE}")
+    made.add_argument("--seed", metavar="N", help=f"the data's seed; wins over {SEED_VARIABLE}")
+    return made
+
+
+def run(
+    options: argparse.ArgumentParser, work: Callable[[Mapping[str, str], argparse.Namespace], None]
+) -> int:
+    """Parse the command line, do the work, and give the exit code; an error is one log line, no traceback.
+
+    The work finds --batch and --seed in its environment.
+    """
+    given = options.parse_args()
+    wins = {BATCH_VARIABLE: given.batch, SEED_VARIABLE: given.seed}
+    environment = {**os.environ, **{name: value for name, value in wins.items() if value}}
     configure()
     try:
-        work(os.environ)
+        work(environment, given)
     except PipelineError as error:
-        _LOG.error(logfmt("failed", batch=os.environ.get(BATCH_VARIABLE), error=error))
+        _LOG.error(logfmt("failed", batch=environment.get(BATCH_VARIABLE), error=error))
         return error.code
     except KeyboardInterrupt:
-        _LOG.warning(logfmt("interrupted", batch=os.environ.get(BATCH_VARIABLE)))
+        _LOG.warning(logfmt("interrupted", batch=environment.get(BATCH_VARIABLE)))
         return INTERRUPTED
     return 0
+
+
+def positive_number(text: str) -> int:
+    """Read an option that counts something."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def moment_option(text: str) -> datetime:
+    """Read a moment in ISO 8601; one without an offset is UTC."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time in ISO 8601, like 2026-01-31T12:00") from error
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def batch_of(environment: Mapping[str, str]) -> str:
@@ -62,6 +100,9 @@ def seed_of(environment: Mapping[str, str]) -> int:
     """Read the data's seed from PIPECTL_SEED. Raises SettingError."""
     written = environment.get(SEED_VARIABLE) or str(DEFAULT_SEED)
     try:
-        return int(written)
+        seed = int(written)
     except ValueError as error:
         raise SettingError(f"{SEED_VARIABLE} is {written!r}, which is no whole number.") from error
+    if not -LARGEST_SEED <= seed < LARGEST_SEED:
+        raise SettingError(f"{SEED_VARIABLE} is {written}, which does not fit into 64 bits.")
+    return seed

@@ -13,6 +13,7 @@ from fraud_pipeline.errors import DatabaseError, SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from mysql.connector.abstracts import MySQLConnectionAbstract, MySQLCursorAbstract
     from psycopg2.extensions import connection as PostgresConnection  # noqa: N812 -- a class named in lower case
@@ -110,9 +111,10 @@ def open_postgres(database: Database, application: str) -> Iterator[PostgresConn
 
 
 @contextmanager
-def open_mysql(database: Database) -> Iterator[MySQLConnectionAbstract]:
+def open_mysql(database: Database, files: Path | None = None) -> Iterator[MySQLConnectionAbstract]:
     """Open a connection in UTC without autocommit, closed at the end; what was not committed is rolled back.
 
+    `files` is the one folder from which LOAD DATA LOCAL may read; without it, it may not read at all.
     Raises DatabaseError for every failure of the server, of the login or of a statement inside.
     """
     import mysql.connector
@@ -129,6 +131,8 @@ def open_mysql(database: Database) -> Iterator[MySQLConnectionAbstract]:
             collation=MYSQL_COLLATION,
             time_zone="+00:00",
             autocommit=False,
+            allow_local_infile=False,
+            allow_local_infile_in_path=str(files) if files else None,
         )
     except mysql.connector.Error as error:
         raise DatabaseError(_mysql_refusal(database, error.errno, _one_line(error))) from error

@@ -1,46 +1,78 @@
 """Labels for new transactions, exactly once, over two databases and without a distributed transaction.
 
+Each chunk of labels is a MySQL transaction of its own:
+
 1. MySQL: lock the mark. Two labellers at once take turns.
 2. PostgreSQL: the horizon is the oldest transaction still running, read before the rows. All below it has
    ended, so what commits late waits for a later run, and what was rolled back never shows.
-3. Labels are a pure function of the row, and the insert leaves a label that is there as it is.
-4. Labels and mark commit together. A labeller killed anywhere leaves neither.
+3. The chunk: rows below the horizon that come after the mark, in order of transaction number (xid) and id.
+   The mark holds both, so millions of rows of one transaction are labelled in chunks too.
+4. Labels are a pure function of the row and the mark, and the insert leaves a label that is there as it is.
+5. Labels and mark commit together. A labeller killed anywhere leaves neither.
 
 The mark's lock comes before the horizon: the other way round, the horizon could be older than the mark that
 a second labeller has set meanwhile. The lock is a locking read, which sees the newest committed mark whatever
 snapshot MySQL's REPEATABLE READ holds, and inserts check the newest rows too.
+
+Frauds that are reported after they were labelled are corrected first: the mark also holds up to when
+reports have been taken in, and labels are written as of that moment. So each fraud is either labelled after
+its report, or corrected by the run that takes the report in.
 """
 
 from __future__ import annotations
 
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import numpy as np
 
 from fraud_pipeline.connections import mysql_value
 from fraud_pipeline.errors import DatabaseError
-from fraud_pipeline.labels import Label, label
+from fraud_pipeline.labels import COLUMNS, Truth, label, positive
+from fraud_pipeline.local_infile import MOST_LINES, REFUSALS, load_lines
 from fraud_pipeline.logs import logfmt
 from fraud_pipeline.schema import PROGRESS_NAME
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
     from mysql.connector.abstracts import MySQLConnectionAbstract
     from mysql.connector.abstracts import MySQLCursorAbstract as MySQLCursor
+    from numpy.typing import NDArray
     from psycopg2.extensions import connection as PostgresConnection  # noqa: N812 -- a class named in lower case
     from psycopg2.extensions import cursor as PostgresCursor  # noqa: N812
 
-CHUNK = 1_000
+    from fraud_pipeline.hashing import Integers
+    from fraud_pipeline.labels import Labels
 
-_LOCK_MARK = "SELECT last_xid FROM label_progress WHERE name = %s FOR UPDATE"
-_MOVE_MARK = "UPDATE label_progress SET last_xid = %s WHERE name = %s"
+CHUNK = 50_000
+# Below, one INSERT of many rows is as fast and needs no LOAD DATA.
+FEWEST_TO_LOAD = 2_000
+CORRECTIONS_AT_ONCE = 1_000
+
+_LOCK_MARK = """
+    SELECT last_xid, last_transaction_id, reported_until FROM label_progress WHERE name = %s FOR UPDATE"""
+_MOVE_MARK = "UPDATE label_progress SET last_xid = %s, last_transaction_id = %s WHERE name = %s"
+_MOVE_REPORTED = "UPDATE label_progress SET reported_until = %s WHERE name = %s"
 _HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
 _NEW = """
-    SELECT t.transaction_id, g.scenario, t.xid::text
-    FROM public.transactions t LEFT JOIN sim.ground_truth g USING (transaction_id)
-    WHERE t.xid >= %s::xid8 AND t.xid < %s::xid8
-    ORDER BY t.xid, t.transaction_id"""
-_WAITING = "SELECT count(*) FROM public.transactions WHERE xid >= %s::xid8"
+    COPY (SELECT xid, transaction_id FROM public.transactions
+          WHERE (xid, transaction_id) > ('{}'::xid8, {}) AND xid < '{}'::xid8
+          ORDER BY xid, transaction_id LIMIT {}) TO STDOUT (FORMAT binary)"""
+_DUE = "SELECT count(*) FROM public.transactions WHERE (xid, transaction_id) > (%s::xid8, %s)"
+_FRAUDS = "SELECT transaction_id, scenario, reported_at, reported_by FROM sim.ground_truth WHERE "
+_REPORTED = _FRAUDS + "reported_at > %s AND reported_at <= %s ORDER BY transaction_id"
+_STILL_HONEST = "SELECT transaction_id FROM fraud_labels WHERE is_fraud = 0 AND transaction_id IN ({})"
+_CORRECT = """
+    UPDATE fraud_labels SET is_fraud = 1, fraud_type = %s, label_source = %s, detected_at = %s
+    WHERE transaction_id = %s AND is_fraud = 0"""
+_WAITING = """
+    SELECT count(*), coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8
+    FROM public.transactions WHERE xid >= %s::xid8"""
 _HOLDER = """
     SELECT holder, seconds FROM (
         SELECT format('process %s of user %s', pid, usename) AS holder, backend_xid AS xid,
@@ -53,92 +85,258 @@ _HOLDER = """
     ORDER BY age(xid) DESC LIMIT 1"""
 # ON DUPLICATE KEY UPDATE instead of INSERT IGNORE, which would hide errors in the data.
 _INSERT = f"""
-    INSERT INTO fraud_labels ({", ".join(Label._fields)}, detected_at) VALUES (%s, %s, %s, %s, %s, %s)
+    INSERT INTO fraud_labels ({", ".join(COLUMNS)}) VALUES (%s, %s, %s, %s, %s, %s)
     ON DUPLICATE KEY UPDATE transaction_id = transaction_id"""  # noqa: S608
+# A row as COPY sends it: number of fields, then length and value of each.
+_COPIED = np.dtype([("fields", ">i2"), ("_1", ">i4"), ("xid", ">u8"), ("_2", ">i4"), ("id", ">i8")])
 
 _LOG = logging.getLogger(__name__)
 
 
+class Mark(NamedTuple):
+    """How far labels have come: all rows up to (xid, id), as of the reports up to a moment."""
+
+    xid: int
+    identity: int
+    reported_until: datetime
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Rows that come after a mark, at most `size`, with their labels; `lines` is what LOAD DATA reads."""
+
+    mark: Mark
+    size: int
+    rows: NDArray[np.void]
+    labels: Labels
+    lines: list[bytes]
+    restarted: bool
+
+    @property
+    def end(self) -> Mark:
+        """Where the mark is when the rows are labelled."""
+        return self.mark._replace(xid=int(self.rows["xid"][-1]), identity=int(self.rows["id"][-1]))
+
+
 @dataclass(frozen=True)
 class Labelled:
-    """What a run did: labels written, frauds among them, and committed rows that wait for the next run."""
+    """What a run did, and committed rows that wait for the next run: how many, and for how many seconds."""
 
     labels: int
     frauds: int
+    corrected: int
     waiting: int
+    lag_seconds: float
     restarted: bool
+
+
+class Labeller:
+    """Labels what two open connections reach.
+
+    `pipes` is the folder that `mysql` may load from (see local_infile); without it, many labels are inserted,
+    which takes three times as long. Every method may raise DatabaseError, psycopg2.Error and
+    mysql.connector.Error.
+    """
+
+    def __init__(
+        self,
+        postgres: PostgresConnection,
+        mysql: MySQLConnectionAbstract,
+        *,
+        seed: int,
+        chunk: int = CHUNK,
+        pipes: Path | None = None,
+    ) -> None:
+        self.postgres = postgres
+        self.mysql = mysql
+        self.seed = seed
+        self.chunk = min(chunk, MOST_LINES)
+        self.pipes = pipes
+        self.restarted = False
+        self._ahead: Future[Chunk] | None = None
+
+    def run(
+        self,
+        now: datetime | None = None,
+        *,
+        limit: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Labelled:
+        """Take in the reports up to `now`, and label all transactions that have ended, at most `limit`."""
+        corrected = self.take_in_reports(now or datetime.now(UTC))
+        labels = frauds = 0
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            while limit is None or labels < limit:
+                chunk, new = self._label_chunk(
+                    pool, self.chunk if limit is None else min(self.chunk, limit - labels)
+                )
+                if not len(chunk.rows):
+                    break
+                labels += new
+                frauds += len(chunk.labels.positives)
+                if progress:
+                    progress(len(chunk.rows))
+        waiting, lag = self._waiting()
+        return Labelled(labels, frauds, corrected, waiting, lag, self.restarted)
+
+    def due(self) -> int:
+        """How many transactions there are after the mark: reads an index over them, a second for millions."""
+        with self.postgres, self.mysql.cursor() as labels, self.postgres.cursor() as reader:
+            mark = self._lock_mark(labels)
+            self.mysql.rollback()
+            reader.execute(_DUE, (str(mark.xid), mark.identity))
+            return int((reader.fetchone() or (0,))[0])
+
+    def take_in_reports(self, now: datetime) -> int:
+        """Correct the labels of frauds that were reported since the last time, and move the mark to `now`."""
+        with self.postgres, self.mysql.cursor() as labels, self.postgres.cursor() as reader:
+            mark = self._lock_mark(labels)
+            corrected = 0
+            if now > mark.reported_until:
+                labels.execute("SELECT EXISTS (SELECT 1 FROM fraud_labels)")
+                if mysql_value(labels):
+                    reader.execute(_REPORTED, (mark.reported_until, now))
+                    corrected = self._correct(labels, _truths(reader), now)
+                labels.execute(_MOVE_REPORTED, (now.replace(tzinfo=None), PROGRESS_NAME))
+            self.mysql.commit()
+        return corrected
+
+    def _correct(self, labels: MySQLCursor, reported: Mapping[int, Truth], now: datetime) -> int:
+        ids, corrected = list(reported), 0
+        for first in range(0, len(ids), CORRECTIONS_AT_ONCE):
+            some = ids[first : first + CORRECTIONS_AT_ONCE]
+            labels.execute(_STILL_HONEST.format(", ".join(map(str, some))))
+            wrong = [int(str(row[0])) for row in cast("list[tuple[object]]", labels.fetchall())]
+            for identity in wrong:
+                found = positive(reported[identity], now)
+                if found:
+                    moment = found.detected_at.replace(tzinfo=None)
+                    labels.execute(_CORRECT, (found.fraud_type, found.source, moment, identity))
+                    corrected += labels.rowcount
+        return corrected
+
+    def _label_chunk(self, pool: ThreadPoolExecutor, size: int) -> tuple[Chunk, int]:
+        """Label the next rows and commit; the rows, and how many labels are new.
+
+        While MySQL takes the chunk, a thread reads the next one. That is used if the mark is then where the
+        thread took it to be: below the horizon nothing changes, so it would be read just the same.
+        """
+        ahead, self._ahead = self._ahead, None
+        with self.mysql.cursor() as labels:
+            mark = self._lock_mark(labels)
+            chunk = ahead.result() if ahead else None
+            if chunk is None or chunk.mark != mark or chunk.size != size:
+                chunk = self._read(mark, size)
+            new = 0
+            if chunk.restarted:
+                labels.execute(_MOVE_MARK, (0, 0, PROGRESS_NAME))
+            if len(chunk.rows):
+                if len(chunk.rows) == size:
+                    self._ahead = pool.submit(self._read, chunk.end, size)
+                new = self._insert(labels, chunk)
+                labels.execute(_MOVE_MARK, (chunk.end.xid, chunk.end.identity, PROGRESS_NAME))
+            self.mysql.commit()
+        return chunk, new
+
+    def _read(self, mark: Mark, size: int) -> Chunk:
+        """Read the rows that come after the mark, and make their labels."""
+        with self.postgres, self.postgres.cursor() as reader:
+            horizon = _horizon(reader)
+            after, restarted = mark, horizon < mark.xid
+            if restarted:
+                _LOG.warning(
+                    logfmt("mark_ahead_of_database", mark=mark.xid, horizon=horizon, action="start_from_0")
+                )
+                self.restarted, after = True, mark._replace(xid=0, identity=0)
+            rows = _new_rows(reader, after, horizon, size)
+            ids = rows["id"].astype(np.int64)
+            made = label(self.seed, ids, _frauds(reader, ids), mark.reported_until)
+        lines = made.lines() if self.pipes and len(rows) >= FEWEST_TO_LOAD else []
+        return Chunk(mark, size, rows, made, lines, restarted)
+
+    def _lock_mark(self, labels: MySQLCursor) -> Mark:
+        labels.execute(_LOCK_MARK, (PROGRESS_NAME,))
+        rows = cast("list[tuple[int, int, datetime]]", labels.fetchall())
+        if not rows:
+            raise DatabaseError(
+                f"label_progress has no row {PROGRESS_NAME}: it was deleted during this run; run again."
+            )
+        xid, identity, reported_until = rows[0]
+        return Mark(int(xid), int(identity), reported_until.replace(tzinfo=UTC))
+
+    def _insert(self, labels: MySQLCursor, chunk: Chunk) -> int:
+        count = len(chunk.rows)
+        if self.pipes and chunk.lines:
+            try:
+                return load_lines(self.mysql, self.pipes, "fraud_labels", COLUMNS, chunk.lines, count)
+            except Exception as error:
+                number = getattr(error, "errno", None)
+                if number not in REFUSALS:
+                    raise
+                _LOG.warning(
+                    logfmt("load_data_refused", error=error, remedy="set local_infile on the server")
+                )
+                self.pipes = None
+        labels.executemany(_INSERT, chunk.labels.rows())
+        return labels.rowcount
+
+    def _waiting(self) -> tuple[int, float]:
+        """Count committed rows at or above the horizon; warn with the transaction that holds it back."""
+        with self.postgres, self.postgres.cursor() as reader:
+            reader.execute(_WAITING, (str(_horizon(reader)),))
+            waiting, lag = reader.fetchone() or (0, 0.0)
+            if waiting:
+                reader.execute(_HOLDER)
+                holder, seconds = reader.fetchone() or ("a transaction that has just ended", None)
+                _LOG.warning(
+                    logfmt(
+                        "labels_wait",
+                        transactions=waiting,
+                        held_back_by=holder,
+                        open_seconds=seconds,
+                        remedy="labelled by the next run after that transaction ends",
+                    )
+                )
+        return int(waiting), float(lag)
 
 
 def label_new(
     postgres: PostgresConnection, mysql: MySQLConnectionAbstract, *, seed: int, chunk: int = CHUNK
 ) -> Labelled:
-    """Label all transactions between the mark and the horizon, and commit.
-
-    Rows stream through in chunks, so memory does not grow with their number. Raises DatabaseError where the
-    mark's row is missing, psycopg2.Error and mysql.connector.Error.
-    """
-    with postgres, mysql.cursor() as labels, postgres.cursor() as reader:
-        mark = _lock_mark(labels)
-        reader.execute(_HORIZON)
-        horizon = int(_only(reader))
-        restarted = horizon < mark
-        if restarted:
-            _LOG.warning(logfmt("mark_ahead_of_database", mark=mark, horizon=horizon, action="start_from_0"))
-            mark = 0
-        written, frauds = 0, 0
-        # A cursor with a name stays on the server; its snapshot is newer than the horizon.
-        with postgres.cursor(name="new_transactions") as rows:
-            rows.execute(_NEW, (str(mark), str(horizon)))
-            while new := rows.fetchmany(chunk):
-                made = [label(seed, identity, scenario) for identity, scenario, _ in new]
-                written += _insert(labels, made)
-                frauds += sum(one.is_fraud for one in made)
-                # Not the horizon: after a crash the server may give out ids again that rolled-back
-                # transactions had, those of committed rows never.
-                mark = int(new[-1][2]) + 1
-        labels.execute(_MOVE_MARK, (mark, PROGRESS_NAME))
-        mysql.commit()
-        waiting = _waiting(reader, horizon)
-    return Labelled(labels=written, frauds=frauds, waiting=waiting, restarted=restarted)
+    """Label all transactions that have ended and have no label yet, as of now."""
+    return Labeller(postgres, mysql, seed=seed, chunk=chunk).run()
 
 
-def _lock_mark(labels: MySQLCursor) -> int:
-    labels.execute(_LOCK_MARK, (PROGRESS_NAME,))
-    mark = mysql_value(labels)
-    if mark is None:
-        raise DatabaseError(
-            f"label_progress has no row {PROGRESS_NAME}: it was deleted during this run; run again."
-        )
-    return int(str(mark))
+class _Bytes:
+    """A file that COPY writes to."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.write = self.parts.append
 
 
-def _insert(labels: MySQLCursor, made: list[Label]) -> int:
-    detected_at = datetime.now(UTC).replace(tzinfo=None)
-    labels.executemany(_INSERT, [(*one, detected_at) for one in made])
-    return labels.rowcount
+def _new_rows(reader: PostgresCursor, mark: Mark, horizon: int, size: int) -> NDArray[np.void]:
+    told = _Bytes()
+    reader.copy_expert(_NEW.format(mark.xid, mark.identity, horizon, size), told)
+    # 19 bytes of header stand before the first row, and two bytes end the last.
+    return np.frombuffer(b"".join(told.parts)[19:-2], _COPIED)
 
 
-def _waiting(reader: PostgresCursor, horizon: int) -> int:
-    """Count committed rows at or above the horizon; warn with the transaction that holds it back."""
-    reader.execute(_WAITING, (str(horizon),))
-    waiting = int(_only(reader))
-    if waiting:
-        reader.execute(_HOLDER)
-        holder, seconds = reader.fetchone() or ("a transaction that has just ended", None)
-        _LOG.warning(
-            logfmt(
-                "labels_wait",
-                transactions=waiting,
-                held_back_by=holder,
-                open_seconds=seconds,
-                remedy="labelled by the next run after that transaction ends",
-            )
-        )
-    return waiting
+def _horizon(reader: PostgresCursor) -> int:
+    reader.execute(_HORIZON)
+    return int((reader.fetchone() or ("0",))[0])
 
 
-def _only(cursor: PostgresCursor) -> str:
-    row = cursor.fetchone()
-    if row is None:
-        raise DatabaseError("PostgreSQL gave no row where one is certain.")
-    return str(row[0])
+def _frauds(reader: PostgresCursor, ids: Integers) -> dict[int, Truth]:
+    """Ground truth of those that are frauds: by key for few, by range for many."""
+    if not len(ids):
+        return {}
+    if len(ids) < FEWEST_TO_LOAD:
+        reader.execute(_FRAUDS + "transaction_id = ANY(%s)", (ids.tolist(),))
+    else:
+        reader.execute(_FRAUDS + "transaction_id BETWEEN %s AND %s", (int(ids.min()), int(ids.max())))
+    return _truths(reader)
+
+
+def _truths(reader: PostgresCursor) -> dict[int, Truth]:
+    return {identity: Truth(*truth) for identity, *truth in reader.fetchall()}

@@ -49,8 +49,10 @@ _POSTGRES_OBJECTS = {
         )""",
     "public.transactions_updated_at": """
         CREATE INDEX IF NOT EXISTS transactions_updated_at ON public.transactions (updated_at)""",
-    "public.transactions_xid": """
-        CREATE INDEX IF NOT EXISTS transactions_xid ON public.transactions (xid)""",
+    # With the id: who labels a million rows of one transaction in chunks finds the next chunk by it.
+    "public.transactions_xid_id": """
+        CREATE INDEX IF NOT EXISTS transactions_xid_id ON public.transactions (xid, transaction_id);
+        DROP INDEX IF EXISTS public.transactions_xid""",
     "sim.batches": """
         CREATE TABLE IF NOT EXISTS sim.batches (
             batch_id     text PRIMARY KEY,
@@ -63,7 +65,25 @@ _POSTGRES_OBJECTS = {
     "sim.ground_truth": """
         CREATE TABLE IF NOT EXISTS sim.ground_truth (
             transaction_id bigint PRIMARY KEY,
-            scenario       varchar(32) NOT NULL
+            scenario       varchar(32) NOT NULL,
+            reported_at    timestamptz,
+            reported_by    varchar(16)
+        )""",
+    # Also adds the columns to a table that is older than they are.
+    "sim.ground_truth_reported_at": """
+        ALTER TABLE sim.ground_truth ADD COLUMN IF NOT EXISTS reported_at timestamptz,
+                                     ADD COLUMN IF NOT EXISTS reported_by varchar(16);
+        CREATE INDEX IF NOT EXISTS ground_truth_reported_at ON sim.ground_truth (reported_at)""",
+    "sim.loads": """
+        CREATE TABLE IF NOT EXISTS sim.loads (
+            load_id      text PRIMARY KEY,
+            seed         bigint NOT NULL,
+            transactions bigint NOT NULL,
+            since        timestamptz NOT NULL,
+            until        timestamptz NOT NULL,
+            chunk        integer NOT NULL,
+            created_at   timestamptz NOT NULL DEFAULT now(),
+            finished_at  timestamptz
         )""",
 }
 
@@ -76,9 +96,19 @@ _PUBLICATION_EXISTS = "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname =
 
 _MYSQL_MARK_TABLE = f"""
     CREATE TABLE IF NOT EXISTS label_progress (
-        name     VARCHAR(64) NOT NULL PRIMARY KEY,
-        last_xid BIGINT UNSIGNED NOT NULL
+        name                VARCHAR(64) NOT NULL PRIMARY KEY,
+        last_xid            BIGINT UNSIGNED NOT NULL,
+        last_transaction_id BIGINT UNSIGNED NOT NULL DEFAULT 0,
+        reported_until      DATETIME(6) NOT NULL DEFAULT '1970-01-01'
     ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE {MYSQL_COLLATION}"""
+# For a table that is older than these columns.
+_MYSQL_MARK_COLUMNS = """
+    ALTER TABLE label_progress
+        ADD COLUMN last_transaction_id BIGINT UNSIGNED NOT NULL DEFAULT 0,
+        ADD COLUMN reported_until DATETIME(6) NOT NULL DEFAULT '1970-01-01'"""
+_MYSQL_HAS_MARK_COLUMNS = """
+    SELECT COUNT(*) FROM information_schema.columns
+    WHERE table_schema = DATABASE() AND table_name = 'label_progress' AND column_name = 'reported_until'"""
 _MYSQL_LABEL_TABLE = f"""
     CREATE TABLE IF NOT EXISTS fraud_labels (
         transaction_id BIGINT UNSIGNED NOT NULL PRIMARY KEY,
@@ -171,6 +201,9 @@ def _mysql_complete(connection: MySQLConnectionAbstract) -> bool:
         )
         if mysql_value(cursor) != 2:  # noqa: PLR2004 -- the two named above
             return False
+        cursor.execute(_MYSQL_HAS_MARK_COLUMNS)
+        if not mysql_value(cursor):
+            return False
         cursor.execute("SELECT COUNT(*) FROM label_progress WHERE name = %s", (PROGRESS_NAME,))
         return bool(mysql_value(cursor))
 
@@ -178,6 +211,9 @@ def _mysql_complete(connection: MySQLConnectionAbstract) -> bool:
 def _create_mysql(connection: MySQLConnectionAbstract) -> None:
     with connection.cursor() as cursor:
         cursor.execute(_MYSQL_MARK_TABLE)
+        cursor.execute(_MYSQL_HAS_MARK_COLUMNS)
+        if not mysql_value(cursor):
+            cursor.execute(_MYSQL_MARK_COLUMNS)
         cursor.execute("SHOW TABLES LIKE 'fraud_labels'")
         if mysql_value(cursor) is None:
             # A mark without its labels (the table was dropped) would leave all older transactions unlabelled.

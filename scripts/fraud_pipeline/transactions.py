@@ -1,123 +1,226 @@
-"""The seam of the data: seed, batch, count and span of time in, rows out. Pure: no clock, no database.
+"""The seam of the data: seed, batch, count and span of time in, columns out. Pure: no clock, no database.
 
-This is the plain generator: independent customers, and a fraud is an amount far above the usual. A simulator
-takes its place by offering `generate` with the same request and the same columns.
+Equal requests give equal columns. Batches of one seed share their world and its episodes of fraud, so rows
+of many small batches belong together as those of one big batch do.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from decimal import Decimal
-from random import Random
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fraud_pipeline import episodes, rhythm, scenarios
+from fraud_pipeline.hashing import key, mixed
+from fraud_pipeline.places import CITY_COUNTRY, LATS, LONS
+from fraud_pipeline.world import (
+    ATM,
+    BLOCK_CUSTOMERS,
+    BLOCK_DAILY,
+    BLOCK_TERMINALS,
+    DAY,
+    FIRST_TERMINAL,
+    MOST_BLOCKS,
+    POS,
+    TERMINALS_THERE,
+    WEB,
+    World,
+    world,
+)
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+    from numpy.typing import NDArray
+
+    from fraud_pipeline.episodes import Intentions
+    from fraud_pipeline.hashing import Floats, Integers
 
 FEWEST_IN_BATCH = 50
 MOST_IN_BATCH = 200
-FRAUD_RATE = 0.01
-UNUSUAL_AMOUNT = "unusual_amount"
+# A batch of 200 is this much more than the average one and still of the smallest world.
+BUSY = 2.0
 
-CUSTOMERS = 5_000
-TERMINALS = 10_000
-CARDS_PER_CUSTOMER = 2
-MEDIAN_AMOUNT_CENTS = 2_500
-AMOUNT_SPREAD = 1.0
-HIGHEST_AMOUNT_CENTS = 5_000_000
-APPROVED_SHARE = 0.97
+FAVOURITES = 8
+ATM_SHARE = 0.06
+SECOND_CARD_SHARE = 0.25
+AMOUNT_SPREAD = 0.55
+WEB_DEGREES = 0.15
+LOWEST_CENTS, HIGHEST_CENTS = 50, 5_000_000
+NOTE_CENTS, HIGHEST_CASH_CENTS = 1_000, 100_000
+HONEST_DECLINED, FRAUD_DECLINED = 0.025, 0.06
+# All of one length, as CHANNELS are.
+STATUSES = ("approved", "declined")
+# Of `reported_at`: for an honest transaction, and for a fraud that nobody reports.
+NEVER = np.iinfo(np.int64).max
 
-# Merchant category codes of ISO 18245: groceries, restaurants, fuel, clothes, electronics, travel, pharmacy.
-MERCHANT_CATEGORIES = (5411, 5812, 5541, 5651, 5732, 4722, 5912)
-CHANNELS = ("pos", "online", "atm")
-CHANNEL_WEIGHTS = (0.65, 0.30, 0.05)
-# Country (ISO 3166), currency (ISO 4217), and the box of latitude and longitude that its terminals stand in.
-PLACES = (
-    ("DE", "EUR", 48.0, 53.5, 7.0, 13.5),
-    ("FR", "EUR", 43.5, 49.5, -1.0, 6.0),
-    ("ES", "EUR", 37.5, 42.5, -6.0, 1.0),
-    ("GB", "GBP", 51.0, 55.0, -3.0, 0.5),
-    ("US", "USD", 33.0, 42.0, -118.0, -75.0),
-)
-
-
-class Transaction(NamedTuple):
-    """A row of `public.transactions` without what the database adds (id, creation times, xid)."""
-
-    tx_time: datetime
-    customer_id: int
-    card_id: int
-    terminal_id: int
-    mcc: int
-    amount: Decimal
-    currency: str
-    channel: str
-    country: str
-    lat: float
-    lon: float
-    status: str
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """What a batch is made of; equal requests give equal batches. Times are aware and `since <= until`."""
+    """What a batch is made of; equal requests give equal batches. Times are aware and `since <= until`.
+
+    `blocks` is the size of the world; 0 takes the one that has about so many transactions in that time.
+    """
 
     seed: int
     batch: str
     count: int
     since: datetime
     until: datetime
+    blocks: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
-    """Transactions in order of their time, and for each the scenario of its fraud, or None."""
+    """Columns in order of time. Times are microseconds since 1970 in UTC.
 
-    transactions: tuple[Transaction, ...]
-    scenarios: tuple[str | None, ...]
+    `country` is a position in COUNTRIES, `channel` in CHANNELS, `scenario` in scenarios.NAMES.
+    """
+
+    tx_time: Integers
+    customer_id: NDArray[np.int64]
+    card_id: Integers
+    terminal_id: Integers
+    mcc: NDArray[np.int16]
+    cents: Integers
+    country: NDArray[np.int8]
+    channel: NDArray[np.int8]
+    lat: NDArray[np.float32]
+    lon: NDArray[np.float32]
+    declined: NDArray[np.bool_]
+    scenario: NDArray[np.int8]
+    reported_at: Integers
+
+    def __len__(self) -> int:
+        return len(self.tx_time)
+
+    @property
+    def frauds(self) -> int:
+        """How many of the transactions are frauds."""
+        return int(np.count_nonzero(self.scenario))
+
+
+def microseconds(moment: datetime) -> int:
+    """A moment as the columns hold it."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def moment(value: int) -> datetime:
+    """The inverse of `microseconds`."""
+    return _EPOCH + timedelta(microseconds=value)
 
 
 def batch_size(seed: int, batch: str) -> int:
     """How many transactions a scheduled batch has: 50 to 200, each as likely as the other."""
-    return _random(seed, batch, "size").randint(FEWEST_IN_BATCH, MOST_IN_BATCH)
+    return FEWEST_IN_BATCH + key(seed, batch, "size") % (MOST_IN_BATCH - FEWEST_IN_BATCH + 1)
+
+
+def blocks_for(count: int, span: timedelta) -> int:
+    """How many blocks a world needs for so many transactions in that time."""
+    expected = BLOCK_DAILY * (span / timedelta(days=1))
+    if count <= max(expected * BUSY, MOST_IN_BATCH):
+        return 1
+    return min(math.ceil(count / expected), MOST_BLOCKS) if expected else MOST_BLOCKS
 
 
 def generate(request: BatchRequest) -> Batch:
     """Generate the batch of a request."""
-    random = _random(request.seed, request.batch, "transactions")
-    moments = sorted(random.random() for _ in range(request.count))
-    span: timedelta = request.until - request.since
-    scenarios = tuple(UNUSUAL_AMOUNT if random.random() < FRAUD_RATE else None for _ in moments)
-    transactions = tuple(
-        _transaction(random, request.since + span * moment, scenario)
-        for moment, scenario in zip(moments, scenarios, strict=True)
+    random = np.random.Generator(np.random.PCG64(key(request.seed, request.batch, "rows")))
+    since, until = microseconds(request.since), microseconds(request.until)
+    there = world(request.seed, request.blocks or blocks_for(request.count, request.until - request.since))
+    special = episodes.intentions(there, random, since, until, request.count)
+    if len(special.when) > request.count:
+        special = special.taken(random.permutation(len(special.when))[: request.count])
+    habitual = _habitual(there, random, since, until, request.count - len(special.when))
+    together = episodes.Intentions.joined([habitual, special])
+    return _carried_out(there, random, together.taken(np.argsort(together.when, kind="stable")))
+
+
+def _habitual(there: World, random: np.random.Generator, since: int, until: int, count: int) -> Intentions:
+    when = rhythm.draw(random, np.array([since]), np.array([until]), count)
+    factor = np.ones(count)
+    big = np.flatnonzero(random.random(count) < scenarios.BIG_PURCHASE_SHARE)
+    factor[big] = np.exp(random.uniform(np.log(3), np.log(12), len(big)))
+    customers = there.customers_of_groups(random, rhythm.groups_at(random, when))
+    return episodes.Intentions.of(when, customers, factor=factor)
+
+
+def _carried_out(there: World, random: np.random.Generator, wanted: Intentions) -> Batch:
+    """Draw what the intentions leave open, and give every payment its columns."""
+    n, customer = len(wanted.when), wanted.customer
+    chance = random.random(n)
+    channel = np.where(chance < there.web_share[customer], WEB, np.where(chance > 1 - ATM_SHARE, ATM, POS))
+    channel = np.where(wanted.channel >= 0, wanted.channel, channel)
+    city = np.where(wanted.city >= 0, wanted.city, there.whereabouts(customer, wanted.when))
+    terminal = _terminals(there, random, wanted, channel, city)
+    terminal = np.where(wanted.terminal >= 0, wanted.terminal, terminal)
+    web = channel == WEB
+    fraud = wanted.scenario > 0
+    second = there.second_card[customer] & (random.random(n, np.float32) < SECOND_CARD_SHARE)
+    return Batch(
+        tx_time=wanted.when,
+        customer_id=customer + 1,
+        card_id=(customer + 1) * 10 + 1 + second,
+        terminal_id=terminal + 1,
+        mcc=there.mcc[terminal],
+        cents=_cents(there, random, wanted, terminal, channel == ATM),
+        country=CITY_COUNTRY[city],
+        channel=channel.astype(np.int8),
+        # Online it is where the buyer's address is thought to be, which is inexact.
+        lat=np.where(web, _near(random, LATS[city]), there.terminal_lat[terminal]),
+        lon=np.where(web, _near(random, LONS[city]), there.terminal_lon[terminal]),
+        declined=random.random(n, np.float32) < np.where(fraud, FRAUD_DECLINED, HONEST_DECLINED),
+        scenario=wanted.scenario.astype(np.int8),
+        reported_at=_reports(random, wanted.when, fraud),
     )
-    return Batch(transactions, scenarios)
 
 
-def _transaction(random: Random, moment: datetime, scenario: str | None) -> Transaction:
-    customer = random.randint(1, CUSTOMERS)
-    country, currency, south, north, west, east = random.choice(PLACES)
-    cents = MEDIAN_AMOUNT_CENTS * math.exp(random.gauss(0.0, AMOUNT_SPREAD))
-    if scenario == UNUSUAL_AMOUNT:
-        cents *= random.uniform(5, 20)
-    return Transaction(
-        tx_time=moment,
-        customer_id=customer,
-        card_id=customer * 10 + random.randint(1, CARDS_PER_CUSTOMER),
-        terminal_id=random.randint(1, TERMINALS),
-        mcc=random.choice(MERCHANT_CATEGORIES),
-        amount=Decimal(min(max(round(cents), 1), HIGHEST_AMOUNT_CENTS)).scaleb(-2),
-        currency=currency,
-        channel=random.choices(CHANNELS, CHANNEL_WEIGHTS)[0],
-        country=country,
-        lat=round(random.uniform(south, north), 4),
-        lon=round(random.uniform(west, east), 4),
-        status="approved" if random.random() < APPROVED_SHARE else "declined",
-    )
+def _terminals(
+    there: World, random: np.random.Generator, wanted: Intentions, channel: Integers, city: Integers
+) -> Integers:
+    """One of the customer's favourites in that city, or any there; all of the customer's own block."""
+    n = len(channel)
+    place = channel * len(LATS) + city
+    favourite = (FAVOURITES * random.random(n, np.float32) ** 2).astype(np.int64)
+    bits = mixed(key(there.seed, "favourite"), wanted.customer * FAVOURITES + favourite)
+    habit = (bits >> np.uint64(1)).view(np.int64)
+    anywhere = random.integers(0, 2**31, n)
+    chosen = np.where(random.random(n, np.float32) < wanted.known, habit, anywhere)
+    block = wanted.customer // BLOCK_CUSTOMERS
+    return np.asarray(block * BLOCK_TERMINALS + FIRST_TERMINAL[place] + chosen % TERMINALS_THERE[place])
 
 
-def _random(seed: int, batch: str, purpose: str) -> Random:
-    # A text seeds through SHA-512: neighbouring seeds and batches share nothing, whatever PYTHONHASHSEED is.
-    return Random(f"{seed}/{purpose}/{batch}")  # noqa: S311 -- reproducible numbers, not secrets
+def _cents(
+    there: World,
+    random: np.random.Generator,
+    wanted: Intentions,
+    terminal: Integers,
+    cash: NDArray[np.bool_],
+) -> Integers:
+    usual = there.spend[wanted.customer] + there.terminal_spend[terminal]
+    noise = random.standard_normal(len(terminal), np.float32)
+    amount = np.exp(usual + np.float32(AMOUNT_SPREAD) * noise) * wanted.factor
+    cents = np.clip(np.rint(amount * 100), LOWEST_CENTS, HIGHEST_CENTS).astype(np.int64)
+    notes = np.clip(-(-cents[cash] // NOTE_CENTS) * NOTE_CENTS, NOTE_CENTS, HIGHEST_CASH_CENTS)
+    cents[cash] = notes
+    return cents
+
+
+def _near(random: np.random.Generator, degrees: Floats) -> NDArray[np.float32]:
+    noise = random.standard_normal(len(degrees), np.float32)
+    return degrees.astype(np.float32) + np.float32(WEB_DEGREES) * noise
+
+
+def _reports(random: np.random.Generator, when: Integers, fraud: NDArray[np.bool_]) -> Integers:
+    """When each fraud is known: at once, after days, or never."""
+    reported = np.full(len(when), NEVER)
+    mine = np.flatnonzero(fraud)
+    chance = random.random(len(mine))
+    days = scenarios.EARLIEST_REPORT_DAYS + random.exponential(scenarios.MEAN_REPORT_DAYS, len(mine))
+    later = when[mine] + (np.minimum(days, scenarios.LATEST_REPORT_DAYS) * DAY).astype(np.int64)
+    known = np.where(chance < scenarios.NOTICED_AT_ONCE, when[mine], later)
+    reported[mine] = np.where(chance > 1 - scenarios.NEVER_REPORTED, NEVER, known)
+    return reported

@@ -65,18 +65,18 @@ class Servers:
             DatabaseAddress("airbyte-mysql", "127.0.0.1", self.mysql_port, "data", "docker", "docker"),
         )
 
-    def start(self, script: str, **environment: str) -> subprocess.Popen[str]:
+    def start(self, script: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            (sys.executable, str(SCRIPTS / f"{script}.py")),
+            (sys.executable, str(SCRIPTS / f"{script}.py"), *arguments),
             env=self.environment | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
-    def run(self, script: str, **environment: str) -> tuple[int, str]:
+    def run(self, script: str, *arguments: str, **environment: str) -> tuple[int, str]:
         """Exit code and log of a script that is run to its end."""
-        process = self.start(script, **environment)
+        process = self.start(script, *arguments, **environment)
         try:
             output, _ = process.communicate(timeout=SCRIPT_SECONDS)
         finally:
@@ -125,22 +125,19 @@ class Servers:
         self.ask_mysql("DROP TABLE IF EXISTS fraud_labels, label_progress")
 
 
-@pytest.fixture(scope="session")
-def running_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    folder = tmp_path_factory.mktemp("servers")
+@contextmanager
+def servers_in(folder: Path) -> Iterator[Servers]:
+    """Both servers with their data in a folder. Raises EngineError where there are none to run."""
     login = {"user": "docker", "password": "docker"}
-    try:
-        postgres_binaries = runtime.find_postgres(
-            cache_dir(), print, ROOT / "stack" / "postgres-requirements.txt"
-        )
-        mariadb_binaries = runtime.find_mariadb(cache_dir(), print)
-    except EngineError as error:
-        if "databases" in os.environ.get("PIPECTL_REQUIRE", ""):
-            raise
-        pytest.skip(f"no database servers: {error}")
+    postgres_binaries = runtime.find_postgres(
+        cache_dir(), print, ROOT / "stack" / "postgres-requirements.txt"
+    )
+    mariadb_binaries = runtime.find_mariadb(cache_dir(), print)
     postgres.prepare(postgres_binaries, folder / "airbyte", REPLICATION, database="airbyte", **login)
     mariadb.prepare(mariadb_binaries, folder / "data", REPLICATION, database="data", **login)
-    servers = Servers(_free_port(), _free_port(), tmp_path_factory.mktemp("bytecode"))
+    bytecode = folder / "bytecode"
+    bytecode.mkdir()
+    servers = Servers(_free_port(), _free_port(), bytecode)
     programs = (
         postgres.program(
             postgres_binaries, "postgres", folder / "airbyte", servers.postgres_port, postgres.CDC_SETTINGS
@@ -152,6 +149,18 @@ def running_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
             stack.enter_context(_running(program, folder / f"{program.name}.log"))
         servers.until(lambda: _answers(servers.postgres), f"PostgreSQL (log in {folder})")
         servers.until(lambda: _answers(servers.mysql), f"MySQL (log in {folder})")
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def running_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with ExitStack() as stack:
+        try:
+            servers = stack.enter_context(servers_in(tmp_path_factory.mktemp("servers")))
+        except EngineError as error:
+            if "databases" in os.environ.get("PIPECTL_REQUIRE", ""):
+                raise
+            pytest.skip(f"no database servers: {error}")
         yield servers
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
@@ -15,8 +19,11 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from fraud_pipeline.batches import write_batch
 from fraud_pipeline.connections import open_postgres, postgres_database
 from fraud_pipeline.errors import DatabaseError
+from fraud_pipeline.places import COUNTRIES
+from fraud_pipeline.scenarios import NAMES
 from fraud_pipeline.schema import prepare_postgres
-from fraud_pipeline.transactions import Batch, BatchRequest, generate
+from fraud_pipeline.transactions import NEVER, BatchRequest, generate, moment
+from fraud_pipeline.world import CHANNELS
 
 if TYPE_CHECKING:
     from script_servers import Servers
@@ -75,8 +82,7 @@ def test_starts_at_once_on_an_empty_database_write_a_shared_batch_once(servers: 
 def test_batch_that_fails_midway_leaves_nothing_and_can_be_tried_again(servers: Servers) -> None:
     request = BatchRequest(1, "broken", 60, NOON, NOON)
     whole = generate(request)
-    free = whole.transactions[-1]._replace(amount=Decimal(0))
-    broken = Batch((*whole.transactions[:-1], free), whole.scenarios)
+    broken = replace(whole, cents=np.where(np.arange(60) < 59, whole.cents, 0))
     database = postgres_database(servers.environment)
 
     with open_postgres(database, "test") as connection:
@@ -102,11 +108,89 @@ def test_ground_truth_names_the_very_rows_that_the_generator_made_fraudulent(ser
         write_batch(connection, request, batch)
 
     stored = servers.ask_postgres(
-        "SELECT amount, scenario FROM public.transactions JOIN sim.ground_truth USING (transaction_id)"
-        " ORDER BY transaction_id"
+        "SELECT amount, scenario, reported_at, reported_by"
+        " FROM public.transactions JOIN sim.ground_truth USING (transaction_id) ORDER BY transaction_id"
     )
-    pairs = zip(batch.transactions, batch.scenarios, strict=True)
-    assert stored == [(row.amount, scenario) for row, scenario in pairs if scenario]
+    assert stored == [
+        (
+            Decimal(int(batch.cents[i])).scaleb(-2),
+            NAMES[batch.scenario[i]],
+            None if batch.reported_at[i] == NEVER else moment(int(batch.reported_at[i])),
+            None
+            if batch.reported_at[i] == NEVER
+            else ("monitoring" if batch.reported_at[i] == batch.tx_time[i] else "chargeback"),
+        )
+        for i in np.flatnonzero(batch.scenario)
+    ]
+
+
+def test_every_column_arrives_as_it_was_generated(servers: Servers) -> None:
+    request = BatchRequest(1, "columns", 2_000, NOON, NOON + timedelta(days=1))
+    batch = generate(request)
+    with open_postgres(postgres_database(servers.environment), "test") as connection:
+        prepare_postgres(connection)
+        write_batch(connection, request, batch)
+
+    stored = servers.ask_postgres(
+        "SELECT tx_time, customer_id, card_id, terminal_id, mcc, amount, currency, channel, country, lat,"
+        " lon, status, created_at = updated_at FROM public.transactions ORDER BY transaction_id"
+    )
+    assert stored == [
+        (
+            moment(int(batch.tx_time[i])),
+            batch.customer_id[i],
+            batch.card_id[i],
+            batch.terminal_id[i],
+            batch.mcc[i],
+            Decimal(int(batch.cents[i])).scaleb(-2),
+            COUNTRIES[batch.country[i]][1],
+            CHANNELS[batch.channel[i]],
+            COUNTRIES[batch.country[i]][0],
+            # The driver reads a real by its shortest text.
+            float(str(batch.lat[i])),
+            float(str(batch.lon[i])),
+            "declined" if batch.declined[i] else "approved",
+            True,
+        )
+        for i in range(len(batch))
+    ]
+
+
+def test_ids_of_a_batch_follow_one_another_beside_a_writer_that_takes_some(servers: Servers) -> None:
+    database = postgres_database(servers.environment)
+    with open_postgres(database, "test") as connection:
+        prepare_postgres(connection)
+    stop = threading.Event()
+    thief = threading.Thread(target=take_ids_until, args=(servers, stop))
+    thief.start()
+    try:
+        for number in range(20):
+            request = BatchRequest(1, f"batch {number}", 500, NOON, NOON + timedelta(minutes=30))
+            with open_postgres(database, "test") as connection:
+                write_batch(connection, request, generate(request))
+    finally:
+        stop.set()
+        thief.join()
+
+    assert servers.ask_postgres(
+        "SELECT count(*), count(DISTINCT transaction_id) FROM public.transactions"
+    ) == [(10_000, 10_000)]
+    [(frauds, named)] = servers.ask_postgres(
+        "SELECT count(*), count(t.transaction_id) FROM sim.ground_truth g"
+        " LEFT JOIN public.transactions t USING (transaction_id)"
+    )
+    assert frauds == named
+
+
+def take_ids_until(servers: Servers, stop: threading.Event) -> None:
+    connection = servers.postgres()
+    connection.autocommit = True
+    while not stop.is_set():
+        connection.cursor().execute(
+            "SELECT nextval(pg_get_serial_sequence('public.transactions', 'transaction_id'))"
+        )
+        time.sleep(0.0005)
+    connection.close()
 
 
 def test_schema_is_ready_for_change_data_capture(servers: Servers) -> None:
@@ -118,18 +202,18 @@ def test_schema_is_ready_for_change_data_capture(servers: Servers) -> None:
     ]
     assert servers.ask_postgres(
         "SELECT indexname FROM pg_indexes WHERE tablename = 'transactions' ORDER BY 1"
-    ) == [("transactions_pkey",), ("transactions_updated_at",), ("transactions_xid",)]
+    ) == [("transactions_pkey",), ("transactions_updated_at",), ("transactions_xid_id",)]
 
 
 def test_what_is_missing_of_a_schema_is_added(servers: Servers) -> None:
     servers.run("transaction_generator")
-    servers.ask_postgres("DROP INDEX public.transactions_xid")
+    servers.ask_postgres("DROP INDEX public.transactions_xid_id")
     servers.ask_postgres("DROP PUBLICATION airbyte_publication")
 
     code, log = servers.run("transaction_generator")
 
     assert code == 0
-    assert "event=schema_created database=postgres objects=public.transactions_xid" in log
+    assert "event=schema_created database=postgres objects=public.transactions_xid_id" in log
     assert servers.ask_postgres("SELECT count(*) FROM pg_publication_tables") == [(1,)]
 
 

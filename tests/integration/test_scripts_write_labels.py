@@ -11,7 +11,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from fraud_pipeline.connections import mysql_database, open_mysql, open_postgres, postgres_database
-from fraud_pipeline.labelling import label_new
+from fraud_pipeline.labelling import Labeller, label_new
+from fraud_pipeline.local_infile import pipe_folder
 
 if TYPE_CHECKING:
     from script_servers import Servers
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 pytest_plugins = ["script_servers"]
 pytestmark = pytest.mark.integration
 
+# When all is reported that will ever be.
+LATE = "2037-01-01"
 INSERT = """
     INSERT INTO public.transactions (tx_time, customer_id, card_id, terminal_id, mcc, amount, currency,
                                      channel, country, lat, lon, status)
@@ -61,13 +64,124 @@ def test_every_transaction_gets_one_label_that_follows_its_ground_truth(servers:
 
     code, log = servers.run("detection_generator", PIPECTL_BATCH_ID="d")
 
-    frauds = servers.ask_postgres("SELECT transaction_id, scenario FROM sim.ground_truth ORDER BY 1")
     assert code == 0, log
     assert labelled(servers) == transactions(servers)
-    assert frauds == servers.ask_mysql(
-        "SELECT transaction_id, fraud_type FROM fraud_labels WHERE is_fraud ORDER BY 1"
+    assert truth(servers, "reported_at <= now()") == labelled_frauds(servers)
+    [(frauds,)] = servers.ask_mysql("SELECT COUNT(*) FROM fraud_labels WHERE is_fraud")
+    assert f" batch=d labels={len(transactions(servers))} frauds={frauds} corrected=0 waiting=0 " in log
+
+
+def truth(servers: Servers, condition: str) -> list[tuple[Any, ...]]:
+    return servers.ask_postgres(
+        "SELECT transaction_id, scenario, reported_by, reported_at::timestamp FROM sim.ground_truth"
+        f" WHERE {condition} ORDER BY 1"
     )
-    assert f" batch=d labels={len(transactions(servers))} frauds={len(frauds)} waiting=0 seconds=" in log
+
+
+def labelled_frauds(servers: Servers) -> list[tuple[Any, ...]]:
+    return servers.ask_mysql(
+        "SELECT transaction_id, fraud_type, label_source, detected_at FROM fraud_labels"
+        " WHERE is_fraud AND fraud_type <> 'unconfirmed' ORDER BY 1"
+    )
+
+
+def test_fraud_that_is_reported_later_is_corrected_and_moves_updated_at(servers: Servers) -> None:
+    servers.run("transaction_generator", "--count", "20000")
+    servers.run("detection_generator")
+    before = labelled_frauds(servers)
+    [(first,)] = servers.ask_mysql("SELECT MAX(updated_at) FROM fraud_labels")
+
+    code, log = servers.run("detection_generator", "--until", LATE)
+
+    after = labelled_frauds(servers)
+    [(moved,)] = servers.ask_mysql("SELECT COUNT(*) FROM fraud_labels WHERE updated_at > %s", first)
+    assert code == 0, log
+    assert 0 < len(before) < len(after)
+    assert after == truth(servers, "reported_at IS NOT NULL")
+    assert set(before) < set(after)
+    assert {row[2] for row in set(after) - set(before)} == {"chargeback"}
+    assert f" labels=0 frauds=0 corrected={moved} " in log
+    assert moved >= len(after) - len(before)
+    assert servers.ask_postgres("SELECT count(*) FROM sim.ground_truth WHERE reported_at IS NULL") > [(0,)]
+
+
+def test_fraud_whose_report_is_older_than_its_label_is_labelled_once(servers: Servers) -> None:
+    servers.run("transaction_generator", "--count", "5000")
+    servers.run("detection_generator", "--until", LATE)
+
+    code, log = servers.run("detection_generator")
+
+    assert code == 0, log
+    assert labelled_frauds(servers) == truth(servers, "reported_at IS NOT NULL")
+    assert servers.ask_mysql("SELECT COUNT(*) FROM fraud_labels WHERE updated_at <> created_at") == [(0,)]
+
+
+def test_limit_leaves_the_rest_to_the_next_run(servers: Servers) -> None:
+    servers.run("transaction_generator", "--count", "60")
+    code, _ = servers.run("detection_generator", "--count", "25")
+    some = labelled(servers)
+
+    servers.run("detection_generator")
+
+    assert code == 0
+    assert len(some) == 25
+    assert some < labelled(servers) == transactions(servers)
+
+
+def test_many_labels_of_one_transaction_are_committed_in_chunks_by_load_data(servers: Servers) -> None:
+    servers.run("transaction_generator", "--count", "30000", "--batch", "many")
+    servers.run("detection_generator", "--count", "1")
+    with (
+        pipe_folder() as pipes,
+        open_postgres(postgres_database(servers.environment), "test") as postgres,
+        open_mysql(mysql_database(servers.environment), pipes) as mysql,
+    ):
+        labeller = Labeller(postgres, mysql, seed=1, chunk=7_000, pipes=pipes)
+        seen: list[tuple[int, int]] = []
+        done = labeller.run(
+            progress=lambda rows: seen.append(
+                (rows, servers.ask_mysql("SELECT last_transaction_id FROM label_progress")[0][0])
+            )
+        )
+
+    assert [rows for rows, _ in seen] == [7_000, 7_000, 7_000, 7_000, 1_999]
+    assert [last for _, last in seen] == sorted({last for _, last in seen})
+    assert done.labels == 29_999
+    assert labelled(servers) == transactions(servers)
+    assert labelled_frauds(servers) == truth(servers, "reported_at <= now()")
+
+
+def test_labels_by_load_data_and_by_insert_are_the_same(servers: Servers) -> None:
+    everything = (
+        "SELECT transaction_id, is_fraud, fraud_type, confidence, label_source FROM fraud_labels ORDER BY 1"
+    )
+    servers.run("transaction_generator", "--count", "5000")
+    servers.run("detection_generator", "--until", LATE)
+    loaded = servers.ask_mysql(everything)
+    servers.ask_mysql("DELETE FROM fraud_labels")
+    servers.ask_mysql("UPDATE label_progress SET last_xid = 0")
+    with (
+        open_postgres(postgres_database(servers.environment), "test") as postgres,
+        open_mysql(mysql_database(servers.environment)) as mysql,
+    ):
+        Labeller(postgres, mysql, seed=1).run()
+
+    assert servers.ask_mysql(everything) == loaded
+
+
+def test_table_of_marks_from_before_is_given_its_new_columns(servers: Servers) -> None:
+    servers.run("transaction_generator")
+    servers.run("detection_generator")
+    servers.ask_mysql(
+        "ALTER TABLE label_progress DROP COLUMN last_transaction_id, DROP COLUMN reported_until"
+    )
+    servers.ask_postgres("ALTER TABLE sim.ground_truth DROP COLUMN reported_at, DROP COLUMN reported_by")
+    servers.run("transaction_generator")
+
+    code, log = servers.run("detection_generator")
+
+    assert code == 0, log
+    assert labelled(servers) == transactions(servers)
 
 
 def test_second_run_writes_only_what_is_new(servers: Servers) -> None:
@@ -139,7 +253,7 @@ def test_mark_stays_below_transactions_that_were_rolled_back(servers: Servers) -
     servers.run("detection_generator")
 
     [(highest,)] = servers.ask_postgres("SELECT max(xid)::text FROM public.transactions")
-    assert mark(servers) == int(highest) + 1
+    assert mark(servers) == int(highest)
 
 
 def test_mark_ahead_of_a_restored_database_starts_again_without_a_second_label(servers: Servers) -> None:

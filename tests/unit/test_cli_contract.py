@@ -23,6 +23,7 @@ COMMANDS = (
     "logs",
     "open",
     "verify-db",
+    "load",
     "report",
     "connections",
     "trigger",

@@ -1,0 +1,119 @@
+"""load."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipectl.console import group, words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.console import RenderableType
+
+    from pipectl.console import Console
+    from pipectl.invocation import Invocation
+    from pipectl.pipeline.loading import LoadProgress, LoadResult
+
+MOST_SHARDS = 32
+BAR_WIDTH = 30
+MINUTE = 60
+# Without a terminal: a line for each tenth.
+STEPS = 10
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command."""
+    app.command()(load)
+
+
+def load(
+    ctx: typer.Context,
+    *,
+    transactions: Annotated[
+        int, typer.Option(min=1, max=1_000_000_000, help="How many, e.g. 10_000_000.")
+    ] = 1_000_000,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="The days up to now that they fall in.")] = 90,
+    shards: Annotated[
+        int, typer.Option(min=1, max=MOST_SHARDS, help="Processes that write transactions side by side.")
+    ] = 1,
+) -> None:
+    """Load a history of transactions with their labels, fast; interrupted, the same command goes on.
+
+    On several machines the DAG `load_history` does the same.
+
+    Examples: `pipectl load` · `pipectl load --transactions 10_000_000 --days 90 --shards 2` ·
+    `pipectl load --json`
+    """
+    invocation: Invocation = ctx.obj
+    from pipectl.pipeline.access import business_databases  # noqa: PLC0415  60 ms
+    from pipectl.pipeline.loading import HistoryLoader, seed_of  # noqa: PLC0415
+
+    engine, settings, console = invocation.engine, invocation.settings, invocation.console
+    addresses = engine.databases()
+    databases = business_databases(engine)
+    for address in addresses:
+        databases.ping(address.service)
+    with _shown(console) as watch:
+        loader = HistoryLoader(settings.project, addresses, seed=seed_of(settings.variables), watch=watch)
+        result = loader.load(transactions=transactions, days=days, shards=shards)
+    console.emit(result, lambda: result_text(result))
+
+
+def progress_text(progress: LoadProgress) -> str:
+    """Return one line: how much, how fast, how long it will take."""
+    share = progress.done / progress.total if progress.total else 1.0
+    filled = round(share * BAR_WIDTH)
+    line = (
+        f"{progress.phase:<12} {'━' * filled}{'─' * (BAR_WIDTH - filled)} {share:4.0%}"
+        f"  {progress.done:,} of {progress.total:,}"
+    )
+    if progress.rate:
+        line += f"  {progress.rate:,.0f} rows/s"
+    if progress.left is not None and progress.done < progress.total:
+        line += f"  {duration(progress.left)} left"
+    return line
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people read them."""
+    whole = round(seconds)
+    return f"{whole} s" if whole < 2 * MINUTE else f"{whole // MINUTE} min {whole % MINUTE:02d} s"
+
+
+def result_text(result: LoadResult) -> RenderableType:
+    """Return what was loaded and how fast."""
+
+    def speed(rows: int, seconds: float) -> str:
+        return f"{rows:,} in {duration(seconds)}" + (f" ({rows / seconds:,.0f} rows/s)" if rows else "")
+
+    lines = [
+        words(f"Loaded {result.load} in {duration(result.seconds)}", "bold green"),
+        words(f"  Transactions  {speed(result.transactions, result.transactions_seconds)}"),
+        words(
+            f"  Labels        {speed(result.labels, result.labels_seconds)}, {result.frauds:,} of them fraud"
+        ),
+    ]
+    if result.resumed:
+        lines.insert(1, words(f"  Taken up: {result.resumed:,} transactions were there already"))
+    return group(*lines)
+
+
+@contextmanager
+def _shown(console: Console) -> Iterator[Callable[[LoadProgress], None]]:
+    latest: dict[str, LoadProgress] = {}
+    said: dict[str, int] = {}
+
+    def watch(progress: LoadProgress) -> None:
+        latest[progress.phase] = progress
+        redraw()
+        step = STEPS * progress.done // progress.total if progress.total else STEPS
+        if not console.is_live and step > said.get(progress.phase, 0):
+            said[progress.phase] = step
+            console.say(progress_text(progress))
+
+    with console.live(lambda: group(*(words(progress_text(one)) for one in latest.values()))) as redraw:
+        yield watch

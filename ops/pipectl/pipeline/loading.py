@@ -1,0 +1,224 @@
+"""Load a history: the project's `history_loader.py` in several processes, and how far they are.
+
+The script runs in pipectl's own Python, which has NumPy and both drivers, so loading works the same whichever
+engine runs the databases, and each shard has an interpreter of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from pipectl.errors import DatabaseError, PipectlError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from pipectl.models import DatabaseAddress
+
+SCRIPT = "scripts/history_loader.py"
+STOP_SECONDS = 10
+# Progress older than this says nothing about the speed now.
+RATE_SECONDS = 10.0
+SCRIPT_USAGE, SCRIPT_DATABASE = 2, 5
+_FAILURE = re.compile(r'\bevent=failed .*?\berror=("(?:[^"\\]|\\.)*"|\S+)')
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """What a load did; `resumed` transactions were there from an earlier try. `load` is its name."""
+
+    load: str
+    transactions: int
+    labels: int
+    frauds: int
+    resumed: int
+    shards: int
+    transactions_seconds: float
+    labels_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LoadProgress:
+    """How far a phase is: `rate` in rows a second, `left` in seconds, None where nothing is known yet."""
+
+    phase: str
+    done: int
+    total: int
+    rate: float | None = None
+    left: float | None = None
+
+
+class Rate:
+    """Rows a second over the latest seconds."""
+
+    def __init__(self, total: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.total = total
+        self.done = 0
+        self._clock = clock
+        self._seen = [(clock(), 0)]
+
+    def add(self, rows: int) -> None:
+        """Take in rows that have just been committed."""
+        self.done += rows
+        now = self._clock()
+        self._seen.append((now, self.done))
+        while len(self._seen) > 2 and self._seen[0][0] < now - RATE_SECONDS:  # noqa: PLR2004  two make a span
+            del self._seen[0]
+
+    def progress(self, phase: str) -> LoadProgress:
+        """Return how far it is."""
+        (start, before), (end, done) = self._seen[0], self._seen[-1]
+        rate = (done - before) / (end - start) if end > start and done > before else None
+        left = max(self.total - self.done, 0) / rate if rate else None
+        return LoadProgress(phase, self.done, max(self.total, self.done), rate, left)
+
+
+class HistoryLoader:
+    """Runs the script against two databases. Methods raise DatabaseError, UsageError and PipectlError."""
+
+    def __init__(
+        self,
+        project: Path,
+        databases: tuple[DatabaseAddress, DatabaseAddress],
+        *,
+        seed: str | None,
+        watch: Callable[[LoadProgress], None],
+    ) -> None:
+        self._command = (sys.executable, str(project / SCRIPT))
+        self._environment = _environment(databases, seed)
+        self._watch = watch
+
+    def load(self, *, transactions: int, days: int, shards: int) -> LoadResult:
+        """Write transactions in `shards` processes, then their labels; what an earlier try wrote stays."""
+        started = time.monotonic()
+        size = ("--transactions", str(transactions), "--days", str(days))
+        plan = next(event for event in self._run((*size, "--only", "plan")) if event["event"] == "plan")
+        name = ("--load", str(plan["load"]))
+        resumed = int(plan["written"])
+
+        begun = time.monotonic()
+        written = Rate(transactions - resumed)
+        self._watch(written.progress("transactions"))
+        parts = [
+            (*size, *name, "--only", "transactions", "--shard", f"{shard}/{shards}")
+            for shard in range(1, shards + 1)
+        ]
+        for event in self._run(*(parts if written.total else ())):
+            written.add(int(event["rows"]))
+            self._watch(written.progress("transactions"))
+
+        labelled = time.monotonic()
+        labels = Rate(transactions)
+        done: dict[str, Any] = {}
+        for event in self._run((*size, *name, "--only", "labels", *(("--due",) if resumed else ()))):
+            if event["event"] == "due":
+                labels.total = int(event["rows"])
+            elif event["event"] == "labels":
+                labels.add(int(event["rows"]))
+            else:
+                done = event
+            self._watch(labels.progress("labels"))
+        ended = time.monotonic()
+        return LoadResult(
+            load=str(plan["load"]),
+            transactions=written.done,
+            labels=int(done["labels"]),
+            frauds=int(done["frauds"]),
+            resumed=resumed,
+            shards=shards,
+            transactions_seconds=labelled - begun,
+            labels_seconds=ended - labelled,
+            seconds=ended - started,
+        )
+
+    def _run(self, *commands: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+        """Run processes side by side, and yield what they tell; the first failure stops them all."""
+        told: queue.SimpleQueue[dict[str, Any] | int] = queue.SimpleQueue()
+        with ExitStack() as stack:
+            running = []
+            for number, arguments in enumerate(commands):
+                log = stack.enter_context(tempfile.TemporaryFile("w+"))
+                process = subprocess.Popen(
+                    (*self._command, *arguments),
+                    env=self._environment,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                )
+                stack.callback(_stop, process)
+                running.append((process, log))
+                threading.Thread(target=_read, args=(number, process.stdout, told), daemon=True).start()
+            for _ in commands:
+                while not isinstance(event := told.get(), int):
+                    yield event
+                process, log = running[event]
+                if process.wait():
+                    raise _failure(process.returncode, log)
+
+
+def _environment(databases: tuple[DatabaseAddress, DatabaseAddress], seed: str | None) -> dict[str, str]:
+    variables: dict[str, str] = {
+        name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ
+    }
+    for address in databases:
+        prefix = address.service.upper().replace("-", "_")
+        variables |= {
+            f"{prefix}_HOST": address.host,
+            f"{prefix}_PORT": str(address.port),
+            f"{prefix}_DATABASE": address.database,
+            f"{prefix}_USER": address.user,
+            f"{prefix}_PASSWORD": address.password,
+        }
+    return variables | ({"PIPECTL_SEED": seed} if seed else {})
+
+
+def _read(number: int, lines: IO[str] | None, told: queue.SimpleQueue[dict[str, Any] | int]) -> None:
+    """Pass on what a process tells, and at its end its number."""
+    for line in lines or ():
+        told.put(json.loads(line))
+    told.put(number)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
+def _failure(code: int, log: IO[str]) -> PipectlError:
+    log.seek(0)
+    text = log.read().strip()
+    found = _FAILURE.findall(text)
+    reason = found[-1] if found else ""
+    message = json.loads(reason) if reason.startswith('"') else reason
+    again = "What is committed stays: the same command goes on from there."
+    if code == SCRIPT_DATABASE:
+        return DatabaseError(message, hint=f"Look at the stack: pipectl status. {again}")
+    if code == SCRIPT_USAGE and message:
+        return UsageError(message, hint=f"Correct it in stack/.env or in the environment. {again}")
+    end = "\n".join(text.splitlines()[-20:])
+    return PipectlError(f"{SCRIPT} ended with exit code {code}.", hint=again, detail=end)
+
+
+def seed_of(variables: Mapping[str, str]) -> str | None:
+    """The seed of the project's data, where stack/.env or the environment sets one."""
+    return variables.get("PIPECTL_SEED") or None

@@ -1,0 +1,170 @@
+"""A history of millions of transactions, in chunks: each is a batch, so what is killed is taken up again.
+
+A load is a row of `sim.loads`; its chunks are batches `<load>/<number>`. Which rows a chunk has depends on
+the load and the chunk's number alone, not on who writes it: shards may come, go and differ in number.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fraud_pipeline import rhythm
+from fraud_pipeline.batches import Encoded, copy_batch, prepare_batch
+from fraud_pipeline.errors import DatabaseError
+from fraud_pipeline.transactions import BatchRequest, blocks_for, generate, microseconds, moment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from psycopg2.extensions import connection as PostgresConnection  # noqa: N812 -- a class named in lower case
+
+# 13 MB on the wire: a commit costs little against it, and a kill loses half a second of work.
+CHUNK = 100_000
+
+_LOCK = "SELECT pg_advisory_xact_lock(7244110360)"
+_FIELDS = "load_id, seed, transactions, since, until, chunk"
+_BY_ID = f"SELECT {_FIELDS} FROM sim.loads WHERE load_id = %s"  # noqa: S608
+_UNFINISHED = f"""
+    SELECT {_FIELDS} FROM sim.loads
+    WHERE finished_at IS NULL AND seed = %s AND transactions = %s AND until - since = %s
+    ORDER BY created_at LIMIT 1"""  # noqa: S608
+_BEGIN = f"INSERT INTO sim.loads ({_FIELDS}) VALUES (%s, %s, %s, %s, %s, %s)"  # noqa: S608
+_WRITTEN = "SELECT batch_id, transactions FROM sim.batches WHERE starts_with(batch_id, %s)"
+_FINISH = "UPDATE sim.loads SET finished_at = now() WHERE load_id = %s AND finished_at IS NULL"
+
+
+@dataclass(frozen=True)
+class Load:
+    """One history: what it is made of, in chunks of `chunk` transactions (the last one may be smaller)."""
+
+    load_id: str
+    seed: int
+    transactions: int
+    since: datetime
+    until: datetime
+    chunk: int
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks there are."""
+        return math.ceil(self.transactions / self.chunk)
+
+    def batch_id(self, number: int) -> str:
+        """The name of a chunk's batch."""
+        return f"{self.load_id}/{number:06d}"
+
+    def request(self, number: int) -> BatchRequest:
+        """What a chunk is made of: its part of the transactions, in the time in which they fall due."""
+        first = number * self.chunk
+        last = min(first + self.chunk, self.transactions)
+        ends = rhythm.elapsed(np.array([microseconds(self.since), microseconds(self.until)]))
+        sums = ends[0] + (ends[1] - ends[0]) * np.array([first, last]) / self.transactions
+        since, until = (moment(int(value)) for value in rhythm.moments_at(sums))
+        return BatchRequest(
+            seed=self.seed,
+            batch=self.batch_id(number),
+            count=last - first,
+            since=max(since, self.since),
+            until=min(until, self.until),
+            blocks=blocks_for(self.transactions, self.until - self.since),
+        )
+
+
+def open_load(
+    connection: PostgresConnection,
+    *,
+    seed: int,
+    transactions: int,
+    days: float,
+    load_id: str | None = None,
+    chunk: int = CHUNK,
+) -> Load:
+    """Take up the load of that name, or an unfinished one of that size; else begin one that ends now."""
+    with connection, connection.cursor() as cursor:
+        cursor.execute(_LOCK)
+        if load_id is None:
+            cursor.execute(_UNFINISHED, (seed, transactions, timedelta(days=days)))
+        else:
+            cursor.execute(_BY_ID, (load_id,))
+        row = cursor.fetchone()
+        if row is None:
+            until = datetime.now(UTC)
+            name = load_id or f"history__{until:%Y-%m-%dT%H:%M:%SZ}__{secrets.token_hex(4)}"
+            row = (name, seed, transactions, until - timedelta(days=days), until, chunk)
+            cursor.execute(_BEGIN, row)
+    return Load(*row)
+
+
+def find_load(connection: PostgresConnection, load_id: str) -> Load:
+    """The load of that name. Raises DatabaseError where there is none."""
+    with connection, connection.cursor() as cursor:
+        cursor.execute(_BY_ID, (load_id,))
+        row = cursor.fetchone()
+    if row is None:
+        raise DatabaseError(f"sim.loads has no load {load_id}: it was emptied since the load began.")
+    return Load(*row)
+
+
+def written_chunks(connection: PostgresConnection, load: Load) -> dict[int, int]:
+    """The chunks that are committed, with the transactions in each."""
+    with connection, connection.cursor() as cursor:
+        cursor.execute(_WRITTEN, (f"{load.load_id}/",))
+        return {int(batch_id.rpartition("/")[2]): count for batch_id, count in cursor.fetchall()}
+
+
+def write_shard(
+    connection: PostgresConnection,
+    helper: PostgresConnection,
+    load: Load,
+    *,
+    shard: int = 0,
+    shards: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """Write every `shards`-th chunk from `shard` on, without those that are there; the transactions written.
+
+    While the server takes one chunk, a thread generates the next, and takes ids for it through `helper`.
+    Raises psycopg2.Error and DatabaseError.
+    """
+    there = written_chunks(connection, load)
+    missing = (number for number in range(shard, load.chunks, shards) if number not in there)
+    transactions = 0
+    for encoded in _ahead(helper, load, missing):
+        written = copy_batch(connection, encoded)
+        transactions += written.transactions
+        if progress:
+            progress(len(encoded.rows))
+    return transactions
+
+
+def finish_load(connection: PostgresConnection, load: Load) -> bool:
+    """Mark a load as finished where all its chunks are written; whether they are."""
+    complete = len(written_chunks(connection, load)) == load.chunks
+    if complete:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(_FINISH, (load.load_id,))
+    return complete
+
+
+def _ahead(helper: PostgresConnection, load: Load, numbers: Iterator[int]) -> Iterator[Encoded]:
+    """Prepare chunks in a thread, one ahead of the one in use: NumPy leaves the interpreter to others."""
+
+    def make(number: int) -> Encoded:
+        request = load.request(number)
+        return prepare_batch(helper, request, generate(request))
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        future = None
+        for number in numbers:
+            ready, future = future, pool.submit(make, number)
+            if ready:
+                yield ready.result()
+        if future:
+            yield future.result()

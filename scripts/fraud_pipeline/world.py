@@ -1,0 +1,200 @@
+"""Customers, cards and terminals: who they are is a pure function of the seed and their number.
+
+A world is made of blocks, each with the same number of customers and of terminals, and customers shop in
+their own block. A bigger world has more blocks; those that were there stay as they are. A block's terminals
+are numbered city by city, so where one stands follows from its number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fraud_pipeline import rhythm
+from fraud_pipeline.hashing import Floats, Integers, bell, key, mixed, unit
+from fraud_pipeline.places import CASH, CITIES, CITY_COUNTRY, LATS, LONS, MERCHANTS, SHOPS
+from fraud_pipeline.scenarios import TRIP_SHARE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fraud_pipeline.places import Category
+
+BLOCK_CUSTOMERS = 5_000
+BLOCK_TERMINALS = 2_500
+MOST_BLOCKS = 40
+# What a block's customers pay in a day: 50 to 200 every half hour, 125 on average.
+BLOCK_DAILY = 6_000
+CARDS_PER_CUSTOMER = 2
+
+POS, ATM, WEB = 0, 1, 2
+# All of three letters: the encoder of the binary COPY gives each row the same length.
+CHANNELS = ("pos", "atm", "web")
+POS_TERMINALS, ATM_TERMINALS = 2_000, 150
+
+MEDIAN_AMOUNT = 22.0
+CUSTOMER_SPREAD = 0.45
+CITY_DEGREES = 0.06
+HOUR = rhythm.HOUR
+DAY = 24 * HOUR
+FORTNIGHT = 14
+FEWEST_TRIP_DAYS, MORE_TRIP_DAYS = 2.0, 5.0
+
+
+def _section(first: int, size: int, shares: Floats) -> tuple[Integers, Integers]:
+    bounds = np.rint(np.concatenate(([0.0], np.cumsum(shares))) * size).astype(np.int64)
+    return first + bounds[:-1], np.diff(bounds)
+
+
+_CITY_SHARES = np.array([rhythm.COUNTRY_SHARES[city.country] * city.weight for city in CITIES])
+WEB_TERMINALS = BLOCK_TERMINALS - POS_TERMINALS - ATM_TERMINALS
+_SECTIONS = (
+    _section(0, POS_TERMINALS, _CITY_SHARES),
+    _section(POS_TERMINALS, ATM_TERMINALS, _CITY_SHARES),
+    (
+        np.full(len(CITIES), POS_TERMINALS + ATM_TERMINALS, np.int64),
+        np.full(len(CITIES), WEB_TERMINALS, np.int64),
+    ),
+)
+# By channel * cities + city: the first of a block's terminals there, and how many there are.
+FIRST_TERMINAL = np.concatenate([first for first, _ in _SECTIONS])
+TERMINALS_THERE = np.concatenate([size for _, size in _SECTIONS])
+TERMINAL_CITY = np.repeat(np.arange(len(CITIES)), _SECTIONS[POS][1])
+ATM_CITY = np.repeat(np.arange(len(CITIES)), _SECTIONS[ATM][1])
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """Tables by number, counted from 0; ids in the data count from 1."""
+
+    seed: int
+    blocks: int
+    home: NDArray[np.int8]
+    spend: NDArray[np.float32]
+    web_share: NDArray[np.float32]
+    second_card: NDArray[np.bool_]
+    terminal_lat: NDArray[np.float32]
+    terminal_lon: NDArray[np.float32]
+    mcc: NDArray[np.int16]
+    terminal_spend: NDArray[np.float32]
+    # A block's customers, as often as they are active, group by group.
+    slots: Integers
+    first_slot: Integers
+    slots_there: Integers
+    # All customers, block by block and in it city by city.
+    residents: Integers
+    first_resident: Integers
+
+    @property
+    def daily(self) -> int:
+        """Transactions on the average day."""
+        return self.blocks * BLOCK_DAILY
+
+    def customers_of_groups(self, random: np.random.Generator, groups: Integers) -> Integers:
+        """Draw a customer for each group, the more often the more active; any block."""
+        n = len(groups)
+        slot = self.first_slot[groups] + (random.random(n) * self.slots_there[groups]).astype(np.int64)
+        found = self.slots[slot]
+        if self.blocks > 1:
+            found = found + BLOCK_CUSTOMERS * random.integers(0, self.blocks, n)
+        return np.asarray(found)
+
+    def customer_of(self, bits: Integers, block: Integers) -> Integers:
+        """A customer of a block for each number, the more often the more active."""
+        return np.asarray(self.slots[bits % len(self.slots)] + BLOCK_CUSTOMERS * block)
+
+    def resident(self, bits: Integers, block: Integers, city: Integers) -> Integers:
+        """A customer for each number who lives in the given block and city."""
+        place = block * len(CITIES) + city
+        first = self.first_resident[place]
+        return np.asarray(self.residents[first + bits % (self.first_resident[place + 1] - first)])
+
+    def whereabouts(self, customers: Integers, moments: Integers) -> Integers:
+        """The city in which each customer is: at home, or on a trip of two to seven days."""
+        days = moments / DAY + customers % FORTNIGHT
+        fortnights = np.floor(days / FORTNIGHT)
+        bits = mixed(key(self.seed, "trip"), customers * 4096 + fortnights.astype(np.int64)).view(np.int64)
+        city = self.home[customers].astype(np.int64)
+        going = np.flatnonzero((bits & 0xFFFF) < TRIP_SHARE * 0x10000)
+        chosen = bits[going]
+        # Sixteen bits each for the first day, the length and the destination.
+        first = ((chosen >> 16) & 0xFFFF) / 0x10000 * (FORTNIGHT - FEWEST_TRIP_DAYS - MORE_TRIP_DAYS)
+        length = FEWEST_TRIP_DAYS + ((chosen >> 32) & 0xFFFF) / 0x10000 * MORE_TRIP_DAYS
+        day = days[going] - fortnights[going] * FORTNIGHT
+        away = (day >= first) & (day < first + length)
+        step = 1 + ((chosen[away] >> 48) & 0xFFFF) % (len(CITIES) - 1)
+        city[going[away]] = (city[going[away]] + step) % len(CITIES)
+        return city
+
+
+@lru_cache(maxsize=4)
+def world(seed: int, blocks: int) -> World:
+    """Make the world of a seed with so many blocks."""
+    customers = np.arange(blocks * BLOCK_CUSTOMERS)
+    terminals = np.arange(blocks * BLOCK_TERMINALS)
+    # Which of a block's customers belong to which group, and how active they are, is the same in each block.
+    member = np.arange(BLOCK_CUSTOMERS)
+    group = np.searchsorted(np.cumsum(rhythm.group_shares()), unit(key(seed, "group"), member))
+    group = np.minimum(group, rhythm.GROUPS - 1)
+    times = 1 + (8 * unit(key(seed, "activity"), member) ** 3).astype(np.int64)
+    order = np.argsort(group, kind="stable")
+    slots = np.repeat(member[order], times[order])
+    slots_there = np.bincount(group, weights=times, minlength=rhythm.GROUPS).astype(np.int64)
+    home = _homes(seed, customers, np.tile(group // len(rhythm.HABITS), blocks))
+    place = customers // BLOCK_CUSTOMERS * len(CITIES) + home
+    # Where an online merchant has its seat never shows.
+    city = np.tile(np.concatenate([TERMINAL_CITY, ATM_CITY, np.zeros(WEB_TERMINALS, np.int64)]), blocks)
+    mcc, factor = _categories(seed, terminals)
+    return World(
+        seed=seed,
+        blocks=blocks,
+        home=home,
+        spend=_usual_spend(seed, customers),
+        web_share=(0.65 * unit(key(seed, "web"), customers) ** 1.5).astype(np.float32),
+        second_card=unit(key(seed, "cards"), customers) < 0.4,  # noqa: PLR2004 -- a share, used once
+        terminal_lat=(LATS[city] + CITY_DEGREES * bell(key(seed, "lat"), terminals)).astype(np.float32),
+        terminal_lon=(LONS[city] + CITY_DEGREES * bell(key(seed, "lon"), terminals)).astype(np.float32),
+        mcc=mcc,
+        terminal_spend=np.log(factor).astype(np.float32),
+        slots=slots,
+        first_slot=np.concatenate(([0], np.cumsum(slots_there)))[:-1],
+        slots_there=slots_there,
+        residents=np.argsort(place, kind="stable"),
+        first_resident=np.searchsorted(np.sort(place), np.arange(blocks * len(CITIES) + 1)),
+    )
+
+
+def _usual_spend(seed: int, customers: Integers) -> NDArray[np.float32]:
+    usual = np.log(MEDIAN_AMOUNT) + CUSTOMER_SPREAD * bell(key(seed, "spend"), customers)
+    return np.asarray(usual, np.float32)
+
+
+def _homes(seed: int, customers: Integers, country: Integers) -> NDArray[np.int8]:
+    home = np.empty(len(customers), np.int8)
+    chance = unit(key(seed, "home"), customers)
+    for number in range(len(rhythm.COUNTRY_SHARES)):
+        there = np.flatnonzero(number == CITY_COUNTRY)
+        bounds = np.cumsum([CITIES[city].weight for city in there])
+        mine = country == number
+        home[mine] = there[np.minimum(np.searchsorted(bounds, chance[mine]), len(there) - 1)]
+    return home
+
+
+def _categories(seed: int, terminals: Integers) -> tuple[NDArray[np.int16], Floats]:
+    mcc = np.full(len(terminals), CASH.mcc, np.int16)
+    factor = np.full(len(terminals), CASH.factor)
+    number = terminals % BLOCK_TERMINALS
+    chance = unit(key(seed, "category"), terminals)
+
+    def assign(mine: NDArray[np.bool_], categories: tuple[Category, ...]) -> None:
+        bounds = np.cumsum([category.weight for category in categories])
+        chosen = np.minimum(np.searchsorted(bounds, chance[mine]), len(categories) - 1)
+        mcc[mine] = np.array([category.mcc for category in categories])[chosen]
+        factor[mine] = np.array([category.factor for category in categories])[chosen]
+
+    assign(number < POS_TERMINALS, SHOPS)
+    assign(number >= POS_TERMINALS + ATM_TERMINALS, MERCHANTS)
+    return mcc, factor

@@ -1,0 +1,224 @@
+"""A history is loaded whole, once, however often its loader is killed and whoever writes beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipectl.errors import DatabaseError, UsageError
+from pipectl.pipeline.loading import HistoryLoader, LoadProgress
+
+if TYPE_CHECKING:
+    from script_servers import Servers
+
+pytest_plugins = ["script_servers"]
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+KILLS = 12
+TRANSACTIONS = 60_000
+ARGUMENTS = ("--transactions", str(TRANSACTIONS), "--days", "20", "--chunk", "3000")
+FINGERPRINT = """
+    SELECT md5(string_agg(md5(ROW(tx_time, customer_id, card_id, terminal_id, mcc, amount, currency, channel,
+                                  country, lat, lon, status, scenario, reported_at)::text), ''
+                          ORDER BY tx_time, customer_id, terminal_id, amount))
+    FROM public.transactions LEFT JOIN sim.ground_truth USING (transaction_id)"""
+
+
+def counts(servers: Servers) -> dict[str, Any]:
+    """What must be true of the two databases together."""
+    transactions = {row[0] for row in servers.ask_postgres("SELECT transaction_id FROM public.transactions")}
+    labels = [row[0] for row in servers.ask_mysql("SELECT transaction_id FROM fraud_labels")]
+    truth = {row[0] for row in servers.ask_postgres("SELECT transaction_id FROM sim.ground_truth")}
+    [(overwritten,)] = servers.ask_mysql("SELECT COUNT(*) FROM fraud_labels WHERE updated_at <> created_at")
+    return {
+        "missed": len(transactions - set(labels)),
+        "doubled": len(labels) - len(set(labels)) + overwritten,
+        "orphaned": len(set(labels) - transactions),
+        "truth of nothing": len(truth - transactions),
+    }
+
+
+NOTHING_WRONG = {"missed": 0, "doubled": 0, "orphaned": 0, "truth of nothing": 0}
+
+
+def rows_of_loads(servers: Servers) -> list[tuple[Any, ...]]:
+    return servers.ask_postgres(
+        "SELECT count(*), sum(transactions) FROM sim.batches WHERE batch_id LIKE 'history%%'"
+    )
+
+
+def insert_beside(servers: Servers, stop: threading.Event) -> None:
+    """Take ids in the middle of a chunk's, stay open for a while, and roll some back."""
+    chance = random.Random(5)  # noqa: S311 -- a test that can be repeated
+    connection = servers.postgres()
+    while not stop.is_set():
+        connection.cursor().execute(
+            """INSERT INTO public.transactions (tx_time, customer_id, card_id, terminal_id, mcc, amount,
+                                               currency, channel, country, lat, lon, status)
+               SELECT now(), 1, 11, 1, 5411, 10, 'EUR', 'pos', 'DE', 50, 10, 'approved'
+               FROM generate_series(1, %s)""",
+            (chance.randint(1, 20),),
+        )
+        time.sleep(0.3 * chance.random() ** 3)
+        if chance.random() < 0.2:
+            connection.rollback()
+        else:
+            connection.commit()
+    connection.close()
+
+
+def test_killed_at_random_it_ends_with_each_transaction_and_label_once(servers: Servers) -> None:
+    assert servers.run("transaction_generator")[0] == 0
+    chance = random.Random(7)  # noqa: S311
+    stop = threading.Event()
+    writers = [threading.Thread(target=insert_beside, args=(servers, stop)) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    kills = 0
+    try:
+        for number in range(KILLS):
+            # Two at once, as a retry beside a task that is believed dead; the later ones are labelling.
+            pair = [servers.start("history_loader", *ARGUMENTS) for _ in range(1 + number % 2)]
+            time.sleep(0.3 + 1.2 * chance.random())
+            for process in pair:
+                kills += process.poll() is None
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    code, log = servers.run("history_loader", *ARGUMENTS)
+
+    assert code == 0, log
+    assert kills >= KILLS // 2
+    # A load that was finished before the last try is followed by another one, complete as well.
+    [(chunks, loaded)] = rows_of_loads(servers)
+    loads = servers.ask_postgres("SELECT count(*) FROM sim.loads WHERE finished_at IS NOT NULL")
+    assert (chunks, loaded) == (20 * loads[0][0], TRANSACTIONS * loads[0][0])
+    assert counts(servers) == NOTHING_WRONG
+    [(batches,)] = servers.ask_postgres("SELECT sum(transactions) FROM sim.batches")
+    [(by_hand,)] = servers.ask_postgres(
+        "SELECT count(*) FROM public.transactions WHERE lat = 50 AND lon = 10 AND amount = 10"
+    )
+    [(everything,)] = servers.ask_postgres("SELECT count(*) FROM public.transactions")
+    assert everything == batches + by_hand
+
+
+def test_rows_do_not_depend_on_the_shards_that_write_them(servers: Servers) -> None:
+    size = ("--transactions", "25000", "--days", "9", "--chunk", "4000", "--load", "history of a test")
+    assert servers.run("history_loader", *size, "--only", "plan")[0] == 0
+    begun = servers.ask_postgres("SELECT since, until FROM sim.loads")
+    for shard in (3, 1, 2):
+        code, log = servers.run("history_loader", *size, "--only", "transactions", "--shard", f"{shard}/3")
+        assert code == 0, log
+    in_three = servers.ask_postgres(FINGERPRINT)
+    servers.ask_postgres("TRUNCATE public.transactions, sim.ground_truth, sim.batches")
+    code, log = servers.run("history_loader", *size, "--only", "transactions")
+
+    assert code == 0, log
+    assert servers.ask_postgres(FINGERPRINT) == in_three
+    assert servers.ask_postgres("SELECT since, until FROM sim.loads") == begun
+    [(first, last, rows)] = servers.ask_postgres(
+        "SELECT min(tx_time), max(tx_time), count(*) FROM public.transactions"
+    )
+    assert rows == 25_000
+    assert begun[0][0] <= first < last <= begun[0][1]
+
+
+def loader(servers: Servers, seen: list[LoadProgress]) -> HistoryLoader:
+    return HistoryLoader(ROOT, servers.addresses, seed=None, watch=seen.append)
+
+
+def test_loader_of_pipectl_reports_progress_and_what_it_did(servers: Servers) -> None:
+    seen: list[LoadProgress] = []
+
+    result = loader(servers, seen).load(transactions=230_000, days=30, shards=2)
+
+    assert (result.transactions, result.labels, result.resumed) == (230_000, 230_000, 0)
+    assert 1_000 < result.frauds < 4_000
+    assert result.seconds >= result.transactions_seconds + result.labels_seconds
+    for phase in ("transactions", "labels"):
+        done = [progress.done for progress in seen if progress.phase == phase]
+        assert done[0] == 0 or phase == "labels"
+        assert done == sorted(done)
+        assert done[-1] == 230_000
+    assert any(progress.rate and progress.left for progress in seen)
+    assert counts(servers) == NOTHING_WRONG
+
+
+def test_loader_of_pipectl_takes_up_what_is_there(servers: Servers) -> None:
+    arguments = ("--transactions", "150000", "--days", "30", "--only", "transactions", "--shard", "1/2")
+    code, log = servers.run("history_loader", *arguments)
+    assert code == 0, log
+    seen: list[LoadProgress] = []
+
+    result = loader(servers, seen).load(transactions=150_000, days=30, shards=1)
+
+    assert (result.resumed, result.transactions, result.labels) == (100_000, 50_000, 150_000)
+    again = loader(servers, []).load(transactions=150_000, days=30, shards=1)
+    assert again.resumed == 0  # the first is complete, so this is another one
+    assert servers.ask_postgres("SELECT count(*) FROM public.transactions") == [(300_000,)]
+
+
+def test_loader_of_pipectl_says_which_database_fails(servers: Servers) -> None:
+    postgres, mysql = servers.addresses
+    wrong = type(mysql)(mysql.service, mysql.host, 1, mysql.database, mysql.user, mysql.password)
+
+    with pytest.raises(DatabaseError, match=r"^MySQL at 127.0.0.1:1 .*cannot be reached") as caught:
+        HistoryLoader(ROOT, (postgres, wrong), seed=None, watch=lambda _: None).load(
+            transactions=1_000, days=1, shards=1
+        )
+    assert "goes on from there" in caught.value.hint
+    with pytest.raises(UsageError, match="PIPECTL_SEED is 'x'"):
+        HistoryLoader(ROOT, servers.addresses, seed="x", watch=lambda _: None).load(
+            transactions=1_000, days=1, shards=1
+        )
+
+
+@pytest.fixture
+def project(servers: Servers, tmp_path: Path) -> Path:
+    """A project whose business databases run elsewhere, so that no engine need be started."""
+    for name in ("dags", "stack"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    (tmp_path / "stack" / ".env").write_text(
+        "AIRBYTE_POSTGRES_HOST=127.0.0.1\nAIRBYTE_MYSQL_HOST=127.0.0.1\n"
+        f"AIRBYTE_POSTGRES_PORT={servers.postgres_port}\nAIRBYTE_MYSQL_PORT={servers.mysql_port}\n"
+    )
+    return tmp_path
+
+
+def pipectl(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        (sys.executable, "-m", "pipectl", "--project", str(project), "--engine", "local", *arguments),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ},
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_command_prints_its_documented_json_and_progress_beside_it(project: Path) -> None:
+    done = pipectl(project, "load", "--transactions", "2_000", "--days", "1", "--json")
+
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["transactions"] == result["labels"] == 2_000
+    assert {"transactions_seconds", "labels_seconds", "seconds"} <= result.keys()
+    assert "2,000 of 2,000" in done.stderr
+    text = pipectl(project, "load", "--transactions", "2_000", "--days", "1")
+    assert "Loaded history__" in text.stdout
+    assert "rows/s" in text.stdout
