@@ -15,7 +15,7 @@ lint: .venv/ready-dev ## Check style, types and shell scripts
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/shellcheck .ci/run ops/*.sh
+	.venv/bin/shellcheck .ci/run entrypoint.sh ops/*.sh tests/images/*.sh stack/*/*.sh
 
 format: .venv/ready-dev ## Rewrite the code in the project's format
 	.venv/bin/ruff check --fix .

@@ -10,3 +10,5 @@ pin pyproject.toml --group build --output-file ops/requirements.txt
 pin pyproject.toml --group build --group dev --output-file tests/requirements.txt
 pin stack/postgres-requirements.in --no-deps --output-file stack/postgres-requirements.txt
 pin stack/airflow-requirements.in --override stack/airflow-overrides.txt --output-file stack/airflow-requirements.txt
+pin tests/images/airflow/requirements.in --override stack/airflow-overrides.txt \
+    --constraint stack/airflow-requirements.txt --output-file tests/images/airflow/requirements.txt

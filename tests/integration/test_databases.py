@@ -68,12 +68,18 @@ def test_ids_are_compared_exactly_across_both_servers(servers: Servers) -> None:
     assert found.reasons == ("3 transactions have no label", "3 labels have no transaction")
 
 
-def test_a_full_range_of_large_ids_does_not_outgrow_the_digest(servers: Servers) -> None:
+def test_full_ranges_and_large_ids_are_compared_too(servers: Servers) -> None:
     first = 900_000_000_000_000_000 // BUCKET * BUCKET
     fill(servers, set(range(first, first + BUCKET)), set(range(first, first + BUCKET)))
     assert verify(databases(servers), "reconciled").ok
     servers.ask_mysql("DELETE FROM fraud_labels WHERE transaction_id = %s", first + BUCKET - 1)
     assert verify(databases(servers), "reconciled").unlabelled == 1
+
+
+def test_ranges_that_one_side_lacks_are_counted_whole(servers: Servers) -> None:
+    fill(servers, {1, 2, *range(3 * BUCKET, 3 * BUCKET + 5)}, {1, 2, *range(9 * BUCKET, 9 * BUCKET + 7)})
+    found = verify(databases(servers), "reconciled")
+    assert (found.unlabelled, found.orphans) == (5, 7)
 
 
 def test_counts_tell_frauds_from_labels(servers: Servers) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -101,8 +102,7 @@ class ComposeEngine:
             names = tuple(dict.fromkeys(found.service for found in stopped if found.service != INIT))
             report(f"Starting {', '.join(names)}")
             try:
-                with self._explained("Docker could not start the stack."):
-                    self._client.container.start([found.id for found in stopped])
+                self._start_all([found.id for found in stopped])
             except EngineError as error:
                 if last or not any(words in error.detail for words in PORT_TAKEN):
                     raise
@@ -361,6 +361,16 @@ class ComposeEngine:
             with self._explained("Docker could not remove the containers of the other executor."):
                 self._client.container.stop(surplus)
                 self._client.container.remove(surplus)
+
+    def _start_all(self, ids: list[str]) -> None:
+        """Start containers side by side: one after the other they take 0.4 s each."""
+        client = self._client
+        with (
+            self._explained("Docker could not start the stack."),
+            ThreadPoolExecutor(max_workers=len(ids)) as pool,
+        ):
+            for started in [pool.submit(client.container.start, each) for each in ids]:
+                started.result()
 
     def _config(self) -> dict[str, Any]:
         with self._explained("stack/docker-compose.yml cannot be used."):

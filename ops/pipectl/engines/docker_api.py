@@ -62,6 +62,7 @@ class DockerApi:
 
     def __init__(self, host: str | None = None) -> None:
         self.host = host or find_host()
+        self._inspected: dict[tuple[str, str], Container] = {}
 
     def answers(self) -> bool:
         """Whether an engine answers that this user may use, and that runs on this machine."""
@@ -77,14 +78,18 @@ class DockerApi:
 
     def containers(self, **labels: str) -> tuple[Container, ...]:
         """Return all containers, stopped ones too, that carry `labels`."""
-        listed = self.get(f"/containers/json?all=1&filters={_filters(labels)}")
-        found = []
-        for entry in listed:
+        found: dict[tuple[str, str], Container] = {}
+        for entry in self.get(f"/containers/json?all=1&filters={_filters(labels)}"):
+            # The status names state and age ("Up 5 seconds"): while it stays, there is nothing new to learn.
+            key = (entry["Id"], entry["Status"])
             try:
-                found.append(_container(self.get(f"/containers/{entry['Id']}/json")))
+                found[key] = self._inspected.get(key) or _container(
+                    self.get(f"/containers/{entry['Id']}/json")
+                )
             except EngineError:
                 continue  # removed since it was listed
-        return tuple(found)
+        self._inspected = found
+        return tuple(found.values())
 
     def container_names(self) -> dict[str, dict[str, str]]:
         """Return the labels of every container of this engine, by name."""

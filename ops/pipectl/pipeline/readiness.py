@@ -30,6 +30,8 @@ class HealthProbe:
     def __init__(self, databases: Databases, health: AirflowHealth) -> None:
         self._databases = databases
         self._health = health
+        # Databases that have answered, with their process: asked again only once that is another one.
+        self._answered: dict[str, int | None] = {}
 
     def check(self, services: tuple[Service, ...]) -> tuple[Service, ...]:
         """Return `services` with health healthy or starting for what runs.
@@ -47,17 +49,22 @@ class HealthProbe:
 
     def _health_of(self, service: Service, components: dict[str, str] | None) -> str:
         if service.name in {"airbyte-postgres", "airbyte-mysql"}:
+            return self._health_of_database(service)
+        if components is None:
+            return "starting"
+        component = COMPONENT_OF.get(service.name)
+        return "healthy" if component is None or components.get(component) == "healthy" else "starting"
+
+    def _health_of_database(self, service: Service) -> str:
+        if service.pid is None or self._answered.get(service.name) != service.pid:
             try:
                 self._databases.ping(service.name)
             except LoginError:
                 raise
             except DatabaseError:
                 return "starting"
-            return "healthy"
-        if components is None:
-            return "starting"
-        component = COMPONENT_OF.get(service.name)
-        return "healthy" if component is None or components.get(component) == "healthy" else "starting"
+            self._answered[service.name] = service.pid
+        return "healthy"
 
     def _components(self) -> dict[str, str] | None:
         try:
