@@ -16,6 +16,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -93,6 +94,7 @@ def psql(servers: Servers, command: str) -> None:
             "PGPASSWORD": "docker",
             "PGDATABASE": "airbyte",
         },
+        stdin=subprocess.DEVNULL,
         check=True,
     )
 
@@ -158,7 +160,11 @@ def load_ready_file(servers: Servers, file: Path, client: str | None) -> None:
     statement = f"LOAD DATA LOCAL INFILE '{file}' INTO TABLE fraud_labels ({LABEL_COLUMNS})"
     if client:
         login = ("-h", "127.0.0.1", "-P", str(servers.mysql_port), "-u", "docker", "-pdocker", "data")
-        subprocess.run((client, "--no-defaults", "--local-infile=1", *login, "-e", statement), check=True)
+        subprocess.run(
+            (client, "--no-defaults", "--local-infile=1", *login, "-e", statement),
+            stdin=subprocess.DEVNULL,
+            check=True,
+        )
         return
     import mysql.connector
 
@@ -213,6 +219,8 @@ def main() -> None:
     given = parser.parse_args()
     rows: int = given.rows
     client: str | None = given.client or shutil.which("mariadb") or shutil.which("mysql")
+    # Ended from outside, it stops its servers too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     folder = Path(tempfile.mkdtemp(prefix="bench-data-"))
     try:
         with servers_in(folder) as servers:
