@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +21,7 @@ from pipectl.invocation import Invocation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+INTERRUPT_AGAIN_SECONDS = 2.0
 # Global options, which work before and after a command's name: True where a value follows.
 GLOBAL_OPTIONS = {
     "--project": True,
@@ -72,6 +74,7 @@ def run_guarded(action: Callable[[], Any], console: Callable[[], Console]) -> An
         console().error(error)
         raise typer.Exit(error.code) from error
     except KeyboardInterrupt as error:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         console().say(
             "\nInterrupted. What was started goes on: pipectl status; the command can be run again."
         )
@@ -159,8 +162,18 @@ report.register(app)
 dags.register(app)
 
 
+def interrupt(*_: object) -> None:
+    """Raise KeyboardInterrupt, and once more after 2 s: Python drops one that hits a destructor."""
+    signal.setitimer(signal.ITIMER_REAL, INTERRUPT_AGAIN_SECONDS)
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run the CLI."""
+    # Where Ctrl-C is ignored, as in a shell's background job, it stays so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGALRM, interrupt)
     try:
         app()
     finally:
