@@ -58,8 +58,7 @@ def load_lines(
             )
             new, warnings = cursor.rowcount, cursor.warning_count
     finally:
-        _release(pipe)
-        feeder.join()
+        _release(feeder, pipe)
         pipe.unlink()
     if warnings != count - new:
         raise DatabaseError(
@@ -75,6 +74,8 @@ def _feed(pipe: Path, lines: Sequence[bytes]) -> None:
             file.write(line)
 
 
-def _release(pipe: Path) -> None:
-    """Let a feeder go whose reader never came: open the pipe for reading, and close it."""
-    os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+def _release(feeder: threading.Thread, pipe: Path) -> None:
+    """Let a feeder go whose reader never came, or went away: open the pipe for reading, and close it."""
+    while feeder.is_alive():
+        os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+        feeder.join(0.02)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 DAG_ID = "generate_transaction_and_labels"
-WAIT_SECONDS = 60
+WAIT_SECONDS = 120
 # No name look-ups or downloads of its own, and no sandbox: CI runs as root.
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
