@@ -13,6 +13,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import psycopg2
 import pytest
 from project_copy import Project, copy_project, until
 
@@ -229,6 +230,24 @@ def test_a_killed_service_is_back_within_5_seconds(project: Project, name: str) 
     until(lambda: service(project, name)["pid"] not in {None, before}, f"{name} to be back")
     assert time.monotonic() - killed < 5
     until(lambda: service(project, name)["health"] == "healthy", f"{name} to be healthy")
+
+
+@pytest.mark.usefixtures("up")
+def test_a_lock_that_a_dead_scheduler_left_behind_does_not_stop_the_next_run(project: Project) -> None:
+    variables = dict(
+        line.split("=", 1) for line in (project.folder / "stack/.env").read_text().splitlines() if "=" in line
+    )
+    left_behind = psycopg2.connect(
+        host="127.0.0.1",
+        port=service(project, "postgres")["port"],
+        user="airflow",
+        password=variables["AIRFLOW_POSTGRES_PASSWORD"],
+        dbname="airflow",
+    )
+    left_behind.cursor().execute("SELECT * FROM slot_pool FOR UPDATE")
+    assert project.json("trigger", "--timeout", "120")["state"] == "success"
+    with pytest.raises(psycopg2.OperationalError):
+        left_behind.cursor().execute("SELECT 1")
 
 
 @pytest.mark.usefixtures("up")

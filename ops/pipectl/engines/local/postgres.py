@@ -27,7 +27,10 @@ host    all          all   127.0.0.1/32  scram-sha-256
 host    replication  all   127.0.0.1/32  scram-sha-256
 """
 # Airflow's metadata: nobody replicates it, so it writes the smallest log.
+# A scheduler that is killed leaves its connection to the workers that it forked. Killed in the moment in
+# which it held the lock on the pools, it kept every later one from queueing tasks until they ended.
 METADATA_SETTINGS: Mapping[str, str] = {
+    "idle_in_transaction_session_timeout": "20s",
     "shared_buffers": "32MB",
     "wal_level": "minimal",
     "max_wal_senders": "0",
