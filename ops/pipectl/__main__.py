@@ -1,6 +1,19 @@
-"""`python -m pipectl`."""
+"""Where `pipectl` and `python -m pipectl` start."""
 
-from pipectl.cli import main
+import sys
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the CLI; a Ctrl-C that comes while it is still being imported ends as any other does."""
+    try:
+        from pipectl import cli  # noqa: PLC0415  100 ms, in which Ctrl-C must not end in a traceback
+
+        cli.main()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
 
 if __name__ == "__main__":
     main()

@@ -32,7 +32,7 @@ def test_an_interrupted_up_leaves_nothing_that_down_does_not_end_and_the_next_up
         until((project.folder / ".pipectl" / step).exists, step)
         code, err = project.interrupt(process)
         assert code == 130, err
-        project.run("down")
+        project.run("down", "--volumes", "--yes")
         assert not project.processes()
     project.run("up")
     assert project.json("trigger")["state"] == "success"
