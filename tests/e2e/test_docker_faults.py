@@ -144,7 +144,7 @@ def test_a_taken_port_is_replaced_and_remembered(project: DockerProject) -> None
 
 
 def test_databases_elsewhere_are_used_and_left_alone(project: DockerProject) -> None:
-    name = "someone-elses-postgres"
+    name = f"someone-elses-postgres-{os.getpid()}"
     # An address that this machine and every container reach: the gateway of the engine's default network.
     gateway = docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}").strip()
     docker(

@@ -206,16 +206,17 @@ def test_dry_run_lists_volumes_and_commands_and_deletes_nothing(project: DockerP
 def test_reset_deletes_this_projects_volumes_and_no_others(project: DockerProject, up: Any) -> None:
     del up
     before = project.volumes()
-    docker("volume", "create", "someone-elses-data")
-    docker("run", "--detach", "--name", "someone-else", "-v", "someone-elses-data:/data", "redis:7")
+    data, other = f"someone-elses-data-{os.getpid()}", f"someone-else-{os.getpid()}"
+    docker("volume", "create", data)
+    docker("run", "--detach", "--name", other, "-v", f"{data}:/data", "redis:7")
     try:
         result = project.json("reset", "--yes")
         after = project.volumes()
-        assert docker("inspect", "-f", "{{.State.Running}}", "someone-else").strip() == "true"
-        assert docker("volume", "inspect", "someone-elses-data")
+        assert docker("inspect", "-f", "{{.State.Running}}", other).strip() == "true"
+        assert docker("volume", "inspect", data)
     finally:
-        docker("rm", "--force", "--volumes", "someone-else")
-        docker("volume", "rm", "--force", "someone-elses-data")
+        docker("rm", "--force", "--volumes", other)
+        docker("volume", "rm", "--force", data)
     assert {volume["location"] for volume in result["deleted"]} == set(before)
     assert set(after) == set(before)
     assert all(after[name] > before[name] for name in before)

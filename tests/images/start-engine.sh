@@ -29,6 +29,14 @@ if [ "${1:-}" = --stop ]; then
 fi
 
 if ! alive || ! answers; then
+    # One that was told to stop takes seconds for its containers, and a second one beside it would fail.
+    for _ in $(seq 300); do
+        alive || break
+        answers && break
+        sleep 0.1
+    done
+fi
+if ! alive; then
     mkdir -p "$STATE"
     # Containers get no larger packets than the machine's own link carries.
     link=$(sed -n 's/^\([^\t]*\)\t00000000\t.*/\1/p' /proc/net/route | head -n 1)
