@@ -23,6 +23,8 @@ format: .venv/ready-dev ## Rewrite the code in the project's format
 
 bench: .venv/ready-dev ## Measure speed, as ratios within one run
 	.venv/bin/python tests/benchmarks/bench_local.py
+	.venv/bin/pipectl up --quiet && .venv/bin/python tests/benchmarks/bench_cli.py
+	.venv/bin/python tests/benchmarks/bench_data.py
 
 lock: .venv/ready-dev ## Pin all dependencies anew
 	ops/lock.sh
