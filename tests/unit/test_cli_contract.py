@@ -129,6 +129,13 @@ def test_a_database_elsewhere_that_does_not_answer_is_exit_5(project: Path) -> N
     assert "PostgreSQL 'airbyte-postgres' at 127.0.0.1:1 does not answer" in done.stderr
 
 
+def test_no_reset_empties_a_database_that_runs_elsewhere(project: Path) -> None:
+    (project / "stack" / ".env").write_text("AIRBYTE_POSTGRES_HOST=db.example\n")
+    done = run("--engine", "local", "reset", "--data-only", "--yes")
+    assert done.returncode == ExitCode.USAGE
+    assert "airbyte-postgres runs elsewhere" in done.stderr
+
+
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("command", ["trigger", "runs", "pause", "unpause", "open"])
 def test_airflow_that_does_not_run_is_exit_4_with_the_next_step(command: str) -> None:

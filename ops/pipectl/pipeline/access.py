@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipectl.databases import Databases
-from pipectl.errors import AirflowError, DatabaseError
+from pipectl.errors import AirflowError, DatabaseError, UsageError
 
 if TYPE_CHECKING:
     from pipectl.engines.base import Engine
@@ -34,6 +34,17 @@ def business_databases(engine: Engine) -> Databases:
     if names:
         raise DatabaseError(f"Not running in this project: {' and '.join(names)}.", hint=HINT)
     return Databases(postgres, mysql)
+
+
+def refuse_elsewhere(engine: Engine) -> None:
+    """Raise UsageError where stack/.env places a business database elsewhere: no reset touches that one."""
+    own = {service.name for service in engine.services()}
+    names = [address.service for address in engine.databases() if address.service not in own]
+    if names:
+        raise UsageError(
+            f"{' and '.join(names)} runs elsewhere (stack/.env), and no reset touches it; nothing was deleted.",
+            hint="Empty it by its own means.",
+        )
 
 
 def down_services(services: tuple[Service, ...]) -> set[str]:
