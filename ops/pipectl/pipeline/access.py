@@ -42,7 +42,7 @@ def refuse_elsewhere(engine: Engine) -> None:
     names = [address.service for address in engine.databases() if address.service not in own]
     if names:
         raise UsageError(
-            f"{' and '.join(names)} runs elsewhere (stack/.env), and no reset touches it; nothing was deleted.",
+            f"{' and '.join(names)} runs elsewhere (stack/.env); no reset touches it, nothing was deleted.",
             hint="Empty it by its own means.",
         )
 
