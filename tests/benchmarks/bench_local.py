@@ -22,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 
-from airflow_stack import TWO_TASKS, RestClient, free_port, signal_group, wait_for
+from airflow_stack import TWO_TASKS, RestClient, signal_group, wait_for
 from project_copy import Project, copy_project
+from server_process import free_port
 
 from pipectl.engines.local.airflow_runtime import ensure_airflow
 from pipectl.settings import cache_dir

@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -15,6 +14,8 @@ from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from server_process import free_port
 
 from pipectl.engines.local import airflow, airflow_metadata, postgres, runtime
 from pipectl.engines.local.airflow_runtime import ensure_airflow
@@ -39,12 +40,6 @@ from airflow.sdk import DAG
 with DAG("nothing_to_do", schedule=None, start_date=datetime(2024, 1, 1)):
     BashOperator(task_id="first", bash_command="true") >> BashOperator(task_id="second", bash_command="true")
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(question: Callable[[], Any], seconds: float, what: str) -> Any:

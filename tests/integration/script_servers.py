@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from server_process import free_port, start_program
 
 from pipectl.engines.local import mariadb, postgres, runtime
 from pipectl.errors import EngineError
@@ -137,7 +137,7 @@ def servers_in(folder: Path) -> Iterator[Servers]:
     mariadb.prepare(mariadb_binaries, folder / "data", REPLICATION, database="data", **login)
     bytecode = folder / "bytecode"
     bytecode.mkdir()
-    servers = Servers(_free_port(), _free_port(), bytecode)
+    servers = Servers(free_port(), free_port(), bytecode)
     programs = (
         postgres.program(
             postgres_binaries, "postgres", folder / "airbyte", servers.postgres_port, postgres.CDC_SETTINGS
@@ -173,23 +173,15 @@ def servers(running_servers: Servers) -> Servers:
 
 @contextmanager
 def _running(program: Program, log: Path) -> Iterator[None]:
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            program.command,
-            cwd=program.directory,
-            env={"PATH": os.environ["PATH"], **program.environment},
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    process = start_program(program, log)
+    try:
+        yield
+    finally:
+        process.send_signal(getattr(signal, f"SIG{program.stop_signal}"))
         try:
-            yield
+            process.wait(program.stop_seconds)
         finally:
-            process.send_signal(getattr(signal, f"SIG{program.stop_signal}"))
-            try:
-                process.wait(program.stop_seconds)
-            finally:
-                process.kill()
+            process.kill()
 
 
 def _answers(connect: Callable[[], Any]) -> bool:
@@ -208,9 +200,3 @@ def _ask(connection: Any, statement: str, values: tuple[object, ...]) -> list[tu
         return list(cursor.fetchall()) if cursor.description else []
     finally:
         connection.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from airflow_stack import free_port
 from mysql.connector import errors as mysql_errors
+from server_process import free_port
 
 from pipectl.engines.local import mariadb, runtime
 from pipectl.settings import cache_dir

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from server_process import free_port, start_program
 
 from pipectl.engines.local import mariadb, privileges, runtime
 from pipectl.errors import EngineError
@@ -38,12 +38,6 @@ def binaries(tmp_path_factory: pytest.TempPathFactory) -> MariadbBinaries:
 def data_dir(binaries: MariadbBinaries, tmp_path: Path) -> Path:
     assert mariadb.prepare(binaries, tmp_path / "mysql", **LOGIN)
     return tmp_path / "mysql"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def connect(port: int, **changes: str) -> Any:
@@ -71,15 +65,7 @@ def start(binaries: MariadbBinaries, data_dir: Path, port: int) -> subprocess.Po
 
     program = mariadb.program(binaries, "airbyte-mysql", data_dir, port)
     log = data_dir.parent / f"{data_dir.name}.log"
-    with log.open("ab") as output:
-        server = subprocess.Popen(
-            program.command,
-            cwd=program.directory,
-            env={"PATH": os.environ["PATH"], **program.environment},
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    server = start_program(program, log)
     deadline = time.monotonic() + 20
     while True:
         try:

@@ -142,7 +142,7 @@ def test_logs_are_followed_across_their_rotation(tmp_path: Path) -> None:
 
 
 def test_a_port_that_somebody_listens_on_is_passed_over() -> None:
-    from pipectl.engines.local import ports
+    from pipectl.engines import ports
 
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))

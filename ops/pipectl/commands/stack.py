@@ -141,11 +141,10 @@ def reset(
 
 def _reset_data(invocation: Invocation, *, dry_run: bool, yes: bool) -> None:
     from pipectl.pipeline import lifecycle  # noqa: PLC0415  with what it imports 60 ms
-    from pipectl.pipeline.access import business_databases, refuse_elsewhere  # noqa: PLC0415
+    from pipectl.pipeline.access import own_databases  # noqa: PLC0415
 
     console = invocation.console
-    refuse_elsewhere(invocation.engine)
-    databases = business_databases(invocation.engine)
+    databases = own_databases(invocation.engine)
     if dry_run:
         content = databases.content()
         console.emit({"would_empty": content}, lambda: rendering.content_text(content, "Would be emptied"))

@@ -15,15 +15,13 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipectl.engines import naming
+from pipectl.engines import naming, ports
 from pipectl.engines.base import SERVICES
 from pipectl.engines.docker_api import WITHOUT_DOCKER, DockerApi
-from pipectl.engines.local import ports
 from pipectl.engines.project import SECRETS, forget_engine, project_lock, remember_engine
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError
 from pipectl.models import AirflowAddress, LogLine, Service, Volume
-from pipectl.settings import PORT_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -331,19 +329,10 @@ class ComposeEngine:
 
     def _choose_ports(self) -> None:
         running = {found.service for found in self._containers if found.state == "running"}
-        chosen = {self._settings.port(name) for name in running if name in PUBLISHED}
-        changes = {}
-        for name in self._names:
-            if name in running or name not in PUBLISHED:
-                continue
-            wanted = self._settings.port(name)
-            port = ports.next_free(wanted, chosen)
-            chosen.add(port)
-            if port != wanted:
-                self._moved[name] = (wanted, port)
-                changes[PORT_VARIABLES[name][0]] = str(port)
-        if changes:
-            self._change_settings(changes)
+        moved = ports.choose(self._settings, tuple(self.ports()), running)
+        self._moved |= moved
+        if moved:
+            self._change_settings(ports.changes(moved))
 
     def _change_settings(self, changes: dict[str, str]) -> None:
         EnvFile(self._settings.env_path).update(changes)
@@ -410,7 +399,11 @@ class ComposeEngine:
                     "Docker has no Compose plugin.",
                     hint=f"Install it (Debian: apt install docker-compose-plugin). {WITHOUT_DOCKER}",
                 ) from error
-            raise EngineError(message, hint="Look for more: pipectl doctor", detail=_end(detail)) from error
+            raise EngineError(
+                message,
+                hint="Look at its services and their logs: pipectl status, pipectl logs",
+                detail=_end(detail),
+            ) from error
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -36,8 +36,8 @@ def business_databases(engine: Engine) -> Databases:
     return Databases(postgres, mysql)
 
 
-def refuse_elsewhere(engine: Engine) -> None:
-    """Raise UsageError where stack/.env places a business database elsewhere: no reset touches that one."""
+def own_databases(engine: Engine) -> Databases:
+    """The two business databases, for what deletes; UsageError where stack/.env places one elsewhere."""
     own = {service.name for service in engine.services()}
     names = [address.service for address in engine.databases() if address.service not in own]
     if names:
@@ -45,6 +45,7 @@ def refuse_elsewhere(engine: Engine) -> None:
             f"{' and '.join(names)} runs elsewhere (stack/.env); no reset touches it, nothing was deleted.",
             hint="Empty it by its own means.",
         )
+    return business_databases(engine)
 
 
 def down_services(services: tuple[Service, ...]) -> set[str]:

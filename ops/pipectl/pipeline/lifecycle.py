@@ -11,7 +11,7 @@ from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
 from pipectl.errors import EngineError, WaitTimeoutError
 from pipectl.models import Phase, ResetResult, UpResult
-from pipectl.pipeline.access import business_databases
+from pipectl.pipeline.access import own_databases
 from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy, wait_until_parsed
 from pipectl.pipeline.verification import wait_for_active_runs
 
@@ -135,7 +135,7 @@ def empty_databases(
     seconds. Raises WaitTimeoutError where it has not ended by then.
     """
     with engine.lock():
-        databases = business_databases(engine)
+        databases = own_databases(engine)
         active = wait_for_active_runs(engine, dag_id, timeout=timeout, report=report)
         if active:
             raise WaitTimeoutError(

@@ -8,8 +8,9 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pipectl.engines import ports
 from pipectl.engines.base import SERVICES
-from pipectl.engines.local import airflow, airflow_metadata, log_reading, mariadb, ports, postgres, runtime
+from pipectl.engines.local import airflow, airflow_metadata, log_reading, mariadb, postgres, runtime
 from pipectl.engines.local.airflow import AirflowSite
 from pipectl.engines.local.airflow_runtime import ensure_airflow
 from pipectl.engines.local.supervisor import Supervisor
@@ -194,16 +195,9 @@ class LocalEngine:
         """Choose ports that are free and secrets that are missing, and remember both in stack/.env."""
         variables = self._settings.variables
         changes = {name: make() for name, make in SECRETS.items() if not variables.get(name)}
-        chosen = {self._settings.port(name) for name in running if name in PORT_VARIABLES}
-        for name in self._names:
-            if name in running or name not in PORT_VARIABLES:
-                continue
-            wanted = self._settings.port(name)
-            port = ports.next_free(wanted, chosen)
-            chosen.add(port)
-            if port != wanted:
-                self._moved[name] = (wanted, port)
-                changes[PORT_VARIABLES[name][0]] = str(port)
+        moved = ports.choose(self._settings, tuple(self.ports()), running)
+        self._moved |= moved
+        changes |= ports.changes(moved)
         if changes:
             EnvFile(self._settings.env_path).update(changes)
             self._settings = replace(self._settings, variables={**variables, **changes})

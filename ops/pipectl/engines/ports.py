@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import errno
 import socket
+from typing import TYPE_CHECKING
 
 from pipectl.errors import EngineError
+from pipectl.settings import PORT_VARIABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pipectl.settings import Settings
 
 LARGEST_PORT = 65535
 # How far from the wanted port another one is looked for.
@@ -36,3 +43,28 @@ def next_free(wanted: int, taken: set[int]) -> int:
         f"No port from {wanted} to {wanted + REACH} is free on 127.0.0.1.",
         hint="Choose others in stack/.env (AIRFLOW_PORT, AIRBYTE_POSTGRES_PORT, AIRBYTE_MYSQL_PORT).",
     )
+
+
+def choose(
+    settings: Settings, names: tuple[str, ...], running: Collection[str]
+) -> dict[str, tuple[int, int]]:
+    """Find ports for those of the listening services `names` that do not run, where theirs are taken.
+
+    Returns (wanted, free instead) for each that has to move. Raises EngineError where no port is near.
+    """
+    taken = {settings.port(name) for name in names if name in running}
+    moved = {}
+    for name in names:
+        if name in running:
+            continue
+        wanted = settings.port(name)
+        port = next_free(wanted, taken)
+        taken.add(port)
+        if port != wanted:
+            moved[name] = (wanted, port)
+    return moved
+
+
+def changes(moved: dict[str, tuple[int, int]]) -> dict[str, str]:
+    """The variables of stack/.env that remember moved ports."""
+    return {PORT_VARIABLES[name][0]: str(port) for name, (_, port) in moved.items()}
