@@ -147,17 +147,18 @@ def idle_cpu(pids: list[int]) -> float:
     """Cores that processes and their descendants use while nothing is to be done."""
     import psutil
 
-    def seconds() -> float:
-        total = 0.0
+    def seconds() -> dict[int, float]:
+        found = {}
         for pid in pids:
             leader = psutil.Process(pid)
             for process in (leader, *leader.children(recursive=True)):
-                total += sum(process.cpu_times()[:2])
-        return total
+                found[process.pid] = sum(process.cpu_times()[:2])
+        return found
 
     before = seconds()
     time.sleep(IDLE_SECONDS)
-    return (seconds() - before) / IDLE_SECONDS
+    # Of processes that were there all the time: one that is listed once only would count with its whole life.
+    return sum(after - before[pid] for pid, after in seconds().items() if pid in before) / IDLE_SECONDS
 
 
 def keep(figures: Figures, name: str, value: float) -> None:
