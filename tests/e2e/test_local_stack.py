@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import psycopg2
 import pytest
-from project_copy import Project, copy_project, until
+from project_copy import COMMAND_SECONDS, Project, copy_project, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -297,6 +297,23 @@ def test_a_second_project_gets_ports_of_its_own_and_says_so(project: Project, tm
         other.run("down", "--volumes", "--yes")
     assert not other.processes()
     assert service(project, "webserver")["health"] == "healthy"
+
+
+@pytest.mark.usefixtures("up")
+def test_two_projects_that_start_in_the_same_second_do_not_meet(tmp_path: Path) -> None:
+    projects = [copy_project(tmp_path / name) for name in ("left", "right")]
+    try:
+        commands = [each.start("up", "--json") for each in projects]
+        ends = [command.communicate(timeout=COMMAND_SECONDS) for command in commands]
+        assert [command.returncode for command in commands] == [0, 0], ends
+        used = [set(json.loads(out)["ports"].values()) for out, _ in ends]
+        assert not used[0] & used[1]
+        assert projects[0].json("trigger")["state"] == "success"
+        assert projects[0].json("verify-db", "--expect", "populated")["ok"]
+        assert projects[1].json("verify-db", "--expect", "empty")["ok"]
+    finally:
+        for each in projects:
+            each.run("down", "--volumes", "--yes")
 
 
 @pytest.mark.usefixtures("up")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -139,15 +138,3 @@ def test_logs_are_followed_across_their_rotation(tmp_path: Path) -> None:
     path.rename(tmp_path / "service.log.1")
     path.write_text("four\n")
     assert follower.new_lines()[-1].endswith("four")
-
-
-def test_a_port_that_somebody_listens_on_is_passed_over() -> None:
-    from pipectl.engines import ports
-
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen(1)
-        taken = server.getsockname()[1]
-        assert not ports.is_free(taken)
-        assert ports.next_free(taken, set()) != taken
-    assert ports.is_free(taken)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipectl.engines import choice, naming
+from pipectl.engines.claims import Claims
 from pipectl.engines.compose import ComposeEngine
 from pipectl.engines.docker_api import Container, DockerApi, find_host
 from pipectl.engines.local.engine import LocalEngine
@@ -163,9 +164,10 @@ def test_an_engine_on_another_machine_is_refused(host: str) -> None:
         DockerApi(host).version()
 
 
-def test_the_first_project_gets_the_plain_names() -> None:
+def test_the_first_project_gets_the_plain_names(tmp_path: Path) -> None:
     api: Any = FakeApi()
-    names, in_the_way = naming.choose(api, {})
+    with Claims(tmp_path) as claims:
+        names, in_the_way = naming.choose(api, {}, claims)
     assert {name: names[name] for name in naming.DEFAULT_NAMES} == naming.DEFAULT_NAMES
     assert not in_the_way
 
@@ -179,17 +181,21 @@ def test_the_first_project_gets_the_plain_names() -> None:
     ],
     ids=["container", "network", "volumes of a stopped project"],
 )
-def test_a_project_beside_another_gets_names_of_its_own(api: Any) -> None:
-    names, in_the_way = naming.choose(api, {})
+def test_a_project_beside_another_gets_names_of_its_own(api: Any, tmp_path: Path) -> None:
+    with Claims(tmp_path) as claims:
+        names, in_the_way = naming.choose(api, {}, claims)
     assert names["COMPOSE_PROJECT_NAME"] == "pipectl-2"
     assert names["AIRBYTE_POSTGRES_CONTAINER"] == "airbyte-postgres-2"
     assert names["AIRBYTE_NETWORK"] == "airbyte_net-2"
     assert in_the_way
 
 
-def test_no_two_projects_have_the_same_identity() -> None:
+def test_two_projects_that_start_at_once_differ_in_identity_and_names(tmp_path: Path) -> None:
     api: Any = FakeApi()
-    assert naming.choose(api, {})[0]["PIPECTL_PROJECT_ID"] != naming.choose(api, {})[0]["PIPECTL_PROJECT_ID"]
+    with Claims(tmp_path) as first, Claims(tmp_path) as second:
+        found = [naming.choose(api, {}, claims)[0] for claims in (first, second)]
+    for name in (naming.PROJECT_ID, naming.PROJECT_NAME, *naming.CONTAINERS, naming.NETWORK):
+        assert found[0][name] != found[1][name]
 
 
 @pytest.mark.parametrize(

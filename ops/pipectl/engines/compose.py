@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipectl.engines import naming, ports
 from pipectl.engines.base import SERVICES
+from pipectl.engines.claims import Claims
 from pipectl.engines.docker_api import WITHOUT_DOCKER, DockerApi
 from pipectl.engines.project import SECRETS, forget_engine, project_lock, remember_engine
 from pipectl.env_file import EnvFile
@@ -25,7 +26,6 @@ from pipectl.models import AirflowAddress, LogLine, Service, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from pipectl.engines.docker_api import Container
@@ -52,6 +52,7 @@ class ComposeEngine:
     def __init__(self, settings: Settings, api: DockerApi | None = None) -> None:
         self._settings = settings
         self._api = api or DockerApi()
+        self._claims = Claims(settings.cache_dir)
         self._moved: dict[str, tuple[int, int]] = {}
 
     @property
@@ -69,9 +70,11 @@ class ComposeEngine:
             )
         return chosen
 
-    def lock(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def lock(self) -> Iterator[None]:
         """Keep a second command that changes the stack out; EngineError where one is under way."""
-        return project_lock(self._settings)
+        with project_lock(self._settings), self._claims:
+            yield
 
     def install(self, report: Callable[[str], None]) -> None:
         """Check the engine and Compose, choose names and ports, make secrets, fetch missing images."""
@@ -306,7 +309,7 @@ class ComposeEngine:
         secrets = {**SECRETS, **dict.fromkeys(passwords, SECRETS["AIRFLOW_POSTGRES_PASSWORD"])}
         changes = {name: make() for name, make in secrets.items() if not variables.get(name)}
         if naming.PROJECT_ID not in variables:
-            names, others = naming.choose(self._api, variables)
+            names, others = naming.choose(self._api, variables, self._claims)
             changes |= names
             if others:
                 report(
@@ -329,7 +332,7 @@ class ComposeEngine:
 
     def _choose_ports(self) -> None:
         running = {found.service for found in self._containers if found.state == "running"}
-        moved = ports.choose(self._settings, tuple(self.ports()), running)
+        moved = ports.choose(self._settings, tuple(self.ports()), running, self._claims)
         self._moved |= moved
         if moved:
             self._change_settings(ports.changes(moved))

@@ -15,6 +15,7 @@ from pipectl.errors import EngineError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pipectl.engines.claims import Claims
     from pipectl.engines.docker_api import DockerApi
 
 PROJECT_ID = "PIPECTL_PROJECT_ID"
@@ -27,8 +28,8 @@ DEFAULT_NAMES = {PROJECT_NAME: "pipectl", **CONTAINERS, NETWORK: "airbyte_net"}
 MOST_PROJECTS = 100
 
 
-def choose(api: DockerApi, variables: Mapping[str, str]) -> tuple[dict[str, str], str]:
-    """Return names that nobody on this engine uses, and what stood in the way of the plain ones.
+def choose(api: DockerApi, variables: Mapping[str, str], claims: Claims) -> tuple[dict[str, str], str]:
+    """Claim names that nobody on this engine uses; return them, and what stood in the way of the plain ones.
 
     Names that are set already stay. Raises EngineError where there is no free name.
     """
@@ -44,6 +45,7 @@ def choose(api: DockerApi, variables: Mapping[str, str]) -> tuple[dict[str, str]
         taken = [names[PROJECT_NAME]] if names[PROJECT_NAME] in projects else []
         taken += [names[name] for name in CONTAINERS if names[name] in containers]
         taken += [names[NETWORK]] if api.networks(names[NETWORK]) else []
+        taken += [name for name in names.values() if not claims.take(f"docker-{name}")]
         if not taken:
             return {**identity, **names}, in_the_way
         in_the_way = in_the_way or ", ".join(taken)

@@ -12,6 +12,7 @@ from pipectl.settings import PORT_VARIABLES
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from pipectl.engines.claims import Claims
     from pipectl.settings import Settings
 
 LARGEST_PORT = 65535
@@ -34,10 +35,11 @@ def is_free(port: int) -> bool:
     return True
 
 
-def next_free(wanted: int, taken: set[int]) -> int:
-    """Return the first free port from `wanted` up that is not in `taken`; EngineError where none is."""
+def next_free(wanted: int, taken: set[int], claims: Claims) -> int:
+    """Claim the first free port from `wanted` up that is not in `taken`; EngineError where none is."""
     for port in range(wanted, min(wanted + REACH, LARGEST_PORT) + 1):
-        if port not in taken and is_free(port):
+        # Claimed before it is looked at: one that another command has just let go of is in use by now.
+        if port not in taken and claims.take(f"port-{port}") and is_free(port):
             return port
     raise EngineError(
         f"No port from {wanted} to {wanted + REACH} is free on 127.0.0.1.",
@@ -46,11 +48,12 @@ def next_free(wanted: int, taken: set[int]) -> int:
 
 
 def choose(
-    settings: Settings, names: tuple[str, ...], running: Collection[str]
+    settings: Settings, names: tuple[str, ...], running: Collection[str], claims: Claims
 ) -> dict[str, tuple[int, int]]:
     """Find ports for those of the listening services `names` that do not run, where theirs are taken.
 
-    Returns (wanted, free instead) for each that has to move. Raises EngineError where no port is near.
+    Returns (wanted, free instead) for each that has to move; `claims` keeps all of them until their servers
+    listen. Raises EngineError where no port is near.
     """
     taken = {settings.port(name) for name in names if name in running}
     moved = {}
@@ -58,7 +61,7 @@ def choose(
         if name in running:
             continue
         wanted = settings.port(name)
-        port = next_free(wanted, taken)
+        port = next_free(wanted, taken, claims)
         taken.add(port)
         if port != wanted:
             moved[name] = (wanted, port)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pipectl.engines import ports
 from pipectl.engines.base import SERVICES
+from pipectl.engines.claims import Claims
 from pipectl.engines.local import airflow, airflow_metadata, log_reading, mariadb, postgres, runtime
 from pipectl.engines.local.airflow import AirflowSite
 from pipectl.engines.local.airflow_runtime import ensure_airflow
@@ -23,7 +25,6 @@ from pipectl.settings import PORT_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from pipectl.engines.local.airflow_runtime import AirflowRuntime
@@ -54,12 +55,15 @@ class LocalEngine:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._supervisor = Supervisor(settings.state_dir)
+        self._claims = Claims(settings.cache_dir)
         self._moved: dict[str, tuple[int, int]] = {}
         self._report: Callable[[str], None] = lambda _: None
 
-    def lock(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def lock(self) -> Iterator[None]:
         """Keep a second command that changes the stack out; EngineError where one is under way."""
-        return project_lock(self._settings)
+        with project_lock(self._settings), self._claims:
+            yield
 
     def install(self, report: Callable[[str], None]) -> None:
         """Find or install Airflow, PostgreSQL and MariaDB, side by side."""
@@ -195,7 +199,7 @@ class LocalEngine:
         """Choose ports that are free and secrets that are missing, and remember both in stack/.env."""
         variables = self._settings.variables
         changes = {name: make() for name, make in SECRETS.items() if not variables.get(name)}
-        moved = ports.choose(self._settings, tuple(self.ports()), running)
+        moved = ports.choose(self._settings, tuple(self.ports()), running, self._claims)
         self._moved |= moved
         changes |= ports.changes(moved)
         if changes:

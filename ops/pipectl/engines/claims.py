@@ -1,0 +1,48 @@
+"""Names and ports that a command has chosen and nothing uses yet, kept from other projects of this user.
+
+Two `up` that begin in the same second find the same port free, since its server listens seconds later. A
+claim is a lock on a file in the per-user cache, so it ends with the process at the latest and none is stale.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Claims(AbstractContextManager["Claims"]):
+    """What one command has claimed; released at the end of the block."""
+
+    def __init__(self, cache_dir: Path) -> None:
+        self._folder = cache_dir / "claims"
+        self._held: dict[str, int] = {}
+
+    def take(self, what: str) -> bool:
+        """Claim `what`; False where another process has it.
+
+        Where the folder cannot be written, nothing is claimed and the answer is True: a precaution only.
+        """
+        if what in self._held:
+            return True
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._folder / what, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._held[what] = descriptor
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        """Release everything."""
+        while self._held:
+            os.close(self._held.popitem()[1])
