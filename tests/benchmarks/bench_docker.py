@@ -1,99 +1,116 @@
-"""Measure the docker engine against bare Compose and against Airflow's quick start, as ratios within one run.
+"""Measure the docker engine against bare Compose, Airflow's quick start and the local engine, in one run.
 
 usage: python tests/benchmarks/bench_docker.py [ROUNDS]
 
-Needs a running engine and its images. Rounds alternate, so that other load on the machine meets all alike;
-the smallest time of each variant counts.
+Needs a running engine and its images; 3 rounds by default, about 4 minutes each. Rounds alternate, so that
+other load on the machine meets all alike. Prints medians, ratios and limits; exits 1 where one is missed.
 """
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from docker_project import DockerProject, new_project
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from project_copy import Project, copy_project
 
 OFFICIAL = Path(__file__).with_name("official-compose.yml")
 WAIT = ("up", "--detach", "--wait", "--wait-timeout", "280", "--quiet-pull")
+LATER_RUNS = 3
+# What is compared with what, and the highest ratio of their medians.
+LIMITS = (
+    ("pipectl cold", "compose cold", 1.05),
+    ("pipectl warm", "compose warm", 1.05),
+    ("pipectl running", "compose running", None),
+    ("pipectl cold", "quick start cold", 0.6),
+    ("pipectl warm", "quick start warm", 0.6),
+    ("compose cold", "quick start cold", 0.6),
+    ("compose warm", "quick start warm", 0.6),
+    ("docker first trigger", "local first trigger", 1.1),
+    ("docker later trigger", "local later trigger", 1.1),
+)
+
+Figures = dict[str, list[float]]
+Note = Callable[[str, Callable[[], object]], None]
 
 
-def timed(action: Callable[[], object]) -> float:
-    """Return the seconds that a call takes."""
-    started = time.monotonic()
-    action()
-    return time.monotonic() - started
-
-
-def official(*arguments: str) -> None:
+def quick_start(*arguments: str) -> None:
     """Run Compose on the file of the quick start."""
     command = ["docker", "compose", "-f", str(OFFICIAL), *arguments]
     subprocess.run(command, check=True, capture_output=True)
 
 
-def main(rounds: int) -> None:
-    """Print the times of every variant and their ratios as JSON."""
-    times: dict[str, list[float]] = {}
+def main(rounds: int) -> int:
+    """Measure `rounds` times and print the table; 1 where a limit is missed."""
+    figures: Figures = {}
 
     def note(name: str, action: Callable[[], object]) -> None:
-        times.setdefault(name, []).append(round(timed(action), 2))
+        started = time.monotonic()
+        action()
+        figures.setdefault(name, []).append(time.monotonic() - started)
 
-    with tempfile.TemporaryDirectory() as folder, new_project(Path(folder) / "project") as project:
-        project.run("up")
+    with tempfile.TemporaryDirectory() as folder, new_project(Path(folder) / "docker") as project:
+        local = copy_project(Path(folder) / "local")
+        # The first start after an installation reads files from disk: not what is compared.
+        for each in (local, project):
+            each.run("up")
+            each.run("down", "--volumes", "--yes")
         for _ in range(rounds):
-            measure(project, note)
-        trigger(project, times)
-    best = {name: min(found) for name, found in times.items()}
-    ratios = {
-        "pipectl / compose, cold": best["pipectl cold"] / best["compose cold"],
-        "pipectl / compose, warm": best["pipectl warm"] / best["compose warm"],
-        "pipectl / compose, running": best["pipectl running"] / best["compose running"],
-        "pipectl / official, cold": best["pipectl cold"] / best["official cold"],
-        "pipectl / official, warm": best["pipectl warm"] / best["official warm"],
-    }
-    rounded = {name: round(ratio, 2) for name, ratio in ratios.items()}
-    sys.stdout.write(json.dumps({"seconds": times, "ratios": rounded}, indent=2) + "\n")
+            measure(project, local, note, figures)
+    return report(figures)
 
 
-def measure(project: DockerProject, note: Callable[[str, Callable[[], object]], None]) -> None:
+def measure(project: DockerProject, local: Project, note: Note, figures: Figures) -> None:
     """Start everything once with new data (cold), once with data that is there (warm), once while it runs."""
-    project.run("down", "--volumes", "--yes")
     note("pipectl cold", lambda: project.run("up"))
+    trigger(project, "docker", figures)
     note("pipectl running", lambda: project.run("up"))
     project.run("down")
     note("pipectl warm", lambda: project.run("up"))
     project.run("down", "--volumes", "--yes")
     note("compose cold", lambda: project.compose(*WAIT))
     note("compose running", lambda: project.compose(*WAIT))
-    project.run("down")
+    project.compose("down")
     note("compose warm", lambda: project.compose(*WAIT))
-    project.run("down")
-    official("down", "--volumes")
-    note("official cold", lambda: official(*WAIT))
-    official("down")
-    note("official warm", lambda: official(*WAIT))
-    official("down", "--volumes")
-    project.run("up")
+    project.compose("down", "--volumes")
+    note("quick start cold", lambda: quick_start(*WAIT))
+    quick_start("down")
+    note("quick start warm", lambda: quick_start(*WAIT))
+    quick_start("down", "--volumes")
+    local.run("up")
+    trigger(local, "local", figures)
+    local.run("down", "--volumes", "--yes")
 
 
-def trigger(project: DockerProject, times: dict[str, list[float]]) -> None:
-    """Note the time from command to end of three runs, and the time that Airflow gives for each."""
-    for _ in range(3):
+def trigger(project: Project, name: str, figures: Figures) -> None:
+    """Note the time from `pipectl trigger` to its end: of the first, which unpauses, and of later ones."""
+    for kind in ("first trigger", *["later trigger"] * LATER_RUNS):
         started = time.monotonic()
-        result = project.json("trigger")
-        times.setdefault("trigger", []).append(round(time.monotonic() - started, 2))
-        times.setdefault("run", []).append(round(result["seconds"], 2))
+        state = project.json("trigger")["state"]
+        figures.setdefault(f"{name} {kind}", []).append(time.monotonic() - started)
+        if state != "success":
+            sys.exit(f"a run on {name} ended as {state}")
+
+
+def report(figures: Figures) -> int:
+    """Print times and ratios; 1 where a limit is missed."""
+    for name, values in figures.items():
+        sys.stdout.write(f"{name:20}{median(values):8.2f} s   of {' '.join(f'{v:.1f}' for v in values)}\n")
+    missed = 0
+    for ours, theirs, limit in LIMITS:
+        ratio = median(figures[ours]) / median(figures[theirs])
+        missed |= limit is not None and ratio > limit
+        sys.stdout.write(f"{ours + ' / ' + theirs:42}{ratio:6.2f}   limit {limit or '-'}\n")
+    return int(missed)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2)
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 3))

@@ -1,18 +1,20 @@
 """Airflow's user interface in a real browser, as people use it: the pipeline without a terminal.
 
-The tests share one stack and one browser, and stand in the order in which a user would do the same. The
-engine is local unless PIPECTL_TEST_ENGINE says otherwise; PIPECTL_SCREENSHOTS names a folder for pictures.
+The tests share one stack and one browser per engine, and stand in the order in which a user does the same.
+PIPECTL_SCREENSHOTS names a folder for pictures.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 from conftest import missing
+from docker_project import new_project
 from project_copy import Project, copy_project
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
@@ -35,6 +37,16 @@ FLAGS = (
 
 
 Found = TypeVar("Found")
+
+
+@contextmanager
+def new_local_project(folder: Path) -> Iterator[Project]:
+    """Copy the project to `folder` for the time of a block, and end what it leaves behind."""
+    project = copy_project(folder)
+    try:
+        yield project
+    finally:
+        project.run("down", "--volumes", "--yes")
 
 
 class Page:
@@ -88,12 +100,12 @@ class Page:
             self.driver.save_screenshot(str(Path(folder) / f"{name}.png"))
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    found = copy_project(tmp_path_factory.mktemp("browser"), os.environ.get("PIPECTL_TEST_ENGINE", "local"))
-    found.run("up")
-    yield found
-    found.run("down", "--volumes", "--yes")
+@pytest.fixture(scope="module", params=["local", pytest.param("docker", marks=pytest.mark.docker)])
+def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    make = {"local": new_local_project, "docker": new_project}[request.param]
+    with make(tmp_path_factory.mktemp("browser") / "project") as found:
+        found.run("up")
+        yield found
 
 
 @pytest.fixture(scope="module")
