@@ -37,6 +37,26 @@ known = conf.configuration_description
 print(json.dumps({section: list(known[section]["options"]) for section in known}))
 """
 
+# What both of Airflow's APIs offer, built as the launcher builds them.
+DESCRIBE_APIS = """\
+import asyncio, importlib, json, runpy, sys
+launcher = runpy.run_path(sys.argv[1], run_name="launcher")
+if sys.argv[2] == "shortcuts":
+    launcher["keep_few_versions_of_the_tasks_api"]()
+    launcher["build_routes_when_used"]()
+    launcher["build_validators_when_used"]()
+app = importlib.import_module("airflow.api_fastapi.main").app
+[tasks_api] = [route.app for route in app.routes if route.path == "/execution"]
+asyncio.run(launcher["request_nothing"](tasks_api))
+newest, router = max(tasks_api.router.versioned_routers.items())
+late = [route for route in app.routes if "late_arguments" in vars(route)]
+print(json.dumps([
+    len(late),
+    app.openapi(),
+    [str(newest), sorted((route.path, sorted(route.methods)) for route in router.routes)],
+], sort_keys=True))
+"""
+
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
@@ -93,6 +113,25 @@ def test_logs_hold_no_warning_of_our_settings(stack: AirflowStack, client: RestC
         and not re.search(r"install `httpx2` instead|Pydantic serializer warnings:", line)
     ]
     assert warnings == []
+
+
+def test_shortcuts_change_nothing_that_the_apis_offer(stack: AirflowStack) -> None:
+    variables = airflow.environment(stack.site, stack.runtime)
+    found = []
+    for how in ("plainly", "shortcuts"):
+        done = subprocess.run(
+            [stack.runtime.python, "-c", DESCRIBE_APIS, airflow.LAUNCHER, how],
+            env=variables,
+            cwd=stack.site.home,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    (late, *plain), (later, *short) = found
+    assert late == 0
+    assert later > 100
+    assert short == plain
 
 
 def test_every_setting_is_known_to_airflow(stack: AirflowStack) -> None:

@@ -197,18 +197,34 @@ def test_a_failed_shortcut_is_a_line_in_the_log(capsys: pytest.CaptureFixture[st
     assert "could not save time: AttributeError: gone in this version" in capsys.readouterr().err
 
 
-def test_a_web_application_that_fails_with_shortcuts_is_built_again_without(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    started: list[list[str]] = []
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """A launcher whose service fails; the commands with which it starts again."""
+    again: list[list[str]] = []
 
-    def fail() -> None:
-        raise AttributeError("gone in this version")
+    def fail(_service: str, *, shortcuts: bool) -> None:
+        raise AttributeError(f"gone in this version, shortcuts: {shortcuts}")
 
-    monkeypatch.setattr(launcher, "keep_few_versions_of_the_tasks_api", fail)
-    monkeypatch.setattr(os, "execv", lambda _path, words: started.append(words))
+    monkeypatch.setattr(launcher, "start", fail)
+    monkeypatch.setattr(launcher, "ARGUMENTS", ("launcher.py", "webserver"))
+    monkeypatch.setattr(os, "execv", lambda _path, words: again.append(words))
     monkeypatch.setenv(launcher.NO_SHORTCUTS, "")
-    monkeypatch.setattr(sys, "argv", ["launcher.py", "webserver"])
-    launcher.build_web_application(shortcuts=True)
-    assert started[0][1:] == ["-P", "launcher.py", "webserver"]
+    return again
+
+
+def test_a_service_that_fails_with_shortcuts_starts_again_without(failing: list[list[str]]) -> None:
+    launcher.main("webserver")
+    assert failing[0][1:] == ["-P", "launcher.py", "webserver"]
     assert os.environ[launcher.NO_SHORTCUTS] == "1"
+    with pytest.raises(AttributeError, match="shortcuts: False"):
+        launcher.main("webserver")
+    assert len(failing) == 1
+
+
+def test_a_service_that_fails_later_is_the_supervisors_to_start(
+    failing: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "SOON_SECONDS", -1)
+    with pytest.raises(AttributeError, match="shortcuts: True"):
+        launcher.main("webserver")
+    assert not failing
