@@ -59,5 +59,6 @@ if [ "${1:-}" = airflow ]; then
         exec python -P "$launcher" "$service"
     fi
     python "$folder/stack/metadata_database.py" wait
+    [ "${2:-}" != api-server ] || python "$folder/stack/connections.py" write
 fi
 exec "$@"

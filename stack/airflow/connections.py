@@ -1,10 +1,16 @@
-"""Print the connections that show under Admin > Connections, as JSON, from the variables of the scripts."""
+"""The connections that show under Admin > Connections, from the variables of the scripts.
+
+`connections.py` prints them as JSON for the launcher, which writes them when it has Airflow imported anyway;
+`connections.py write` does so by itself, in seconds, where the launcher is not mounted.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
+import tempfile
 
 KINDS = (
     ("AIRBYTE_POSTGRES", "airbyte_postgres", "postgres", 5432, {}),
@@ -33,5 +39,17 @@ def connections() -> list[dict[str, object]]:
     return found
 
 
+def write() -> None:
+    """Let Airflow's own command write them, in this process, which also ends it."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+        json.dump({str(each.pop("conn_id")): each for each in connections()}, file)
+        file.flush()
+        sys.argv = ["airflow", "connections", "import", "--overwrite", file.name]
+        importlib.import_module("airflow.__main__").main()
+
+
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(connections()))
+    if sys.argv[1:] == ["write"]:
+        write()
+    else:
+        sys.stdout.write(json.dumps(connections()))

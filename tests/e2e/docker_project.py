@@ -73,12 +73,12 @@ class DockerProject(Project):
         """Run plain docker compose as a user would."""
         return docker("compose", "-f", str(self.folder / "stack" / "docker-compose.yml"), *arguments)
 
-    def api(self, path: str) -> Any:
+    def api(self, path: str, user: str = "admin", password: str = "admin") -> Any:
         """Ask Airflow's REST API without pipectl."""
         url = f"http://127.0.0.1:{self.variable('AIRFLOW_PORT') or 8080}"
         login = urllib.request.Request(  # noqa: S310  loopback
             f"{url}/auth/token",
-            json.dumps({"username": "admin", "password": "admin"}).encode(),
+            json.dumps({"username": user, "password": password}).encode(),
             {"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(login, timeout=30) as answer:  # noqa: S310  loopback

@@ -91,6 +91,10 @@ def start(service: str, *, shortcuts: bool) -> None:
         build_routes_when_used()
         build_validators_when_used()
     if service == "webserver":
+        configuration = importlib.import_module("airflow.configuration").conf
+        if SIMPLE_AUTH not in configuration.get("core", "auth_manager"):
+            # FAB writes its permissions while the application is built.
+            wait_for_database(os.environ.get("PIPECTL_MIGRATION_HEAD", ""))
         build_web_application()
     if service == "scheduler":
         if shortcuts:
