@@ -19,6 +19,7 @@ COMMANDS = (
     "up",
     "down",
     "reset",
+    "scale",
     "status",
     "logs",
     "open",

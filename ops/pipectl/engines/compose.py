@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 OLDEST_API, OLDEST_ENGINE = (1, 44), "25.0"
 OLDEST_COMPOSE = (2, 20)
 INIT = "airflow-init"
+DATABASES = ("postgres", "airbyte-postgres", "airbyte-mysql")
 PUBLISHED = ("airbyte-postgres", "airbyte-mysql", "webserver")
 CELERY_SERVICES = ("redis", "worker")
 EXECUTORS = {"local": "LocalExecutor", "celery": "CeleryExecutor"}
@@ -103,7 +104,7 @@ class ComposeEngine:
             names = tuple(dict.fromkeys(found.service for found in stopped if found.service != INIT))
             report(f"Starting {', '.join(names)}")
             try:
-                self._start_all([found.id for found in stopped])
+                self._start_all(stopped)
             except EngineError as error:
                 if last or not any(words in error.detail for words in PORT_TAKEN):
                     raise
@@ -354,15 +355,17 @@ class ComposeEngine:
                 self._client.container.stop(surplus)
                 self._client.container.remove(surplus)
 
-    def _start_all(self, ids: list[str]) -> None:
-        """Start containers side by side: one after the other they take 0.4 s each."""
-        client = self._client
-        with (
-            self._explained("Docker could not start the stack."),
-            ThreadPoolExecutor(max_workers=len(ids)) as pool,
-        ):
-            for started in [pool.submit(client.container.start, each) for each in ids]:
-                started.result()
+    def _start_all(self, containers: list[Container]) -> None:
+        """Start containers side by side, the databases first, since all others wait for them.
+
+        By the engine's API: a docker command for each costs 60 ms of CPU, just when there is none to spare.
+        """
+        databases = [found.id for found in containers if found.service in DATABASES]
+        others = [found.id for found in containers if found.service not in DATABASES]
+        with ThreadPoolExecutor(max_workers=len(containers)) as pool:
+            for ids in (databases, others):
+                for started in [pool.submit(self._api.start, each) for each in ids]:
+                    started.result()
 
     def _config(self) -> dict[str, Any]:
         with self._explained("stack/docker-compose.yml cannot be used."):

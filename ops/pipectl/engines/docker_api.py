@@ -20,6 +20,7 @@ from pipectl.errors import EngineError
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 CONNECT_SECONDS = 1.0
+START_SECONDS = 60
 REQUEST_SECONDS = 30.0
 NEAR = {"", "localhost", "127.0.0.1", "::1"}
 WITHOUT_DOCKER = "Or run the stack without Docker: pipectl --engine local up"
@@ -119,17 +120,30 @@ class DockerApi:
         """Whether the image is on this machine."""
         return self._explained(f"/images/{name}/json")[0] == http.client.OK
 
+    def start(self, container: str) -> None:
+        """Start a container by its id; EngineError, the engine's words as its detail, where it cannot."""
+        status, body = self._explained(f"/containers/{container}/start", "POST", START_SECONDS)
+        if status not in {http.client.NO_CONTENT, http.client.NOT_MODIFIED}:
+            raise EngineError(
+                "Docker could not start the stack.",
+                hint="Look at its services and their logs: pipectl status, pipectl logs",
+                detail=_message(body),
+            )
+
     def get(self, path: str) -> Any:  # noqa: ANN401  any JSON value
         """Return the answer to a GET request."""
         status, body = self._explained(path)
         if status != http.client.OK:
-            message = json.loads(body).get("message", "") if body else ""
-            raise EngineError(f"The Docker engine at {self.host} refused a request ({path}): {message}")
+            raise EngineError(
+                f"The Docker engine at {self.host} refused a request ({path}): {_message(body)}"
+            )
         return json.loads(body)
 
-    def _explained(self, path: str) -> tuple[int, bytes]:
+    def _explained(
+        self, path: str, method: str = "GET", seconds: float = REQUEST_SECONDS
+    ) -> tuple[int, bytes]:
         try:
-            return self._request(path, REQUEST_SECONDS)
+            return self._request(path, seconds, method)
         except PermissionError as error:
             raise EngineError(
                 f"This user may not use the Docker engine at {self.host}.",
@@ -142,10 +156,10 @@ class DockerApi:
                 detail=str(error),
             ) from error
 
-    def _request(self, path: str, seconds: float) -> tuple[int, bytes]:
+    def _request(self, path: str, seconds: float, method: str = "GET") -> tuple[int, bytes]:
         connection = self._connection(seconds)
         try:
-            connection.request("GET", path)
+            connection.request(method, path)
             response = connection.getresponse()
             return response.status, response.read()
         finally:
@@ -174,6 +188,14 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
+
+
+def _message(body: bytes) -> str:
+    """Return what the engine says of a request that it refused."""
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace").strip()
 
 
 def _filters(labels: dict[str, str]) -> str:

@@ -83,7 +83,8 @@ def start(service: str, *, shortcuts: bool) -> None:
     gc.disable()
     if shortcuts:
         quietly("read YAML with libyaml", read_yaml_with_libyaml)
-    importlib.import_module("airflow.configuration")
+    configuration = importlib.import_module("airflow.configuration").conf
+    migration = os.environ.get("PIPECTL_MIGRATION_HEAD", "")
     for module in MODULES[service]:
         quietly("import " + module, importlib.import_module, module)
     if shortcuts and service in {"webserver", "dag-processor"}:
@@ -91,16 +92,15 @@ def start(service: str, *, shortcuts: bool) -> None:
         build_routes_when_used()
         build_validators_when_used()
     if service == "webserver":
-        configuration = importlib.import_module("airflow.configuration").conf
         if SIMPLE_AUTH not in configuration.get("core", "auth_manager"):
             # FAB writes its permissions while the application is built.
-            wait_for_database(os.environ.get("PIPECTL_MIGRATION_HEAD", ""))
+            wait_for_database(migration)
         build_web_application()
     if service == "scheduler":
         if shortcuts:
             leave_out_the_log_server()
         quietly("let idle workers end with the scheduler", end_idle_workers_with_the_scheduler)
-    wait_for_database(os.environ.get("PIPECTL_MIGRATION_HEAD", ""))
+    wait_for_database(migration)
     # That was the check: Airflow's own imports alembic for it, 0.2 s.
     os.environ["AIRFLOW__DATABASE__CHECK_MIGRATIONS"] = "False"
     if service == "webserver":
@@ -183,7 +183,9 @@ def read_yaml_with_libyaml() -> None:
 
 def leave_out_the_log_server() -> None:
     """Keep a server that is not started from being imported, and FastAPI with it: 0.3 s, and its memory."""
-    sys.modules["airflow.utils.serve_logs"] = types.SimpleNamespace(serve_logs=None)  # type: ignore[assignment]
+    name = "airflow.utils.serve_logs"
+    sys.modules[name] = types.ModuleType(name)
+    vars(sys.modules[name])["serve_logs"] = None
 
 
 def keep_few_versions_of_the_tasks_api() -> None:
