@@ -271,7 +271,13 @@ def status_text(found: Status) -> RenderableType:
         for service in found.services
     ]
     services = table(
-        "service", "state", "health", "port", "pid", rows=rows, title=f"{found.project} ({found.engine})"
+        "service",
+        "state",
+        "health",
+        "port",
+        "container" if any(service.container for service in found.services) else "pid",
+        rows=rows,
+        title=f"{found.project} ({found.engine})",
     )
     airflow, dag = found.airflow, found.dag
     lines = [
