@@ -94,6 +94,24 @@ def running(binaries: MariadbBinaries, data_dir: Path) -> Iterator[int]:
         stop(server)
 
 
+def test_another_server_that_starts_leaves_temporary_tables_alone(
+    binaries: MariadbBinaries, data_dir: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    mariadb.prepare(binaries, other, **LOGIN)
+    with running(binaries, data_dir) as port:
+        connection = connect(port)
+        cursor = connection.cursor()
+        cursor.execute("CREATE TEMPORARY TABLE t (id INT PRIMARY KEY) ENGINE=MyISAM")
+        cursor.execute("INSERT INTO t VALUES (1)")
+        with running(binaries, other):
+            cursor.execute("ALTER TABLE t ADD COLUMN more INT")
+            cursor.execute("SELECT id FROM t")
+            assert cursor.fetchall() == [(1,)]
+            cursor.execute("DROP TEMPORARY TABLE t")
+        connection.close()
+
+
 def test_server_is_ready_for_change_data_capture(binaries: MariadbBinaries, data_dir: Path) -> None:
     names = (
         *("log_bin", "binlog_format", "binlog_row_image", "server_id", "binlog_expire_logs_seconds"),

@@ -120,12 +120,15 @@ def running_pid(data_dir: Path) -> int | None:
 
 
 def _server(binaries: MariadbBinaries, data_dir: Path) -> tuple[str, ...]:
+    # In the folder that all share, /tmp, a MariaDB that starts deletes the temporary tables of every other.
+    own_tables = (f"--tmpdir={data_dir}",) if binaries.flavor == "mariadb" else ()
     return (
         str(binaries.server),
         "--no-defaults",
         f"--basedir={binaries.basedir}",
         f"--datadir={data_dir}",
         f"--lc-messages-dir={binaries.share}",
+        *own_tables,
     )
 
 
