@@ -15,15 +15,15 @@ from typer.testing import CliRunner
 from pipectl import cli
 from pipectl.databases import Databases
 from pipectl.errors import ExitCode
-from pipectl.models import Labels
 from pipectl.pipeline import reporting
+from pipectl.report_models import Labels
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from script_servers import Servers
 
-    from pipectl.models import Report
+    from pipectl.report_models import Report
 
 pytest_plugins = ["script_servers"]
 pytestmark = pytest.mark.integration

@@ -21,7 +21,7 @@ LAYERS = (
     ("engines", "airflow_api", "airflow_health", "replication"),
     ("databases",),
     ("settings", "env_file"),
-    ("models",),
+    ("models", "report_models"),
     ("errors", "names", "__init__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -14,7 +14,7 @@ import pytest
 from pipectl.commands.report_page import Target, page
 from pipectl.commands.report_text import report_text, seconds
 from pipectl.errors import UsageError
-from pipectl.models import AmountBin, Amounts, Hour, LabelLag, Labels, Report
+from pipectl.report_models import AmountBin, Amounts, Hour, LabelLag, Labels, Report
 
 if TYPE_CHECKING:
     from pathlib import Path

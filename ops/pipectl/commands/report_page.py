@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipectl.commands.report_figures import Figure
-    from pipectl.models import Report
+    from pipectl.report_models import Report
 
 # Tells a page of ours from a file that somebody would miss.
 MARK = b'<meta name="generator" content="pipectl report">'

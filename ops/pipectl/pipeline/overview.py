@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
-from pipectl.errors import AirflowError, DatabaseError, LoginError
+from pipectl.errors import AirflowError, DatabaseError
 from pipectl.models import AirflowStatus, DagRun, DagStatus, DatabaseStatus, Status
 from pipectl.pipeline.access import down_services
-from pipectl.pipeline.readiness import HealthProbe
+from pipectl.pipeline.readiness import judge
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
     from pipectl.engines.base import Engine
-    from pipectl.models import DatabaseAddress, Service
+    from pipectl.models import DatabaseAddress
 
 
 def overview(engine: Engine, project: Path, dag_id: str) -> Status:
@@ -26,29 +26,24 @@ def overview(engine: Engine, project: Path, dag_id: str) -> Status:
     databases = Databases(postgres, mysql)
     services = engine.services()
     down = down_services(services)
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        checked = pool.submit(_checked, services, engine, databases)
+    with ThreadPoolExecutor(max_workers=3) as pool:
         airflow = pool.submit(_airflow, engine, dag_id, is_down="webserver" in down)
         contents = [
             pool.submit(_database, databases, address, is_down=address.service in down)
             for address in (postgres, mysql)
         ]
         airflow_status, dag_status = airflow.result()
-        return Status(
-            project=project,
-            engine=engine.name,
-            services=checked.result(),
-            airflow=airflow_status,
-            dag=dag_status,
-            databases=(contents[0].result(), contents[1].result()),
-        )
-
-
-def _checked(services: tuple[Service, ...], engine: Engine, databases: Databases) -> tuple[Service, ...]:
-    try:
-        return HealthProbe(databases, AirflowHealth(engine.airflow())).check(services)
-    except LoginError:
-        return services
+        found = (contents[0].result(), contents[1].result())
+    components = airflow_status.health if airflow_status.reachable else None
+    answered = {each.address.service for each in found if each.reachable}
+    return Status(
+        project=project,
+        engine=engine.name,
+        services=judge(services, components, answered),
+        airflow=airflow_status,
+        dag=dag_status,
+        databases=found,
+    )
 
 
 def _airflow(engine: Engine, dag_id: str, *, is_down: bool) -> tuple[AirflowStatus, DagStatus]:

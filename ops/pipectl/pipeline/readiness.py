@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipectl.errors import AirflowError, DagError, DatabaseError, EngineError, LoginError, WaitTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping
 
     from pipectl.airflow_health import AirflowHealth
     from pipectl.databases import Databases
@@ -20,8 +20,33 @@ POLL_SECONDS = 0.1
 LOG_LINES = 15
 # A killed PostgreSQL's lock file may stop the first start after it; Airflow's programs wait by themselves.
 TOLERATED_CRASHES = {"postgres": 2, "airbyte-postgres": 2, "airbyte-mysql": 2}
-# The part of Airflow's health answer that speaks for a service.
+# They are asked themselves; of the others Airflow's health answer speaks, in these parts.
+DATABASES = ("airbyte-postgres", "airbyte-mysql")
 COMPONENT_OF = {"postgres": "metadatabase", "scheduler": "scheduler", "dag-processor": "dag_processor"}
+
+
+def judge(
+    services: tuple[Service, ...], components: Mapping[str, str] | None, answered: Collection[str]
+) -> tuple[Service, ...]:
+    """Return `services` with health healthy or starting for what runs and whose engine does not know it.
+
+    `components` is Airflow's own answer, None where there is none; `answered` names databases that did.
+    """
+
+    def health_of(service: Service) -> str:
+        if service.name in DATABASES:
+            return "healthy" if service.name in answered else "starting"
+        if components is None:
+            return "starting"
+        component = COMPONENT_OF.get(service.name)
+        return "healthy" if component is None or components.get(component) == "healthy" else "starting"
+
+    return tuple(
+        replace(service, health=health_of(service))
+        if service.state == "running" and not service.health
+        else service
+        for service in services
+    )
 
 
 class HealthProbe:
@@ -38,33 +63,21 @@ class HealthProbe:
 
         Raises LoginError where a database refuses the password: waiting does not help.
         """
-        running = {service.name for service in services if service.state == "running"}
-        components = self._components() if "webserver" in running else None
-        return tuple(
-            replace(service, health=self._health_of(service, components))
-            if service.state == "running" and not service.health
-            else service
-            for service in services
-        )
+        running = [service for service in services if service.state == "running"]
+        components = self._components() if any(each.name == "webserver" for each in running) else None
+        answered = {each.name for each in running if each.name in DATABASES and self._answers(each)}
+        return judge(services, components, answered)
 
-    def _health_of(self, service: Service, components: dict[str, str] | None) -> str:
-        if service.name in {"airbyte-postgres", "airbyte-mysql"}:
-            return self._health_of_database(service)
-        if components is None:
-            return "starting"
-        component = COMPONENT_OF.get(service.name)
-        return "healthy" if component is None or components.get(component) == "healthy" else "starting"
-
-    def _health_of_database(self, service: Service) -> str:
+    def _answers(self, service: Service) -> bool:
         if service.pid is None or self._answered.get(service.name) != service.pid:
             try:
                 self._databases.ping(service.name)
             except LoginError:
                 raise
             except DatabaseError:
-                return "starting"
+                return False
             self._answered[service.name] = service.pid
-        return "healthy"
+        return True
 
     def _components(self) -> dict[str, str] | None:
         try:

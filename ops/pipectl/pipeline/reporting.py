@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from pipectl.models import AmountBin, Amounts, Hour, LabelLag, Labels, Report
+from pipectl.report_models import AmountBin, Amounts, Hour, LabelLag, Labels, Report
 
 if TYPE_CHECKING:
     from pipectl.databases import Databases
