@@ -42,9 +42,7 @@ DESCRIBE_APIS = """\
 import asyncio, importlib, json, runpy, sys
 launcher = runpy.run_path(sys.argv[1], run_name="launcher")
 if sys.argv[2] == "shortcuts":
-    launcher["keep_few_versions_of_the_tasks_api"]()
-    launcher["build_routes_when_used"]()
-    launcher["build_validators_when_used"]()
+    launcher["build_apis_quickly"]()
 app = importlib.import_module("airflow.api_fastapi.main").app
 [tasks_api] = [route.app for route in app.routes if route.path == "/execution"]
 asyncio.run(launcher["request_nothing"](tasks_api))

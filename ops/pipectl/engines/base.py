@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from pipectl.models import AirflowAddress, DatabaseAddress, LogLine, Service, Volume
 
 SERVICES = ("postgres", "airbyte-postgres", "airbyte-mysql", "webserver", "scheduler", "dag-processor")
+# Those of SERVICES that keep data, and that the others wait for.
+DATABASES = ("postgres", "airbyte-postgres", "airbyte-mysql")
 
 
 class Engine(Protocol):

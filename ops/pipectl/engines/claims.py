@@ -15,6 +15,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def lock_file(path: Path) -> int | None:
+    """Lock a file, made where it is missing, until the returned descriptor is closed.
+
+    None where another process holds it. Raises OSError where the file cannot be written.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 class Claims(AbstractContextManager["Claims"]):
     """What one command has claimed; released at the end of the block."""
 
@@ -31,16 +45,12 @@ class Claims(AbstractContextManager["Claims"]):
             return True
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._folder / what, os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = lock_file(self._folder / what)
         except OSError:
             return True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
-        self._held[what] = descriptor
-        return True
+        if descriptor is not None:
+            self._held[what] = descriptor
+        return descriptor is not None
 
     def __exit__(self, *_: object) -> None:
         """Release everything."""

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipectl.engines import naming, ports
-from pipectl.engines.base import SERVICES
+from pipectl.engines.base import DATABASES, SERVICES
 from pipectl.engines.claims import Claims
 from pipectl.engines.docker_api import WITHOUT_DOCKER, DockerApi
 from pipectl.engines.project import SECRETS, forget_engine, project_lock, remember_engine
@@ -26,6 +26,7 @@ from pipectl.models import AirflowAddress, LogLine, Service, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from pipectl.engines.docker_api import Container
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 OLDEST_API, OLDEST_ENGINE = (1, 44), "25.0"
 OLDEST_COMPOSE = (2, 20)
 INIT = "airflow-init"
-DATABASES = ("postgres", "airbyte-postgres", "airbyte-mysql")
 PUBLISHED = ("airbyte-postgres", "airbyte-mysql", "webserver")
 CELERY_SERVICES = ("redis", "worker")
 EXECUTORS = {"local": "LocalExecutor", "celery": "CeleryExecutor"}
@@ -71,11 +71,9 @@ class ComposeEngine:
             )
         return chosen
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Keep a second command that changes the stack out; EngineError where one is under way."""
-        with project_lock(self._settings), self._claims:
-            yield
+        return project_lock(self._settings, self._claims)
 
     def install(self, report: Callable[[str], None]) -> None:
         """Check the engine and Compose, choose names and ports, make secrets, fetch missing images."""

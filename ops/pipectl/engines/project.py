@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import os
 import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pipectl.engines.claims import lock_file
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from pipectl.engines.claims import Claims
     from pipectl.settings import Settings
 
 ENGINE_FILE = "engine"
@@ -29,22 +30,24 @@ SECRETS: dict[str, Callable[[], str]] = {
 
 
 @contextmanager
-def project_lock(settings: Settings) -> Iterator[None]:
-    """Keep a second command that changes the stack out; EngineError where one is under way."""
+def project_lock(settings: Settings, claims: Claims) -> Iterator[None]:
+    """Keep a second command that changes the stack out, and release `claims` in the end.
+
+    Raises EngineError where another command is under way.
+    """
     folder = state_folder(settings)
     try:
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = lock_file(folder / "lock")
     except OSError as error:
         raise _not_writable(folder, error) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if descriptor is None:
         raise EngineError(
             f"Another pipectl command is changing the stack of {settings.project}.",
             hint="Wait for its end, or stop it with Ctrl-C, then run this one again.",
-        ) from error
-    else:
-        yield
+        )
+    try:
+        with claims:
+            yield
     finally:
         os.close(descriptor)
 

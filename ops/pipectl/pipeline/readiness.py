@@ -21,7 +21,7 @@ LOG_LINES = 15
 # A killed PostgreSQL's lock file may stop the first start after it; Airflow's programs wait by themselves.
 TOLERATED_CRASHES = {"postgres": 2, "airbyte-postgres": 2, "airbyte-mysql": 2}
 # They are asked themselves; of the others Airflow's health answer speaks, in these parts.
-DATABASES = ("airbyte-postgres", "airbyte-mysql")
+BUSINESS_DATABASES = ("airbyte-postgres", "airbyte-mysql")
 COMPONENT_OF = {"postgres": "metadatabase", "scheduler": "scheduler", "dag-processor": "dag_processor"}
 
 
@@ -34,7 +34,7 @@ def judge(
     """
 
     def health_of(service: Service) -> str:
-        if service.name in DATABASES:
+        if service.name in BUSINESS_DATABASES:
             return "healthy" if service.name in answered else "starting"
         if components is None:
             return "starting"
@@ -65,7 +65,7 @@ class HealthProbe:
         """
         running = [service for service in services if service.state == "running"]
         components = self._components() if any(each.name == "webserver" for each in running) else None
-        answered = {each.name for each in running if each.name in DATABASES and self._answers(each)}
+        answered = {each.name for each in running if each.name in BUSINESS_DATABASES and self._answers(each)}
         return judge(services, components, answered)
 
     def _answers(self, service: Service) -> bool:

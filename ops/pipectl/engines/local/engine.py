@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pipectl.engines import ports
-from pipectl.engines.base import SERVICES
+from pipectl.engines.base import DATABASES, SERVICES
 from pipectl.engines.claims import Claims
 from pipectl.engines.local import airflow, airflow_metadata, log_reading, mariadb, postgres, runtime
 from pipectl.engines.local.airflow import AirflowSite
@@ -25,6 +24,7 @@ from pipectl.settings import PORT_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from pipectl.engines.local.airflow_runtime import AirflowRuntime
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from pipectl.models import LogLine, Volume
     from pipectl.settings import Settings
 
-DATABASES = ("postgres", "airbyte-postgres", "airbyte-mysql")
 DATABASE_START_SECONDS = 30
 POLL_SECONDS = 0.05
 # supervisord's words for a process, in ours.
@@ -59,11 +58,9 @@ class LocalEngine:
         self._moved: dict[str, tuple[int, int]] = {}
         self._report: Callable[[str], None] = lambda _: None
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Keep a second command that changes the stack out; EngineError where one is under way."""
-        with project_lock(self._settings), self._claims:
-            yield
+        return project_lock(self._settings, self._claims)
 
     def install(self, report: Callable[[str], None]) -> None:
         """Find or install Airflow, PostgreSQL and MariaDB, side by side."""
