@@ -9,7 +9,7 @@ set -eu
 
 folder=${AIRFLOW_HOME:-/opt/airflow}
 requirements=$folder/requirements.txt
-launcher=$folder/launcher/launcher.py
+launcher=$folder/stack/launcher.py
 
 fail() {
     echo "entrypoint: $*" >&2

@@ -26,11 +26,11 @@ from airflow_stack import TWO_TASKS, RestClient, signal_group, wait_for
 from project_copy import Project, copy_project
 from server_process import free_port
 
-from pipectl.engines.local.airflow_runtime import ensure_airflow
+from pipectl.engines.local.airflow_install import ensure_airflow
 from pipectl.settings import cache_dir
 
 if TYPE_CHECKING:
-    from pipectl.engines.local.airflow_runtime import AirflowRuntime
+    from pipectl.engines.local.airflow_install import AirflowRuntime
 
 DAG = "nothing_to_do"
 LATER_RUNS = 3

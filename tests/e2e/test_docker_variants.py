@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,7 +34,7 @@ def test_fab_logs_the_administrator_of_the_settings_in(project: DockerProject) -
 
 
 def test_without_the_launcher_airflows_own_commands_do_the_same(project: DockerProject) -> None:
-    shutil.rmtree(project.folder / "ops")
+    (project.folder / "stack" / "airflow" / "launcher.py").unlink()
     project.run("up")
     listed = {each["connection_id"]: each for each in project.api("/api/v2/connections")["connections"]}
     assert listed["airbyte_postgres"]["host"] == "airbyte-postgres"

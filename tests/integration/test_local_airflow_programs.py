@@ -118,7 +118,7 @@ def test_shortcuts_change_nothing_that_the_apis_offer(stack: AirflowStack) -> No
     found = []
     for how in ("plainly", "shortcuts"):
         done = subprocess.run(
-            [stack.runtime.python, "-c", DESCRIBE_APIS, airflow.LAUNCHER, how],
+            [stack.runtime.python, "-c", DESCRIBE_APIS, stack.project / airflow.LAUNCHER, how],
             env=variables,
             cwd=stack.site.home,
             capture_output=True,

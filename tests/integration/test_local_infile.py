@@ -15,7 +15,8 @@ import pytest
 from mysql.connector import errors as mysql_errors
 from server_process import free_port
 
-from pipectl.engines.local import mariadb, runtime
+from pipectl.engines.local import mariadb
+from pipectl.engines.local.binaries import find_mariadb
 from pipectl.settings import cache_dir
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
@@ -76,7 +77,7 @@ def test_server_that_refuses_load_data_local_gets_inserts(servers: Servers, tmp_
 def server_without_local_infile(servers: Servers, folder: Path) -> Iterator[int]:
     from script_servers import REPLICATION
 
-    binaries = runtime.find_mariadb(cache_dir(), print)
+    binaries = find_mariadb(cache_dir(), print)
     mariadb.prepare(binaries, folder / "data", REPLICATION, user="docker", password="docker", database="data")
     port = free_port()
     program = mariadb.program(binaries, "mysql", folder / "data", port)

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from server_process import free_port, start_program
 
-from pipectl.engines.local import mariadb, privileges, runtime
+from pipectl.engines.local import mariadb, privileges
+from pipectl.engines.local.binaries import find_mariadb
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipectl.engines.local.runtime import MariadbBinaries
+    from pipectl.engines.local.binaries import MariadbBinaries
 
 pytestmark = pytest.mark.integration
 
@@ -31,7 +32,7 @@ LOGIN = {"user": "docker", "password": PASSWORD, "database": "da_ta"}
 
 @pytest.fixture(scope="module")
 def binaries(tmp_path_factory: pytest.TempPathFactory) -> MariadbBinaries:
-    return runtime.find_mariadb(tmp_path_factory.mktemp("cache"), print)
+    return find_mariadb(tmp_path_factory.mktemp("cache"), print)
 
 
 @pytest.fixture
@@ -231,8 +232,9 @@ def test_preparing_twice_changes_nothing(binaries: MariadbBinaries, data_dir: Pa
 def test_interrupted_preparation_leaves_nothing_in_the_way(binaries: MariadbBinaries, tmp_path: Path) -> None:
     data_dir = tmp_path / "mysql"
     script = (
-        "import sys; from pathlib import Path; from pipectl.engines.local import mariadb, runtime;"
-        "binaries = runtime.inspect_mariadb(Path(sys.argv[1]), sys.argv[2]);"
+        "import sys; from pathlib import Path; from pipectl.engines.local import mariadb;"
+        "from pipectl.engines.local.binaries import inspect_mariadb;"
+        "binaries = inspect_mariadb(Path(sys.argv[1]), sys.argv[2]);"
         "login = {'user': 'docker', 'password': 'x', 'database': 'data'};"
         "mariadb.prepare(binaries, Path(sys.argv[3]), **login)"
     )

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from server_process import free_port, start_program
 
-from pipectl.engines.local import postgres, privileges, runtime
+from pipectl.engines.local import postgres, privileges
+from pipectl.engines.local.binaries import WHEEL, find_postgres
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pipectl.engines.local.runtime import PostgresBinaries
+    from pipectl.engines.local.binaries import PostgresBinaries
 
 pytestmark = pytest.mark.integration
 
@@ -32,8 +33,8 @@ LOGIN = {"user": "docker", "password": PASSWORD, "database": "airbyte"}
 
 @pytest.fixture(scope="module", params=["machine", "wheel"])
 def binaries(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PostgresBinaries:
-    choice = runtime.WHEEL if request.param == "wheel" else ""
-    found = runtime.find_postgres(tmp_path_factory.mktemp("cache"), print, REQUIREMENTS, choice=choice)
+    choice = WHEEL if request.param == "wheel" else ""
+    found = find_postgres(tmp_path_factory.mktemp("cache"), print, REQUIREMENTS, choice=choice)
     if request.param == "machine" and "wheel" in found.origin:
         pytest.skip("this machine has no PostgreSQL of its own")
     return found
@@ -258,8 +259,9 @@ def test_interrupted_preparation_leaves_nothing_in_the_way(
 ) -> None:
     data_dir = tmp_path / "airbyte"
     script = (
-        "import sys; from pathlib import Path; from pipectl.engines.local import postgres, runtime;"
-        "binaries = runtime.PostgresBinaries(Path(sys.argv[1]), (int(sys.argv[2]), 0), '');"
+        "import sys; from pathlib import Path; from pipectl.engines.local import postgres;"
+        "from pipectl.engines.local.binaries import PostgresBinaries;"
+        "binaries = PostgresBinaries(Path(sys.argv[1]), (int(sys.argv[2]), 0), '');"
         "login = {'user': 'docker', 'password': 'x', 'database': 'airbyte'};"
         "postgres.prepare(binaries, Path(sys.argv[3]), **login)"
     )

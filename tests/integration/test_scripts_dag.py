@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipectl.engines.local.airflow_runtime import ensure_airflow
+from pipectl.engines.local.airflow_install import ensure_airflow
 from pipectl.errors import EngineError
 from pipectl.settings import cache_dir
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from pipectl.engines.local import log_reading
-from pipectl.engines.local.program import Program
-from pipectl.engines.local.supervisor import MARKER, Supervisor
+from pipectl.engines.local import logs
+from pipectl.engines.local.supervisor.program import Program
+from pipectl.engines.local.supervisor.supervisor import MARKER, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -129,9 +129,9 @@ def test_a_stale_pid_file_of_somebody_elses_process_does_no_harm(
 def test_logs_are_followed_across_their_rotation(tmp_path: Path) -> None:
     path = tmp_path / "service.log"
     path.write_text("one\ntwo\n")
-    lines = log_reading.read({"service": path}, tail=1, follow=True)
+    lines = logs.read({"service": path}, tail=1, follow=True)
     assert next(lines).text == "two"
-    follower = log_reading.Follower(path)
+    follower = logs.Follower(path)
     with path.open("a") as file:
         file.write("three\nunfinished")
     assert follower.new_lines() == ["three"]

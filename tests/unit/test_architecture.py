@@ -39,11 +39,10 @@ HEAVY = (
 )
 ONE_IMPORTER = {
     "airflow_client": ["airflow_api.py"],
-    "python_on_whales": ["engines/compose.py"],
+    "python_on_whales": ["engines/docker/engine.py"],
     "mysql": ["databases.py"],
     "pymysqlreplication": ["replication.py"],
-    # The launcher runs in Airflow's environment, where there is no pipectl.
-    "psycopg2": ["databases.py", "replication.py", "engines/local/launcher.py"],
+    "psycopg2": ["databases.py", "replication.py"],
 }
 
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipectl.engines import choice, naming
+from pipectl.engines import choice
 from pipectl.engines.claims import Claims
-from pipectl.engines.compose import ComposeEngine
-from pipectl.engines.docker_api import Container, DockerApi, find_host
+from pipectl.engines.docker import names as naming
+from pipectl.engines.docker.api import Container, DockerApi, find_host
+from pipectl.engines.docker.engine import DockerEngine
 from pipectl.engines.local.engine import LocalEngine
 from pipectl.engines.project import forget_engine, remember_engine
 from pipectl.errors import EngineError, UsageError
@@ -76,9 +77,9 @@ def settings(folder: Path, engine: str = "auto", **variables: str) -> Settings:
     return Settings(project=folder, engine=engine, cache_dir=folder / "cache", variables=variables)
 
 
-def engine(folder: Path, *found: Container, **variables: str) -> ComposeEngine:
+def engine(folder: Path, *found: Container, **variables: str) -> DockerEngine:
     api: Any = FakeApi(found)
-    return ComposeEngine(settings(folder, PIPECTL_PROJECT_ID="me", **variables), api)
+    return DockerEngine(settings(folder, PIPECTL_PROJECT_ID="me", **variables), api)
 
 
 @contextmanager
@@ -136,7 +137,7 @@ def test_auto_goes_on_with_the_engine_that_ran_last(tmp_path: Path, monkeypatch:
 def test_an_engine_that_is_named_is_taken(tmp_path: Path) -> None:
     remember_engine(settings(tmp_path), "docker")
     assert isinstance(choice.choose(settings(tmp_path, "local")), LocalEngine)
-    assert isinstance(choice.choose(settings(tmp_path, "docker")), ComposeEngine)
+    assert isinstance(choice.choose(settings(tmp_path, "docker")), DockerEngine)
 
 
 def test_the_engines_address_is_that_of_the_docker_client(
@@ -252,7 +253,7 @@ def test_a_reset_stands_for_commands_that_name_this_projects_volumes(tmp_path: P
     labels = {"com.docker.compose.volume": "data"}
     created = "2026-01-02T03:04:05Z"
     api: Any = FakeApi(volume_list=[{"Name": "mine_data", "Labels": labels, "CreatedAt": created}])
-    commands = ComposeEngine(settings(tmp_path, PIPECTL_PROJECT_ID="me"), api).equivalent("reset")
+    commands = DockerEngine(settings(tmp_path, PIPECTL_PROJECT_ID="me"), api).equivalent("reset")
     assert commands == (
         "docker compose -f stack/docker-compose.yml down --remove-orphans",
         "docker volume rm mine_data",
@@ -262,6 +263,6 @@ def test_a_reset_stands_for_commands_that_name_this_projects_volumes(tmp_path: P
 
 def test_a_project_without_an_identity_has_neither_containers_nor_volumes(tmp_path: Path) -> None:
     api: Any = FakeApi((container("scheduler"),), volume_list=[{"Name": "someone-elses"}])
-    fresh = ComposeEngine(settings(tmp_path), api)
+    fresh = DockerEngine(settings(tmp_path), api)
     assert {service.state for service in fresh.services()} == {"stopped"}
     assert fresh.volumes() == ()

@@ -10,10 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import launcher
 import pytest
 
-from pipectl.engines.local import airflow, airflow_runtime, launcher
-from pipectl.engines.local.airflow_runtime import AirflowRuntime
+from pipectl.engines.local import airflow, airflow_install
+from pipectl.engines.local.airflow_install import AirflowRuntime
 from pipectl.errors import EngineError
 from pipectl.models import DatabaseAddress
 
@@ -115,44 +116,44 @@ def test_the_lock_names_no_host_and_hashes_everything() -> None:
     pinned = re.findall(r"^[a-z0-9][\w.-]*==\S+.*$", text, re.MULTILINE)
     assert len(pinned) > 100
     assert all(line.endswith("\\") for line in pinned)
-    assert airflow_runtime.airflow_version(text.encode()) == "3.3.2"
+    assert airflow_install.airflow_version(text.encode()) == "3.3.2"
 
 
 @pytest.mark.parametrize("version", [(3, 10), (3, 15)])
 def test_an_unsupported_python_is_refused_with_what_is_needed(version: tuple[int, int]) -> None:
     with pytest.raises(EngineError, match=r"needs 3\.11 to 3\.14"):
-        airflow_runtime.require_supported_python(version)
+        airflow_install.require_supported_python(version)
 
 
 def test_a_missing_or_empty_lock_is_named(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="cannot be read"):
-        airflow_runtime.ensure_airflow(tmp_path, tmp_path / "none.txt", print)
+        airflow_install.ensure_airflow(tmp_path, tmp_path / "none.txt", print)
     empty = tmp_path / "empty.txt"
     empty.write_text("", encoding="utf-8")
     with pytest.raises(EngineError, match="pins no apache-airflow-core"):
-        airflow_runtime.ensure_airflow(tmp_path, empty, print)
+        airflow_install.ensure_airflow(tmp_path, empty, print)
 
 
 def test_the_key_changes_with_the_lock() -> None:
-    assert airflow_runtime.environment_key(b"a") != airflow_runtime.environment_key(b"b")
-    assert airflow_runtime.environment_key(b"a") == airflow_runtime.environment_key(b"a")
+    assert airflow_install.environment_key(b"a") != airflow_install.environment_key(b"b")
+    assert airflow_install.environment_key(b"a") == airflow_install.environment_key(b"a")
 
 
 def test_an_interrupted_installation_does_not_count(tmp_path: Path) -> None:
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
     python.symlink_to(sys.executable)
-    assert airflow_runtime.installed_runtime(tmp_path, "key") is None
-    marker = tmp_path / airflow_runtime.MARKER
+    assert airflow_install.installed_runtime(tmp_path, "key") is None
+    marker = tmp_path / airflow_install.MARKER
     marker.write_text('{"version": "3', encoding="utf-8")
-    assert airflow_runtime.installed_runtime(tmp_path, "key") is None
+    assert airflow_install.installed_runtime(tmp_path, "key") is None
     marker.write_text('{"version": "3.3.2", "migration_head": "abc"}', encoding="utf-8")
-    found = airflow_runtime.installed_runtime(tmp_path, "key")
+    found = airflow_install.installed_runtime(tmp_path, "key")
     assert found is not None
     assert found.migration_head == "abc"
     python.unlink()
     python.symlink_to(tmp_path / "gone")
-    assert airflow_runtime.installed_runtime(tmp_path, "key") is None
+    assert airflow_install.installed_runtime(tmp_path, "key") is None
 
 
 def test_no_network_is_one_sentence_with_uvs_last_lines(
@@ -168,16 +169,16 @@ def test_no_network_is_one_sentence_with_uvs_last_lines(
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
     reported: list[str] = []
     with pytest.raises(EngineError, match=r"Airflow 3\.3\.2 could not be installed") as caught:
-        airflow_runtime.ensure_airflow(tmp_path / "cache", LOCK, reported.append)
+        airflow_install.ensure_airflow(tmp_path / "cache", LOCK, reported.append)
     assert "network" in caught.value.hint
     assert caught.value.detail
     assert "Installing Airflow 3.3.2" in reported[0]
-    assert not list(tmp_path.glob(f"cache/*/{airflow_runtime.MARKER}"))
+    assert not list(tmp_path.glob(f"cache/*/{airflow_install.MARKER}"))
 
 
 def test_the_launcher_needs_nothing_of_pipectl() -> None:
     # Isolated and without site-packages, as little as any interpreter has.
-    code = f"import runpy; runpy.run_path({str(airflow.LAUNCHER)!r}, run_name='launcher')"
+    code = f"import runpy; runpy.run_path({launcher.__file__!r}, run_name='launcher')"
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code],
         capture_output=True,

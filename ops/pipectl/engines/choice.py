@@ -15,9 +15,9 @@ def choose(settings: Settings) -> Engine:
     """Return the engine that `settings` names, for `auto` the one that `automatic` finds."""
     name = automatic(settings) if settings.engine == "auto" else settings.engine
     if name == "docker":
-        from pipectl.engines.compose import ComposeEngine  # noqa: PLC0415  one engine of several
+        from pipectl.engines.docker.engine import DockerEngine  # noqa: PLC0415  one engine of several
 
-        return ComposeEngine(settings)
+        return DockerEngine(settings)
     from pipectl.engines.local.engine import LocalEngine  # noqa: PLC0415  one engine of several
 
     return LocalEngine(settings)
@@ -36,6 +36,6 @@ def automatic(settings: Settings) -> str:
         return remembered
     if any((settings.state_dir / "volumes").glob("*/data")):
         return "local"
-    from pipectl.engines.docker_api import DockerApi  # noqa: PLC0415  25 ms
+    from pipectl.engines.docker.api import DockerApi  # noqa: PLC0415  25 ms
 
     return "docker" if DockerApi().answers() else "local"

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from pipectl.engines.local.program import Program
+from pipectl.engines.local.supervisor.program import Program
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
-    from pipectl.engines.local.airflow_runtime import AirflowRuntime
+    from pipectl.engines.local.airflow_install import AirflowRuntime
     from pipectl.models import DatabaseAddress
 
 METADATA_DATABASE = "airflow"
 METADATA_USER = "airflow"
 SERVICES = ("webserver", "scheduler", "dag-processor")
-LAUNCHER = Path(__file__).with_name("launcher.py")
+LAUNCHER = Path("stack", "airflow", "launcher.py")
 FEWEST_WORKERS, MOST_WORKERS = 4, 16
 
 
@@ -197,8 +197,8 @@ def programs(site: AirflowSite, runtime: AirflowRuntime) -> tuple[Program, ...]:
     return tuple(
         Program(
             name=name,
-            # -P: the folder of the launcher, which holds an airflow.py of ours, is no place to import from.
-            command=(str(runtime.python), "-P", str(LAUNCHER), name),
+            # -P: the folder of the launcher is no place to import from.
+            command=(str(runtime.python), "-P", str(site.project / LAUNCHER), name),
             directory=site.home,
             environment=variables,
             stop_seconds=5,

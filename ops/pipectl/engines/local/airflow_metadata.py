@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pipectl.engines.local.airflow_runtime import AirflowRuntime
+    from pipectl.engines.local.airflow_install import AirflowRuntime
+    from pipectl.engines.local.binaries import PostgresBinaries
     from pipectl.engines.local.install import Report
-    from pipectl.engines.local.runtime import PostgresBinaries
 
 MIGRATION_SECONDS = 300
 START_SECONDS = 30

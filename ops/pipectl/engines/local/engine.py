@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from pipectl.engines import ports
 from pipectl.engines.base import DATABASES, SERVICES
 from pipectl.engines.claims import Claims
-from pipectl.engines.local import airflow, airflow_metadata, log_reading, mariadb, postgres, runtime
+from pipectl.engines.local import airflow, airflow_metadata, binaries, logs, mariadb, postgres
 from pipectl.engines.local.airflow import AirflowSite
-from pipectl.engines.local.airflow_runtime import ensure_airflow
-from pipectl.engines.local.supervisor import Supervisor
-from pipectl.engines.local.volumes import VolumeFolder
+from pipectl.engines.local.airflow_install import ensure_airflow
+from pipectl.engines.local.folders import VolumeFolder
+from pipectl.engines.local.supervisor.supervisor import Supervisor
 from pipectl.engines.project import SECRETS, forget_engine, project_lock, remember_engine
 from pipectl.env_file import EnvFile
 from pipectl.errors import DatabaseError, EngineError, UsageError
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from pipectl.engines.local.airflow_runtime import AirflowRuntime
-    from pipectl.engines.local.program import Program
-    from pipectl.engines.local.runtime import MariadbBinaries, PostgresBinaries
+    from pipectl.engines.local.airflow_install import AirflowRuntime
+    from pipectl.engines.local.binaries import MariadbBinaries, PostgresBinaries
+    from pipectl.engines.local.supervisor.program import Program
     from pipectl.models import LogLine, Volume
     from pipectl.settings import Settings
 
@@ -171,7 +171,7 @@ class LocalEngine:
     def logs(self, services: tuple[str, ...], *, tail: int, follow: bool) -> Iterator[LogLine]:
         """Read the services' logs."""
         paths = {name: self._supervisor.log_path(name) for name in services}
-        return log_reading.read(paths, tail=tail, follow=follow)
+        return logs.read(paths, tail=tail, follow=follow)
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -279,7 +279,7 @@ class LocalEngine:
 
     @cached_property
     def _postgres(self) -> PostgresBinaries:
-        return runtime.find_postgres(
+        return binaries.find_postgres(
             self._settings.cache_dir,
             self._report,
             self._lock_file("postgres"),
@@ -289,7 +289,7 @@ class LocalEngine:
 
     @cached_property
     def _mariadb(self) -> MariadbBinaries:
-        return runtime.find_mariadb(self._settings.cache_dir, self._report)
+        return binaries.find_mariadb(self._settings.cache_dir, self._report)
 
     def _lock_file(self, name: str) -> Path:
         path = self._settings.project / "stack" / f"{name}-requirements.txt"

@@ -12,15 +12,15 @@ import secrets
 from typing import TYPE_CHECKING
 
 from pipectl.engines.local.folders import made_whole, server_pid
+from pipectl.engines.local.install import one_line, run_server_tool
 from pipectl.engines.local.privileges import drop_prefix, hand_over
-from pipectl.engines.local.program import Program
-from pipectl.engines.local.server_tools import one_line, run_server_tool
+from pipectl.engines.local.supervisor.program import Program
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipectl.engines.local.runtime import MariadbBinaries
+    from pipectl.engines.local.binaries import MariadbBinaries
     from pipectl.models import ReplicationLogin
 
 PID_FILE = "mysqld.pid"

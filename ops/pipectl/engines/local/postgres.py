@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipectl.engines.local.folders import copy_contents, made_whole, server_pid
+from pipectl.engines.local.install import one_line, run_server_tool
 from pipectl.engines.local.privileges import drop_prefix, hand_over
-from pipectl.engines.local.program import Program
-from pipectl.engines.local.server_tools import one_line, run_server_tool
+from pipectl.engines.local.supervisor.program import Program
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pipectl.engines.local.runtime import PostgresBinaries
+    from pipectl.engines.local.binaries import PostgresBinaries
     from pipectl.models import ReplicationLogin
 
 # Passwords are checked on every connection. There is no UNIX socket, so no "local" line is reached; it is

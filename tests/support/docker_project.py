@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from conftest import missing
-from project_copy import ROOT, Project, copy_project
+from project_copy import Project, copy_project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,7 +104,7 @@ def docker(*arguments: str) -> str:
 
 def require_engine() -> None:
     """Skip the test where no engine answers, or fail it where PIPECTL_REQUIRE names docker."""
-    from pipectl.engines.docker_api import DockerApi
+    from pipectl.engines.docker.api import DockerApi
 
     if shutil.which("docker") is None:
         missing("docker", "there is no docker command")
@@ -120,11 +120,6 @@ def new_project(folder: Path) -> Iterator[DockerProject]:
     """Copy the project to `folder` for the time of a block, and take what it leaves off the engine."""
     require_engine()
     copied = copy_project(folder, "docker")
-    shutil.copytree(
-        ROOT / "ops" / "pipectl" / "engines" / "local",
-        folder / "ops" / "pipectl" / "engines" / "local",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
     project = DockerProject(copied.folder, "docker")
     try:
         yield project

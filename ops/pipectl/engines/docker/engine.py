@@ -15,10 +15,11 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipectl.engines import naming, ports
+from pipectl.engines import ports
 from pipectl.engines.base import DATABASES, SERVICES
 from pipectl.engines.claims import Claims
-from pipectl.engines.docker_api import WITHOUT_DOCKER, DockerApi
+from pipectl.engines.docker import names as naming
+from pipectl.engines.docker.api import WITHOUT_DOCKER, DockerApi
 from pipectl.engines.project import SECRETS, forget_engine, project_lock, remember_engine
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from pipectl.engines.docker_api import Container
+    from pipectl.engines.docker.api import Container
     from pipectl.models import DatabaseAddress
     from pipectl.settings import Settings
 
@@ -45,7 +46,7 @@ PORT_TAKEN = ("port is already allocated", "address already in use")
 STOPPED_CODES = {0, 130, 137, 143}  # ended by itself or by the signals of a stop
 
 
-class ComposeEngine:
+class DockerEngine:
     """Implements the Engine protocol for one project."""
 
     name = "docker"

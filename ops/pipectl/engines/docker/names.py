@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pipectl.engines.claims import Claims
-    from pipectl.engines.docker_api import DockerApi
+    from pipectl.engines.docker.api import DockerApi
 
 PROJECT_ID = "PIPECTL_PROJECT_ID"
 PROJECT_NAME = "COMPOSE_PROJECT_NAME"

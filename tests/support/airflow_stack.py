@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import time
@@ -17,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from server_process import free_port
 
-from pipectl.engines.local import airflow, airflow_metadata, postgres, runtime
-from pipectl.engines.local.airflow_runtime import ensure_airflow
+from pipectl.engines.local import airflow, airflow_metadata, binaries, postgres
+from pipectl.engines.local.airflow_install import ensure_airflow
 from pipectl.models import DatabaseAddress
 from pipectl.settings import cache_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pipectl.engines.local.airflow_runtime import AirflowRuntime
-    from pipectl.engines.local.program import Program
-    from pipectl.engines.local.runtime import PostgresBinaries
+    from pipectl.engines.local.airflow_install import AirflowRuntime
+    from pipectl.engines.local.binaries import PostgresBinaries
+    from pipectl.engines.local.supervisor.program import Program
 
 STACK = Path(__file__).parents[2] / "stack"
 INHERITED = ("PATH", "HOME", "LANG", "TZ")
@@ -113,9 +114,10 @@ class AirflowStack:
 
     def __init__(self, project: Path) -> None:
         self.project = project
+        shutil.copytree(STACK / "airflow", project / "stack" / "airflow")
         self.cache = cache_dir()
         self.runtime: AirflowRuntime = ensure_airflow(self.cache, STACK / "airflow-requirements.txt", print)
-        self.binaries: PostgresBinaries = runtime.find_postgres(
+        self.binaries: PostgresBinaries = binaries.find_postgres(
             self.cache, print, STACK / "postgres-requirements.txt"
         )
         self.data_dir = project / ".pipectl" / "postgres"

@@ -123,7 +123,7 @@ def tidy_every_day() -> None:
     """Delete old logs and rows, first an hour after the start. Here, because this service forks nothing."""
     time.sleep(TIDY_DELAY_SECONDS)
     while True:
-        tidy = (sys.executable, str(Path(__file__).with_name("tidy.py")))
+        tidy = (sys.executable, str(Path(__file__).with_name("cleanup.py")))
         done = subprocess.run(tidy, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.stderr.write(f"pipectl launcher: could not delete old logs and rows: {done.stderr[-1000:]}\n")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import psutil
 
-    from pipectl.engines.local.program import Program
+    from pipectl.engines.local.supervisor.program import Program
 
 LOG_BYTES = 5_000_000
 LOG_BACKUPS = 2

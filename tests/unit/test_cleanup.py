@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from pipectl.engines.local.tidy import remove_files
+from cleanup import remove_files
 
 if TYPE_CHECKING:
     from pathlib import Path

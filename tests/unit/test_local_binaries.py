@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipectl.engines.local import install, packages, privileges, runtime
+from pipectl.engines.local import binaries, install, packages, privileges
 from pipectl.engines.local.folders import copy_contents, made_whole, server_pid
 from pipectl.engines.local.postgres import PID_FILE
 from pipectl.errors import EngineError
@@ -39,8 +39,8 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder = tmp_path / "path"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.setattr(runtime, "POSTGRES_FOLDERS", (f"{tmp_path}/usr/lib/postgresql/*/bin",))
-    monkeypatch.setattr(runtime, "MARIADB_FOLDERS", ())
+    monkeypatch.setattr(binaries, "POSTGRES_FOLDERS", (f"{tmp_path}/usr/lib/postgresql/*/bin",))
+    monkeypatch.setattr(binaries, "MARIADB_FOLDERS", ())
     monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
     monkeypatch.setenv("UV_NO_CONFIG", "1")
@@ -62,7 +62,7 @@ def test_newest_postgres_of_the_distribution_is_taken(
     fake_postgres(tmp_path / "usr/lib/postgresql/15", "15.18 (Debian 15.18-0+deb12u1)")
     newest = fake_postgres(tmp_path / "usr/lib/postgresql/17", "17.2")
 
-    found = runtime.find_postgres(tmp_path / "cache", print, requirements)
+    found = binaries.find_postgres(tmp_path / "cache", print, requirements)
 
     assert (found.bin_dir, found.version) == (newest, (17, 2))
 
@@ -74,7 +74,7 @@ def test_postgres_that_made_the_data_comes_before_a_newer_one(
     fake_postgres(tmp_path / "usr/lib/postgresql/17", "17.2")
     older = fake_postgres(tmp_path / "usr/lib/postgresql/15", "15.18")
 
-    found = runtime.find_postgres(tmp_path / "cache", print, requirements, major=15)
+    found = binaries.find_postgres(tmp_path / "cache", print, requirements, major=15)
 
     assert found.bin_dir == older
 
@@ -85,7 +85,7 @@ def test_link_on_the_path_is_followed_to_the_folder_of_initdb(
     real = fake_postgres(tmp_path / "opt", "18beta1")
     (bare_machine / "postgres").symlink_to(real / "postgres")
 
-    found = runtime.find_postgres(tmp_path / "cache", print, requirements)
+    found = binaries.find_postgres(tmp_path / "cache", print, requirements)
 
     assert (found.bin_dir, found.version) == (real, (18, 0))
 
@@ -98,7 +98,7 @@ def test_unfit_postgres_is_passed_over(
     fake_postgres(tmp_path / "usr/lib/postgresql/x", version, pgoutput=pgoutput)
 
     with pytest.raises(EngineError, match="could not be installed from its wheel"):
-        runtime.find_postgres(tmp_path / "cache", print, requirements)
+        binaries.find_postgres(tmp_path / "cache", print, requirements)
 
 
 def test_forced_folder_rules_out_all_others(bare_machine: Path, requirements: Path, tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_forced_folder_rules_out_all_others(bare_machine: Path, requirements: Pa
     fake_postgres(tmp_path / "usr/lib/postgresql/17", "17.2")
     forced = fake_postgres(tmp_path / "mine", "14.1")
 
-    assert runtime.find_postgres(tmp_path, print, requirements, choice=str(forced)).bin_dir == forced
+    assert binaries.find_postgres(tmp_path, print, requirements, choice=str(forced)).bin_dir == forced
     with pytest.raises(EngineError, match="holds no PostgreSQL 14 or newer") as failure:
-        runtime.find_postgres(tmp_path, print, requirements, choice=str(tmp_path / "nothing"))
+        binaries.find_postgres(tmp_path, print, requirements, choice=str(tmp_path / "nothing"))
     assert "PIPECTL_POSTGRES_BIN" in failure.value.hint
 
 
@@ -120,7 +120,7 @@ def test_wheel_without_network_fails_in_one_sentence_and_leaves_nothing(
     cache = tmp_path / "cache"
 
     with pytest.raises(EngineError) as failure:
-        runtime.find_postgres(cache, said.append, requirements, choice=runtime.WHEEL)
+        binaries.find_postgres(cache, said.append, requirements, choice=binaries.WHEEL)
 
     assert failure.value.message == "PostgreSQL could not be installed from its wheel."
     assert "network" in failure.value.hint
@@ -133,7 +133,7 @@ def test_machine_without_apt_is_told_what_to_install(bare_machine: Path, tmp_pat
     assert bare_machine.exists()
 
     with pytest.raises(EngineError, match="No MariaDB or MySQL server was found") as failure:
-        runtime.find_mariadb(tmp_path / "cache", print)
+        binaries.find_mariadb(tmp_path / "cache", print)
 
     assert "brew install mariadb" in failure.value.hint
     assert not (tmp_path / "cache").exists()
@@ -149,7 +149,7 @@ def test_mariadb_without_network_fails_in_one_sentence_and_leaves_nothing(
     cache = tmp_path / "cache"
 
     with pytest.raises(EngineError, match="could not be found or downloaded") as failure:
-        runtime.find_mariadb(cache, print)
+        binaries.find_mariadb(cache, print)
 
     assert "network" in failure.value.hint
     assert "Failed to fetch" in failure.value.detail
@@ -173,7 +173,7 @@ def test_flavour_and_version_of_a_server_are_told_apart(
     (tmp_path / "share/mysql/english").mkdir(parents=True)
     (tmp_path / "share/mysql/mysql_system_tables.sql").touch()
 
-    found = runtime.inspect_mariadb(server)
+    found = binaries.inspect_mariadb(server)
 
     assert (found and (found.flavor, found.version)) == expected
 
@@ -290,7 +290,7 @@ def test_folder_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_starter_makes_a_stale_lock_name_the_server_that_replaces_it(tmp_path: Path) -> None:
     (tmp_path / PID_FILE).write_text(f"{os.getpid()}\n/data\n1\n")
-    starter = Path(runtime.__file__).with_name("postgres_start.py")
+    starter = Path(binaries.__file__).with_name("postgres_start.py")
 
     child = subprocess.run(
         (sys.executable, "-I", "-S", str(starter), str(tmp_path), "sh", "-c", "echo $$"),

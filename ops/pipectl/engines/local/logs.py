@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from pipectl.engines.local.supervisor import tail as end_of
+from pipectl.engines.local.supervisor.supervisor import tail as end_of
 from pipectl.models import LogLine
 
 if TYPE_CHECKING:

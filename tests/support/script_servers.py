@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from server_process import free_port, start_program
 
-from pipectl.engines.local import mariadb, postgres, runtime
+from pipectl.engines.local import binaries, mariadb, postgres
 from pipectl.errors import EngineError
 from pipectl.models import DatabaseAddress, ReplicationLogin
 from pipectl.settings import cache_dir
@@ -26,7 +26,7 @@ from pipectl.settings import cache_dir
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pipectl.engines.local.program import Program
+    from pipectl.engines.local.supervisor.program import Program
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -129,10 +129,10 @@ class Servers:
 def servers_in(folder: Path) -> Iterator[Servers]:
     """Both servers with their data in a folder. Raises EngineError where there are none to run."""
     login = {"user": "docker", "password": "docker"}
-    postgres_binaries = runtime.find_postgres(
+    postgres_binaries = binaries.find_postgres(
         cache_dir(), print, ROOT / "stack" / "postgres-requirements.txt"
     )
-    mariadb_binaries = runtime.find_mariadb(cache_dir(), print)
+    mariadb_binaries = binaries.find_mariadb(cache_dir(), print)
     postgres.prepare(postgres_binaries, folder / "airbyte", REPLICATION, database="airbyte", **login)
     mariadb.prepare(mariadb_binaries, folder / "data", REPLICATION, database="data", **login)
     bytecode = folder / "bytecode"

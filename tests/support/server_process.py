@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipectl.engines.local.program import Program
+    from pipectl.engines.local.supervisor.program import Program
 
 
 def start_program(program: Program, log: Path) -> subprocess.Popen[bytes]:

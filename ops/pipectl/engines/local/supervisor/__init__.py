@@ -1,0 +1,1 @@
+"""How the local engine keeps its processes running."""
