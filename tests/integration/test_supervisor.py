@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psutil
@@ -138,3 +140,28 @@ def test_logs_are_followed_across_their_rotation(tmp_path: Path) -> None:
     path.rename(tmp_path / "service.log.1")
     path.write_text("four\n")
     assert follower.new_lines()[-1].endswith("four")
+
+
+def test_supervisord_rests_after_programs_that_close_their_input_were_started_side_by_side(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    names = [f"closing-{number}" for number in range(6)]
+    closing = ("/bin/sh", "-c", "exec sleep 600 <&-")
+    supervisor.launch([program(tmp_path, closing, name) for name in names])
+    asked_enough = threading.Event()
+
+    def ask() -> None:
+        while not asked_enough.is_set():
+            supervisor.processes()
+
+    with ThreadPoolExecutor() as pool:
+        asking = pool.submit(ask)
+        starts = [pool.submit(supervisor.start, name) for name in names]
+        for start in starts:
+            start.result()
+        until(lambda: all(process.state == "RUNNING" for process in supervisor.processes()))
+        asked_enough.set()
+        asking.result()
+    daemon = psutil.Process(int(supervisor.pid_path.read_text(encoding="ascii")))
+    # supervisord wakes once a second; the fault that this test is about used a whole core.
+    assert daemon.cpu_percent(interval=1.0) < 50

@@ -36,6 +36,8 @@ LOG_BACKUPS = 2
 LONGEST_SOCKET_PATH = 92
 # A service may fail this often before it is given up; the pause grows by 1 s each time.
 START_RETRIES = 20
+# supervisord, with a fault of its own mended.
+DAEMON = "pipectl.engines.local.supervisor.daemon"
 RPC_FACTORY = "supervisor.rpcinterface:make_main_rpcinterface"
 MARKER = "PIPECTL_STATE_DIR"
 SHUTDOWN_SECONDS = 30
@@ -100,7 +102,7 @@ class Supervisor:
             self.describe(program)
         _write_private(self.config_path, self._configuration(programs))
         started = subprocess.run(
-            [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.config_path)],
+            [sys.executable, "-P", "-m", DAEMON, "-c", str(self.config_path)],
             cwd=self.run_dir,
             stdin=subprocess.DEVNULL,
             capture_output=True,
