@@ -19,31 +19,7 @@ import sys
 sys.path.append({packages!r})
 from hatchling.build import *
 """
-TOOLS = [
-    "cat",
-    "chmod",
-    "cp",
-    "dirname",
-    "env",
-    "expr",
-    "find",
-    "grep",
-    "head",
-    "id",
-    "ln",
-    "ls",
-    "make",
-    "mkdir",
-    "mktemp",
-    "mv",
-    "rm",
-    "sed",
-    "sh",
-    "sort",
-    "touch",
-    "tr",
-    "uname",
-]
+TOOLS = ["dirname", "env", "make", "rm", "sed", "sh", "touch"]
 
 
 def wheel(folder: Path) -> str:
@@ -196,9 +172,7 @@ def without_python(tmp_path: Path) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     for tool in TOOLS:
-        path = shutil.which(tool)
-        if path:
-            (folder / tool).symlink_to(path)
+        (folder / tool).symlink_to(str(shutil.which(tool)))
     return folder
 
 
