@@ -4,28 +4,53 @@
 set -eu
 requirements=$1
 stamp=$2
+unset CDPATH VIRTUAL_ENV
 cd "$(dirname "$0")/.."
 
-if [ ! -x .venv/bin/python ]; then
+# Of the caller's settings for pip, those that say how packages are reached stay; of those for Python, none does.
+for name in $(env | sed -n 's/^\(PIP_[A-Z_]*\)=.*/\1/p; s/^\(PYTHON[A-Z0-9_]\{1,\}\)=.*/\1/p'); do
+    case $name in
+    PIP_CONFIG_FILE | PIP_INDEX_URL | PIP_EXTRA_INDEX_URL | PIP_NO_INDEX | PIP_FIND_LINKS) ;;
+    PIP_TRUSTED_HOST | PIP_CERT | PIP_CLIENT_CERT | PIP_PROXY | PIP_KEYRING_PROVIDER) ;;
+    PIP_CACHE_DIR | PIP_NO_CACHE_DIR | PIP_DEFAULT_TIMEOUT | PIP_TIMEOUT | PIP_RETRIES | PIP_RESUME_RETRIES) ;;
+    *) unset "$name" ;;
+    esac
+done
+
+fail() {
+    echo "Error: $*" >&2
+    exit 1
+}
+
+# A .venv holds absolute paths: one that was moved or copied runs the other folder's pipectl, or none.
+is_usable() {
+    .venv/bin/python -I -c 'import pip, pipectl, sys; sys.exit(pipectl.__file__ != sys.argv[1])' \
+        "$(pwd -P)/ops/pipectl/__init__.py" 2>/dev/null
+}
+
+if ! is_usable; then
+    if [ -n "${PYTHON:-}" ]; then
+        set -- "$PYTHON"
+    else
+        set -- python3 python3.14 python3.13 python3.12 python3.11
+    fi
     python=
-    for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            python=$candidate
-            break
-        fi
+    for candidate; do
+        "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
+        python=$candidate
+        "$python" -c 'import ensurepip, venv' 2>/dev/null && break
     done
-    if [ -z "$python" ]; then
-        echo "Error: no Python 3.11 or newer on PATH. Install one, or name it: make PYTHON=/path/to/python3 …" >&2
-        exit 1
-    fi
+    [ -n "$python" ] || [ -z "${PYTHON:-}" ] || fail "$PYTHON is no Python 3.11 or newer. Name another: make PYTHON=/path/to/python3 …"
+    [ -n "$python" ] || fail "no Python 3.11 or newer on PATH. Install one, or name it: make PYTHON=/path/to/python3 …"
+    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        fail "$python has no module venv. On Debian and Ubuntu: apt install python3-venv"
     echo "Making .venv with $("$python" --version)" >&2
-    if ! "$python" -m venv .venv; then
-        rm -rf .venv
-        echo "Error: $python cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv" >&2
-        exit 1
-    fi
+    rm -rf .venv
+    "$python" -m venv .venv || fail "$python cannot make .venv; the lines above say why."
 fi
 echo "Installing $requirements into .venv" >&2
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$requirements"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+# pip's configuration file may ask for --user or --target, which install elsewhere.
+set -- --quiet --disable-pip-version-check --no-user --target=
+.venv/bin/python -m pip install "$@" --require-hashes -r "$requirements"
+.venv/bin/python -m pip install "$@" --no-deps --no-build-isolation -e .
 touch "$stamp"

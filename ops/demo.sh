@@ -1,6 +1,7 @@
 #!/bin/sh
 # The whole pipeline on this machine, for real: up, verify, trigger, verify.
 set -eu
+unset CDPATH PYTHONHOME PYTHONPATH
 cd "$(dirname "$0")/.."
 pipectl=.venv/bin/pipectl
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Pin every dependency by hash, without download addresses: which index serves them is the user's choice.
 set -eu
+unset CDPATH
 cd "$(dirname "$0")/.."
 pin() {
     .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -6,6 +6,7 @@
 # Each is the real server or the real Airflow from Debian's and Python's packages. An image is built again only
 # when its recipe changes, and an official image that is there already is left alone.
 set -euo pipefail
+unset CDPATH
 cd "$(dirname "$0")"
 
 LABEL=org.pipectl.recipe

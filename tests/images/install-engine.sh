@@ -7,6 +7,7 @@
 # unpacked into FOLDER rather than installed, so that nothing else on the machine is upgraded. runc must fit
 # the machine's C library, so it comes from the machine's own release.
 set -eu
+unset CDPATH
 
 ENGINE=${1:-/opt/pipectl-engine}
 RELEASE=trixie

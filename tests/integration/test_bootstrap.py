@@ -1,0 +1,208 @@
+"""`make .venv/ready` with a real pip: from nothing, among the caller's settings, in a clone that moved."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# The real build metadata, built by the tests' own hatchling: only what packages cost is left out.
+BACKEND = """\
+import sys
+sys.path.append({packages!r})
+from hatchling.build import *
+"""
+TOOLS = ["dirname", "env", "make", "rm", "sed", "sh", "touch"]
+
+
+def wheel(folder: Path) -> str:
+    """Make a wheel of one module in `folder` and return the line that pins it."""
+    folder.mkdir()
+    path = folder / "pinned-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("pinned.py", "")
+        archive.writestr("pinned-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: pinned\nVersion: 1\n")
+        archive.writestr(
+            "pinned-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr("pinned-1.dist-info/RECORD", "pinned.py,,\npinned-1.dist-info/RECORD,,\n")
+    return f"pinned==1 --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+
+
+class Clone:
+    """The files that the bootstrap reads, and an environment in which only its wheel is found."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "clone"
+        (self.folder / "ops" / "pipectl").mkdir(parents=True)
+        for name in ("Makefile", "README.md", "LICENSE", "ops/bootstrap.sh", "ops/pipectl/__init__.py"):
+            shutil.copy2(ROOT / name, self.folder / name)
+        (self.folder / "ops/pipectl/__main__.py").write_text("def main():\n    print(__file__)\n")
+        packages = next(path for path in sys.path if path.endswith("site-packages"))
+        (self.folder / "backend.py").write_text(BACKEND.format(packages=packages))
+        build = 'build-backend = "hatchling.build"'
+        project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        assert build in project
+        (self.folder / "pyproject.toml").write_text(
+            project.replace(build, 'build-backend = "backend"\nbackend-path = ["."]'), encoding="utf-8"
+        )
+        (self.folder / "ops/requirements.txt").write_text(wheel(folder / "wheels"))
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))
+        } | {
+            "PYTHON": sys.executable,
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": str(folder / "wheels"),
+        }
+
+    def make(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["make", ".venv/ready"],
+            cwd=self.folder,
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def runs_its_own_pipectl(self) -> bool:
+        done = subprocess.run(
+            [".venv/bin/pipectl"], cwd=self.folder, capture_output=True, text=True, check=False
+        )
+        subprocess.run([".venv/bin/python", "-c", "import pinned"], cwd=self.folder, check=True)
+        return done.stdout.strip() == str(self.folder / "ops/pipectl/__main__.py")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    return Clone(tmp_path.resolve())
+
+
+@pytest.fixture(scope="module")
+def ready_clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    clone = Clone(tmp_path_factory.mktemp("ready").resolve())
+    assert clone.make().returncode == 0
+    return clone
+
+
+def test_a_second_run_changes_nothing(clone: Clone) -> None:
+    assert "Making .venv" in clone.make().stderr
+    assert clone.runs_its_own_pipectl()
+    done = clone.make()
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A folder that the caller's settings name and nothing may write to."""
+    (tmp_path / "ops").mkdir()
+    (tmp_path / "json.py").write_text("raise SystemExit('another json')\n")
+    (tmp_path / "pip.conf").write_text(f"[install]\nuser = true\ntarget = {tmp_path}/packages\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PIP_USER", "1"),
+        ("PIP_TARGET", "{}/packages"),
+        ("PIP_PREFIX", "{}/packages"),
+        ("PIP_ROOT", "{}/packages"),
+        ("PIP_CONSTRAINT", "{}/constraints.txt"),
+        ("PIP_REQUIRE_VIRTUALENV", "1"),
+        ("PIP_NO_BINARY", ":all:"),
+        ("PIP_DRY_RUN", "1"),
+        ("PIP_CONFIG_FILE", "{}/pip.conf"),
+    ],
+)
+def test_settings_for_pip_that_install_otherwise_do_not_count(
+    ready_clone: Clone, elsewhere: Path, name: str, value: str
+) -> None:
+    environment = ready_clone.folder / ".venv"
+    next(environment.glob("lib/*/site-packages/pinned.py")).unlink()
+    shutil.rmtree(next(environment.glob("lib/*/site-packages/pinned-1.dist-info")))
+    for path in ("ready", "bin/pipectl"):
+        (environment / path).unlink()
+    before = set(elsewhere.iterdir())
+    done = ready_clone.make(**{name: value.format(elsewhere)})
+    assert done.returncode == 0, done.stderr
+    assert ready_clone.runs_its_own_pipectl()
+    assert set(elsewhere.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "CDPATH"])
+def test_a_python_environment_of_the_caller_does_not_count(clone: Clone, elsewhere: Path, name: str) -> None:
+    done = clone.make(**{name: str(elsewhere)})
+    assert done.returncode == 0, done.stderr
+    assert clone.runs_its_own_pipectl()
+
+
+@pytest.mark.parametrize("how", ["moved", "copied", "half made", "without its Python"])
+def test_an_unusable_environment_is_made_anew(clone: Clone, how: str) -> None:
+    assert clone.make().returncode == 0
+    before = clone.folder
+    if how == "moved":
+        clone.folder = before.rename(before.with_name("moved clone"))
+    elif how == "copied":
+        clone.folder = Path(shutil.copytree(before, before.with_name("copy"), symlinks=True))
+    elif how == "half made":
+        (before / ".venv/ready").unlink()
+        shutil.rmtree(next((before / ".venv/lib").glob("python3*/site-packages/pip")))
+    else:
+        python = before / ".venv/bin/python"
+        python.unlink()
+        python.symlink_to(before / "gone")
+    done = clone.make()
+    assert done.returncode == 0, done.stderr
+    assert "Making .venv" in done.stderr
+    assert clone.runs_its_own_pipectl()
+
+
+@pytest.fixture
+def without_python(tmp_path: Path) -> Path:
+    """A folder for PATH with the tools of a bare machine."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for tool in TOOLS:
+        (folder / tool).symlink_to(str(shutil.which(tool)))
+    return folder
+
+
+def error(done: subprocess.CompletedProcess[str]) -> list[str]:
+    assert done.returncode != 0
+    return [line for line in done.stderr.splitlines() if not line.startswith("make")]
+
+
+def test_without_python_the_message_says_what_to_install(clone: Clone, without_python: Path) -> None:
+    assert error(clone.make(PATH=str(without_python), PYTHON="")) == [
+        "Error: no Python 3.11 or newer on PATH. Install one, or name it: make PYTHON=/path/to/python3 …"
+    ]
+    assert error(clone.make(PATH=str(without_python), PYTHON="/gone/python3")) == [
+        "Error: /gone/python3 is no Python 3.11 or newer. Name another: make PYTHON=/path/to/python3 …"
+    ]
+
+
+def test_without_venv_the_message_says_what_to_install(clone: Clone, without_python: Path) -> None:
+    # As on Debian without python3-venv: the interpreter is there, the module ensurepip is not.
+    python = without_python / "python3"
+    python.write_text(
+        f'#!/bin/sh\n[ "$1" = -c ] || exit 1\nexec {sys.executable} -c '
+        '"import sys; sys.modules[\'ensurepip\'] = None; exec(sys.argv[1])" "$2"\n'
+    )
+    python.chmod(0o755)
+    assert error(clone.make(PATH=str(without_python), PYTHON="")) == [
+        "Error: python3 has no module venv. On Debian and Ubuntu: apt install python3-venv"
+    ]
+    # Where another Python of the machine has the module, that one is taken.
+    (without_python / "python3.12").symlink_to(sys.executable)
+    done = clone.make(PATH=str(without_python), PYTHON="")
+    assert done.returncode == 0, done.stderr
+    assert clone.runs_its_own_pipectl()
