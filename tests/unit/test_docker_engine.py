@@ -15,7 +15,7 @@ import pytest
 
 from pipectl.engines import choice
 from pipectl.engines.claims import Claims
-from pipectl.engines.docker import names as naming
+from pipectl.engines.docker import identity
 from pipectl.engines.docker.api import Container, DockerApi, find_host
 from pipectl.engines.docker.engine import DockerEngine
 from pipectl.engines.local.engine import LocalEngine
@@ -168,8 +168,8 @@ def test_an_engine_on_another_machine_is_refused(host: str) -> None:
 def test_the_first_project_gets_the_plain_names(tmp_path: Path) -> None:
     api: Any = FakeApi()
     with Claims(tmp_path) as claims:
-        names, in_the_way = naming.choose(api, {}, claims)
-    assert {name: names[name] for name in naming.DEFAULT_NAMES} == naming.DEFAULT_NAMES
+        names, in_the_way = identity.choose(api, {}, claims)
+    assert {name: names[name] for name in identity.DEFAULT_NAMES} == identity.DEFAULT_NAMES
     assert not in_the_way
 
 
@@ -178,13 +178,13 @@ def test_the_first_project_gets_the_plain_names(tmp_path: Path) -> None:
     [
         FakeApi(names={"airbyte-postgres": {}}),
         FakeApi(network_names=("airbyte_net",)),
-        FakeApi(volume_list=[{"Name": "v", "Labels": {naming.COMPOSE_LABEL: "pipectl"}}]),
+        FakeApi(volume_list=[{"Name": "v", "Labels": {identity.COMPOSE_LABEL: "pipectl"}}]),
     ],
     ids=["container", "network", "volumes of a stopped project"],
 )
 def test_a_project_beside_another_gets_names_of_its_own(api: Any, tmp_path: Path) -> None:
     with Claims(tmp_path) as claims:
-        names, in_the_way = naming.choose(api, {}, claims)
+        names, in_the_way = identity.choose(api, {}, claims)
     assert names["COMPOSE_PROJECT_NAME"] == "pipectl-2"
     assert names["AIRBYTE_POSTGRES_CONTAINER"] == "airbyte-postgres-2"
     assert names["AIRBYTE_NETWORK"] == "airbyte_net-2"
@@ -194,8 +194,8 @@ def test_a_project_beside_another_gets_names_of_its_own(api: Any, tmp_path: Path
 def test_two_projects_that_start_at_once_differ_in_identity_and_names(tmp_path: Path) -> None:
     api: Any = FakeApi()
     with Claims(tmp_path) as first, Claims(tmp_path) as second:
-        found = [naming.choose(api, {}, claims)[0] for claims in (first, second)]
-    for name in (naming.PROJECT_ID, naming.PROJECT_NAME, *naming.CONTAINERS, naming.NETWORK):
+        found = [identity.choose(api, {}, claims)[0] for claims in (first, second)]
+    for name in (identity.PROJECT_ID, identity.PROJECT_NAME, *identity.CONTAINERS, identity.NETWORK):
         assert found[0][name] != found[1][name]
 
 
