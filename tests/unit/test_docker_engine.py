@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,8 +20,10 @@ from pipectl.engines.docker import identity
 from pipectl.engines.docker.api import Container, DockerApi, find_host
 from pipectl.engines.docker.engine import DockerEngine
 from pipectl.engines.local.engine import LocalEngine
-from pipectl.engines.project import forget_engine, remember_engine
+from pipectl.engines.project import SECRETS, forget_engine, remember_engine
+from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError
+from pipectl.observer import Observer
 from pipectl.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,13 +44,13 @@ class FakeApi:
     def version(self) -> dict[str, str]:
         return {"Version": "26.1.5", "ApiVersion": "1.45"}
 
-    def containers(self, **_: str) -> tuple[Container, ...]:
+    def containers(self, _: dict[str, str]) -> tuple[Container, ...]:
         return self.found
 
     def container_names(self) -> dict[str, dict[str, str]]:
         return self.names
 
-    def volumes(self, **_: str) -> list[dict[str, Any]]:
+    def volumes(self, _: dict[str, str] | None = None) -> list[dict[str, Any]]:
         return self.volume_list
 
     def volume_sizes(self) -> dict[str, int]:
@@ -247,6 +250,38 @@ def test_executor_and_workers_are_remembered(tmp_path: Path) -> None:
     changed.resize(executor="celery", workers=3)
     assert changed.executor == "CeleryExecutor"
     assert (tmp_path / "stack" / ".env").read_text() == "PIPECTL_EXECUTOR=celery\nAIRFLOW_WORKERS=3\n"
+
+
+def test_stack_env_gets_names_secrets_and_free_ports_once(tmp_path: Path) -> None:
+    api: Any = FakeApi()
+    first = DockerEngine(settings(tmp_path, AIRBYTE_MYSQL_HOST="db.example.com", AIRBYTE_MYSQL_PORT="1"), api)
+    with first.lock(), socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(1)
+        taken = server.getsockname()[1]
+        first._change_settings({"AIRFLOW_PORT": str(taken)})
+        first._configure(Observer())
+    written = EnvFile(tmp_path / "stack" / ".env").read()
+    assert written.pop("AIRFLOW_PORT") != str(taken)
+    written.pop("AIRBYTE_POSTGRES_PORT", None)  # where 5432 is taken
+    assert written.pop("AIRBYTE_MYSQL_SCALE") == "0"
+    assert set(written) == {
+        identity.PROJECT_ID,
+        *identity.DEFAULT_NAMES,
+        *SECRETS,
+        "AIRBYTE_MYSQL_ROOT_PASSWORD",
+    }
+    again = DockerEngine(settings(tmp_path, **written, AIRFLOW_PORT=str(taken)), api)
+    with again.lock():
+        again._configure(Observer())
+    unchanged = EnvFile(tmp_path / "stack" / ".env").read()
+    assert {name: unchanged[name] for name in written} == written
+
+
+def test_a_database_on_loopback_is_refused_since_containers_do_not_reach_it(tmp_path: Path) -> None:
+    refused = engine(tmp_path, AIRBYTE_POSTGRES_HOST="localhost")
+    with pytest.raises(UsageError, match="another place inside a container"):
+        refused._configure(Observer())
 
 
 def test_a_reset_stands_for_commands_that_name_this_projects_volumes(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class DockerApi:
         version: dict[str, Any] = self.get("/version")
         return version
 
-    def containers(self, **labels: str) -> tuple[Container, ...]:
+    def containers(self, labels: dict[str, str]) -> tuple[Container, ...]:
         """Return all containers, stopped ones too, that carry `labels`."""
         containers: dict[tuple[str, str], Container] = {}
         for entry in self.get(f"/containers/json?all=1&filters={_filters(labels)}"):
@@ -100,9 +100,9 @@ class DockerApi:
             for name in entry.get("Names") or ()
         }
 
-    def volumes(self, **labels: str) -> list[dict[str, Any]]:
-        """Return the volumes that carry `labels`."""
-        return list(self.get(f"/volumes?filters={_filters(labels)}").get("Volumes") or ())
+    def volumes(self, labels: dict[str, str] | None = None) -> list[dict[str, Any]]:
+        """Return the volumes that carry `labels`, all volumes without them."""
+        return list(self.get(f"/volumes?filters={_filters(labels or {})}").get("Volumes") or ())
 
     def volume_sizes(self) -> dict[str, int]:
         """Return the bytes of every volume; the engine counts them, which takes a while for large ones."""
@@ -199,9 +199,7 @@ def _message(body: bytes) -> str:
 
 
 def _filters(labels: dict[str, str]) -> str:
-    """Return label filters; keyword `a__b` names the label `a.b`, since Python's names have no dots."""
-    values = [f"{name.replace('__', '.')}={value}" for name, value in labels.items()]
-    return quote(json.dumps({"label": values})) if values else quote("{}")
+    return quote(json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]}))
 
 
 def _container(answer: dict[str, Any]) -> Container:

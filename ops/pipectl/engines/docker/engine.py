@@ -141,7 +141,7 @@ class DockerEngine(Engine):
         """Volumes that carry this project's label."""
         if not self._project_id:
             return ()
-        answers = self._api.volumes(**{identity.PROJECT_LABEL: self._project_id})
+        answers = self._api.volumes({identity.PROJECT_LABEL: self._project_id})
         sizes = self._api.volume_sizes() if answers else {}
         volumes = (
             Volume(
@@ -208,7 +208,7 @@ class DockerEngine(Engine):
             self._api.version()  # raises if the engine does not answer
             return ()
         return self._api.containers(
-            **{identity.COMPOSE_LABEL: self._project_name, identity.PROJECT_LABEL: self._project_id}
+            {identity.COMPOSE_LABEL: self._project_name, identity.PROJECT_LABEL: self._project_id}
         )
 
     def _listens(self, definition: Definition) -> bool:
