@@ -55,7 +55,7 @@ class AirflowHealth:
 
     def dag(self, dag_id: str) -> ParsedDag | None:
         """The DAG, None if Airflow has not parsed a DAG of that id (yet)."""
-        status, body = self._authorised("GET", f"/api/v2/dags/{quote(dag_id, safe='')}")
+        status, body = self._get(f"/api/v2/dags/{quote(dag_id, safe='')}")
         if status != http.client.OK:
             return None
         return ParsedDag(
@@ -77,19 +77,18 @@ class AirflowHealth:
 
     def import_failures(self) -> tuple[ImportFailure, ...]:
         """The DAG files that Airflow could not import."""
-        _, body = self._authorised("GET", "/api/v2/importErrors?limit=100")
+        _, body = self._get("/api/v2/importErrors?limit=100")
         return tuple(
             ImportFailure(str(error.get("filename")), str(error.get("stack_trace")))
             for error in body.get("import_errors") or ()
         )
 
     def _runs(self, dag_id: str, query: str) -> list[dict[str, Any]]:
-        status, body = self._authorised("GET", f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns?{query}")
+        status, body = self._get(f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns?{query}")
         return list(body.get("dag_runs") or ()) if status == http.client.OK else []
 
-    def _authorised(
-        self, method: str, path: str, content: dict[str, Any] | None = None
-    ) -> tuple[int, dict[str, Any]]:
+    def _get(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Make a request for which one must be logged in."""
         if not self._token:
             login = {"username": self.address.user, "password": self.address.password}
             status, body = self._request("POST", "/auth/token", login)
@@ -100,7 +99,7 @@ class AirflowHealth:
                     hint="Check AIRFLOW_ADMIN_USER and AIRFLOW_ADMIN_PASSWORD in stack/.env.",
                 )
             self._token = str(body["access_token"])
-        return self._request(method, path, content)
+        return self._request("GET", path)
 
     def _request(
         self, method: str, path: str, content: dict[str, Any] | None = None

@@ -20,62 +20,38 @@ class Definition(NamedTuple):
     `health` is ASKED, AIRFLOW or ENGINE. The engine's own health check of any other service than those of
     ENGINE only decides when the engine starts what depends on it.
     `component` is the service's name in Airflow's answer to /api/v2/monitor/health.
-    `executor` is the only executor of Airflow that needs the service, empty if every executor does.
-    `database` is the default name of a business database, which stack/.env may place elsewhere.
     `prefix` begins the names of the service's variables in stack/.env.
     `default_port` is 0 for a service that does not listen on this machine; `published` tells whether the
     docker engine publishes the port too.
+    `database` is the default name of a database's database; `business` marks a business database, which
+    stack/.env may place elsewhere.
+    `executor` is the only executor of Airflow that needs the service, empty if every executor does.
     """
 
     name: str
     health: str
     component: str = ""
-    executor: str = ""
-    is_database: bool = False
-    database: str = ""
     prefix: str = ""
     default_port: int = 0
     published: bool = True
+    database: str = ""
+    business: bool = False
+    executor: str = ""
 
     @property
     def port_variable(self) -> str:
         """The variable of stack/.env that holds the port."""
         return f"{self.prefix}_PORT"
 
-    @property
-    def is_business(self) -> bool:
-        """Whether this is a business database."""
-        return bool(self.database)
 
-
-# In the order in which `status` shows them; the metadata database has no port outside the docker network.
+# In the order in which `status` shows them; `postgres` is Airflow's metadata database.
 SERVICES = [
     Definition(
-        "postgres",
-        AIRFLOW,
-        "metadatabase",
-        is_database=True,
-        prefix="AIRFLOW_POSTGRES",
-        default_port=5433,
-        published=False,
+        "postgres", AIRFLOW, "metadatabase", "AIRFLOW_POSTGRES", 5433, published=False, database="airflow"
     ),
-    Definition(
-        "airbyte-postgres",
-        ASKED,
-        is_database=True,
-        database="airbyte",
-        prefix="AIRBYTE_POSTGRES",
-        default_port=5432,
-    ),
-    Definition(
-        "airbyte-mysql",
-        ASKED,
-        is_database=True,
-        database="data",
-        prefix="AIRBYTE_MYSQL",
-        default_port=3306,
-    ),
-    Definition("webserver", AIRFLOW, prefix="AIRFLOW", default_port=8080),
+    Definition("airbyte-postgres", ASKED, "", "AIRBYTE_POSTGRES", 5432, database="airbyte", business=True),
+    Definition("airbyte-mysql", ASKED, "", "AIRBYTE_MYSQL", 3306, database="data", business=True),
+    Definition("webserver", AIRFLOW, "", "AIRFLOW", 8080),
     Definition("scheduler", AIRFLOW, "scheduler"),
     Definition("dag-processor", AIRFLOW, "dag_processor"),
     Definition("redis", ENGINE, executor="CeleryExecutor"),
@@ -103,20 +79,20 @@ def of_executor(executor: str) -> tuple[Definition, ...]:
 
 def databases() -> tuple[str, ...]:
     """Return the names of the services that keep data, and that the others wait for."""
-    return tuple(service.name for service in SERVICES if service.is_database)
+    return tuple(service.name for service in SERVICES if service.database)
 
 
 def business_databases() -> tuple[Definition, ...]:
     """Return the two business databases, PostgreSQL first."""
-    return tuple(service for service in SERVICES if service.is_business)
+    return tuple(service for service in SERVICES if service.business)
 
 
-def airflow_programs(executor: str = "LocalExecutor") -> tuple[str, ...]:
-    """Return the names of Airflow's own processes."""
+def airflow_programs() -> tuple[str, ...]:
+    """Return the names of Airflow's own processes, those of every executor."""
     return tuple(
         service.name
-        for service in of_executor(executor)
-        if service.health == AIRFLOW and not service.is_database
+        for service in SERVICES
+        if service.health == AIRFLOW and not (service.database or service.executor)
     )
 
 

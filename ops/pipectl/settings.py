@@ -67,7 +67,7 @@ class Settings:
     def is_external(self, service: str) -> bool:
         """Whether stack/.env places this database elsewhere, so that no engine starts or wipes it."""
         definition = services.get(service)
-        return definition.is_business and bool(self.variables.get(f"{definition.prefix}_HOST"))
+        return definition.business and bool(self.variables.get(f"{definition.prefix}_HOST"))
 
     def port(self, service: str) -> int:
         """The port that `service` is meant to listen on; UsageError if it is no port number."""

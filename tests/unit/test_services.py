@@ -200,11 +200,6 @@ def test_the_local_engine_has_a_program_for_every_listed_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-        "AIRFLOW_POSTGRES_PASSWORD",
-        "AIRFLOW_JWT_SECRET",
-        "AIRFLOW_API_SECRET_KEY",
-        "AIRFLOW_FERNET_KEY",
-    )
     engine = LocalEngine(settings(tmp_path))
     software = Software(
         AirflowRuntime(tmp_path, tmp_path / "python", "3.3.2", "key", "head"),
