@@ -109,7 +109,7 @@ class Supervisor:
             # A supervisord of its own: nothing of the caller's virtual environment or options.
             env={key: value for key, value in os.environ.items() if not key.startswith("SUPERVISOR_")},
         )
-        if started.returncode or not until(self.is_running, START_SECONDS, poll_seconds=0.02):
+        if not until(self.is_running, 0 if started.returncode else START_SECONDS, poll_seconds=0.02):
             raise EngineError(
                 f"The supervisor of {self.state_dir} did not start.",
                 hint="Run the command again; if that fails too, `pipectl down` and then `pipectl up`.",
