@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipectl.models import AirflowAddress
 
 REQUEST_SECONDS = 30.0
-UNAUTHORISED, FORBIDDEN, NOT_FOUND, CONFLICT = 401, 403, 404, 409
+NOT_FOUND = 404
 ACTIVE_STATES = ["queued", "running"]
 
 
@@ -57,7 +57,7 @@ class AirflowApi:
         self._configuration.access_token = token
 
     def is_paused(self, dag_id: str) -> bool | None:
-        """Whether the DAG is paused, None where Airflow has not parsed a DAG of that id."""
+        """Whether the DAG is paused, None if Airflow has not parsed a DAG of that id."""
         try:
             with self._explained(dag_id):
                 return bool(self._dags.get_dag(dag_id, _request_timeout=REQUEST_SECONDS).is_paused)
@@ -80,7 +80,7 @@ class AirflowApi:
     def import_failures_of(self, dag_id: str) -> tuple[ImportFailure, ...]:
         """Files that Airflow cannot import and that may hold the DAG.
 
-        The DAG's own file where Airflow has parsed it before, every broken file where it never has.
+        The DAG's own file if Airflow has parsed the DAG before, every broken file if it never has.
         """
         with self._explained():
             errors = self._errors.get_import_errors(limit=100, _request_timeout=REQUEST_SECONDS).import_errors
@@ -132,7 +132,7 @@ class AirflowApi:
             answer = self._tasks.get_task_instances(
                 dag_id, run_id, limit=1000, _request_timeout=REQUEST_SECONDS
             )
-        found = sorted(
+        tasks = sorted(
             answer.task_instances,
             key=lambda task: (task.start_date is None, str(task.start_date), task.task_id, task.map_index),
         )
@@ -144,7 +144,7 @@ class AirflowApi:
                 seconds=_seconds(task.start_date, task.end_date),
                 map_index=task.map_index,
             )
-            for task in found
+            for task in tasks
         )
 
     def log(self, dag_id: str, run_id: str, task: TaskState) -> tuple[str, ...]:

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import http.client
 import json
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from pipectl.errors import AirflowError
+from pipectl.models import DagRun, ImportFailure
+from pipectl.services import components
 
 if TYPE_CHECKING:
     from pipectl.models import AirflowAddress
 
 REQUEST_SECONDS = 20
-COMPONENTS = ("metadatabase", "scheduler", "dag_processor")
+
+
+@dataclass(frozen=True)
+class ParsedDag:
+    """A DAG that Airflow has parsed, from `file` in the folder of DAGs.
+
+    `next_run` is a time in ISO 8601, empty if no run is planned.
+    """
+
+    paused: bool
+    has_import_errors: bool
+    file: str
+    next_run: str
 
 
 class AirflowHealth:
@@ -29,47 +45,50 @@ class AirflowHealth:
         )
 
     def components(self) -> dict[str, str]:
-        """Health of each of COMPONENTS: healthy, unhealthy or unknown."""
+        """Health of each of Airflow's components that is a service: healthy, unhealthy or unknown."""
         _, body = self._request("GET", "/api/v2/monitor/health")
-        return {name: (body.get(name) or {}).get("status") or "unknown" for name in COMPONENTS}
+        return {name: (body.get(name) or {}).get("status") or "unknown" for name in components()}
 
     def version(self) -> str:
         """Airflow's version."""
         return str(self._request("GET", "/api/v2/version")[1].get("version", ""))
 
-    def dag(self, dag_id: str) -> dict[str, Any] | None:
-        """The DAG as the API gives it, None where it is not known (yet)."""
-        status, body = self._authorised("GET", f"/api/v2/dags/{quote(dag_id, safe='')}")
-        return body if status == http.client.OK else None
-
-    def last_run(self, dag_id: str) -> dict[str, Any] | None:
-        """The latest run of the DAG as the API gives it, None where it never ran."""
-        status, body = self._authorised(
-            "GET", f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns?limit=1&order_by=-run_after"
+    def dag(self, dag_id: str) -> ParsedDag | None:
+        """The DAG, None if Airflow has not parsed a DAG of that id (yet)."""
+        status, body = self._get(f"/api/v2/dags/{quote(dag_id, safe='')}")
+        if status != http.client.OK:
+            return None
+        return ParsedDag(
+            paused=bool(body.get("is_paused")),
+            has_import_errors=bool(body.get("has_import_errors")),
+            file=str(body.get("relative_fileloc") or ""),
+            next_run=str(body.get("next_dagrun_run_after") or ""),
         )
-        runs = body.get("dag_runs") if status == http.client.OK else None
-        return runs[0] if runs else None
+
+    def last_run(self, dag_id: str) -> DagRun | None:
+        """The latest run of the DAG, None if it never ran."""
+        runs = self._runs(dag_id, "limit=1&order_by=-run_after")
+        return _dag_run(runs[0]) if runs else None
 
     def active_runs(self, dag_id: str) -> tuple[str, ...]:
         """Ids of the runs that are queued or running, oldest first; empty for an unknown DAG."""
-        status, body = self._authorised(
-            "GET",
-            f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns?state=running&state=queued&order_by=run_after",
-        )
-        runs = body.get("dag_runs") if status == http.client.OK else None
-        return tuple(str(run["dag_run_id"]) for run in runs or ())
+        runs = self._runs(dag_id, "state=running&state=queued&order_by=run_after")
+        return tuple(str(run["dag_run_id"]) for run in runs)
 
-    def import_errors(self) -> dict[str, str]:
-        """Stack trace per DAG file that could not be imported."""
-        _, body = self._authorised("GET", "/api/v2/importErrors?limit=100")
-        return {
-            str(error.get("filename")): str(error.get("stack_trace"))
+    def import_failures(self) -> tuple[ImportFailure, ...]:
+        """The DAG files that Airflow could not import."""
+        _, body = self._get("/api/v2/importErrors?limit=100")
+        return tuple(
+            ImportFailure(str(error.get("filename")), str(error.get("stack_trace")))
             for error in body.get("import_errors") or ()
-        }
+        )
 
-    def _authorised(
-        self, method: str, path: str, content: dict[str, Any] | None = None
-    ) -> tuple[int, dict[str, Any]]:
+    def _runs(self, dag_id: str, query: str) -> list[dict[str, Any]]:
+        status, body = self._get(f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns?{query}")
+        return list(body.get("dag_runs") or ()) if status == http.client.OK else []
+
+    def _get(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Make a request for which one must be logged in."""
         if not self._token:
             login = {"username": self.address.user, "password": self.address.password}
             status, body = self._request("POST", "/auth/token", login)
@@ -80,7 +99,7 @@ class AirflowHealth:
                     hint="Check AIRFLOW_ADMIN_USER and AIRFLOW_ADMIN_PASSWORD in stack/.env.",
                 )
             self._token = str(body["access_token"])
-        return self._request(method, path, content)
+        return self._request("GET", path)
 
     def _request(
         self, method: str, path: str, content: dict[str, Any] | None = None
@@ -106,3 +125,20 @@ class AirflowHealth:
         except ValueError:
             body = {}
         return response.status, body if isinstance(body, dict) else {}
+
+
+def _dag_run(run: dict[str, Any]) -> DagRun:
+    def time_of(name: str) -> datetime | None:
+        text = run.get(name)
+        return datetime.fromisoformat(str(text)) if text else None
+
+    return DagRun(
+        dag_id=str(run["dag_id"]),
+        run_id=str(run["dag_run_id"]),
+        run_type=str(run["run_type"]),
+        state=str(run["state"]),
+        logical_date=time_of("logical_date"),
+        queued_at=time_of("queued_at"),
+        start=time_of("start_date"),
+        end=time_of("end_date"),
+    )

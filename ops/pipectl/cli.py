@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from pipectl import __version__
 from pipectl.commands import connections, dags, data, load, report, stack
 from pipectl.console import Console
+from pipectl.engines.choice import AUTO, ENGINES
 from pipectl.errors import ExitCode, PipectlError
 from pipectl.invocation import Invocation
 
@@ -131,7 +132,8 @@ def root(
     engine: Annotated[
         str | None,
         typer.Option(
-            envvar="PIPECTL_ENGINE", help="auto, docker or local; auto takes Docker where it answers."
+            envvar="PIPECTL_ENGINE",
+            help=f"{AUTO}, {' or '.join(ENGINES)}; {AUTO} takes Docker where it answers.",
         ),
     ] = None,
     json: Annotated[

@@ -53,10 +53,6 @@ class Console:
         """Show what a question is about."""
         self._err.print(what)
 
-    def warn(self, text: str) -> None:
-        """Tell the user what to watch out for."""
-        self._err.print(f"Warning: {text}", style="yellow", markup=False, highlight=False)
-
     def error(self, error: PipectlError) -> None:
         """Say what went wrong, with its evidence, and what to type next."""
         if self.json:

@@ -14,8 +14,6 @@ from pipectl.errors import EngineError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-OWNER_ONLY = 0o600
-
 
 @dataclass(frozen=True)
 class EnvFile:
@@ -24,9 +22,9 @@ class EnvFile:
     path: Path
 
     def read(self) -> dict[str, str]:
-        """Names and values, empty where there is no file.
+        """Names and values, empty if there is no file.
 
-        Raises UsageError, naming the line, where the file cannot be read or a line is no assignment.
+        Raises UsageError, naming the line, if the file cannot be read or a line is no assignment.
         """
         try:
             text = self.path.read_text(encoding="utf-8")
@@ -36,7 +34,7 @@ class EnvFile:
             raise UsageError(
                 f"{self.path} cannot be read: {error}.", hint=f"Mend or delete {self.path}."
             ) from error
-        from io import StringIO  # noqa: PLC0415  needed only where there is a file
+        from io import StringIO  # noqa: PLC0415  needed only if there is a file
 
         from dotenv.parser import parse_stream  # 40 ms
 
@@ -58,7 +56,7 @@ class EnvFile:
         return values
 
     def update(self, changes: Mapping[str, str]) -> None:
-        """Set `changes` at once, or not at all; EngineError where the folder is not writable.
+        """Set `changes` at once, or not at all; EngineError if the folder is not writable.
 
         Values must be free of quotes, dollar signs and line ends: Compose and python-dotenv differ there.
         """

@@ -1,4 +1,4 @@
-"""Frozen values that engines, adapters and the pipeline return; commands print them."""
+"""Frozen values that more than one layer makes or reads; a result of one module is defined beside it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -82,38 +81,6 @@ class LogLine:
 
 
 @dataclass(frozen=True)
-class Phase:
-    """A named part of a command and how long it took."""
-
-    name: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class UpResult:
-    """What `up` did. `moved_ports` maps a service to (wanted, taken instead)."""
-
-    engine: str
-    url: str
-    user: str
-    password: str = field(repr=False)
-    ports: dict[str, int]
-    seconds: float
-    phases: tuple[Phase, ...]
-    started: tuple[str, ...]
-    moved_ports: dict[str, tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class ResetResult:
-    """What `reset` deleted and what stands there now."""
-
-    deleted: tuple[Volume, ...]
-    created: tuple[Volume, ...]
-    up: UpResult | None
-
-
-@dataclass(frozen=True)
 class Table:
     """A table and its exact number of rows."""
 
@@ -140,18 +107,6 @@ class Reconciliation:
 
     unlabelled: int
     orphans: int
-
-
-@dataclass(frozen=True)
-class Verification:
-    """The answer of `verify-db`. `reasons` says, sentence by sentence, why `ok` is false."""
-
-    expect: str
-    ok: bool
-    databases: tuple[DatabaseContent, ...]
-    unlabelled: int
-    orphans: int
-    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -209,62 +164,3 @@ class ImportFailure:
 
     filename: str
     stack_trace: str
-
-
-@dataclass(frozen=True)
-class TriggerResult:
-    """A run that `trigger` started. `other_runs` are those that unpausing made Airflow start."""
-
-    dag_id: str
-    run_id: str
-    state: str
-    seconds: float | None
-    tasks: tuple[TaskState, ...]
-    delta: Counts | None
-    other_runs: tuple[DagRun, ...] = ()
-    unpaused: bool = False
-
-
-@dataclass(frozen=True)
-class AirflowStatus:
-    """Airflow as `status` shows it; `health` maps its components to healthy, unhealthy or unknown."""
-
-    url: str
-    version: str
-    executor: str
-    reachable: bool
-    health: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class DagStatus:
-    """A DAG as `status` shows it."""
-
-    dag_id: str
-    found: bool
-    paused: bool | None = None
-    import_error: str = ""
-    last_run: DagRun | None = None
-    next_run: str = ""
-
-
-@dataclass(frozen=True)
-class DatabaseStatus:
-    """A business database as `status` shows it."""
-
-    address: DatabaseAddress
-    reachable: bool
-    rows: dict[str, int]
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class Status:
-    """Everything that `status` shows."""
-
-    project: Path
-    engine: str
-    services: tuple[Service, ...]
-    airflow: AirflowStatus
-    dag: DagStatus
-    databases: tuple[DatabaseStatus, ...]

@@ -9,20 +9,12 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipectl import services
 from pipectl.env_file import EnvFile
 from pipectl.errors import UsageError
 from pipectl.models import DatabaseAddress, ReplicationLogin
 from pipectl.names import DAG_ID
 
-ENGINES = ("auto", "docker", "local")
-
-# Port per service, with the variable of stack/.env that holds it.
-PORT_VARIABLES = {
-    "webserver": ("AIRFLOW_PORT", 8080),
-    "airbyte-postgres": ("AIRBYTE_POSTGRES_PORT", 5432),
-    "airbyte-mysql": ("AIRBYTE_MYSQL_PORT", 3306),
-    "postgres": ("AIRFLOW_POSTGRES_PORT", 5433),
-}
 LARGEST_PORT = 65535
 
 
@@ -74,13 +66,14 @@ class Settings:
 
     def is_external(self, service: str) -> bool:
         """Whether stack/.env places this database elsewhere, so that no engine starts or wipes it."""
-        variable = service.upper().replace("-", "_") + "_HOST"
-        return service.startswith("airbyte-") and bool(self.variables.get(variable))
+        definition = services.get(service)
+        return definition.business and bool(self.variables.get(f"{definition.prefix}_HOST"))
 
     def port(self, service: str) -> int:
-        """The port that `service` is meant to listen on; UsageError where it is no port number."""
-        variable, default = PORT_VARIABLES[service]
-        text = self.variables.get(variable) or str(default)
+        """The port that `service` is meant to listen on; UsageError if it is no port number."""
+        definition = services.get(service)
+        variable = definition.port_variable
+        text = self.variables.get(variable) or str(definition.default_port)
         if not text.isdigit() or not 0 < int(text) <= LARGEST_PORT:
             raise UsageError(
                 f"{variable}={text!r} in {self.env_path} is not a port number.",
@@ -89,16 +82,14 @@ class Settings:
         return int(text)
 
     def database(self, service: str) -> DatabaseAddress:
-        """Address of `airbyte-postgres` or `airbyte-mysql` as seen from this machine."""
-        prefix, database = {
-            "airbyte-postgres": ("AIRBYTE_POSTGRES", "airbyte"),
-            "airbyte-mysql": ("AIRBYTE_MYSQL", "data"),
-        }[service]
+        """Address of a business database as seen from this machine."""
+        definition = services.get(service)
+        prefix = definition.prefix
         return DatabaseAddress(
             service=service,
             host=self.variables.get(f"{prefix}_HOST") or "127.0.0.1",
             port=self.port(service),
-            database=self.variables.get(f"{prefix}_DATABASE") or database,
+            database=self.variables.get(f"{prefix}_DATABASE") or definition.database,
             user=self.variables.get(f"{prefix}_USER") or "docker",
             password=self.variables.get(f"{prefix}_PASSWORD") or "docker",
         )
@@ -110,7 +101,7 @@ def env_path(project: Path) -> Path:
 
 
 def find_project(start: Path) -> Path:
-    """The nearest folder from `start` upwards that has dags/ and stack/; UsageError where none has."""
+    """The nearest folder from `start` upwards that has dags/ and stack/; UsageError if none has."""
     for folder in (start, *start.parents):
         if (folder / "dags").is_dir() and (folder / "stack").is_dir():
             return folder
@@ -123,19 +114,16 @@ def find_project(start: Path) -> Path:
 def load(project: Path | None = None, engine: str | None = None) -> Settings:
     """Read the settings of the project in or above the current folder.
 
-    Raises UsageError outside a project, for an unknown engine and for a broken `.env`.
+    Raises UsageError outside a project and for a broken `.env`.
     """
     chosen = project or (Path(value) if (value := os.environ.get("PIPECTL_PROJECT")) else None)
     if chosen is not None and not chosen.is_dir():
         raise UsageError(f"There is no folder {chosen}.", hint="Check --project (or PIPECTL_PROJECT).")
     root = find_project((chosen or Path.cwd()).resolve())
-    engine_name = engine or os.environ.get("PIPECTL_ENGINE") or "auto"
-    if engine_name not in ENGINES:
-        raise UsageError(
-            f"There is no engine {engine_name!r}.", hint=f"--engine takes one of {', '.join(ENGINES)}."
-        )
     written = EnvFile(env_path(root)).read()
-    known = written.keys() | {variable for variable, _ in PORT_VARIABLES.values()}
+    known = written.keys() | {
+        definition.port_variable for definition in services.SERVICES if definition.default_port
+    }
     overrides = {
         name: value
         for name, value in os.environ.items()
@@ -145,7 +133,10 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
         )
     }
     return Settings(
-        project=root, engine=engine_name, cache_dir=cache_dir(), variables={**written, **overrides}
+        project=root,
+        engine=engine or os.environ.get("PIPECTL_ENGINE") or "auto",
+        cache_dir=cache_dir(),
+        variables={**written, **overrides},
     )
 
 

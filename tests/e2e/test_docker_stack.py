@@ -14,11 +14,13 @@ import pytest
 from docker_project import DockerProject, docker, new_project
 from project_copy import until
 
+from pipectl.services import of_executor
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
-SERVICES = ("postgres", "airbyte-postgres", "airbyte-mysql", "webserver", "scheduler", "dag-processor")
+SERVICES = tuple(service.name for service in of_executor("LocalExecutor"))
 RUNNING = {f"{name}-1" for name in SERVICES}
 BROKEN_DAG = "from airflow.sdk import no_such_name  # in a DAG file\n"
 

@@ -17,12 +17,14 @@ import psycopg2
 import pytest
 from project_copy import COMMAND_SECONDS, Project, copy_project, until
 
+from pipectl.services import of_executor
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.e2e
-SERVICES = ("postgres", "airbyte-postgres", "airbyte-mysql", "webserver", "scheduler", "dag-processor")
+SERVICES = tuple(service.name for service in of_executor("LocalExecutor"))
 FAILING_DAG = """
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG

@@ -6,25 +6,27 @@ import ast
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[2] / "ops" / "pipectl"
-# A module may import from its own layer and from those below it.
-LAYERS = (
-    ("cli", "__main__"),
-    ("commands",),
-    ("invocation", "options"),
-    ("console",),
-    ("pipeline",),
-    ("engines", "airflow_api", "airflow_health", "replication"),
-    ("databases",),
-    ("settings", "env_file"),
-    ("models", "report_models"),
-    ("errors", "names", "__init__"),
-)
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+from pipectl.engines.base import Engine
+from pipectl.engines.choice import ENGINES
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "ops" / "pipectl"
+
+
+def layers() -> list[list[str]]:
+    """The layers of CONTRIBUTING.md: a module may import from its own layer and from those after it."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    block = next(part for part in text.split("```")[1::2] if "→" in part)
+    return [[name.strip() for name in layer.split(",")] for layer in block.split("→")]
+
+
+LEVEL = {name: level for level, names in enumerate(layers()) for name in names}
+LEVEL |= {"__main__": LEVEL["cli"], "__init__": len(layers())}
 HEAVY = (
     "airflow_client",
     "python_on_whales",
@@ -37,12 +39,22 @@ HEAVY = (
     "plotly",
     "pymysqlreplication",
 )
-ONE_IMPORTER = {
+# Who may import an outside tool: modules, or folders that end in a slash.
+IMPORTERS = {
     "airflow_client": ["airflow_api.py"],
-    "python_on_whales": ["engines/docker/engine.py"],
+    "dotenv": ["env_file.py"],
     "mysql": ["databases.py"],
-    "pymysqlreplication": ["replication.py"],
+    "platformdirs": ["settings.py"],
+    "plotly": ["commands/"],
+    "psutil": ["engines/local/processes.py"],
     "psycopg2": ["databases.py", "replication.py"],
+    "pymysql": ["replication.py"],
+    "pymysqlreplication": ["replication.py"],
+    "python_on_whales": ["engines/docker/compose.py"],
+    "rich": ["console.py", "commands/"],
+    "typer": ["cli.py", "options.py", "commands/"],
+    "urllib3": ["airflow_api.py"],
+    "uv": ["engines/local/install.py"],
 }
 
 
@@ -51,26 +63,29 @@ def modules() -> list[Path]:
 
 
 def imports(path: Path) -> set[str]:
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
-def layer(parts: tuple[str, ...]) -> str:
-    return parts[0].removesuffix(".py")
+def layer(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_every_module_has_a_layer() -> None:
+    assert {layer(path) for path in modules()} == set(LEVEL)
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_one_way(path: Path) -> None:
-    own = layer(path.relative_to(PACKAGE).parts)
     for name in imports(path):
         if name.startswith("pipectl."):
-            other = layer(tuple(name.split(".")[1:]))
-            assert LEVEL.get(other, LEVEL["errors"]) >= LEVEL[own], f"{own} imports {name}"
+            imported = name.split(".")[1]
+            assert LEVEL.get(imported, LEVEL["__init__"]) >= LEVEL[layer(path)], name
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -83,14 +98,29 @@ def test_only_the_console_prints(path: Path) -> None:
     assert not printing
 
 
-@pytest.mark.parametrize("package", ONE_IMPORTER)
-def test_each_outside_tool_has_one_importer(package: str) -> None:
-    importers = [
-        str(path.relative_to(PACKAGE))
-        for path in modules()
-        if any(name.split(".")[0] == package for name in imports(path))
-    ]
-    assert set(importers) <= set(ONE_IMPORTER[package])
+def outside_tools() -> dict[str, set[str]]:
+    """The modules that import each package which is neither pipectl's nor Python's."""
+    importers: dict[str, set[str]] = {}
+    for path in modules():
+        for name in imports(path):
+            package = name.split(".")[0]
+            if package not in {"pipectl", *sys.stdlib_module_names}:
+                importers.setdefault(package, set()).add(path.relative_to(PACKAGE).as_posix())
+    return importers
+
+
+def test_each_outside_tool_has_its_importers() -> None:
+    assert set(outside_tools()) == set(IMPORTERS)
+    for package, importers in outside_tools().items():
+        strangers = [path for path in importers if not path.startswith(tuple(IMPORTERS[package]))]
+        assert not strangers, package
+
+
+def test_every_engine_is_in_the_folder_of_its_name() -> None:
+    for name, class_name in ENGINES.items():
+        engine = getattr(import_module(f"pipectl.engines.{name}.engine"), class_name)
+        assert issubclass(engine, Engine)
+        assert engine.name == name
 
 
 def loaded_by(code: str) -> set[str]:

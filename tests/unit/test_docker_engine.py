@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,12 +16,14 @@ import pytest
 
 from pipectl.engines import choice
 from pipectl.engines.claims import Claims
-from pipectl.engines.docker import names as naming
+from pipectl.engines.docker import identity
 from pipectl.engines.docker.api import Container, DockerApi, find_host
 from pipectl.engines.docker.engine import DockerEngine
 from pipectl.engines.local.engine import LocalEngine
-from pipectl.engines.project import forget_engine, remember_engine
+from pipectl.engines.project import SECRETS, forget_engine, remember_engine
+from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError
+from pipectl.observer import Observer
 from pipectl.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,13 +44,13 @@ class FakeApi:
     def version(self) -> dict[str, str]:
         return {"Version": "26.1.5", "ApiVersion": "1.45"}
 
-    def containers(self, **_: str) -> tuple[Container, ...]:
+    def containers(self, _: dict[str, str]) -> tuple[Container, ...]:
         return self.found
 
     def container_names(self) -> dict[str, dict[str, str]]:
         return self.names
 
-    def volumes(self, **_: str) -> list[dict[str, Any]]:
+    def volumes(self, _: dict[str, str] | None = None) -> list[dict[str, Any]]:
         return self.volume_list
 
     def volume_sizes(self) -> dict[str, int]:
@@ -168,8 +171,8 @@ def test_an_engine_on_another_machine_is_refused(host: str) -> None:
 def test_the_first_project_gets_the_plain_names(tmp_path: Path) -> None:
     api: Any = FakeApi()
     with Claims(tmp_path) as claims:
-        names, in_the_way = naming.choose(api, {}, claims)
-    assert {name: names[name] for name in naming.DEFAULT_NAMES} == naming.DEFAULT_NAMES
+        names, in_the_way = identity.choose(api, {}, claims)
+    assert {name: names[name] for name in identity.DEFAULT_NAMES} == identity.DEFAULT_NAMES
     assert not in_the_way
 
 
@@ -178,13 +181,13 @@ def test_the_first_project_gets_the_plain_names(tmp_path: Path) -> None:
     [
         FakeApi(names={"airbyte-postgres": {}}),
         FakeApi(network_names=("airbyte_net",)),
-        FakeApi(volume_list=[{"Name": "v", "Labels": {naming.COMPOSE_LABEL: "pipectl"}}]),
+        FakeApi(volume_list=[{"Name": "v", "Labels": {identity.COMPOSE_LABEL: "pipectl"}}]),
     ],
     ids=["container", "network", "volumes of a stopped project"],
 )
 def test_a_project_beside_another_gets_names_of_its_own(api: Any, tmp_path: Path) -> None:
     with Claims(tmp_path) as claims:
-        names, in_the_way = naming.choose(api, {}, claims)
+        names, in_the_way = identity.choose(api, {}, claims)
     assert names["COMPOSE_PROJECT_NAME"] == "pipectl-2"
     assert names["AIRBYTE_POSTGRES_CONTAINER"] == "airbyte-postgres-2"
     assert names["AIRBYTE_NETWORK"] == "airbyte_net-2"
@@ -194,8 +197,8 @@ def test_a_project_beside_another_gets_names_of_its_own(api: Any, tmp_path: Path
 def test_two_projects_that_start_at_once_differ_in_identity_and_names(tmp_path: Path) -> None:
     api: Any = FakeApi()
     with Claims(tmp_path) as first, Claims(tmp_path) as second:
-        found = [naming.choose(api, {}, claims)[0] for claims in (first, second)]
-    for name in (naming.PROJECT_ID, naming.PROJECT_NAME, *naming.CONTAINERS, naming.NETWORK):
+        found = [identity.choose(api, {}, claims)[0] for claims in (first, second)]
+    for name in (identity.PROJECT_ID, identity.PROJECT_NAME, *identity.CONTAINERS, identity.NETWORK):
         assert found[0][name] != found[1][name]
 
 
@@ -247,6 +250,38 @@ def test_executor_and_workers_are_remembered(tmp_path: Path) -> None:
     changed.resize(executor="celery", workers=3)
     assert changed.executor == "CeleryExecutor"
     assert (tmp_path / "stack" / ".env").read_text() == "PIPECTL_EXECUTOR=celery\nAIRFLOW_WORKERS=3\n"
+
+
+def test_stack_env_gets_names_secrets_and_free_ports_once(tmp_path: Path) -> None:
+    api: Any = FakeApi()
+    first = DockerEngine(settings(tmp_path, AIRBYTE_MYSQL_HOST="db.example.com", AIRBYTE_MYSQL_PORT="1"), api)
+    with first.lock(), socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(1)
+        taken = server.getsockname()[1]
+        first._change_settings({"AIRFLOW_PORT": str(taken)})
+        first._configure(Observer())
+    written = EnvFile(tmp_path / "stack" / ".env").read()
+    assert written.pop("AIRFLOW_PORT") != str(taken)
+    written.pop("AIRBYTE_POSTGRES_PORT", None)  # where 5432 is taken
+    assert written.pop("AIRBYTE_MYSQL_SCALE") == "0"
+    assert set(written) == {
+        identity.PROJECT_ID,
+        *identity.DEFAULT_NAMES,
+        *SECRETS,
+        "AIRBYTE_MYSQL_ROOT_PASSWORD",
+    }
+    again = DockerEngine(settings(tmp_path, **written, AIRFLOW_PORT=str(taken)), api)
+    with again.lock():
+        again._configure(Observer())
+    unchanged = EnvFile(tmp_path / "stack" / ".env").read()
+    assert {name: unchanged[name] for name in written} == written
+
+
+def test_a_database_on_loopback_is_refused_since_containers_do_not_reach_it(tmp_path: Path) -> None:
+    refused = engine(tmp_path, AIRBYTE_POSTGRES_HOST="localhost")
+    with pytest.raises(UsageError, match="another place inside a container"):
+        refused._configure(Observer())
 
 
 def test_a_reset_stands_for_commands_that_name_this_projects_volumes(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from pipectl.engines.local import binaries, install, packages, privileges
-from pipectl.engines.local.folders import copy_contents, made_whole, server_pid
+from pipectl.engines.local.folders import atomic_folder, copy_contents
 from pipectl.engines.local.postgres import PID_FILE
+from pipectl.engines.local.processes import server_pid
 from pipectl.errors import EngineError
 
 
@@ -189,12 +190,12 @@ def test_failed_folder_is_not_there_and_leftovers_are_removed(tmp_path: Path) ->
     (tmp_path / ".data.new-killed").mkdir()
     (tmp_path / ".data.new-killed.sql").touch()
 
-    with contextlib.suppress(RuntimeError), made_whole(target) as folder:
+    with contextlib.suppress(RuntimeError), atomic_folder(target) as folder:
         (folder / "half").touch()
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
-    with made_whole(target) as folder:
+    with atomic_folder(target) as folder:
         (folder / "whole").touch()
     assert [path.name for path in target.iterdir()] == ["whole"]
     assert target.stat().st_mode & 0o777 == 0o700
@@ -203,7 +204,7 @@ def test_failed_folder_is_not_there_and_leftovers_are_removed(tmp_path: Path) ->
 def test_unwritable_place_is_an_engine_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(EngineError, match="cannot be written"), made_whole(tmp_path / "file" / "data"):
+    with pytest.raises(EngineError, match="cannot be written"), atomic_folder(tmp_path / "file" / "data"):
         pass
     with (
         pytest.raises(EngineError, match="cannot be written"),
@@ -285,7 +286,7 @@ def test_folder_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(os, "chown", refuse)
 
     with pytest.raises(EngineError, match="belongs to another user"):
-        privileges.hand_over(tmp_path)
+        privileges.change_owner(tmp_path)
 
 
 def test_starter_makes_a_stale_lock_name_the_server_that_replaces_it(tmp_path: Path) -> None:

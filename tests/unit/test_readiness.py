@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from pipectl.airflow_health import ParsedDag
 from pipectl.errors import AirflowError, DagError, DatabaseError, EngineError, LoginError, WaitTimeoutError
-from pipectl.models import LogLine, Service
+from pipectl.models import ImportFailure, LogLine, Service
+from pipectl.observer import Observer
 from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy, wait_until_parsed
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class FakeDatabases:
 
 class FakeHealth:
     def __init__(
-        self, components: dict[str, str] | None, dag: dict[str, Any] | None = None, **failures: str
+        self, components: dict[str, str] | None, dag: ParsedDag | None = None, **failures: str
     ) -> None:
         self._components = components
         self._dag = dag
@@ -57,12 +59,26 @@ class FakeHealth:
             raise AirflowError("Airflow does not answer.")
         return self._components
 
-    def dag(self, dag_id: str) -> dict[str, Any] | None:
+    def dag(self, dag_id: str) -> ParsedDag | None:
         assert dag_id == "mine"
         return self._dag
 
-    def import_errors(self) -> dict[str, str]:
-        return self._failures
+    def import_failures(self) -> tuple[ImportFailure, ...]:
+        return tuple(ImportFailure(name, trace) for name, trace in self._failures.items())
+
+
+class Looks(Observer):
+    """Remembers every look at the services."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Service, ...]] = []
+
+    def see_services(self, services: tuple[Service, ...]) -> None:
+        self.seen.append(services)
+
+
+def dag(*, has_import_errors: bool = False) -> ParsedDag:
+    return ParsedDag(paused=False, has_import_errors=has_import_errors, file="mine.py", next_run="")
 
 
 HEALTHY = {"metadatabase": "healthy", "scheduler": "healthy", "dag_processor": "healthy"}
@@ -74,12 +90,12 @@ def wait(
     databases: FakeDatabases | None = None,
     seconds: float = 5,
 ) -> list[tuple[Service, ...]]:
-    seen: list[tuple[Service, ...]] = []
+    looks = Looks()
     probe = HealthProbe(
         cast("Databases", databases or FakeDatabases()), cast("AirflowHealth", health or FakeHealth(HEALTHY))
     )
-    wait_until_healthy(cast("Engine", engine), probe, deadline=time.monotonic() + seconds, watch=seen.append)
-    return seen
+    wait_until_healthy(cast("Engine", engine), probe, deadline=time.monotonic() + seconds, observer=looks)
+    return looks.seen
 
 
 def service(name: str, state: str = "running", pid: int = 1) -> Service:
@@ -149,13 +165,15 @@ def test_a_dag_that_cannot_be_imported_is_shown_with_its_trace() -> None:
 
 
 def test_another_dag_that_is_broken_does_not_matter_once_ours_is_parsed() -> None:
-    parsed(FakeHealth(HEALTHY, {"dag_id": "mine"}, **{"other.py": "SyntaxError"}))
+    parsed(FakeHealth(HEALTHY, dag(), **{"other.py": "SyntaxError"}))
 
 
 def test_a_dag_that_broke_after_it_was_parsed_shows_its_own_file_only() -> None:
-    dag = {"dag_id": "mine", "has_import_errors": True, "relative_fileloc": "mine.py"}
     with pytest.raises(DagError) as caught:
-        parsed(FakeHealth(HEALTHY, dag, **{"other.py": "Other", "dags/mine.py": "Ours"}), seconds=60)
+        parsed(
+            FakeHealth(HEALTHY, dag(has_import_errors=True), **{"other.py": "Other", "dags/mine.py": "Ours"}),
+            seconds=60,
+        )
     assert caught.value.detail == "Ours"
 
 

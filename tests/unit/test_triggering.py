@@ -9,6 +9,7 @@ import pytest
 
 from pipectl.errors import AirflowError, DagError, WaitTimeoutError
 from pipectl.models import Counts, DagRun, ImportFailure, TaskState
+from pipectl.observer import Observer
 from pipectl.pipeline import triggering
 
 if TYPE_CHECKING:
@@ -93,8 +94,7 @@ def trigger(
         paused=paused,
         conf=None,
         count=counts,
-        started=lambda _: None,
-        watch=lambda _: None,
+        observer=Observer(),
         timeout=timeout,
         wait=wait,
     )
@@ -160,7 +160,7 @@ def test_the_end_of_the_failing_tasks_log_is_found() -> None:
 
 def parsed(api: FakeApi, dag_id: str, dags_dir: Path) -> bool:
     return triggering.wait_until_parsed(
-        cast("AirflowApi", api), dag_id, dags_dir=dags_dir, report=lambda _: None
+        cast("AirflowApi", api), dag_id, dags_dir=dags_dir, observer=Observer()
     )
 
 

@@ -14,7 +14,7 @@ from pipectl.errors import RunFailedError, UsageError
 if TYPE_CHECKING:
     from pipectl.airflow_api import AirflowApi
     from pipectl.invocation import Invocation
-    from pipectl.models import TriggerResult
+    from pipectl.pipeline.triggering import TriggerResult
 
 
 def register(app: typer.Typer) -> None:
@@ -73,18 +73,17 @@ def _trigger_once(
     from pipectl.pipeline.access import business_databases  # noqa: PLC0415
 
     console, settings = invocation.console, invocation.settings
-    paused = triggering.wait_until_parsed(api, dag_id, dags_dir=settings.project / "dags", report=console.say)
+    observer = rendering.RunProgress(console)
+    paused = triggering.wait_until_parsed(api, dag_id, dags_dir=settings.project / "dags", observer=observer)
     own = dag_id == settings.dag_id
     count = business_databases(invocation.engine).counts if own else None
-    follower = rendering.RunFollower(console)
     return triggering.trigger(
         api,
         dag_id,
         paused=paused,
         conf=conf,
         count=count,
-        started=lambda run: follower.started(run, unpaused=paused),
-        watch=follower.watch,
+        observer=observer,
         timeout=timeout,
         wait=wait,
     )

@@ -51,7 +51,7 @@ def verify_db(
     engine, console = invocation.engine, invocation.console
     if expect != "empty":
         verification.wait_for_active_runs(
-            engine, invocation.settings.dag_id, timeout=wait, report=console.say
+            engine, invocation.settings.dag_id, timeout=wait, observer=rendering.Progress(console)
         )
     result = verification.verify(business_databases(engine), expect)
     console.emit(result, lambda: rendering.verification_text(result))

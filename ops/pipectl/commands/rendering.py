@@ -7,26 +7,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pipectl.console import elapsed, group, plain, table, words
+from pipectl.observer import Observer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.console import RenderableType
 
     from pipectl.console import Console
-    from pipectl.models import (
-        DagRun,
-        DatabaseContent,
-        ResetResult,
-        Service,
-        Status,
-        TriggerResult,
-        UpResult,
-        Verification,
-        Volume,
-    )
-    from pipectl.pipeline.lifecycle import Observer
-    from pipectl.pipeline.triggering import Progress
+    from pipectl.models import DagRun, DatabaseContent, Service, TaskState, Volume
+    from pipectl.pipeline.lifecycle import ResetResult, UpResult
+    from pipectl.pipeline.overview import Status
+    from pipectl.pipeline.triggering import TriggerResult
+    from pipectl.pipeline.verification import Verification
 
 VERIFICATION_HINTS = {
     "empty": "To empty them: pipectl reset --data-only. If rows are right: --expect populated or reconciled",
@@ -310,49 +303,65 @@ def services_table(services: tuple[Service, ...], since: float) -> RenderableTyp
     return table("service", "state", "health", rows=rows, title=f"Starting, {elapsed(since)}")
 
 
-@contextmanager
-def progress(console: Console) -> Iterator[Observer]:
-    """Show how services come up: a live table in a terminal, a line per change elsewhere."""
-    from pipectl.pipeline.lifecycle import Observer  # noqa: PLC0415  60 ms
-
-    since = time.monotonic()
-    seen: dict[str, str] = {}
-    services: tuple[Service, ...] = ()
-
-    def watch(found: tuple[Service, ...]) -> None:
-        nonlocal services
-        services = found
-        redraw()
-        for service in found:
-            if service.health == "healthy" and seen.get(service.name) != "healthy":
-                seen[service.name] = "healthy"
-                if not console.is_live:
-                    console.say(f"  {service.name} is healthy ({elapsed(since)})")
-
-    with console.live(lambda: services_table(services, since)) as redraw:
-        yield Observer(report=console.say, watch=watch)
-
-
-class RunFollower:
-    """Shows a run task by task: one line per change of state."""
+class Progress(Observer):
+    """Says what a command does, line by line."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
+
+    def report(self, sentence: str) -> None:
+        """Say it."""
+        self._console.say(sentence)
+
+
+class StartProgress(Progress):
+    """Shows how services come up: a live table in a terminal, a line per service elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._since = time.monotonic()
+        self._services: tuple[Service, ...] = ()
+        self._healthy: set[str] = set()
+        self._redraw: Callable[[], None] = lambda: None
+
+    def see_services(self, services: tuple[Service, ...]) -> None:
+        """Show them."""
+        self._services = services
+        self._redraw()
+        for service in services:
+            if service.health == "healthy" and service.name not in self._healthy:
+                self._healthy.add(service.name)
+                if not self._console.is_live:
+                    self._console.say(f"  {service.name} is healthy ({elapsed(self._since)})")
+
+    @contextmanager
+    def shown(self) -> Iterator[Observer]:
+        """Draw the live table while the block runs."""
+        with self._console.live(lambda: services_table(self._services, self._since)) as self._redraw:
+            yield self
+
+
+class RunProgress(Progress):
+    """Shows a run task by task: one line per change of state."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
         self._states: dict[tuple[str, int], str] = {}
         self._behind = ""
 
-    def started(self, run: DagRun, *, unpaused: bool) -> None:
+    def see_triggered(self, run: DagRun, *, unpaused: bool) -> None:
         """Say which run is ours."""
         if unpaused:
             self._console.say(f"Unpaused {run.dag_id}: Airflow starts the run of its latest slot too.")
         self._console.say(f"Triggered {run.run_id}")
 
-    def watch(self, seen: Progress) -> None:
+    def see_run(self, run: DagRun, tasks: tuple[TaskState, ...], behind: DagRun | None) -> None:
         """Say what has changed since the last look."""
-        if seen.behind and seen.behind.run_id != self._behind:
-            self._behind = seen.behind.run_id
-            self._console.say(f"  queued behind {seen.behind.run_id} ({seen.behind.run_type})")
-        for task in seen.tasks:
+        del run
+        if behind and behind.run_id != self._behind:
+            self._behind = behind.run_id
+            self._console.say(f"  queued behind {behind.run_id} ({behind.run_type})")
+        for task in tasks:
             key = (task.id, task.map_index)
             if task.state != "none" and self._states.get(key) != task.state:
                 self._states[key] = task.state

@@ -72,7 +72,7 @@ def _up(invocation: Invocation, timeout: float) -> None:
     from pipectl.pipeline import lifecycle  # noqa: PLC0415  with what it imports 60 ms
 
     _say_equivalent(invocation, "up")
-    with rendering.progress(invocation.console) as observer:
+    with rendering.StartProgress(invocation.console).shown() as observer:
         result = lifecycle.up(
             invocation.engine, invocation.settings.dag_id, timeout=timeout, observer=observer
         )
@@ -134,7 +134,7 @@ def reset(
         return
     _agree(invocation, found, "reset", yes=yes)
     _say_equivalent(invocation, "reset")
-    with rendering.progress(invocation.console) as observer:
+    with rendering.StartProgress(invocation.console).shown() as observer:
         result = lifecycle.reset(engine, invocation.settings.dag_id, timeout=timeout, observer=observer)
     console.emit(rendering.reset_json(result), lambda: rendering.reset_text(result))
 
@@ -151,7 +151,10 @@ def _reset_data(invocation: Invocation, *, dry_run: bool, yes: bool) -> None:
         return
     _ask(invocation, "Delete every row of airbyte-postgres and airbyte-mysql?", "reset --data-only", yes=yes)
     emptied = lifecycle.empty_databases(
-        invocation.engine, invocation.settings.dag_id, timeout=ACTIVE_RUN_SECONDS, report=console.say
+        invocation.engine,
+        invocation.settings.dag_id,
+        timeout=ACTIVE_RUN_SECONDS,
+        observer=rendering.Progress(console),
     )
     console.emit({"emptied": emptied}, lambda: rendering.content_text(emptied, "Emptied; rows until now"))
 

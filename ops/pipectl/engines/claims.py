@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def lock_file(path: Path) -> int | None:
-    """Lock a file, made where it is missing, until the returned descriptor is closed.
+    """Lock a file, made if it is missing, until the returned descriptor is closed.
 
-    None where another process holds it. Raises OSError where the file cannot be written.
+    None if another process holds it. Raises OSError if the file cannot be written.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -37,9 +37,9 @@ class Claims(AbstractContextManager["Claims"]):
         self._held: dict[str, int] = {}
 
     def take(self, what: str) -> bool:
-        """Claim `what`; False where another process has it.
+        """Claim `what`; False if another process has it.
 
-        Where the folder cannot be written, nothing is claimed and the answer is True: a precaution only.
+        If the folder cannot be written, nothing is claimed and the answer is True: a precaution only.
         """
         if what in self._held:
             return True

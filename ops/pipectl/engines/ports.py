@@ -6,8 +6,8 @@ import errno
 import socket
 from typing import TYPE_CHECKING
 
+from pipectl import services
 from pipectl.errors import EngineError
-from pipectl.settings import PORT_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -23,7 +23,7 @@ REACH = 200
 def is_free(port: int) -> bool:
     """Whether a server could listen on 127.0.0.1:`port` now."""
     with socket.socket() as probe:
-        # As servers do: connections of an earlier server that linger do not count.
+        # Servers set this too: connections of an earlier server in TIME_WAIT do not keep the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -36,24 +36,25 @@ def is_free(port: int) -> bool:
 
 
 def next_free(wanted: int, taken: set[int], claims: Claims) -> int:
-    """Claim the first free port from `wanted` up that is not in `taken`; EngineError where none is."""
+    """Claim the first free port from `wanted` up that is not in `taken`; EngineError if there is none."""
     for port in range(wanted, min(wanted + REACH, LARGEST_PORT) + 1):
-        # Claimed before it is looked at: one that another command has just let go of is in use by now.
+        # Claimed first, then looked at: if another command has just released it, its server listens by now.
         if port not in taken and claims.take(f"port-{port}") and is_free(port):
             return port
+    variables = [service.port_variable for service in services.SERVICES if service.default_port]
     raise EngineError(
         f"No port from {wanted} to {wanted + REACH} is free on 127.0.0.1.",
-        hint="Choose others in stack/.env (AIRFLOW_PORT, AIRBYTE_POSTGRES_PORT, AIRBYTE_MYSQL_PORT).",
+        hint=f"Choose others in stack/.env ({', '.join(variables)}).",
     )
 
 
 def choose(
     settings: Settings, names: tuple[str, ...], running: Collection[str], claims: Claims
 ) -> dict[str, tuple[int, int]]:
-    """Find ports for those of the listening services `names` that do not run, where theirs are taken.
+    """Claim a port for each of the listening services `names` that does not run.
 
-    Returns (wanted, free instead) for each that has to move; `claims` keeps all of them until their servers
-    listen. Raises EngineError where no port is near.
+    Returns (wanted, free instead) for each service whose wanted port is taken; `claims` keeps all ports until
+    their servers listen. Raises EngineError if no port is near.
     """
     taken = {settings.port(name) for name in names if name in running}
     moved = {}
@@ -70,4 +71,4 @@ def choose(
 
 def changes(moved: dict[str, tuple[int, int]]) -> dict[str, str]:
     """The variables of stack/.env that remember moved ports."""
-    return {PORT_VARIABLES[name][0]: str(port) for name, (_, port) in moved.items()}
+    return {services.get(name).port_variable: str(port) for name, (_, port) in moved.items()}

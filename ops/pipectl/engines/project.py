@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import os
-import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,13 +17,27 @@ if TYPE_CHECKING:
     from pipectl.settings import Settings
 
 ENGINE_FILE = "engine"
-# Variables that are filled in once per project: (name in stack/.env, value).
+
+
+def new_password(random_bytes: int = 24) -> str:
+    """Return a random password, none of whose characters needs quoting in stack/.env or in a URL."""
+    from secrets import token_urlsafe  # noqa: PLC0415  5 ms, for a first start alone
+
+    return token_urlsafe(random_bytes)
+
+
+def new_fernet_key() -> str:
+    """Return a key of the form that Airflow's encryption asks for: 32 bytes in base64."""
+    return f"{new_password(32)}="
+
+
+# Variables of stack/.env that every engine fills in once per project, and what makes their values.
 SECRETS: dict[str, Callable[[], str]] = {
-    "AIRFLOW_JWT_SECRET": lambda: secrets.token_urlsafe(48),
-    "AIRFLOW_API_SECRET_KEY": lambda: secrets.token_urlsafe(32),
-    "AIRFLOW_FERNET_KEY": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-    "AIRFLOW_POSTGRES_PASSWORD": lambda: secrets.token_urlsafe(24),
-    "AIRBYTE_REPLICATION_PASSWORD": lambda: secrets.token_urlsafe(24),
+    "AIRFLOW_JWT_SECRET": lambda: new_password(48),
+    "AIRFLOW_API_SECRET_KEY": lambda: new_password(32),
+    "AIRFLOW_FERNET_KEY": new_fernet_key,
+    "AIRFLOW_POSTGRES_PASSWORD": new_password,
+    "AIRBYTE_REPLICATION_PASSWORD": new_password,
 }
 
 
@@ -33,7 +45,7 @@ SECRETS: dict[str, Callable[[], str]] = {
 def project_lock(settings: Settings, claims: Claims) -> Iterator[None]:
     """Keep a second command that changes the stack out, and release `claims` in the end.
 
-    Raises EngineError where another command is under way.
+    Raises EngineError if another command is under way.
     """
     folder = state_folder(settings)
     try:
@@ -62,12 +74,12 @@ def remember_engine(settings: Settings, name: str) -> None:
 
 
 def forget_engine(settings: Settings) -> None:
-    """Let `auto` choose anew: nothing of the project is left on the engine."""
+    """Let `auto` choose anew, once no data of the project is left on the engine."""
     (settings.state_dir / ENGINE_FILE).unlink(missing_ok=True)
 
 
 def remembered_engine(settings: Settings) -> str:
-    """Return the engine that ran the project last, empty where none did."""
+    """Return the engine that ran the project last, empty if none did."""
     try:
         return (settings.state_dir / ENGINE_FILE).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
@@ -75,7 +87,7 @@ def remembered_engine(settings: Settings) -> str:
 
 
 def state_folder(settings: Settings) -> Path:
-    """Make the project's own folder, which git ignores; EngineError where that is not allowed."""
+    """Make the project's own folder, which git ignores; EngineError if that is not allowed."""
     folder = settings.state_dir
     try:
         folder.mkdir(mode=0o700, exist_ok=True)

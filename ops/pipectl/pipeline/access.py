@@ -1,7 +1,7 @@
-"""The way to a stack's Airflow and databases, closed where they are not this project's own.
+"""Addresses of Airflow and the databases, given out only if they are this project's own.
 
-Another project's stack may listen on the port that this one would have: whatever is asked of it, or deleted
-there, would be somebody else's.
+While this project's stack does not run, another project's may listen on the same port: questions would be
+answered with that project's data, and a reset would delete it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ DOWN = {"stopped", "crashed"}
 
 
 def airflow_address(engine: Engine) -> AirflowAddress:
-    """Where this project's Airflow answers; AirflowError where it does not run."""
+    """Where this project's Airflow answers; AirflowError if it does not run."""
     if "webserver" in down_services(engine.services()):
         raise AirflowError("This project's Airflow is not running.", hint=HINT)
     return engine.airflow()
 
 
 def business_databases(engine: Engine) -> Databases:
-    """The two business databases; DatabaseError where this project's own do not run."""
+    """The two business databases; DatabaseError if this project's own do not run."""
     postgres, mysql = engine.databases()
     down = down_services(engine.services())
     names = [address.service for address in (postgres, mysql) if address.service in down]
@@ -37,7 +37,7 @@ def business_databases(engine: Engine) -> Databases:
 
 
 def own_databases(engine: Engine) -> Databases:
-    """The two business databases, for what deletes; UsageError where stack/.env places one elsewhere."""
+    """The two business databases, for what deletes; UsageError if stack/.env places one elsewhere."""
     own = {service.name for service in engine.services()}
     names = [address.service for address in engine.databases() if address.service not in own]
     if names:

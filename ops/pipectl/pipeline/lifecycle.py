@@ -10,28 +10,48 @@ from typing import TYPE_CHECKING
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
 from pipectl.errors import EngineError, WaitTimeoutError
-from pipectl.models import Phase, ResetResult, UpResult
 from pipectl.pipeline.access import own_databases
 from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy, wait_until_parsed
 from pipectl.pipeline.verification import wait_for_active_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from pipectl.engines.base import Engine
-    from pipectl.models import DatabaseContent, Service, Volume
-
-
-def _ignore(_: object) -> None:
-    """See nothing."""
+    from pipectl.models import DatabaseContent, Volume
+    from pipectl.observer import Observer
 
 
 @dataclass(frozen=True)
-class Observer:
-    """Who is told what happens: `report` one sentence, `watch` the services at every look at them."""
+class Phase:
+    """A named part of a command and how long it took."""
 
-    report: Callable[[str], None] = _ignore
-    watch: Callable[[tuple[Service, ...]], None] = _ignore
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class UpResult:
+    """What `up` did. `moved_ports` maps a service to (wanted, taken instead)."""
+
+    engine: str
+    url: str
+    user: str
+    password: str = field(repr=False)
+    ports: dict[str, int]
+    seconds: float
+    phases: tuple[Phase, ...]
+    started: tuple[str, ...]
+    moved_ports: dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class ResetResult:
+    """The volumes that `reset` deleted, and those of the new stack."""
+
+    deleted: tuple[Volume, ...]
+    created: tuple[Volume, ...]
+    up: UpResult | None
 
 
 @dataclass
@@ -65,18 +85,18 @@ def up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> Up
 
 
 def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> UpResult:
-    watch = Stopwatch()
-    with watch.phase("install"):
-        engine.install(observer.report)
-    with watch.phase("start"):
-        started = engine.start(observer.report)
+    stopwatch = Stopwatch()
+    with stopwatch.phase("install"):
+        engine.install(observer)
+    with stopwatch.phase("start"):
+        started = engine.start(observer)
     deadline = time.monotonic() + timeout
     address = engine.airflow()
     health = AirflowHealth(address)
-    with watch.phase("healthy"):
+    with stopwatch.phase("healthy"):
         probe = HealthProbe(Databases(*engine.databases()), health)
-        wait_until_healthy(engine, probe, deadline=deadline, watch=observer.watch)
-    with watch.phase("dag parsed"):
+        wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
+    with stopwatch.phase("dag parsed"):
         wait_until_parsed(health, dag_id, deadline=deadline)
     return UpResult(
         engine=engine.name,
@@ -84,8 +104,8 @@ def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> U
         user=address.user,
         password=address.password,
         ports=engine.ports(),
-        seconds=watch.seconds,
-        phases=tuple(watch.phases),
+        seconds=stopwatch.seconds,
+        phases=tuple(stopwatch.phases),
         started=started,
         moved_ports=engine.moved_ports(),
     )
@@ -104,7 +124,7 @@ def down(engine: Engine, *, delete_volumes: bool) -> tuple[tuple[str, ...], tupl
 def reset(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> ResetResult:
     """Stop, delete this project's volumes and no other, start again, and prove that the new ones are new.
 
-    Raises EngineError where a volume of the new stack is older than the reset.
+    Raises EngineError if a volume of the new stack is older than the reset.
     """
     with engine.lock():
         observer.report("Stopping the stack")
@@ -112,9 +132,9 @@ def reset(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) ->
         deleted = engine.volumes()
         observer.report(f"Deleting {len(deleted)} volumes")
         engine.delete_volumes()
-        if left := engine.volumes():
+        if remaining := engine.volumes():
             raise EngineError(
-                f"Not deleted: {', '.join(volume.location for volume in left)}.",
+                f"Not deleted: {', '.join(volume.location for volume in remaining)}.",
                 hint="Check who owns these folders, then run the command again.",
             )
         result = _up(engine, dag_id, timeout=timeout, observer=observer)
@@ -127,16 +147,16 @@ def reset(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) ->
 
 
 def empty_databases(
-    engine: Engine, dag_id: str, *, timeout: float, report: Callable[[str], None]
+    engine: Engine, dag_id: str, *, timeout: float, observer: Observer
 ) -> tuple[DatabaseContent, DatabaseContent]:
-    """Delete every row of the two business databases and leave Airflow running; return what was there.
+    """Delete every row of the two business databases and leave Airflow running; return what they held.
 
     An active run of the DAG would write into the emptied tables: it is waited for, at most `timeout`
-    seconds. Raises WaitTimeoutError where it has not ended by then.
+    seconds. Raises WaitTimeoutError if it has not ended by then.
     """
     with engine.lock():
         databases = own_databases(engine)
-        active = wait_for_active_runs(engine, dag_id, timeout=timeout, report=report)
+        active = wait_for_active_runs(engine, dag_id, timeout=timeout, observer=observer)
         if active:
             raise WaitTimeoutError(
                 f"The run {active[0]} of {dag_id} is active and would write into the emptied tables.",

@@ -3,21 +3,65 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
 from pipectl.errors import AirflowError, DatabaseError
-from pipectl.models import AirflowStatus, DagRun, DagStatus, DatabaseStatus, Status
 from pipectl.pipeline.access import down_services
-from pipectl.pipeline.readiness import judge
+from pipectl.pipeline.readiness import with_health
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Any
 
     from pipectl.engines.base import Engine
-    from pipectl.models import DatabaseAddress
+    from pipectl.models import DagRun, DatabaseAddress, Service
+
+
+@dataclass(frozen=True)
+class AirflowStatus:
+    """Airflow as `status` shows it; `health` maps its components to healthy, unhealthy or unknown."""
+
+    url: str
+    version: str
+    executor: str
+    reachable: bool
+    health: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DagStatus:
+    """A DAG as `status` shows it."""
+
+    dag_id: str
+    found: bool
+    paused: bool | None = None
+    import_error: str = ""
+    last_run: DagRun | None = None
+    next_run: str = ""
+
+
+@dataclass(frozen=True)
+class DatabaseStatus:
+    """A business database as `status` shows it."""
+
+    address: DatabaseAddress
+    reachable: bool
+    rows: dict[str, int]
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Everything that `status` shows."""
+
+    project: Path
+    engine: str
+    services: tuple[Service, ...]
+    airflow: AirflowStatus
+    dag: DagStatus
+    databases: tuple[DatabaseStatus, ...]
 
 
 def overview(engine: Engine, project: Path, dag_id: str) -> Status:
@@ -33,16 +77,16 @@ def overview(engine: Engine, project: Path, dag_id: str) -> Status:
             for address in (postgres, mysql)
         ]
         airflow_status, dag_status = airflow.result()
-        found = (contents[0].result(), contents[1].result())
+        database_statuses = (contents[0].result(), contents[1].result())
     components = airflow_status.health if airflow_status.reachable else None
-    answered = {each.address.service for each in found if each.reachable}
+    answered = {database.address.service for database in database_statuses if database.reachable}
     return Status(
         project=project,
         engine=engine.name,
-        services=judge(services, components, answered),
+        services=with_health(services, components, answered),
         airflow=airflow_status,
         dag=dag_status,
-        databases=found,
+        databases=database_statuses,
     )
 
 
@@ -60,40 +104,21 @@ def _airflow(engine: Engine, dag_id: str, *, is_down: bool) -> tuple[AirflowStat
         )
         dag = health.dag(dag_id)
         if dag is None:
-            trace = "\n".join(health.import_errors().values())
-            return status, DagStatus(dag_id, found=False, import_error=trace)
+            return status, DagStatus(dag_id, found=False, import_error=_traces(health))
         return status, DagStatus(
             dag_id,
             found=True,
-            paused=bool(dag.get("is_paused")),
-            import_error="\n".join(health.import_errors().values()) if dag.get("has_import_errors") else "",
-            last_run=_run(health.last_run(dag_id)),
-            next_run=str(dag.get("next_dagrun_run_after") or ""),
+            paused=dag.paused,
+            import_error=_traces(health) if dag.has_import_errors else "",
+            last_run=health.last_run(dag_id),
+            next_run=dag.next_run,
         )
     except AirflowError:
         return unreachable, DagStatus(dag_id, found=False)
 
 
-def _run(run: dict[str, Any] | None) -> DagRun | None:
-    from datetime import datetime  # noqa: PLC0415  only for a DAG that has run
-
-    if run is None:
-        return None
-
-    def time_of(name: str) -> datetime | None:
-        text = run.get(name)
-        return datetime.fromisoformat(str(text)) if text else None
-
-    return DagRun(
-        dag_id=str(run["dag_id"]),
-        run_id=str(run["dag_run_id"]),
-        run_type=str(run["run_type"]),
-        state=str(run["state"]),
-        logical_date=time_of("logical_date"),
-        queued_at=time_of("queued_at"),
-        start=time_of("start_date"),
-        end=time_of("end_date"),
-    )
+def _traces(health: AirflowHealth) -> str:
+    return "\n".join(failure.stack_trace for failure in health.import_failures())
 
 
 def _database(databases: Databases, address: DatabaseAddress, *, is_down: bool) -> DatabaseStatus:

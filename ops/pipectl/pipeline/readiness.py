@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipectl.errors import AirflowError, DagError, DatabaseError, EngineError, LoginError, WaitTimeoutError
+from pipectl.services import AIRFLOW, ASKED, business_databases, databases, find
+from pipectl.wait import attempts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
     from pipectl.airflow_health import AirflowHealth
     from pipectl.databases import Databases
     from pipectl.engines.base import Engine
-    from pipectl.models import Service
+    from pipectl.models import ImportFailure, Service
+    from pipectl.observer import Observer
 
-POLL_SECONDS = 0.1
 LOG_LINES = 15
 # A killed PostgreSQL's lock file may stop the first start after it; Airflow's programs wait by themselves.
-TOLERATED_CRASHES = {"postgres": 2, "airbyte-postgres": 2, "airbyte-mysql": 2}
-# They are asked themselves; of the others Airflow's health answer speaks, in these parts.
-BUSINESS_DATABASES = ("airbyte-postgres", "airbyte-mysql")
-COMPONENT_OF = {"postgres": "metadatabase", "scheduler": "scheduler", "dag-processor": "dag_processor"}
+TOLERATED_DATABASE_CRASHES = 2
 
 
-def judge(
+def with_health(
     services: tuple[Service, ...], components: Mapping[str, str] | None, answered: Collection[str]
 ) -> tuple[Service, ...]:
-    """Return `services` with health healthy or starting for what runs and whose engine does not know it.
+    """Return `services` with the health of what runs: healthy, starting, or unknown if nothing tells it.
 
-    `components` is Airflow's own answer, None where there is none; `answered` names databases that did.
+    `components` is Airflow's own answer, None if there is none; `answered` names the databases that answer.
+    A health that the engine has filled in stays.
     """
 
     def health_of(service: Service) -> str:
-        if service.name in BUSINESS_DATABASES:
+        definition = find(service.name)
+        if definition is not None and definition.health == ASKED:
             return "healthy" if service.name in answered else "starting"
-        if components is None:
-            return "starting"
-        component = COMPONENT_OF.get(service.name)
-        return "healthy" if component is None or components.get(component) == "healthy" else "starting"
+        if definition is not None and definition.health == AIRFLOW:
+            if components is None:
+                return "starting"
+            component = definition.component
+            return "healthy" if not component or components.get(component) == "healthy" else "starting"
+        return "unknown"
 
     return tuple(
         replace(service, health=health_of(service))
@@ -59,14 +61,15 @@ class HealthProbe:
         self._answered: dict[str, int | None] = {}
 
     def check(self, services: tuple[Service, ...]) -> tuple[Service, ...]:
-        """Return `services` with health healthy or starting for what runs.
+        """Return `services` as `with_health` does.
 
-        Raises LoginError where a database refuses the password: waiting does not help.
+        Raises LoginError if a database refuses the password: waiting does not help.
         """
-        running = [service for service in services if service.state == "running"]
-        components = self._components() if any(each.name == "webserver" for each in running) else None
-        answered = {each.name for each in running if each.name in BUSINESS_DATABASES and self._answers(each)}
-        return judge(services, components, answered)
+        running = {service.name: service for service in services if service.state == "running"}
+        components = self._components() if "webserver" in running else None
+        asked = [running[database.name] for database in business_databases() if database.name in running]
+        answered = {service.name for service in asked if self._answers(service)}
+        return with_health(services, components, answered)
 
     def _answers(self, service: Service) -> bool:
         if service.pid is None or self._answered.get(service.name) != service.pid:
@@ -86,44 +89,56 @@ class HealthProbe:
             return None
 
 
-def wait_until_healthy(
-    engine: Engine,
-    probe: HealthProbe,
-    *,
-    deadline: float,
-    watch: Callable[[tuple[Service, ...]], None],
-) -> None:
-    """Return when every service is healthy; `watch` sees every look at them.
+class CrashCounter:
+    """How often each service has crashed, from one look at the services to the next."""
 
-    Raises EngineError with the end of the log as soon as a service has crashed, WaitTimeoutError at
+    def __init__(self) -> None:
+        self._crashes: dict[str, int] = {}
+        self._latest: dict[str, Service] = {}
+
+    def first_too_many(self, services: tuple[Service, ...]) -> str | None:
+        """Return the name of a service that has crashed more often than is tolerated."""
+        for service in services:
+            before = self._latest.get(service.name)
+            self._latest[service.name] = service
+            if _has_crashed(before, service):
+                self._crashes[service.name] = self._crashes.get(service.name, 0) + 1
+            tolerated = TOLERATED_DATABASE_CRASHES if service.name in databases() else 0
+            if self._crashes.get(service.name, 0) > tolerated:
+                return service.name
+        return None
+
+
+def _has_crashed(before: Service | None, now: Service) -> bool:
+    if now.state == "crashed" and (before is None or before.state != "crashed"):
+        return True
+    return before is not None and None not in {before.pid, now.pid} and before.pid != now.pid
+
+
+def wait_until_healthy(engine: Engine, probe: HealthProbe, *, deadline: float, observer: Observer) -> None:
+    """Return when every service is healthy; `observer` sees every look at them.
+
+    Raises EngineError with the last lines of the log as soon as a service has crashed, WaitTimeoutError at
     `deadline` (of time.monotonic).
     """
-    crashes: dict[str, int] = {}
-    known: dict[str, Service] = {}
-    while True:
+    crashes = CrashCounter()
+    late: list[Service] = []
+    for _ in attempts(deadline):
         services = probe.check(engine.services())
-        watch(services)
-        for service in services:
-            before = known.get(service.name)
-            restarted = (
-                before is not None and None not in {before.pid, service.pid} and before.pid != service.pid
-            )
-            fell = service.state == "crashed" and (before is None or before.state != "crashed")
-            if restarted or fell:
-                crashes[service.name] = crashes.get(service.name, 0) + 1
-            if crashes.get(service.name, 0) > TOLERATED_CRASHES.get(service.name, 0):
-                raise _crash(engine, service.name)
-            known[service.name] = service
-        if services and all(service.health == "healthy" for service in services):
+        observer.see_services(services)
+        if crashed := crashes.first_too_many(services):
+            raise _crash(engine, crashed)
+        late = [service for service in services if service.health != "healthy"]
+        if services and not late:
             return
-        if time.monotonic() > deadline:
-            late = [service.name for service in services if service.health != "healthy"]
-            raise WaitTimeoutError(
-                f"Not healthy in time: {', '.join(late)}.",
-                hint=f"See why: pipectl logs {late[0]}. To wait longer: pipectl up --timeout SECONDS",
-                detail=_log_end(engine, late[0]),
-            )
-        time.sleep(POLL_SECONDS)
+    unknown = [service.name for service in late if service.health == "unknown"]
+    names = [service.name for service in late]
+    raise WaitTimeoutError(
+        f"Not healthy in time: {', '.join(names)}."
+        + (f" Nothing tells the health of {', '.join(unknown)}." if unknown else ""),
+        hint=f"See why: pipectl logs {names[0]}. To wait longer: pipectl up --timeout SECONDS",
+        detail=_last_lines(engine, names[0]),
+    )
 
 
 def wait_until_parsed(health: AirflowHealth, dag_id: str, *, deadline: float) -> None:
@@ -131,29 +146,27 @@ def wait_until_parsed(health: AirflowHealth, dag_id: str, *, deadline: float) ->
 
     Raises DagError with the stack trace when its file cannot be imported, WaitTimeoutError at `deadline`.
     """
-    while True:
+    for _ in attempts(deadline):
         dag = health.dag(dag_id)
-        if dag is not None and not dag.get("has_import_errors"):
+        if dag is not None and not dag.has_import_errors:
             return
-        failures = health.import_errors()
-        own = (dag or {}).get("relative_fileloc")
-        shown = {name: trace for name, trace in failures.items() if not own or name.endswith(str(own))}
-        if shown:
-            raise broken_dag(dag_id, shown)
-        if time.monotonic() > deadline:
-            raise WaitTimeoutError(
-                f"Airflow has not parsed a DAG {dag_id!r} in time.",
-                hint="See what it did: pipectl logs dag-processor",
-            )
-        time.sleep(POLL_SECONDS)
+        own = dag.file if dag else ""
+        failures = tuple(failure for failure in health.import_failures() if failure.filename.endswith(own))
+        if failures:
+            raise broken_dag(dag_id, failures)
+    raise WaitTimeoutError(
+        f"Airflow has not parsed a DAG {dag_id!r} in time.",
+        hint="See what it did: pipectl logs dag-processor",
+    )
 
 
-def broken_dag(dag_id: str, failures: dict[str, str]) -> DagError:
+def broken_dag(dag_id: str, failures: tuple[ImportFailure, ...]) -> DagError:
     """Return the error that shows the import errors, file by file."""
+    files = ", ".join(failure.filename for failure in failures)
     return DagError(
-        f"The DAG {dag_id!r} is not there, because Airflow cannot import {', '.join(failures)}.",
+        f"The DAG {dag_id!r} is not there, because Airflow cannot import {files}.",
         hint="Mend the file: Airflow reads it anew within seconds. Then run the command again.",
-        detail="\n".join(trace.strip() for trace in failures.values()),
+        detail="\n".join(failure.stack_trace.strip() for failure in failures),
     )
 
 
@@ -161,9 +174,9 @@ def _crash(engine: Engine, service: str) -> EngineError:
     return EngineError(
         f"The service {service!r} ends as soon as it is started.",
         hint=f"All of its log: pipectl logs {service}. To stop what runs: pipectl down",
-        detail=_log_end(engine, service),
+        detail=_last_lines(engine, service),
     )
 
 
-def _log_end(engine: Engine, service: str) -> str:
+def _last_lines(engine: Engine, service: str) -> str:
     return "\n".join(line.text for line in engine.logs((service,), tail=LOG_LINES, follow=False))

@@ -12,17 +12,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pipectl.errors import DagError, WaitTimeoutError
-from pipectl.models import Counts, TriggerResult
 from pipectl.pipeline.readiness import broken_dag
+from pipectl.wait import attempts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from pipectl.airflow_api import AirflowApi
-    from pipectl.models import DagRun, TaskState
+    from pipectl.models import Counts, DagRun, TaskState
+    from pipectl.observer import Observer
 
-POLL_SECONDS = 0.1
 # Airflow looks for new DAG files every 2 s and a parse takes about one; a busy machine takes longer.
 PARSE_SECONDS = 30
 # What no file in dags/ mentions is probably a typing error.
@@ -31,12 +31,17 @@ TASK_LOG_LINES = 20
 
 
 @dataclass(frozen=True)
-class Progress:
-    """One look at a run: its state, its tasks, and the run that must end before it starts."""
+class TriggerResult:
+    """A run that `trigger` started. `other_runs` are those that unpausing made Airflow start."""
 
-    run: DagRun
+    dag_id: str
+    run_id: str
+    state: str
+    seconds: float | None
     tasks: tuple[TaskState, ...]
-    behind: DagRun | None = None
+    delta: Counts | None
+    other_runs: tuple[DagRun, ...] = ()
+    unpaused: bool = False
 
 
 def new_run_id() -> str:
@@ -44,7 +49,7 @@ def new_run_id() -> str:
     return f"pipectl__{datetime.now(UTC).isoformat(timespec='seconds')}_{secrets.token_hex(3)}"
 
 
-def wait_until_parsed(api: AirflowApi, dag_id: str, *, dags_dir: Path, report: Callable[[str], None]) -> bool:
+def wait_until_parsed(api: AirflowApi, dag_id: str, *, dags_dir: Path, observer: Observer) -> bool:
     """Wait until Airflow knows the DAG, and return whether it is paused.
 
     Raises DagError for a DAG that cannot be imported, and for one that does not turn up.
@@ -52,21 +57,16 @@ def wait_until_parsed(api: AirflowApi, dag_id: str, *, dags_dir: Path, report: C
     # As a word of its own: a name cut short is a typing error too.
     word = re.compile(rf"(?<![\w.-]){re.escape(dag_id)}(?![\w.-])".encode())
     mentioned = any(word.search(path.read_bytes()) for path in dags_dir.rglob("*.py") if path.is_file())
-    deadline = time.monotonic() + (PARSE_SECONDS if mentioned else UNMENTIONED_SECONDS)
-    said = False
-    while True:
+    seconds = PARSE_SECONDS if mentioned else UNMENTIONED_SECONDS
+    for attempt, _ in enumerate(attempts(time.monotonic() + seconds)):
         paused = api.is_paused(dag_id)
-        failures = api.import_failures_of(dag_id)
-        if failures:
-            raise broken_dag(dag_id, {failure.filename: failure.stack_trace for failure in failures})
+        if failures := api.import_failures_of(dag_id):
+            raise broken_dag(dag_id, failures)
         if paused is not None:
             return paused
-        if time.monotonic() > deadline:
-            raise _unknown_dag(api, dag_id)
-        if not said:
-            report(f"Waiting until Airflow has parsed {dag_id}")
-            said = True
-        time.sleep(POLL_SECONDS)
+        if attempt == 0:
+            observer.report(f"Waiting until Airflow has parsed {dag_id}")
+    raise _unknown_dag(api, dag_id)
 
 
 def trigger(
@@ -76,12 +76,11 @@ def trigger(
     paused: bool,
     conf: dict[str, Any] | None,
     count: Callable[[], Counts] | None,
-    started: Callable[[DagRun], None],
-    watch: Callable[[Progress], None],
+    observer: Observer,
     timeout: float,
     wait: bool = True,
 ) -> TriggerResult:
-    """Unpause the DAG where it is paused, trigger one run, and follow it until it ends.
+    """Unpause the DAG if it is paused, trigger one run, and follow it until it ends.
 
     `count` reads the published tables, for the delta; the rows of another run that ended before this one
     started are not in it. Raises WaitTimeoutError when the run has not ended
@@ -97,9 +96,9 @@ def trigger(
         if paused:
             api.set_paused(dag_id, paused=True)
         raise
-    started(run)
+    observer.see_triggered(run, unpaused=paused)
     if wait:
-        run, before = _follow(api, run, before=before, count=count, watch=watch, timeout=timeout)
+        run, before = _follow(api, run, before=before, count=count, observer=observer, timeout=timeout)
     # Side by side: the user waits for the last of them.
     with ThreadPoolExecutor() as pool:
         counting = pool.submit(count) if count and before is not None else None
@@ -129,12 +128,12 @@ def _follow(
     *,
     before: Counts | None,
     count: Callable[[], Counts] | None,
-    watch: Callable[[Progress], None],
+    observer: Observer,
     timeout: float,
 ) -> tuple[DagRun, Counts | None]:
-    deadline = time.monotonic() + timeout
     waited = False
-    while True:
+    behind = None
+    for _ in attempts(time.monotonic() + timeout):
         run = api.run(run.dag_id, run.run_id)
         behind = None
         if run.state == "queued":
@@ -147,20 +146,18 @@ def _follow(
             before = count() if count else None
             waited = False
         tasks = api.tasks(run.dag_id, run.run_id) if run.state == "running" else ()
-        watch(Progress(run, tasks, behind))
+        observer.see_run(run, tasks, behind)
         if run.finished:
             return run, before
-        if time.monotonic() > deadline:
-            because = f" behind {behind.run_id}" if behind else ""
-            raise WaitTimeoutError(
-                f"The run {run.run_id} is still {run.state}{because} after {timeout:g} s; it goes on.",
-                hint=f"Look at it: pipectl runs {run.dag_id}. To wait longer: --timeout SECONDS",
-            )
-        time.sleep(POLL_SECONDS)
+    because = f" behind {behind.run_id}" if behind else ""
+    raise WaitTimeoutError(
+        f"The run {run.run_id} is still {run.state}{because} after {timeout:g} s; it goes on.",
+        hint=f"Look at it: pipectl runs {run.dag_id}. To wait longer: --timeout SECONDS",
+    )
 
 
 def failing_task_log(api: AirflowApi, result: TriggerResult) -> tuple[TaskState | None, str]:
-    """Return the first failed task of a run and the end of its log."""
+    """Return the first failed task of a run and the last lines of its log."""
     task = next((task for task in result.tasks if task.state == "failed"), None)
     if task is None:
         return None, ""
@@ -171,5 +168,5 @@ def _unknown_dag(api: AirflowApi, dag_id: str) -> DagError:
     ids = api.dag_ids()
     close = difflib.get_close_matches(dag_id, ids, n=1)
     meant = f"Did you mean {close[0]}? " if close else ""
-    there = f"There are: {', '.join(sorted(ids))}." if ids else "There is none yet."
-    return DagError(f"Airflow knows no DAG {dag_id!r}.", hint=f"{meant}{there}")
+    known = f"There are: {', '.join(sorted(ids))}." if ids else "There is none yet."
+    return DagError(f"Airflow knows no DAG {dag_id!r}.", hint=f"{meant}{known}")

@@ -2,49 +2,59 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipectl.airflow_health import AirflowHealth
 from pipectl.errors import AirflowError
-from pipectl.models import Reconciliation, Verification
 from pipectl.pipeline.access import airflow_address
+from pipectl.wait import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pipectl.databases import Databases
     from pipectl.engines.base import Engine
+    from pipectl.models import DatabaseContent, Reconciliation
+    from pipectl.observer import Observer
 
 EXPECTATIONS = ("empty", "populated", "reconciled")
 POLL_SECONDS = 0.2
 
 
+@dataclass(frozen=True)
+class Verification:
+    """The answer of `verify-db`. `reasons` says, sentence by sentence, why `ok` is false."""
+
+    expect: str
+    ok: bool
+    databases: tuple[DatabaseContent, ...]
+    unlabelled: int
+    orphans: int
+    reasons: tuple[str, ...] = ()
+
+
 def wait_for_active_runs(
-    engine: Engine, dag_id: str, *, timeout: float, report: Callable[[str], None]
+    engine: Engine, dag_id: str, *, timeout: float, observer: Observer
 ) -> tuple[str, ...]:
     """Wait, at most `timeout` seconds, until no run of the DAG is active; return those that still are.
 
     In the middle of a run transactions have no labels yet, which says nothing about the data. Without
     Airflow there is no run to wait for.
     """
-    deadline = time.monotonic() + timeout
-    said = False
-    while True:
+
+    def active_runs() -> tuple[str, ...]:
         try:
-            active = AirflowHealth(airflow_address(engine)).active_runs(dag_id)
+            return AirflowHealth(airflow_address(engine)).active_runs(dag_id)
         except AirflowError:
             return ()
-        if not active or time.monotonic() > deadline:
-            return active
-        if not said:
-            report(f"Waiting for the end of the run {active[0]}, which is in the middle of its work")
-            said = True
-        time.sleep(POLL_SECONDS)
+
+    if not (active := active_runs()):
+        return ()
+    observer.report(f"Waiting for the end of the run {active[0]}, which is in the middle of its work")
+    return () if until(lambda: not active_runs(), timeout, POLL_SECONDS) else active_runs()
 
 
 def verify(databases: Databases, expect: str) -> Verification:
-    """Compare the data with `expect`, one of EXPECTATIONS; DatabaseError where a database does not answer.
+    """Compare the data with `expect`, one of EXPECTATIONS; DatabaseError if a database does not answer.
 
     empty: no table, or tables without a row. populated: transactions and labels. reconciled: every
     committed transaction has exactly one label (the label's primary key is the transaction's id, so never
@@ -77,10 +87,10 @@ def _not_populated(rows: dict[str, int], _: Reconciliation) -> tuple[str, ...]:
     )
 
 
-def _not_reconciled(_: dict[str, int], found: Reconciliation) -> tuple[str, ...]:
+def _not_reconciled(_: dict[str, int], reconciliation: Reconciliation) -> tuple[str, ...]:
     reasons = []
-    if found.unlabelled:
-        reasons.append(f"{found.unlabelled} transactions have no label")
-    if found.orphans:
-        reasons.append(f"{found.orphans} labels have no transaction")
+    if reconciliation.unlabelled:
+        reasons.append(f"{reconciliation.unlabelled} transactions have no label")
+    if reconciliation.orphans:
+        reasons.append(f"{reconciliation.orphans} labels have no transaction")
     return tuple(reasons)

@@ -1,7 +1,7 @@
-"""Read-only questions to the Docker engine over its socket, a few milliseconds each.
+"""The Docker engine's API over its socket: what containers, volumes and networks there are, and their start.
 
-The docker client takes 30 to 60 ms of processor time per question, which adds up where `up` looks ten times a
-second at containers that start on the same processors. Changes are made by Compose, in `compose.py`.
+A request takes a few milliseconds, a docker command 30 to 60 ms of processor time, which adds up while `up`
+looks 10 times a second at containers that start on the same processors. All other changes go through Compose.
 """
 
 from __future__ import annotations
@@ -74,23 +74,23 @@ class DockerApi:
 
     def version(self) -> dict[str, Any]:
         """Version of the engine and of its API."""
-        found: dict[str, Any] = self.get("/version")
-        return found
+        version: dict[str, Any] = self.get("/version")
+        return version
 
-    def containers(self, **labels: str) -> tuple[Container, ...]:
+    def containers(self, labels: dict[str, str]) -> tuple[Container, ...]:
         """Return all containers, stopped ones too, that carry `labels`."""
-        found: dict[tuple[str, str], Container] = {}
+        containers: dict[tuple[str, str], Container] = {}
         for entry in self.get(f"/containers/json?all=1&filters={_filters(labels)}"):
-            # The status names state and age ("Up 5 seconds"): while it stays, there is nothing new to learn.
+            # The status names state and age ("Up 5 seconds"): while it stays the same, so does all the rest.
             key = (entry["Id"], entry["Status"])
             try:
-                found[key] = self._inspected.get(key) or _container(
+                containers[key] = self._inspected.get(key) or _container(
                     self.get(f"/containers/{entry['Id']}/json")
                 )
             except EngineError:
                 continue  # removed since it was listed
-        self._inspected = found
-        return tuple(found.values())
+        self._inspected = containers
+        return tuple(containers.values())
 
     def container_names(self) -> dict[str, dict[str, str]]:
         """Return the labels of every container of this engine, by name."""
@@ -100,9 +100,9 @@ class DockerApi:
             for name in entry.get("Names") or ()
         }
 
-    def volumes(self, **labels: str) -> list[dict[str, Any]]:
-        """Return the volumes that carry `labels`."""
-        return list(self.get(f"/volumes?filters={_filters(labels)}").get("Volumes") or ())
+    def volumes(self, labels: dict[str, str] | None = None) -> list[dict[str, Any]]:
+        """Return the volumes that carry `labels`, all volumes without them."""
+        return list(self.get(f"/volumes?filters={_filters(labels or {})}").get("Volumes") or ())
 
     def volume_sizes(self) -> dict[str, int]:
         """Return the bytes of every volume; the engine counts them, which takes a while for large ones."""
@@ -114,14 +114,14 @@ class DockerApi:
     def networks(self, name: str) -> list[dict[str, Any]]:
         """Return the networks of exactly this name."""
         filters = quote(json.dumps({"name": [name]}))
-        return [found for found in self.get(f"/networks?filters={filters}") if found["Name"] == name]
+        return [network for network in self.get(f"/networks?filters={filters}") if network["Name"] == name]
 
     def has_image(self, name: str) -> bool:
         """Whether the image is on this machine."""
         return self._explained(f"/images/{name}/json")[0] == http.client.OK
 
     def start(self, container: str) -> None:
-        """Start a container by its id; EngineError, the engine's words as its detail, where it cannot."""
+        """Start a container by its id; EngineError, the engine's words as its detail, if it cannot."""
         status, body = self._explained(f"/containers/{container}/start", "POST", START_SECONDS)
         if status not in {http.client.NO_CONTENT, http.client.NOT_MODIFIED}:
             raise EngineError(
@@ -199,21 +199,19 @@ def _message(body: bytes) -> str:
 
 
 def _filters(labels: dict[str, str]) -> str:
-    """Return label filters; keyword `a__b` names the label `a.b`, since Python's names have no dots."""
-    written = [f"{name.replace('__', '.')}={value}" for name, value in labels.items()]
-    return quote(json.dumps({"label": written})) if written else quote("{}")
+    return quote(json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]}))
 
 
-def _container(found: dict[str, Any]) -> Container:
-    state, labels = found["State"], found["Config"].get("Labels") or {}
+def _container(answer: dict[str, Any]) -> Container:
+    state, labels = answer["State"], answer["Config"].get("Labels") or {}
     return Container(
-        id=found["Id"],
-        name=found["Name"].lstrip("/"),
+        id=answer["Id"],
+        name=answer["Name"].lstrip("/"),
         service=labels.get("com.docker.compose.service", ""),
         state=state["Status"],
         exit_code=state["ExitCode"],
         pid=state["Pid"] or None,
-        restarts=found.get("RestartCount", 0),
+        restarts=answer.get("RestartCount", 0),
         health=(state.get("Health") or {}).get("Status", ""),
         labels=labels,
     )

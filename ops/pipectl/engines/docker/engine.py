@@ -1,4 +1,4 @@
-"""The docker engine: the stack of stack/docker-compose.yml. The only module that imports python_on_whales.
+"""The docker engine: the stack of stack/docker-compose.yml.
 
 Compose makes networks, volumes and containers; then all containers are started at once, since each waits by
 itself for what it needs. `docker compose up -d` ends in the same state, seconds later.
@@ -9,105 +9,88 @@ from __future__ import annotations
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipectl.engines import ports
-from pipectl.engines.base import DATABASES, SERVICES
-from pipectl.engines.claims import Claims
-from pipectl.engines.docker import names as naming
+from pipectl.engines.base import Engine
+from pipectl.engines.docker import identity
 from pipectl.engines.docker.api import WITHOUT_DOCKER, DockerApi
-from pipectl.engines.project import SECRETS, forget_engine, project_lock, remember_engine
-from pipectl.env_file import EnvFile
+from pipectl.engines.docker.compose import Compose
+from pipectl.engines.project import SECRETS, forget_engine, new_password, remember_engine
 from pipectl.errors import EngineError, UsageError
-from pipectl.models import AirflowAddress, LogLine, Service, Volume
+from pipectl.models import LogLine, Service, Volume
+from pipectl.services import ENGINE, SERVICES, business_databases, databases, find
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from pipectl.engines.docker.api import Container
-    from pipectl.models import DatabaseAddress
+    from pipectl.observer import Observer
+    from pipectl.services import Definition
     from pipectl.settings import Settings
 
 OLDEST_API, OLDEST_ENGINE = (1, 44), "25.0"
 OLDEST_COMPOSE = (2, 20)
 INIT = "airflow-init"
-PUBLISHED = ("airbyte-postgres", "airbyte-mysql", "webserver")
-CELERY_SERVICES = ("redis", "worker")
 EXECUTORS = {"local": "LocalExecutor", "celery": "CeleryExecutor"}
 LOOPBACK = ("localhost", "127.", "::1")
-ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 PORT_TAKEN = ("port is already allocated", "address already in use")
 STOPPED_CODES = {0, 130, 137, 143}  # ended by itself or by the signals of a stop
 
 
-class DockerEngine:
-    """Implements the Engine protocol for one project."""
+class DockerEngine(Engine):
+    """Runs the services as containers."""
 
     name = "docker"
 
     def __init__(self, settings: Settings, api: DockerApi | None = None) -> None:
-        self._settings = settings
+        super().__init__(settings)
         self._api = api or DockerApi()
-        self._claims = Claims(settings.cache_dir)
-        self._moved: dict[str, tuple[int, int]] = {}
 
     @property
     def executor(self) -> str:
         """Airflow's executor, as stack/.env has it."""
-        return EXECUTORS[self._executor]
-
-    @property
-    def _executor(self) -> str:
         chosen = self._settings.variables.get("PIPECTL_EXECUTOR") or "local"
         if chosen not in EXECUTORS:
             raise UsageError(
                 f"PIPECTL_EXECUTOR={chosen!r} in {self._settings.env_path} is no executor.",
                 hint=f"Set it to one of {', '.join(EXECUTORS)}.",
             )
-        return chosen
+        return EXECUTORS[chosen]
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Keep a second command that changes the stack out; EngineError where one is under way."""
-        return project_lock(self._settings, self._claims)
+    @property
+    def _has_celery(self) -> bool:
+        return self.executor == EXECUTORS["celery"]
 
-    def install(self, report: Callable[[str], None]) -> None:
+    def install(self, observer: Observer) -> None:
         """Check the engine and Compose, choose names and ports, make secrets, fetch missing images."""
-        self._check_engine()
-        self._fill_in_settings(report)
-        images = {
-            service["image"]
-            for service in self._config()["services"].values()
-            if int(service.get("scale", 1)) > 0
-        }
-        missing = sorted(image for image in images if not self._api.has_image(image))
+        self._check_versions()
+        self._configure(observer)
+        missing = sorted(image for image in self._compose.images() if not self._api.has_image(image))
         if missing:
-            report(f"Fetching {', '.join(missing)}, once for this machine")
-            with self._explained(f"The images {', '.join(missing)} could not be fetched."):
-                self._client.image.pull(missing, quiet=True)
+            observer.report(f"Fetching {', '.join(missing)}, once for this machine")
+            self._compose.pull(missing)
 
-    def start(self, report: Callable[[str], None]) -> tuple[str, ...]:
+    def start(self, observer: Observer) -> tuple[str, ...]:
         """Start what is not running, and make anew what is configured otherwise by now."""
         remember_engine(self._settings, self.name)
-        # Between the choice of a port and its use another program can take it: then once more.
-        for last in (False, True):
+        # Another program can take a port between its choice and its use: then choose again, once.
+        for is_last in (False, True):
             self._create()
-            stopped = [found for found in self._containers if found.state != "running"]
-            if all(found.service == INIT and not found.exit_code for found in stopped):
+            stopped = [container for container in self._containers if container.state != "running"]
+            if all(container.service == INIT and not container.exit_code for container in stopped):
                 return ()
-            names = tuple(dict.fromkeys(found.service for found in stopped if found.service != INIT))
-            report(f"Starting {', '.join(names)}")
+            names = tuple(
+                dict.fromkeys(container.service for container in stopped if container.service != INIT)
+            )
+            observer.report(f"Starting {', '.join(names)}")
             try:
                 self._start_all(stopped)
             except EngineError as error:
-                if last or not any(words in error.detail for words in PORT_TAKEN):
+                if is_last or not any(words in error.detail for words in PORT_TAKEN):
                     raise
-                self._fill_in_settings(report)
+                self._configure(observer)
             else:
                 return names
         return ()
@@ -117,304 +100,224 @@ class DockerEngine:
         changes = {}
         if executor is not None:
             if executor not in EXECUTORS:
-                raise UsageError(f"There is no executor {executor!r}.", hint="There are: local, celery.")
+                raise UsageError(
+                    f"There is no executor {executor!r}.", hint=f"There are: {', '.join(EXECUTORS)}."
+                )
             changes["PIPECTL_EXECUTOR"] = executor
         if workers is not None:
-            if (executor or self._executor) != "celery":
+            if not (executor == "celery" or (executor is None and self._has_celery)):
                 raise UsageError(
                     "Workers of their own need the Celery executor.",
                     hint=f"Turn it on: pipectl up --executor celery --workers {workers}",
                 )
             changes["AIRFLOW_WORKERS"] = str(workers)
-        if changes:
-            self._change_settings(changes)
-
-    def moved_ports(self) -> dict[str, tuple[int, int]]:
-        """Services whose wanted port was taken at the last start: (wanted, now used)."""
-        return self._moved
+        self._change_settings(changes)
 
     def stop(self) -> tuple[str, ...]:
         """Stop and remove the project's containers and its network; volumes stay."""
         containers = self._containers
-        running = {found.service for found in containers if found.pid}
+        running = {container.service for container in containers if container.pid}
         if containers:
-            with self._explained("Docker could not stop the stack."):
-                self._client.compose.down(remove_orphans=True, quiet=True)
-        return tuple(name for name in (*SERVICES, *CELERY_SERVICES) if name in running)
+            self._compose.down()
+        return tuple(service.name for service in SERVICES if service.name in running)
 
     def services(self) -> tuple[Service, ...]:
-        """Every service with the state of its container, and the one-shot where it failed."""
-        containers = sorted(self._containers, key=lambda found: found.name)
-        services = []
+        """Every service with the state of its container, and the one-shot service if it failed."""
+        containers = sorted(self._containers, key=lambda container: container.name)
+        ports = self.ports()
+        services: list[Service] = []
         for name in self._names:
-            own = [found for found in containers if found.service == name]
-            services += [self._service(found) for found in own] or [self._service_without(name)]
+            port = ports.get(name)
+            own = [_service(container, port) for container in containers if container.service == name]
+            services += own or [Service(name=name, state="stopped", port=port)]
         services += [
-            self._service(found) for found in containers if found.service == INIT and found.exit_code
+            _service(container, None)
+            for container in containers
+            if container.service == INIT and container.exit_code
         ]
         return tuple(services)
-
-    def ports(self) -> dict[str, int]:
-        """Port on 127.0.0.1 per service that listens there."""
-        return {name: self._settings.port(name) for name in self._names if name in PUBLISHED}
-
-    def airflow(self) -> AirflowAddress:
-        """Where Airflow answers."""
-        return AirflowAddress(f"http://127.0.0.1:{self._settings.port('webserver')}", *self._settings.admin)
-
-    def databases(self) -> tuple[DatabaseAddress, DatabaseAddress]:
-        """The two business databases, PostgreSQL first."""
-        return self._settings.database("airbyte-postgres"), self._settings.database("airbyte-mysql")
 
     def volumes(self) -> tuple[Volume, ...]:
         """Volumes that carry this project's label."""
         if not self._project_id:
             return ()
-        found = self._api.volumes(**{naming.PROJECT_LABEL: self._project_id})
-        sizes = self._api.volume_sizes() if found else {}
+        answers = self._api.volumes({identity.PROJECT_LABEL: self._project_id})
+        sizes = self._api.volume_sizes() if answers else {}
         volumes = (
             Volume(
-                name=(each.get("Labels") or {}).get("com.docker.compose.volume") or each["Name"],
-                location=each["Name"],
-                created=datetime.fromisoformat(each["CreatedAt"]),
-                bytes=max(0, sizes.get(each["Name"], 0)),
+                name=(answer.get("Labels") or {}).get("com.docker.compose.volume") or answer["Name"],
+                location=answer["Name"],
+                created=datetime.fromisoformat(answer["CreatedAt"]),
+                bytes=max(0, sizes.get(answer["Name"], 0)),
             )
-            for each in found
+            for answer in answers
         )
         return tuple(sorted(volumes, key=lambda volume: volume.name))
 
     def delete_volumes(self) -> None:
         """Delete the volumes that carry this project's label."""
         for volume in self.volumes():
-            with self._explained(f"The volume {volume.location} could not be deleted."):
-                self._client.volume.remove(volume.location)
+            self._compose.remove_volume(volume.location)
         forget_engine(self._settings)
 
     def logs(self, services: tuple[str, ...], *, tail: int, follow: bool) -> Iterator[LogLine]:
         """Read the logs of containers through Compose."""
-        names = {self._shown_name(found): found for found in self._containers}
-        wanted = {names[name].name: name for name in services if name in names}
+        wanted = [container for container in self._containers if _shown_name(container) in services]
         if not wanted:
             return
-        chosen = list(dict.fromkeys(names[name].service for name in wanted.values()))
-        with self._explained("Docker could not read the logs."):
-            for _, data in self._client.compose.logs(chosen, tail=str(tail), follow=follow, stream=True):
-                # Compose writes `container  | text`, without the project's name, coloured also for a pipe.
-                left, _, text = ESCAPE.sub("", data.decode(errors="replace")).rstrip("\n").partition("| ")
-                container = left.strip()
-                name = wanted.get(container) or wanted.get(f"{self._project_name}-{container}")
-                if name:
-                    yield LogLine(name, text)
+        names = {container.name: _shown_name(container) for container in wanted}
+        chosen = list(dict.fromkeys(container.service for container in wanted))
+        for container, text in self._compose.logs(chosen, tail=tail, follow=follow):
+            name = names.get(container) or names.get(f"{self._project_name}-{container}")
+            if name:
+                yield LogLine(name, text)
 
     def equivalent(self, action: str) -> tuple[str, ...]:
         """Return what a user would type to Docker for `up`, `down`, `down --volumes` or `reset`."""
-        compose = " ".join(["docker compose", *(f"-f {path}" for path in self._shown_files)])
-        names = (
-            [volume.location for volume in self.volumes()] if action in {"down --volumes", "reset"} else []
-        )
-        down = f"{compose} down --remove-orphans"
-        remove = [f"docker volume rm {' '.join(names)}"] if names else []
-        up = f"{compose} up --detach --wait"
-        return {
-            "up": (up,),
-            "down": (down,),
-            "down --volumes": (down, *remove),
-            "reset": (down, *remove, up),
-        }[action]
+        files = [path.relative_to(self._settings.project) for path in self._files]
+        compose = " ".join(["docker compose", *(f"-f {path}" for path in files)])
+        volumes = self.volumes() if action in {"down --volumes", "reset"} else ()
+        down = [f"{compose} down --remove-orphans"]
+        remove = [f"docker volume rm {' '.join(volume.location for volume in volumes)}"] if volumes else []
+        up = [f"{compose} up --detach --wait"]
+        steps = {"up": up, "down": down, "down --volumes": down + remove, "reset": down + remove + up}
+        return tuple(steps[action])
 
     @property
-    def _names(self) -> tuple[str, ...]:
-        """The services that Docker runs: not a database that stack/.env places elsewhere."""
-        celery = CELERY_SERVICES if self._executor == "celery" else ()
-        return (*(name for name in SERVICES if not self._settings.is_external(name)), *celery)
+    def _files(self) -> tuple[Path, ...]:
+        names = ("docker-compose.yml", *(("docker-compose.celery.yml",) if self._has_celery else ()))
+        return tuple(self._settings.project / "stack" / name for name in names)
 
     @property
-    def _files(self) -> list[Path]:
-        folder = self._settings.project / "stack"
-        celery = [folder / "docker-compose.celery.yml"] if self._executor == "celery" else []
-        return [folder / "docker-compose.yml", *celery]
-
-    @property
-    def _shown_files(self) -> list[str]:
-        return [str(path.relative_to(self._settings.project)) for path in self._files]
+    def _compose(self) -> Compose:
+        return Compose(self._api.host, self._project_name, self._files, self._settings.env_path)
 
     @property
     def _project_id(self) -> str:
-        return self._settings.variables.get(naming.PROJECT_ID) or ""
+        return self._settings.variables.get(identity.PROJECT_ID) or ""
 
     @property
     def _project_name(self) -> str:
-        return self._settings.variables.get(naming.PROJECT_NAME) or naming.DEFAULT_NAMES[naming.PROJECT_NAME]
+        name = identity.PROJECT_NAME
+        return self._settings.variables.get(name) or identity.DEFAULT_NAMES[name]
 
     @property
     def _containers(self) -> tuple[Container, ...]:
         """The project's containers; none before it has an identity, so that a namesake's are left alone."""
         if not self._project_id:
-            self._api.version()  # an engine that does not answer says so
+            self._api.version()  # raises if the engine does not answer
             return ()
         return self._api.containers(
-            **{"com.docker.compose.project": self._project_name, naming.PROJECT_LABEL: self._project_id}
+            {identity.COMPOSE_LABEL: self._project_name, identity.PROJECT_LABEL: self._project_id}
         )
 
-    def _service(self, found: Container) -> Service:
-        state = found.state
-        if state == "restarting" or (state in {"exited", "dead"} and found.exit_code not in STOPPED_CODES):
-            state = "crashed"
-        elif state != "running":
-            state = "stopped"
-        # The pipeline asks databases and Airflow themselves; of Celery's parts the engine knows more.
-        health = ""
-        if found.service in CELERY_SERVICES and state == "running":
-            health = "healthy" if found.health == "healthy" else "starting"
-        return Service(
-            name=self._shown_name(found),
-            state=state,
-            health=health,
-            port=self._settings.port(found.service) if found.service in PUBLISHED else None,
-            pid=found.pid,
-            container=found.name,
-            restarts=found.restarts,
-        )
+    def _listens(self, definition: Definition) -> bool:
+        return super()._listens(definition) and definition.published
 
-    def _service_without(self, name: str) -> Service:
-        port = self._settings.port(name) if name in PUBLISHED else None
-        return Service(name=name, state="stopped", port=port)
-
-    def _shown_name(self, found: Container) -> str:
-        number = found.labels.get("com.docker.compose.container-number", "1")
-        return f"worker-{number}" if found.service == "worker" else found.service
-
-    def _check_engine(self) -> None:
-        """Raise EngineError where the engine or Compose is missing or too old."""
+    def _check_versions(self) -> None:
+        """Raise EngineError if the engine or Compose is missing or too old."""
         version = self._api.version()
         if _numbers(version.get("ApiVersion", "")) < OLDEST_API:
             raise EngineError(
                 f"The Docker engine {version.get('Version', '')} is older than {OLDEST_ENGINE}.",
                 hint=f"Update Docker. {WITHOUT_DOCKER}",
             )
-        with self._explained("Docker Compose does not work."):
-            found = str(self._client.compose.version())
-        if _numbers(found) < OLDEST_COMPOSE:
-            oldest = ".".join(map(str, OLDEST_COMPOSE))
+        compose = self._compose.version()
+        if _numbers(compose) < OLDEST_COMPOSE:
             raise EngineError(
-                f"{found.strip()} is too old: the stack needs {oldest}.",
+                f"{compose} is too old: the stack needs {'.'.join(map(str, OLDEST_COMPOSE))}.",
                 hint=f"Update the Compose plugin of Docker. {WITHOUT_DOCKER}",
             )
 
-    def _fill_in_settings(self, report: Callable[[str], None]) -> None:
-        """Choose names and free ports and make secrets where they are missing; remember all in stack/.env."""
-        variables = self._settings.variables
-        passwords = ["AIRBYTE_MYSQL_ROOT_PASSWORD"]
-        passwords += ["AIRFLOW_REDIS_PASSWORD"] if self._executor == "celery" else []
-        secrets = {**SECRETS, **dict.fromkeys(passwords, SECRETS["AIRFLOW_POSTGRES_PASSWORD"])}
-        changes = {name: make() for name, make in secrets.items() if not variables.get(name)}
-        if naming.PROJECT_ID not in variables:
-            names, others = naming.choose(self._api, variables, self._claims)
+    @property
+    def _secrets(self) -> Mapping[str, Callable[[], str]]:
+        redis = {"AIRFLOW_REDIS_PASSWORD": new_password} if self._has_celery else {}
+        return {**SECRETS, "AIRBYTE_MYSQL_ROOT_PASSWORD": new_password, **redis}
+
+    def _configure(self, observer: Observer) -> None:
+        """Write what Compose needs to stack/.env: names, secrets, free ports, which databases run here."""
+        changes = self._scales()
+        if not self._project_id:
+            names, others = identity.choose(self._api, self._settings.variables, self._claims)
             changes |= names
             if others:
-                report(
+                observer.report(
                     f"Another project on this machine uses {others}, so this one is "
-                    f"{names[naming.PROJECT_NAME]!r}, with names of its own (remembered in stack/.env)"
+                    f"{names[identity.PROJECT_NAME]!r}, with names of its own (remembered in stack/.env)"
                 )
-        for service in ("airbyte-postgres", "airbyte-mysql"):
-            prefix = service.upper().replace("-", "_")
-            scale = "0" if self._settings.is_external(service) else "1"
-            if variables.get(f"{prefix}_SCALE", "1") != scale:
-                changes[f"{prefix}_SCALE"] = scale
-            if variables.get(f"{prefix}_HOST", "").startswith(LOOPBACK):
+        self._fill_in_settings(changes)
+
+    def _scales(self) -> dict[str, str]:
+        """How many containers each business database has: none if stack/.env places it elsewhere.
+
+        Raises UsageError for a host that is another place inside a container.
+        """
+        variables = self._settings.variables
+        changes = {}
+        for definition in business_databases():
+            host, scale = f"{definition.prefix}_HOST", f"{definition.prefix}_SCALE"
+            if variables.get(host, "").startswith(LOOPBACK):
                 raise UsageError(
-                    f"{prefix}_HOST={variables[f'{prefix}_HOST']} is another place inside a container.",
+                    f"{host}={variables[host]} is another place inside a container.",
                     hint="Set it in stack/.env to an address that this machine and containers reach.",
                 )
-        if changes:
-            self._change_settings(changes)
-        self._choose_ports()
+            wanted = "0" if self._settings.is_external(definition.name) else "1"
+            if variables.get(scale, "1") != wanted:
+                changes[scale] = wanted
+        return changes
 
-    def _choose_ports(self) -> None:
-        running = {found.service for found in self._containers if found.state == "running"}
-        moved = ports.choose(self._settings, tuple(self.ports()), running, self._claims)
-        self._moved |= moved
-        if moved:
-            self._change_settings(ports.changes(moved))
-
-    def _change_settings(self, changes: dict[str, str]) -> None:
-        EnvFile(self._settings.env_path).update(changes)
-        self._settings = replace(self._settings, variables={**self._settings.variables, **changes})
+    def _change_settings(self, changes: Mapping[str, str]) -> None:
+        super()._change_settings(changes)
         # Compose takes a variable of the environment before that of the file.
         os.environ.update({name: value for name, value in changes.items() if name in os.environ})
-        self.__dict__.pop("_client", None)
 
     def _create(self) -> None:
-        """Let Compose make what is missing and replace what is configured otherwise."""
-        with self._explained("Compose could not make the stack's containers."):
-            self._client.compose.create()
-        surplus = [found.id for found in self._containers if found.service not in {*self._names, INIT}]
+        """Let Compose make the containers, and remove those of the other executor."""
+        self._compose.create()
+        surplus = [
+            container.id for container in self._containers if container.service not in {*self._names, INIT}
+        ]
         if surplus:
-            with self._explained("Docker could not remove the containers of the other executor."):
-                self._client.container.stop(surplus)
-                self._client.container.remove(surplus)
+            self._compose.remove_containers(surplus)
 
     def _start_all(self, containers: list[Container]) -> None:
         """Start containers side by side, the databases first, since all others wait for them.
 
         By the engine's API: a docker command for each costs 60 ms of CPU, just when there is none to spare.
         """
-        databases = [found.id for found in containers if found.service in DATABASES]
-        others = [found.id for found in containers if found.service not in DATABASES]
+        first = [container.id for container in containers if container.service in databases()]
+        others = [container.id for container in containers if container.service not in databases()]
         with ThreadPoolExecutor(max_workers=len(containers)) as pool:
-            for ids in (databases, others):
-                for started in [pool.submit(self._api.start, each) for each in ids]:
-                    started.result()
+            for ids in (first, others):
+                list(pool.map(self._api.start, ids))
 
-    def _config(self) -> dict[str, Any]:
-        with self._explained("stack/docker-compose.yml cannot be used."):
-            config: dict[str, Any] = self._client.compose.config(return_json=True)
-        return config
 
-    @cached_property
-    def _client(self) -> Any:  # noqa: ANN401  python_on_whales, which is imported here alone
-        from python_on_whales import DockerClient  # 230 ms
+def _service(container: Container, port: int | None) -> Service:
+    state = container.state
+    if state == "restarting" or (state in {"exited", "dead"} and container.exit_code not in STOPPED_CODES):
+        state = "crashed"
+    elif state != "running":
+        state = "stopped"
+    definition = find(container.service)
+    health = ""
+    if state == "running" and definition and definition.health == ENGINE:
+        health = "healthy" if container.health == "healthy" else "starting"
+    return Service(
+        name=_shown_name(container),
+        state=state,
+        health=health,
+        port=port,
+        pid=container.pid,
+        container=container.name,
+        restarts=container.restarts,
+    )
 
-        for path in self._files:
-            if not path.is_file():
-                raise EngineError(f"{path} is missing.", hint="Get it back: git checkout stack")
-        return DockerClient(
-            host=self._api.host,
-            compose_files=[*self._files],
-            compose_project_name=self._project_name,
-            compose_env_files=[self._settings.env_path] if self._settings.env_path.exists() else [],
-        )
 
-    @contextmanager
-    def _explained(self, message: str) -> Iterator[None]:
-        from python_on_whales.client_config import ClientNotFoundError
-        from python_on_whales.exceptions import DockerException
-
-        try:
-            yield
-        except (ClientNotFoundError, FileNotFoundError) as error:
-            raise EngineError(
-                "An engine answers, but the docker command is not installed.",
-                hint=f"Install it (Debian: apt install docker-cli). {WITHOUT_DOCKER}",
-            ) from error
-        except DockerException as error:
-            detail = ESCAPE.sub("", error.stderr or error.stdout or "").strip()
-            if "is not a docker command" in detail or "unknown shorthand flag: 'f'" in detail:
-                raise EngineError(
-                    "Docker has no Compose plugin.",
-                    hint=f"Install it (Debian: apt install docker-compose-plugin). {WITHOUT_DOCKER}",
-                ) from error
-            raise EngineError(
-                message,
-                hint="Look at its services and their logs: pipectl status, pipectl logs",
-                detail=_end(detail),
-            ) from error
+def _shown_name(container: Container) -> str:
+    number = container.labels.get("com.docker.compose.container-number", "1")
+    return f"worker-{number}" if container.service == "worker" else container.service
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    found = re.search(r"(\d+)\.(\d+)", version)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
-
-
-def _end(text: str, lines: int = 10) -> str:
-    return "\n".join(text.splitlines()[-lines:])
+    match = re.search(r"(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else (0, 0)

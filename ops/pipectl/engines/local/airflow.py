@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from pipectl.engines.local.supervisor.program import Program
 from pipectl.errors import EngineError
+from pipectl.services import airflow_programs
 
 if TYPE_CHECKING:
     from pipectl.engines.local.airflow_install import AirflowRuntime
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 METADATA_DATABASE = "airflow"
 METADATA_USER = "airflow"
-SERVICES = ("webserver", "scheduler", "dag-processor")
+SERVICES = airflow_programs()
 LAUNCHER = Path("stack", "airflow", "launcher.py")
 FEWEST_WORKERS, MOST_WORKERS = 4, 16
 

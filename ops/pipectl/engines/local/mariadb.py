@@ -11,9 +11,10 @@ import re
 import secrets
 from typing import TYPE_CHECKING
 
-from pipectl.engines.local.folders import made_whole, server_pid
+from pipectl.engines.local.folders import atomic_folder
 from pipectl.engines.local.install import one_line, run_server_tool
-from pipectl.engines.local.privileges import drop_prefix, hand_over
+from pipectl.engines.local.privileges import change_owner, drop_prefix
+from pipectl.engines.local.processes import server_pid
 from pipectl.engines.local.supervisor.program import Program
 from pipectl.errors import EngineError
 
@@ -53,16 +54,16 @@ def prepare(
     """
     if (data_dir / "mysql").is_dir():
         _require_flavor(binaries, data_dir)
-        hand_over(data_dir)
+        change_owner(data_dir)
         return False
-    with made_whole(data_dir) as folder:
-        hand_over(folder)
+    with atomic_folder(data_dir) as folder:
+        change_owner(folder)
         statements = _statements(user, password, database, replication)
         if binaries.flavor == "mariadb":
             _bootstrap_mariadb(binaries, folder, statements)
         else:
             _initialize_mysql(binaries, folder, statements)
-        hand_over(folder)
+        change_owner(folder)
         os.sync()
     return True
 
@@ -180,7 +181,7 @@ def _initialize_mysql(binaries: MariadbBinaries, folder: Path, statements: list[
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             root = f"ALTER USER root@localhost IDENTIFIED BY '{secrets.token_hex(32)}';"
             file.write("\n".join([root, *statements]) + "\n")
-        hand_over(script)
+        change_owner(script)
         _run(
             (*_server(binaries, folder), "--initialize-insecure", "--skip-log-bin", f"--init-file={script}"),
             binaries,

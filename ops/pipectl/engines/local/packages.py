@@ -69,8 +69,8 @@ def unpack(pattern: str, target: Path) -> None:
         hint="Check the network and apt's sources, or install a server yourself: apt install mariadb-server",
         detail=last_lines(updated.stdout),
     )
-    found = run_tool(("apt-cache", *options, "search", "--names-only", pattern), unreachable)
-    names = sorted((line.split(" ", 1)[0] for line in found.splitlines() if line), key=_by_version)
+    answer = run_tool(("apt-cache", *options, "search", "--names-only", pattern), unreachable)
+    names = sorted((line.split(" ", 1)[0] for line in answer.splitlines() if line), key=_by_version)
     if not names:
         unreachable.detail = last_lines(updated.stdout)
         raise unreachable

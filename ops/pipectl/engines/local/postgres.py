@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipectl.engines.local.folders import copy_contents, made_whole, server_pid
+from pipectl.engines.local.folders import atomic_folder, copy_contents
 from pipectl.engines.local.install import one_line, run_server_tool
-from pipectl.engines.local.privileges import drop_prefix, hand_over
+from pipectl.engines.local.privileges import change_owner, drop_prefix
+from pipectl.engines.local.processes import server_pid
 from pipectl.engines.local.supervisor.program import Program
 from pipectl.errors import EngineError
 
@@ -92,10 +93,10 @@ def prepare(
     version = data_version(data_dir)
     if version is not None:
         _require_version(binaries, data_dir, version)
-        hand_over(data_dir)
+        change_owner(data_dir)
         return False
-    with made_whole(data_dir) as folder:
-        hand_over(folder)
+    with atomic_folder(data_dir) as folder:
+        change_owner(folder)
         _run(
             binaries,
             (
@@ -130,7 +131,7 @@ def prepare(
 
 def set_password(binaries: PostgresBinaries, data_dir: Path, *, user: str, password: str) -> None:
     """Change the password of `user` in a stopped cluster (0.1 s). Raises EngineError."""
-    hand_over(data_dir)
+    change_owner(data_dir)
     execute(binaries, data_dir, [_password_statement(user, password)])
 
 
@@ -151,10 +152,10 @@ def clone(binaries: PostgresBinaries, source: Path, target: Path) -> None:
         raise EngineError(
             f"The cluster {source} cannot be copied while it runs.", hint="Stop it first: pipectl down"
         )
-    with made_whole(target) as folder:
+    with atomic_folder(target) as folder:
         copy_contents(source, folder)
         (folder / PID_FILE).unlink(missing_ok=True)
-        hand_over(folder)
+        change_owner(folder)
         _run(
             binaries, ("initdb", "--sync-only", "-D", str(folder)), f"{target} could not be written to disk."
         )

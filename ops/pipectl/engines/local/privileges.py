@@ -1,8 +1,8 @@
-"""Database servers never run as root: how a root user starts them with less.
+"""Database servers never run as root: how a root user drops privileges for them.
 
 A user namespace is tried first: the server sees itself as nobody, while its files stay those of the caller,
-so no owner changes and it works below folders that are closed to others. Where namespaces are forbidden
-(most containers), setpriv switches to nobody for real; the data folder is handed over to nobody, and the
+so no owner changes and it works below folders that are closed to others. If namespaces are forbidden
+(most containers), setpriv switches to nobody for real; the data folder's owner is changed to nobody, and the
 one capability kept lets the server pass parent folders that are closed to others.
 """
 
@@ -62,11 +62,11 @@ def drop_prefix() -> tuple[str, ...]:
     return privileges().prefix
 
 
-def hand_over(folder: Path) -> None:
-    """Give `folder` and all in it to the user that servers run as, where it belongs to another one.
+def change_owner(folder: Path) -> None:
+    """Change the owner of `folder` and all in it to the user that servers run as.
 
     Raises:
-        EngineError: the folder is somebody else's, and this user may not change that.
+        EngineError: the folder is another user's, and this user may not change that.
 
     """
     owner = privileges().owner
@@ -75,8 +75,8 @@ def hand_over(folder: Path) -> None:
     try:
         for parent, directories, files in os.walk(folder):
             for name in (*directories, *files):
-                _change_owner(os.path.join(parent, name), owner)  # noqa: PTH118  os.walk's strings, thousands
-        _change_owner(folder, owner)  # last, so that an interrupted change is taken up again
+                _chown(os.path.join(parent, name), owner)  # noqa: PTH118  os.walk's strings, thousands
+        _chown(folder, owner)  # last, so that an interrupted change is taken up again
     except PermissionError as error:
         raise EngineError(
             f"The data folder {folder} belongs to another user.",
@@ -84,7 +84,7 @@ def hand_over(folder: Path) -> None:
         ) from error
 
 
-def _change_owner(path: Path | str, owner: int) -> None:
+def _chown(path: Path | str, owner: int) -> None:
     os.chown(path, owner, owner, follow_symlinks=False)
 
 

@@ -6,7 +6,6 @@ logs, is pure Python and needs no root. One supervisord per project leads the se
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import os
@@ -16,17 +15,16 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipectl.engines.local.processes import find_related, is_another, kill
 from pipectl.errors import EngineError
+from pipectl.wait import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    import psutil
+    from collections.abc import Iterable
 
     from pipectl.engines.local.supervisor.program import Program
 
@@ -66,10 +64,12 @@ class Supervisor:
 
     @property
     def socket_path(self) -> Path:
-        """Where supervisord listens: in the project, or in a short folder where that path is too long."""
+        """Where supervisord listens: in the project, or in a short folder if that path is too long."""
         path = self.run_dir / "supervisor.sock"
         if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
             return path
+        import hashlib  # noqa: PLC0415  3 ms, for long paths alone
+
         digest = hashlib.sha256(os.fsencode(self.state_dir)).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"pipectl-{os.getuid()}-{digest}" / "supervisor.sock"
 
@@ -111,15 +111,12 @@ class Supervisor:
             # A supervisord of its own: nothing of the caller's virtual environment or options.
             env={key: value for key, value in os.environ.items() if not key.startswith("SUPERVISOR_")},
         )
-        deadline = time.monotonic() + START_SECONDS
-        while not self.is_running():
-            if started.returncode or time.monotonic() > deadline:
-                raise EngineError(
-                    f"The supervisor of {self.state_dir} did not start.",
-                    hint="Run the command again; where that fails too, `pipectl down` and then `pipectl up`.",
-                    detail=started.stderr.strip() or tail(self.run_dir / "supervisord.log", 10),
-                )
-            time.sleep(0.02)
+        if not until(self.is_running, 0 if started.returncode else START_SECONDS, poll_seconds=0.02):
+            raise EngineError(
+                f"The supervisor of {self.state_dir} did not start.",
+                hint="Run the command again; if that fails too, `pipectl down` and then `pipectl up`.",
+                detail=started.stderr.strip() or tail(self.run_dir / "supervisord.log", 10),
+            )
 
     def describe(self, program: Program) -> None:
         """Write down what `program` is; in force from its next start."""
@@ -144,20 +141,21 @@ class Supervisor:
         for process in self.processes():
             if process.name in wanted and process.state in {"RUNNING", "STARTING", "BACKOFF"}:
                 self._call("stopProcess", process.name, False)
-        deadline = time.monotonic() + SHUTDOWN_SECONDS
-        while any(
-            process.name in wanted and process.state in {"RUNNING", "STARTING", "STOPPING"}
-            for process in self.processes()
-        ):
-            if time.monotonic() > deadline:
-                raise EngineError(
-                    f"Not all of {', '.join(sorted(wanted))} stopped within {SHUTDOWN_SECONDS} s.",
-                    hint="Run `pipectl down` again: it ends what is left.",
-                )
-            time.sleep(0.05)
+
+        def have_stopped() -> bool:
+            return not any(
+                process.name in wanted and process.state in {"RUNNING", "STARTING", "STOPPING"}
+                for process in self.processes()
+            )
+
+        if not until(have_stopped, SHUTDOWN_SECONDS, poll_seconds=0.05):
+            raise EngineError(
+                f"Not all of {', '.join(sorted(wanted))} stopped within {SHUTDOWN_SECONDS} s.",
+                hint="Run `pipectl down` again: it ends what is left.",
+            )
 
     def processes(self) -> tuple[ProcessState, ...]:
-        """State of every program; empty where supervisord does not run."""
+        """State of every program; empty if supervisord does not run."""
         try:
             answer = self._call("getAllProcessInfo")
         except EngineError:
@@ -187,45 +185,14 @@ class Supervisor:
         """
         if not self.run_dir.exists():
             return
-        processes = self._leftovers()
-        for process in processes:
-            _ignore_gone(process.kill)
-        import psutil  # 36 ms, and only needed here
-
-        psutil.wait_procs(processes, timeout=5)
+        leader = self._read_pid()
+        if leader and is_another(leader, str(self.config_path)):
+            leader = None  # the number belongs to another process by now, so none of its session is ours
+        kill(find_related(leader, MARKER, str(self.state_dir)))
         self.pid_path.unlink(missing_ok=True)
         self.socket_path.unlink(missing_ok=True)
         if self.socket_path.parent != self.run_dir:
             shutil.rmtree(self.socket_path.parent, ignore_errors=True)
-
-    def _leftovers(self) -> list[psutil.Process]:
-        import psutil  # 36 ms, and only needed here
-
-        leader = self._read_pid()
-        if leader and _is_alive(leader) and not self._is_our_supervisord(leader):
-            leader = None  # the number belongs to somebody else by now, so none of its session is ours
-        found: dict[int, psutil.Process] = {}
-        for process in psutil.process_iter():
-            if process.pid == os.getpid():
-                continue
-            try:
-                ours = (leader is not None and os.getsid(process.pid) == leader) or (
-                    process.environ().get(MARKER) == str(self.state_dir)
-                )
-                if ours:
-                    found[process.pid] = process
-                    found.update({child.pid: child for child in process.children(recursive=True)})
-            except (psutil.Error, OSError):
-                continue
-        return list(found.values())
-
-    def _is_our_supervisord(self, pid: int) -> bool:
-        import psutil  # 36 ms, and only needed here
-
-        try:
-            return str(self.config_path) in psutil.Process(pid).cmdline()
-        except psutil.Error:
-            return False
 
     def _read_pid(self) -> int | None:
         try:
@@ -316,7 +283,7 @@ class Supervisor:
 
 
 def tail(path: Path, lines: int, largest: int = 65536) -> str:
-    """The last `lines` lines of a file, from at most `largest` bytes; empty where there is no file."""
+    """The last `lines` lines of a file, from at most `largest` bytes; empty if there is no file."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - largest))
@@ -338,22 +305,3 @@ def _write_private(path: Path, text: str) -> None:
 def _escape(value: object) -> str:
     """Escape what supervisord expands in its configuration."""
     return str(value).replace("%", "%%")
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _ignore_gone(action: Callable[[], object]) -> None:
-    import psutil  # 36 ms, and only needed here
-
-    try:
-        action()
-    except psutil.Error:
-        return

@@ -29,16 +29,16 @@ MOST_PROJECTS = 100
 
 
 def choose(api: DockerApi, variables: Mapping[str, str], claims: Claims) -> tuple[dict[str, str], str]:
-    """Claim names that nobody on this engine uses; return them, and what stood in the way of the plain ones.
+    """Claim names that nobody on this engine uses; return them, and those plain names that others use.
 
-    Names that are set already stay. Raises EngineError where there is no free name.
+    Names that are set already stay. Raises EngineError if there is no free name.
     """
     identity = {PROJECT_ID: secrets.token_hex(8)}
     containers = api.container_names()
     projects = {labels.get(COMPOSE_LABEL) for labels in containers.values()} | {
         (volume.get("Labels") or {}).get(COMPOSE_LABEL) for volume in api.volumes()
     }
-    in_the_way = ""
+    others = ""
     for number in range(1, MOST_PROJECTS):
         names = {name: numbered(plain, number) for name, plain in DEFAULT_NAMES.items()}
         names |= {name: variables[name] for name in names if variables.get(name)}
@@ -47,10 +47,10 @@ def choose(api: DockerApi, variables: Mapping[str, str], claims: Claims) -> tupl
         taken += [names[NETWORK]] if api.networks(names[NETWORK]) else []
         taken += [name for name in names.values() if not claims.take(f"docker-{name}")]
         if not taken:
-            return {**identity, **names}, in_the_way
-        in_the_way = in_the_way or ", ".join(taken)
+            return {**identity, **names}, others
+        others = others or ", ".join(taken)
     raise EngineError(
-        f"The names of this project's containers and network are taken by others: {in_the_way}.",
+        f"The names of this project's containers and network are taken by others: {others}.",
         hint=f"Set {', '.join(DEFAULT_NAMES)} in stack/.env.",
     )
 

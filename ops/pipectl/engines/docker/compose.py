@@ -1,0 +1,115 @@
+"""Docker Compose and its errors: the only module that imports python_on_whales."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from pipectl.engines.docker.api import WITHOUT_DOCKER
+from pipectl.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+DETAIL_LINES = 10
+
+
+@dataclass(frozen=True)
+class Compose:
+    """Compose for one project, on the engine at `host`. Every method may raise EngineError."""
+
+    host: str
+    project_name: str
+    files: tuple[Path, ...]
+    env_path: Path
+
+    def version(self) -> str:
+        """Return the version of the Compose plugin in its own words."""
+        with self._explained("Docker Compose does not work."):
+            return str(self._client.compose.version()).strip()
+
+    def images(self) -> set[str]:
+        """Return the images of all services that run at least once."""
+        with self._explained("stack/docker-compose.yml cannot be used."):
+            config: dict[str, Any] = self._client.compose.config(return_json=True)
+        return {
+            service["image"] for service in config["services"].values() if int(service.get("scale", 1)) > 0
+        }
+
+    def pull(self, images: list[str]) -> None:
+        """Fetch images."""
+        with self._explained(f"The images {', '.join(images)} could not be fetched."):
+            self._client.image.pull(images, quiet=True)
+
+    def create(self) -> None:
+        """Make missing networks, volumes and containers, and replace what is configured otherwise."""
+        with self._explained("Compose could not make the stack's containers."):
+            self._client.compose.create()
+
+    def down(self) -> None:
+        """Stop and remove the project's containers and its network; volumes stay."""
+        with self._explained("Docker could not stop the stack."):
+            self._client.compose.down(remove_orphans=True, quiet=True)
+
+    def remove_containers(self, ids: list[str]) -> None:
+        """Stop and remove containers."""
+        with self._explained("Docker could not remove the containers of the other executor."):
+            self._client.container.stop(ids)
+            self._client.container.remove(ids)
+
+    def remove_volume(self, name: str) -> None:
+        """Delete a volume."""
+        with self._explained(f"The volume {name} could not be deleted."):
+            self._client.volume.remove(name)
+
+    def logs(self, services: list[str], *, tail: int, follow: bool) -> Iterator[tuple[str, str]]:
+        """Yield (container, line) of the services' logs; the container without the project's name."""
+        with self._explained("Docker could not read the logs."):
+            for _, data in self._client.compose.logs(services, tail=str(tail), follow=follow, stream=True):
+                # Compose writes `container  | text`, coloured even if its output is a pipe.
+                container, _, text = ESCAPE.sub("", data.decode(errors="replace")).partition("| ")
+                yield container.strip(), text.rstrip("\n")
+
+    @cached_property
+    def _client(self) -> Any:  # noqa: ANN401  python_on_whales, which is imported here alone
+        from python_on_whales import DockerClient  # 230 ms
+
+        for path in self.files:
+            if not path.is_file():
+                raise EngineError(f"{path} is missing.", hint="Get it back: git checkout stack")
+        return DockerClient(
+            host=self.host,
+            compose_files=[*self.files],
+            compose_project_name=self.project_name,
+            compose_env_files=[self.env_path] if self.env_path.exists() else [],
+        )
+
+    @contextmanager
+    def _explained(self, message: str) -> Iterator[None]:
+        from python_on_whales.client_config import ClientNotFoundError
+        from python_on_whales.exceptions import DockerException
+
+        try:
+            yield
+        except (ClientNotFoundError, FileNotFoundError) as error:
+            raise EngineError(
+                "An engine answers, but the docker command is not installed.",
+                hint=f"Install it (Debian: apt install docker-cli). {WITHOUT_DOCKER}",
+            ) from error
+        except DockerException as error:
+            detail = ESCAPE.sub("", error.stderr or error.stdout or "").strip()
+            if "is not a docker command" in detail or "unknown shorthand flag: 'f'" in detail:
+                raise EngineError(
+                    "Docker has no Compose plugin.",
+                    hint=f"Install it (Debian: apt install docker-compose-plugin). {WITHOUT_DOCKER}",
+                ) from error
+            raise EngineError(
+                message,
+                hint="Look at its services and their logs: pipectl status, pipectl logs",
+                detail="\n".join(detail.splitlines()[-DETAIL_LINES:]),
+            ) from error

@@ -1,0 +1,179 @@
+"""What only a start of the local engine needs: installed software, programs, and new data folders."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pipectl.engines.local import airflow, airflow_metadata, binaries, mariadb, postgres
+from pipectl.engines.local.airflow import AirflowSite
+from pipectl.engines.local.airflow_install import ensure_airflow
+from pipectl.engines.local.folders import DATA, airflow_volume, database_volume
+from pipectl.errors import DatabaseError, EngineError
+from pipectl.models import DatabaseAddress
+from pipectl.services import databases
+from pipectl.wait import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pipectl.engines.local.airflow_install import AirflowRuntime
+    from pipectl.engines.local.binaries import MariadbBinaries, PostgresBinaries
+    from pipectl.engines.local.supervisor.program import Program
+    from pipectl.engines.local.supervisor.supervisor import Supervisor
+    from pipectl.observer import Observer
+    from pipectl.settings import Settings
+
+DATABASE_START_SECONDS = 30
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Software:
+    """The installed programs that the services run."""
+
+    airflow: AirflowRuntime
+    postgres: PostgresBinaries
+    mariadb: MariadbBinaries
+
+
+def find_software(settings: Settings, observer: Observer) -> Software:
+    """Find or install Airflow, PostgreSQL and MariaDB, side by side. Raises EngineError."""
+    cache_dir, report = settings.cache_dir, observer.report
+    data_dir = database_volume(settings.state_dir, "airbyte-postgres").path / DATA
+    with ThreadPoolExecutor() as pool:
+        airflow_runtime = pool.submit(ensure_airflow, cache_dir, _lock_file(settings, "airflow"), report)
+        postgres_binaries = pool.submit(
+            binaries.find_postgres,
+            cache_dir,
+            report,
+            _lock_file(settings, "postgres"),
+            choice=settings.variables.get("PIPECTL_POSTGRES_BIN", ""),
+            major=postgres.data_version(data_dir),
+        )
+        mariadb_binaries = pool.submit(binaries.find_mariadb, cache_dir, report)
+    return Software(airflow_runtime.result(), postgres_binaries.result(), mariadb_binaries.result())
+
+
+def _lock_file(settings: Settings, name: str) -> Path:
+    path = settings.project / "stack" / f"{name}-requirements.txt"
+    if not path.is_file():
+        raise EngineError(
+            f"{path} is missing: it pins what the local engine installs.",
+            hint="Get it back: git checkout stack",
+        )
+    return path
+
+
+class Start:
+    """One start of a project, whose ports and secrets `settings` holds."""
+
+    def __init__(
+        self, settings: Settings, supervisor: Supervisor, software: Software, observer: Observer
+    ) -> None:
+        self._settings = settings
+        self._supervisor = supervisor
+        self._software = software
+        self._observer = observer
+        self._site = _site(settings)
+
+    def start(self, missing: tuple[str, ...], names: tuple[str, ...]) -> None:
+        """Start the services `missing` of all that the project has, `names`. Raises EngineError."""
+        airflow.prepare_home(self._site)
+        airflow_volume(self._settings.state_dir).ensure()
+        programs = {program.name: program for program in self.programs(names)}
+        if self._supervisor.is_running():
+            for name in missing:
+                self._supervisor.describe(programs[name])
+        else:
+            self._supervisor.launch(programs.values())
+        for name in missing:
+            if name not in databases():
+                self._supervisor.start(name)
+        self._observer.report(f"Starting {', '.join(missing)}")
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self._start_database, [name for name in missing if name in databases()]))
+
+    def programs(self, names: tuple[str, ...]) -> Iterator[Program]:
+        """Yield the program of each of the services `names`."""
+        for program in airflow.programs(self._site, self._software.airflow):
+            yield replace(program, environment={**self._settings.passed_on, **program.environment})
+        for name in names:
+            if name in databases():
+                yield self._database_program(name)
+
+    def _database_program(self, name: str) -> Program:
+        port, data_dir = self._settings.port(name), self._data_dir(name)
+        if name == "airbyte-mysql":
+            return mariadb.program(self._software.mariadb, name, data_dir, port)
+        settings = postgres.METADATA_SETTINGS if name == "postgres" else postgres.CDC_SETTINGS
+        return postgres.program(self._software.postgres, name, data_dir, port, settings)
+
+    def _start_database(self, name: str) -> None:
+        database_volume(self._settings.state_dir, name).ensure()
+        data_dir, software = self._data_dir(name), self._software
+        if name == "postgres":
+            airflow_metadata.prepare_metadata(
+                self._site,
+                software.airflow,
+                software.postgres,
+                data_dir,
+                self._settings.cache_dir,
+                self._observer.report,
+            )
+        else:
+            address = self._settings.database(name)
+            login = {"user": address.user, "password": address.password, "database": address.database}
+            reader = self._settings.replication_login
+            if name == "airbyte-mysql":
+                mariadb.prepare(software.mariadb, data_dir, reader, **login)
+            else:
+                postgres.prepare(software.postgres, data_dir, reader, **login)
+        self._supervisor.start(name)
+
+    def _data_dir(self, name: str) -> Path:
+        return database_volume(self._settings.state_dir, name).path / DATA
+
+    def migrate_metadata(self) -> None:
+        """Migrate the metadata database if its version is not Airflow's, as soon as its server answers.
+
+        Raises DatabaseError if the server does not answer in time, EngineError if the migration fails.
+        """
+
+        def is_migrated() -> bool:
+            try:
+                airflow_metadata.migrate_metadata(self._site, self._software.airflow)
+            except DatabaseError:
+                return False
+            return True
+
+        if not until(is_migrated, DATABASE_START_SECONDS, POLL_SECONDS):
+            airflow_metadata.migrate_metadata(self._site, self._software.airflow)
+
+
+def _site(settings: Settings) -> AirflowSite:
+    variables = settings.variables
+    user, password = settings.admin
+    return AirflowSite(
+        project=settings.project,
+        port=settings.port("webserver"),
+        metadata=DatabaseAddress(
+            service="postgres",
+            host="127.0.0.1",
+            port=settings.port("postgres"),
+            database=airflow.METADATA_DATABASE,
+            user=airflow.METADATA_USER,
+            password=variables["AIRFLOW_POSTGRES_PASSWORD"],
+        ),
+        postgres=settings.database("airbyte-postgres"),
+        mysql=settings.database("airbyte-mysql"),
+        secrets=airflow.AirflowSecrets(
+            jwt_secret=variables["AIRFLOW_JWT_SECRET"],
+            api_secret_key=variables["AIRFLOW_API_SECRET_KEY"],
+            fernet_key=variables["AIRFLOW_FERNET_KEY"],
+            admin_user=user,
+            admin_password=password,
+        ),
+    )

@@ -1,0 +1,24 @@
+"""Who is told what a command is doing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipectl.models import DagRun, Service, TaskState
+
+
+class Observer:
+    """Is told what engines and pipeline do, and shows nothing of it; commands override what they show."""
+
+    def report(self, sentence: str) -> None:
+        """A step begins."""
+
+    def see_services(self, services: tuple[Service, ...]) -> None:
+        """The services as they are now, at every look at them."""
+
+    def see_triggered(self, run: DagRun, *, unpaused: bool) -> None:
+        """A run has been triggered; `unpaused` tells that its DAG was paused before."""
+
+    def see_run(self, run: DagRun, tasks: tuple[TaskState, ...], behind: DagRun | None) -> None:
+        """A run and its tasks as they are now; `behind` is the run that must end before it starts."""

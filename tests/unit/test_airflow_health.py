@@ -1,0 +1,82 @@
+"""What Airflow's plain answers are made into."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from pipectl.airflow_health import AirflowHealth, ParsedDag
+from pipectl.models import AirflowAddress, DagRun, ImportFailure
+
+RUN = {
+    "dag_id": "mine",
+    "dag_run_id": "scheduled__1",
+    "run_type": "scheduled",
+    "state": "success",
+    "logical_date": None,
+    "queued_at": "2026-01-01T00:00:00Z",
+    "start_date": "2026-01-01T00:00:01Z",
+    "end_date": "2026-01-01T00:00:03.500000Z",
+}
+ANSWERS: dict[str, tuple[int, dict[str, Any]]] = {
+    "/auth/token": (201, {"access_token": "t"}),
+    "/api/v2/monitor/health": (200, {"scheduler": {"status": "healthy"}, "triggerer": {"status": None}}),
+    "/api/v2/dags/mine": (
+        200,
+        {
+            "is_paused": True,
+            "has_import_errors": False,
+            "relative_fileloc": "mine.py",
+            "next_dagrun_run_after": None,
+        },
+    ),
+    "/api/v2/dags/mine/dagRuns?limit=1&order_by=-run_after": (200, {"dag_runs": [RUN]}),
+    "/api/v2/importErrors?limit=100": (200, {"import_errors": [{"filename": "a.py", "stack_trace": "No."}]}),
+}
+
+
+@pytest.fixture
+def health(monkeypatch: pytest.MonkeyPatch) -> AirflowHealth:
+    def answer(
+        _: AirflowHealth, method: str, path: str, content: object = None
+    ) -> tuple[int, dict[str, Any]]:
+        assert method == ("GET" if content is None else "POST")
+        return ANSWERS.get(path, (404, {}))
+
+    monkeypatch.setattr(AirflowHealth, "_request", answer)
+    return AirflowHealth(AirflowAddress("http://127.0.0.1:1", "admin", "admin"))
+
+
+def test_a_component_that_airflow_says_nothing_of_is_unknown(health: AirflowHealth) -> None:
+    assert health.components() == {
+        "metadatabase": "unknown",
+        "scheduler": "healthy",
+        "dag_processor": "unknown",
+    }
+
+
+def test_a_dag_is_what_was_parsed_and_nothing_if_it_is_unknown(health: AirflowHealth) -> None:
+    assert health.dag("mine") == ParsedDag(paused=True, has_import_errors=False, file="mine.py", next_run="")
+    assert health.dag("other") is None
+
+
+def test_the_last_run_has_its_times_and_a_dag_that_never_ran_has_none(health: AirflowHealth) -> None:
+    run = health.last_run("mine")
+    assert run == DagRun(
+        "mine",
+        "scheduled__1",
+        "scheduled",
+        "success",
+        queued_at=datetime(2026, 1, 1, tzinfo=UTC),
+        start=datetime(2026, 1, 1, 0, 0, 1, tzinfo=UTC),
+        end=datetime(2026, 1, 1, 0, 0, 3, 500_000, tzinfo=UTC),
+    )
+    assert run.seconds == 2.5
+    assert health.last_run("other") is None
+    assert health.active_runs("other") == ()
+
+
+def test_import_failures_are_named_by_their_file(health: AirflowHealth) -> None:
+    assert health.import_failures() == (ImportFailure("a.py", "No."),)

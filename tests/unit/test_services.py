@@ -1,0 +1,213 @@
+"""The list of services: what describes the stack agrees with it, and a new entry is all pipectl needs."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import yaml
+
+from pipectl import services
+from pipectl.airflow_health import AirflowHealth
+from pipectl.engines.base import Engine
+from pipectl.engines.docker.engine import INIT, DockerEngine
+from pipectl.engines.local.airflow_install import AirflowRuntime
+from pipectl.engines.local.binaries import MariadbBinaries, PostgresBinaries
+from pipectl.engines.local.engine import LocalEngine
+from pipectl.engines.local.start import Software, Start
+from pipectl.engines.project import SECRETS
+from pipectl.errors import WaitTimeoutError
+from pipectl.models import AirflowAddress, LogLine, Service
+from pipectl.observer import Observer
+from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy, with_health
+from pipectl.services import AIRFLOW, ENGINE, SERVICES, Definition
+from pipectl.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipectl.databases import Databases
+    from pipectl.models import Volume
+
+STACK = Path(__file__).resolve().parents[2] / "stack"
+TRIGGERER = Definition("triggerer", AIRFLOW, "triggerer", prefix="AIRFLOW_TRIGGERER", default_port=8794)
+HEALTHY = {"metadatabase": "healthy", "scheduler": "healthy", "dag_processor": "healthy"}
+
+
+def settings(folder: Path, **variables: str) -> Settings:
+    return Settings(project=folder, engine="auto", cache_dir=folder / "cache", variables=variables)
+
+
+class FakeEngine(Engine):
+    """Runs everything that the list has, and does nothing for it."""
+
+    name = "fake"
+    executor = "LocalExecutor"
+
+    def install(self, observer: Observer) -> None:
+        pass
+
+    def start(self, observer: Observer) -> tuple[str, ...]:
+        del observer
+        self._fill_in_settings()
+        return self._names
+
+    def resize(self, *, executor: str | None, workers: int | None) -> None:
+        pass
+
+    def stop(self) -> tuple[str, ...]:
+        return self._names
+
+    def services(self) -> tuple[Service, ...]:
+        return tuple(Service(name, "running", pid=1) for name in self._names)
+
+    def volumes(self) -> tuple[Volume, ...]:
+        return ()
+
+    def delete_volumes(self) -> None:
+        pass
+
+    def logs(self, services: tuple[str, ...], *, tail: int, follow: bool) -> Iterator[LogLine]:
+        assert tail
+        assert not follow
+        yield LogLine(services[0], "its log")
+
+
+class FakeDatabases:
+    def ping(self, service: str) -> None:
+        assert service in {database.name for database in services.business_databases()}
+
+
+@pytest.fixture
+def health(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, str | None]]:
+    """Airflow's answer about its health, which the test may change."""
+    body: dict[str, dict[str, str | None]] = {name: {"status": "healthy"} for name in HEALTHY}
+    monkeypatch.setattr(AirflowHealth, "_request", lambda *_: (200, body))
+    return body
+
+
+def wait(engine: Engine, seconds: float) -> None:
+    probe = HealthProbe(
+        cast("Databases", FakeDatabases()), AirflowHealth(AirflowAddress("http://127.0.0.1:1", "", ""))
+    )
+    wait_until_healthy(engine, probe, deadline=time.monotonic() + seconds, observer=Observer())
+
+
+def test_an_entry_in_the_list_is_all_that_pipectl_needs_of_a_new_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, health: dict[str, dict[str, str | None]]
+) -> None:
+    engine = FakeEngine(settings(tmp_path))
+    wait(engine, seconds=5)
+
+    monkeypatch.setattr(services, "SERVICES", [*SERVICES, TRIGGERER])
+    assert "triggerer" in engine.start(Observer())
+    assert engine.ports()["triggerer"] == 8794
+    assert settings(tmp_path, AIRFLOW_TRIGGERER_PORT="8795").port("triggerer") == 8795
+    assert "triggerer" in services.airflow_programs()
+    for changed in (
+        LocalEngine(settings(tmp_path)),
+        DockerEngine(settings(tmp_path), cast("Any", NoDocker())),
+    ):
+        assert "triggerer" in {service.name for service in changed.services()}
+
+    # Airflow's answer has the component even if there is no triggerer.
+    health["triggerer"] = {"status": None}
+    with pytest.raises(WaitTimeoutError, match=r"Not healthy in time: triggerer\."):
+        wait(engine, seconds=0.2)
+    health["triggerer"] = {"status": "healthy"}
+    wait(engine, seconds=5)
+
+
+class NoDocker:
+    """A Docker engine without containers."""
+
+    host = "unix:///nowhere"
+
+    def version(self) -> dict[str, str]:
+        return {}
+
+
+@pytest.mark.parametrize(
+    "definition", [None, Definition("mystery", ENGINE)], ids=["not in the list", "engine does not tell"]
+)
+def test_a_service_whose_health_nothing_tells_is_not_healthy(
+    monkeypatch: pytest.MonkeyPatch, definition: Definition | None
+) -> None:
+    monkeypatch.setattr(services, "SERVICES", [*SERVICES, *([definition] if definition else [])])
+    (service,) = with_health((Service("mystery", "running"),), HEALTHY, ())
+    assert service.health == "unknown"
+
+
+def test_up_says_of_which_service_nothing_tells_the_health(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, health: dict[str, dict[str, str | None]]
+) -> None:
+    assert health
+    monkeypatch.setattr(services, "SERVICES", [*SERVICES, Definition("mystery", ENGINE)])
+    with pytest.raises(WaitTimeoutError, match="Nothing tells the health of mystery"):
+        wait(FakeEngine(settings(tmp_path)), seconds=0.2)
+
+
+def compose(*names: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in names:
+        found |= yaml.safe_load((STACK / name).read_text(encoding="utf-8"))["services"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("executor", "files"),
+    [
+        ("LocalExecutor", ("docker-compose.yml",)),
+        ("CeleryExecutor", ("docker-compose.yml", "docker-compose.celery.yml")),
+    ],
+)
+def test_the_list_names_the_services_of_the_compose_files(executor: str, files: tuple[str, ...]) -> None:
+    listed = {service.name for service in services.of_executor(executor)}
+    assert set(compose(*files)) == {*listed, INIT}
+
+
+def test_compose_publishes_the_listed_ports_under_the_listed_variables() -> None:
+    published = {}
+    for name, service in compose("docker-compose.yml").items():
+        for port in service.get("ports", ()):
+            variable, default = re.search(r"\$\{(\w+):-(\d+)\}", port).groups()  # type: ignore[union-attr]
+            published[name] = (variable, int(default))
+    assert published == {
+        service.name: (service.port_variable, service.default_port)
+        for service in SERVICES
+        if service.default_port and service.published
+    }
+
+
+def test_compose_gives_business_databases_the_listed_names_and_scales() -> None:
+    text = (STACK / "docker-compose.yml").read_text(encoding="utf-8")
+    for service in services.business_databases():
+        assert f"${{{service.prefix}_DATABASE:-{service.database}}}" in text
+        assert compose("docker-compose.yml")[service.name]["scale"] == f"${{{service.prefix}_SCALE:-1}}"
+
+
+def test_services_that_only_the_engine_can_judge_have_a_health_check_there() -> None:
+    containers = compose("docker-compose.yml", "docker-compose.celery.yml")
+    judged = [service.name for service in SERVICES if service.health == ENGINE]
+    assert judged
+    assert all("healthcheck" in containers[name] for name in judged)
+
+
+def test_the_local_engine_has_a_program_for_every_listed_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    engine = LocalEngine(settings(tmp_path))
+    software = Software(
+        AirflowRuntime(tmp_path, tmp_path / "python", "3.3.2", "key", "head"),
+        PostgresBinaries(tmp_path, (17, 0), "here"),
+        MariadbBinaries(tmp_path, tmp_path, tmp_path, "mariadb", (11, 0, 0), "here"),
+    )
+    start = Start(
+        settings(tmp_path, **dict.fromkeys(SECRETS, "secret")), engine._supervisor, software, Observer()
+    )
+    listed = [service.name for service in services.of_executor("LocalExecutor")]
+    assert sorted(program.name for program in start.programs(tuple(listed))) == sorted(listed)
