@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -90,8 +90,16 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class MovedPort:
+    """A port that was taken, and the one that is used instead."""
+
+    wanted: int
+    used: int
+
+
+@dataclass(frozen=True)
 class UpResult:
-    """What `up` did. `moved_ports` maps a service to (wanted, taken instead)."""
+    """What `up` did. `moved_ports` has the services whose port was taken."""
 
     engine: str
     url: str
@@ -101,7 +109,7 @@ class UpResult:
     seconds: float
     phases: tuple[Phase, ...]
     started: tuple[str, ...]
-    moved_ports: dict[str, tuple[int, int]]
+    moved_ports: dict[str, MovedPort]
 
 
 @dataclass(frozen=True)
@@ -172,6 +180,8 @@ class Counts:
 class DagRun:
     """A run of a DAG as Airflow reports it; times are timezone-aware, `seconds` from start to end."""
 
+    computed: ClassVar = ("seconds",)
+
     dag_id: str
     run_id: str
     run_type: str
@@ -194,13 +204,13 @@ class DagRun:
 
 @dataclass(frozen=True)
 class TaskState:
-    """The latest try of one task in a run. `map_index` is -1 for a task that is not mapped."""
+    """The latest try of one task in a run. `map_index` is -1, and left out of JSON, for a task not mapped."""
 
     id: str
     state: str
-    tries: int
+    tries: int = field(metadata={"property": "try"})
     seconds: float | None
-    map_index: int = -1
+    map_index: int = field(default=-1, metadata={"optional": True})
 
 
 @dataclass(frozen=True)
@@ -221,8 +231,8 @@ class TriggerResult:
     seconds: float | None
     tasks: tuple[TaskState, ...]
     delta: Counts | None
-    other_runs: tuple[DagRun, ...] = ()
     unpaused: bool = False
+    other_runs: tuple[DagRun, ...] = ()
 
 
 @dataclass(frozen=True)

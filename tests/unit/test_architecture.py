@@ -21,7 +21,7 @@ LAYERS = (
     ("engines", "airflow_api", "airflow_health", "replication"),
     ("databases",),
     ("settings", "env_file"),
-    ("models", "report_models"),
+    ("models", "report_models", "documents"),
     ("errors", "names", "__init__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

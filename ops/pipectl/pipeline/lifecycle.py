@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
 from pipectl.errors import EngineError, WaitTimeoutError
-from pipectl.models import Phase, ResetResult, UpResult
+from pipectl.models import MovedPort, Phase, ResetResult, UpResult
 from pipectl.pipeline.access import own_databases
 from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy, wait_until_parsed
 from pipectl.pipeline.verification import wait_for_active_runs
@@ -87,7 +87,7 @@ def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> U
         seconds=watch.seconds,
         phases=tuple(watch.phases),
         started=started,
-        moved_ports=engine.moved_ports(),
+        moved_ports={name: MovedPort(*ports) for name, ports in engine.moved_ports().items()},
     )
 
 

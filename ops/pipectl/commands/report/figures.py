@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from pipectl.commands.report_text import filled, scenario_name, share
+from pipectl.commands.report.text import filled, scenario_name, share
 
 if TYPE_CHECKING:
     from datetime import datetime

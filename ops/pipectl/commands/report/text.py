@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pipectl.commands.charts import Columns, Scale, Spread
-from pipectl.console import group, words
+from pipectl.commands.report.charts import Columns, Scale, Spread
+from pipectl.commands.shared import group, line
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -24,10 +24,10 @@ MOST_HOURS = 24 * 366 * 20
 def report_text(report: Report) -> RenderableType:
     """Return the report for people."""
     if not report.transactions:
-        return group(words("There are no transactions yet. Make some: pipectl trigger", "bold"))
-    parts = [*_summary(report), words(""), *_over_time(report), words(""), _amounts(report)]
+        return group(line("There are no transactions yet. Make some: pipectl trigger", "bold"))
+    parts = [*_summary(report), line(""), *_over_time(report), line(""), _amounts(report)]
     if report.lag:
-        parts += [words(""), _lag(report.lag)]
+        parts += [line(""), _lag(report.lag)]
     return group(*parts)
 
 
@@ -71,17 +71,17 @@ def _summary(report: Report) -> list[RenderableType]:
     first, last = report.hours[0].start, report.hours[-1].start + timedelta(hours=1)
     style = "yellow" if report.unlabelled or report.orphans else "green"
     lines = [
-        words(f"Transactions  {report.transactions:,}{truth}"),
-        words(f"              {_moment(first)} to {_moment(last)} UTC"),
-        words(
+        line(f"Transactions  {report.transactions:,}{truth}"),
+        line(f"              {_moment(first)} to {_moment(last)} UTC"),
+        line(
             f"Labels        {labels.labels:,}, {labels.frauds:,} say fraud "
             f"({share(labels.frauds, labels.labels)}), {labels.revised:,} were revised"
         ),
-        words(f"Reconciled    {reconciliation(report)}", style),
+        line(f"Reconciled    {reconciliation(report)}", style),
     ]
     if report.lag:
         median, late = report.lag.percentiles[50], report.lag.percentiles[95]
-        lines.append(words(f"Label lag     {seconds(median)} in the median, 95 % within {seconds(late)}"))
+        lines.append(line(f"Label lag     {seconds(median)} in the median, 95 % within {seconds(late)}"))
     return lines
 
 
@@ -92,7 +92,7 @@ def _over_time(report: Report) -> list[RenderableType]:
     if not report.has_ground_truth:
         return [transactions]
     frauds = Columns([hour.frauds for hour in every], "Frauds", first, last, "red", height=3)
-    return [transactions, words(""), frauds]
+    return [transactions, line(""), frauds]
 
 
 def filled(hours: tuple[Hour, ...]) -> list[Hour]:
