@@ -103,15 +103,15 @@ def schema_of_dataclass(kind: Any, definitions: dict[type, Schema]) -> Schema:  
     hints = typing.get_type_hints(kind, names_of(kind.__module__))
     described: dict[str, Schema] = {}
     required = []
-    for each in properties(kind):
-        value = hints.get(each.attribute) or return_type(kind, each.attribute)
-        if not each.is_optional:
-            required.append(each.name)
-        elif each.default is None:
+    for entry in properties(kind):
+        value = hints.get(entry.attribute) or return_type(kind, entry.attribute)
+        if not entry.is_optional:
+            required.append(entry.name)
+        elif entry.default is None:
             value = typing.Union[  # noqa: UP007  a union of the remaining types, made at run time
                 tuple(part for part in typing.get_args(value) if part is not types.NoneType)
             ]
-        described[each.name] = schema_of(value, definitions)
+        described[entry.name] = schema_of(value, definitions)
     description = " ".join((inspect.getdoc(kind) or "").split())
     return {"type": "object", "description": description, "properties": described, "required": required}
 

@@ -63,9 +63,11 @@ def properties(kind: type) -> tuple[Property, ...]:
 def plain(data: object) -> Any:  # noqa: ANN401  any JSON value
     """Return `data` as JSON knows it: dataclasses as objects, times in ISO 8601, paths as text."""
     if is_dataclass(data) and not isinstance(data, type):
-        values = ((each, getattr(data, each.attribute)) for each in properties(type(data)))
+        values = ((entry, getattr(data, entry.attribute)) for entry in properties(type(data)))
         return {
-            each.name: plain(value) for each, value in values if not each.is_optional or value != each.default
+            entry.name: plain(value)
+            for entry, value in values
+            if not entry.is_optional or value != entry.default
         }
     if isinstance(data, dict):
         return {key: plain(value) for key, value in data.items()}

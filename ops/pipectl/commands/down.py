@@ -57,7 +57,7 @@ def down(
         plan = DownDryRun(
             would_delete=engine.volumes() if volumes else None,
             would_run=engine.equivalent(action),
-            would_stop=tuple(each.name for each in engine.services() if each.state == "running"),
+            would_stop=tuple(service.name for service in engine.services() if service.state == "running"),
         )
         console.emit(plan, lambda: _dry_run_text(plan))
         return

@@ -86,7 +86,7 @@ def volumes_text(volumes: tuple[Volume, ...], title: str) -> RenderableType:
 def content_text(content: tuple[DatabaseContent, ...], title: str) -> RenderableType:
     """Return tables and rows of databases."""
     rows: list[tuple[object, ...]] = [
-        (database.name, each.name, each.rows) for database in content for each in database.tables
+        (database.name, counted.name, counted.rows) for database in content for counted in database.tables
     ]
     if not rows:
         return line(f"{title}: no tables in {' and '.join(database.name for database in content)}.")
@@ -139,7 +139,9 @@ def progress(console: Console) -> Iterator[Observer]:
         return f"{time.monotonic() - since:.0f} s"
 
     def services_table() -> RenderableType:
-        rows: list[tuple[object, ...]] = [(each.name, each.state, each.health) for each in services]
+        rows: list[tuple[object, ...]] = [
+            (service.name, service.state, service.health) for service in services
+        ]
         return table("service", "state", "health", rows=rows, title=f"Starting, {elapsed()}")
 
     def see_services(now: tuple[Service, ...]) -> None:

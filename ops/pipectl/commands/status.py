@@ -89,17 +89,17 @@ def document_of(result: Status) -> StatusDocument:
         airflow=result.airflow,
         dag=result.dag,
         databases={
-            each.address.service.removeprefix("airbyte-"): Database(
-                service=each.address.service,
-                host=each.address.host,
-                port=each.address.port,
-                database=each.address.database,
-                user=each.address.user,
-                reachable=each.reachable,
-                rows=each.rows,
-                error=each.error,
+            database.address.service.removeprefix("airbyte-"): Database(
+                service=database.address.service,
+                host=database.address.host,
+                port=database.address.port,
+                database=database.address.database,
+                user=database.address.user,
+                reachable=database.reachable,
+                rows=database.rows,
+                error=database.error,
             )
-            for each in result.databases
+            for database in result.databases
         },
     )
 

@@ -49,7 +49,7 @@ def up(
         engine = invocation.engine
         plan = UpDryRun(
             would_run=engine.equivalent("up"),
-            would_start=tuple(each.name for each in engine.services() if each.state != "running"),
+            would_start=tuple(service.name for service in engine.services() if service.state != "running"),
         )
         invocation.console.emit(plan, lambda: _dry_run_text(plan))
         return

@@ -82,11 +82,11 @@ def page(report: Report, project: str) -> str:
     from plotly.offline import get_plotlyjs
 
     sections, charts = _sections(report)
-    made = report.created.strftime("%Y-%m-%d %H:%M UTC")
+    created = report.created.strftime("%Y-%m-%d %H:%M UTC")
     fields = {
         "title": "Transactions and fraud",
         "heading": "Transactions and fraud",
-        "subheading": html.escape(f"{project} · {made}"),
+        "subheading": html.escape(f"{project} · {created}"),
         "body": "\n".join(sections),
         "footer": html.escape(f"Made by pipectl {__version__}. This page loads nothing from a network."),
         # In a script element only "</" and "<!--" have a meaning.
@@ -125,7 +125,7 @@ def _sections(report: Report) -> tuple[list[str], list[Figure]]:
             more=_scenario_table(report),
         ),
     ]
-    if any(one.scenario for one in report.amounts) and report.labels.labels:
+    if any(amounts.scenario for amounts in report.amounts) and report.labels.labels:
         drawn.append(figures.labelled(report))
         note = "Frauds of each scenario, and labels that name it."
         sections.append(_section("labelled", "Labels against ground truth", note))
@@ -191,10 +191,10 @@ def _span(first: datetime, last: datetime) -> str:
 
 def _scenario_table(report: Report) -> str:
     rows = "".join(
-        f"<tr><td>{html.escape(scenario_name(one.scenario))}</td><td>{one.transactions:,}</td>"
-        f"<td>{share(one.transactions, report.transactions)}</td><td>{one.labelled:,}</td>"
-        f"<td>{one.p05:,.2f}</td><td>{one.median:,.2f}</td><td>{one.p95:,.2f}</td></tr>"
-        for one in report.amounts
+        f"<tr><td>{html.escape(scenario_name(amounts.scenario))}</td><td>{amounts.transactions:,}</td>"
+        f"<td>{share(amounts.transactions, report.transactions)}</td><td>{amounts.labelled:,}</td>"
+        f"<td>{amounts.p05:,.2f}</td><td>{amounts.median:,.2f}</td><td>{amounts.p95:,.2f}</td></tr>"
+        for amounts in report.amounts
     )
     return (
         '<details><summary>As a table</summary><div class="scroll"><table><thead><tr><th>scenario</th>'
