@@ -1,6 +1,6 @@
 # Everything works from nothing: .venv is made and filled from hash-pinned files where it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench lock clean stale
+.PHONY: help demo test lint format docs bench lock clean stale
 # The caller's folders and modules are not ours.
 unexport CDPATH PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
@@ -22,6 +22,9 @@ lint: .venv/ready-dev ## Check style, types and shell scripts
 format: .venv/ready-dev ## Rewrite the code in the project's format
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+docs: .venv/ready-dev ## Write docs/schema anew, from the dataclasses that commands print
+	.venv/bin/python ops/schemas.py
 
 bench: .venv/ready-dev ## Measure speed, as ratios within one run
 	.venv/bin/python tests/benchmarks/bench_local.py

@@ -6,14 +6,15 @@ import gc
 import os
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 from pipectl import __version__
-from pipectl.commands import connections, dags, data, load, report, stack
+from pipectl.commands import COMMANDS, function_name
 from pipectl.console import Console
 from pipectl.engines.choice import AUTO, ENGINES
 from pipectl.errors import ExitCode, PipectlError
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 INTERRUPT_AGAIN_SECONDS = 2.0
+MARKUP: Literal["markdown"] = "markdown"  # in docstrings that --help shows
 COLLECT_AFTER = 50_000  # new objects; Python's own 700 suits programs that run longer
-# Global options, which work before and after a command's name: True where a value follows.
+# Global options, which work before and after a command's name: True if a value follows.
 GLOBAL_OPTIONS = {
     "--project": True,
     "--engine": True,
@@ -57,15 +59,41 @@ def hoist(arguments: list[str]) -> list[str]:
 
 
 class Root(TyperGroup):
-    """The boundary: PipectlError, Ctrl-C and whatever else goes wrong end here, each with its exit code."""
+    """The boundary: PipectlError, Ctrl-C and whatever else goes wrong end here, each with its exit code.
+
+    Commands are imported when they are asked for: a call needs one of them, `--help` all.
+    """
+
+    def __init__(self, **attributes: Any) -> None:  # noqa: ANN401  Typer's own
+        super().__init__(**attributes)
+        unused: dict[str, Any] = dict.fromkeys(COMMANDS)
+        self.commands = unused | dict(self.commands)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401  Typer's own context and command
+        """Return a command, imported if it was not used before."""
+        if cmd_name in COMMANDS and self.commands[cmd_name] is None:
+            self.commands[cmd_name] = import_command(cmd_name)
+        return super().get_command(ctx, cmd_name)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  Typer's own context
         """Let global options stand anywhere."""
         return super().parse_args(ctx, hoist(args))
 
+    def make_context(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401  Typer's own
+        """Parse the arguments; `--help` and `--version` print here."""
+        return run_guarded(lambda: super(Root, self).make_context(*arguments, **options), Console)
+
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  Typer's own context
         """Run the command; turn what it raises into one sentence and a code."""
         return run_guarded(lambda: super(Root, self).invoke(ctx), lambda: _console_of(ctx))
+
+
+def import_command(name: str) -> Any:  # noqa: ANN401  Typer's own command
+    """Return the command of this name, ready for Typer."""
+    module = import_module(f"pipectl.commands.{COMMANDS[name]}")
+    single = typer.Typer(add_completion=False, rich_markup_mode=MARKUP)
+    single.command(name)(getattr(module, function_name(name)))
+    return typer.main.get_command(single)
 
 
 def run_guarded(action: Callable[[], Any], console: Callable[[], Console]) -> Any:  # noqa: ANN401
@@ -81,7 +109,10 @@ def run_guarded(action: Callable[[], Any], console: Callable[[], Console]) -> An
             "\nInterrupted. What was started goes on: pipectl status; the command can be run again."
         )
         raise typer.Exit(ExitCode.INTERRUPTED) from error
-    except BrokenPipeError as error:
+    except (BrokenPipeError, SystemExit) as error:
+        # Rich turns a closed pipe into SystemExit.
+        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+            raise
         # The reader (`| head`) has what it wanted. Python flushes stdout once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(ExitCode.DONE) from error
@@ -107,7 +138,7 @@ app = typer.Typer(
     cls=Root,
     no_args_is_help=True,
     add_completion=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode=MARKUP,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -133,7 +164,7 @@ def root(
         str | None,
         typer.Option(
             envvar="PIPECTL_ENGINE",
-            help=f"{AUTO}, {' or '.join(ENGINES)}; {AUTO} takes Docker where it answers.",
+            help=f"{AUTO}, {' or '.join(ENGINES)}; {AUTO} takes Docker if it answers.",
         ),
     ] = None,
     json: Annotated[
@@ -157,14 +188,6 @@ def root(
     ctx.obj = Invocation(Console(json=json, quiet=quiet, verbose=verbose), project, engine)
 
 
-stack.register(app)
-data.register(app)
-load.register(app)
-connections.register(app)
-report.register(app)
-dags.register(app)
-
-
 def interrupt(*_: object) -> None:
     """Raise KeyboardInterrupt, and once more after 2 s: Python drops one that hits a destructor."""
     signal.setitimer(signal.ITIMER_REAL, INTERRUPT_AGAIN_SECONDS)
@@ -175,7 +198,7 @@ def main() -> None:
     """Run the CLI."""
     # Imports make objects by the ten thousand; looking for garbage among them is a twentieth of a command.
     gc.set_threshold(COLLECT_AFTER)
-    # Where Ctrl-C is ignored, as in a shell's background job, it stays so.
+    # If Ctrl-C is ignored, as in a shell's background job, it stays so.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
         signal.signal(signal.SIGALRM, interrupt)

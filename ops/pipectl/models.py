@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -127,6 +127,8 @@ class Counts:
 class DagRun:
     """A run of a DAG as Airflow reports it; times are timezone-aware, `seconds` from start to end."""
 
+    computed: ClassVar = ("seconds",)
+
     dag_id: str
     run_id: str
     run_type: str
@@ -149,13 +151,13 @@ class DagRun:
 
 @dataclass(frozen=True)
 class TaskState:
-    """The latest try of one task in a run. `map_index` is -1 for a task that is not mapped."""
+    """The latest try of one task in a run. `map_index` is -1, and left out of JSON, for a task not mapped."""
 
     id: str
     state: str
-    tries: int
+    tries: int = field(metadata={"property": "try"})
     seconds: float | None
-    map_index: int = -1
+    map_index: int = field(default=-1, metadata={"optional": True})
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,13 @@ import typer
 from pipectl.names import DAG_ID
 
 UP_SECONDS = 300.0
-RUN_SECONDS = 900.0
 
-DagId = Annotated[str, typer.Argument(help="The DAG's id.", show_default=True)]
-DEFAULT_DAG_ID = DAG_ID
+DagId = Annotated[
+    str | None,
+    typer.Argument(
+        help="The DAG's id.", show_default=f"PIPECTL_DAG_ID in the environment or stack/.env, or {DAG_ID}"
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 UpTimeout = Annotated[
     float, typer.Option("--timeout", min=1, help="Seconds to wait until all is healthy, once installed.")

@@ -69,7 +69,7 @@ class LabelLag:
 class Report:
     """What `report` shows. Times are UTC; frauds are the simulator's ground truth.
 
-    `has_ground_truth` is false where a database has none: then nothing is known of frauds but the labels.
+    `has_ground_truth` is false if PostgreSQL has none: then nothing is known of frauds but the labels.
     """
 
     created: datetime

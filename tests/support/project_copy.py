@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from json_schemas import check_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +57,8 @@ class Project:
             f"pipectl {' '.join(arguments)}: {process.returncode}\n{out}\n{err}"
         )
         assert "Traceback (most recent call last)" not in err or code in {7, 9}, err
+        if "--json" in arguments:
+            check_output(arguments, out, err)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def json(self, *arguments: str, code: int = 0) -> Any:

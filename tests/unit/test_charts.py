@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from pipectl.commands.charts import Columns, Spread, merge
+from pipectl.commands.report.charts import Columns, Spread, merge
 
 
 def drawn(chart: Columns | Spread, width: int) -> list[str]:

@@ -6,32 +6,19 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from pipectl import cli
-from pipectl.errors import ExitCode, PipectlError
+from pipectl.commands import COMMANDS
+from pipectl.errors import AirflowError, ExitCode, PipectlError
+from pipectl.models import AirflowAddress
 
-COMMANDS = (
-    "up",
-    "down",
-    "reset",
-    "scale",
-    "status",
-    "logs",
-    "open",
-    "verify-db",
-    "load",
-    "report",
-    "connections",
-    "trigger",
-    "runs",
-    "pause",
-    "unpause",
-)
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -51,12 +38,6 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         env={**os.environ, "COLUMNS": "200"},
     )
-
-
-def test_every_exit_code_is_in_the_readme() -> None:
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    for code in ExitCode:
-        assert f"| {int(code)} |" in readme, code
 
 
 def test_outside_a_project_the_user_is_told_where_to_go(
@@ -159,6 +140,101 @@ def test_a_project_that_cannot_be_written_is_exit_3(project: Path) -> None:
     done = run("--engine", "local", "up")
     assert done.returncode == ExitCode.ENGINE
     assert "cannot be written" in done.stderr
+
+
+class AskedAirflow:
+    """Stands for Airflow's REST API, and notes of which DAG it was asked."""
+
+    asked: str = ""
+
+    def __init__(self, address: AirflowAddress) -> None:
+        self.address = address
+
+    def set_paused(self, dag_id: str, *, paused: bool) -> None:
+        del paused
+        AskedAirflow.asked = dag_id
+
+    def runs(self, dag_id: str, limit: int = 0) -> tuple[()]:
+        del limit
+        AskedAirflow.asked = dag_id
+        return ()
+
+    def is_paused(self, dag_id: str) -> bool:
+        AskedAirflow.asked = dag_id
+        raise AirflowError("Asked enough.")
+
+
+@pytest.fixture
+def airflow(monkeypatch: pytest.MonkeyPatch) -> type[AskedAirflow]:
+    monkeypatch.setattr("pipectl.airflow_api.AirflowApi", AskedAirflow)
+    monkeypatch.setattr(
+        "pipectl.pipeline.access.airflow_address",
+        lambda _: AirflowAddress("http://127.0.0.1:8080", "admin", "admin"),
+    )
+    monkeypatch.setattr(AskedAirflow, "asked", "")
+    return AskedAirflow
+
+
+@pytest.mark.parametrize("command", ["trigger", "runs", "pause", "unpause"])
+@pytest.mark.parametrize(
+    ("variable", "written", "argument", "expected"),
+    [
+        ("", "", "", "generate_transaction_and_labels"),
+        ("", "PIPECTL_DAG_ID=written\n", "", "written"),
+        ("exported", "PIPECTL_DAG_ID=written\n", "", "exported"),
+        ("exported", "PIPECTL_DAG_ID=written\n", "named", "named"),
+    ],
+)
+def test_the_dag_is_the_argument_or_the_environment_or_the_file_or_the_pipelines(
+    command: str,
+    variable: str,
+    written: str,
+    argument: str,
+    expected: str,
+    project: Path,
+    airflow: type[AskedAirflow],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (project / "stack" / ".env").write_text(written)
+    if variable:
+        monkeypatch.setenv("PIPECTL_DAG_ID", variable)
+    arguments = ["--engine", "local", command, *([argument] if argument else [])]
+    done = CliRunner().invoke(cli.app, arguments)
+    assert airflow.asked == expected, done.output
+
+
+@pytest.mark.parametrize("command", ["trigger", "runs", "pause", "unpause"])
+def test_help_says_where_the_default_dag_comes_from(command: str) -> None:
+    words = " ".join(run(command, "--help").stdout.split())
+    assert "PIPECTL_DAG_ID in the environment or stack/.env" in words
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["status", "--help"], ["connections"]])
+def test_a_reader_that_has_gone_is_no_failure(arguments: list[str], project: Path) -> None:
+    (project / "stack" / ".env").write_text("AIRBYTE_REPLICATION_PASSWORD=sesame\n")
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipectl", "--engine", "local", *arguments],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_command_is_imported_only_when_it_is_called() -> None:
+    code = (
+        "import sys; from pipectl import cli; cli.app(['down', '--help'], standalone_mode=False); "
+        "print(*(name for name in sys.modules if name.startswith('pipectl.commands.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.splitlines()[-1].split())
+    assert imported == {"pipectl.commands.down", "pipectl.commands.shared"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from json_schemas import validate
 from typer.testing import CliRunner
 
 from pipectl import cli
 from pipectl.commands import connections
+from pipectl.documents import dump
 from pipectl.errors import ExitCode
 from pipectl.models import CaptureCheck, DatabaseAddress, ReplicationLogin
 from pipectl.pipeline.change_capture import source_configurations
@@ -72,6 +75,15 @@ def test_configurations_are_what_airbyte_takes(project: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("checks", [None, (CaptureCheck("mysql", "login", True, "airbyte"),)])
+def test_the_json_has_checks_only_if_they_were_asked_for(checks: tuple[CaptureCheck, ...] | None) -> None:
+    written = json.loads(dump(replace(SOURCES, checks=checks)))
+    validate("connections", written)
+    assert written.get("checks") == (
+        checks and [{"database": "mysql", "name": "login", "ok": True, "found": "airbyte", "remedy": ""}]
+    )
+
+
 def test_password_is_shown_only_when_asked_for(project: Path) -> None:
     assert "sesame" not in run(project).output
     assert "sesame" not in run(project, "--json").output
@@ -108,7 +120,7 @@ def test_failed_checks_say_what_was_found_and_what_to_do() -> None:
             "mysql", "log kept", False, "1 days", "Set binlog_expire_logs_seconds to 604800 or more."
         ),
     )
-    Console(file=stream, width=120).print(connections._text(SOURCES, checks))
+    Console(file=stream, width=120).print(connections.result_text(replace(SOURCES, checks=checks)))
     lines = [" ".join(line.split()) for line in stream.getvalue().splitlines()]
     assert lines[-4:-1] == [
         "postgres login ok airbyte, may replicate",

@@ -10,9 +10,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from json_schemas import validate
 
-from pipectl.commands.report_page import Target, page
-from pipectl.commands.report_text import report_text, seconds
+from pipectl.commands.report.page import Target, page
+from pipectl.commands.report.text import report_text, seconds
+from pipectl.documents import dump
 from pipectl.errors import UsageError
 from pipectl.report_models import AmountBin, Amounts, Hour, LabelLag, Labels, Report
 
@@ -97,8 +99,21 @@ def test_the_whole_report() -> None:
     ]
 
 
-def test_the_report_fits_a_terminal_of_80_columns() -> None:
-    assert max(map(len, text(FULL, 80))) <= 80
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_report_fits_a_narrow_terminal(width: int) -> None:
+    assert max(map(len, text(FULL, width))) <= width
+
+
+@pytest.mark.parametrize("report", [FULL, EMPTY])
+def test_the_json_is_as_its_schema_says(report: Report) -> None:
+    written = json.loads(dump(report))
+    validate("report", written)
+    assert written["created"] == "2026-05-06T12:30:00+00:00"
+    assert written["labels"] == {
+        "labels": report.labels.labels,
+        "frauds": report.labels.frauds,
+        "revised": report.labels.revised,
+    }
 
 
 def test_empty_databases_are_one_sentence_with_the_next_step() -> None:

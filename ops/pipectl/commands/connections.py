@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import reduce
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from pipectl.console import group, table, words
+from pipectl.commands.shared import group, line, table
 from pipectl.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from pipectl.invocation import Invocation
-    from pipectl.models import CaptureCheck
+    from pipectl.pipeline.change_capture import MysqlSource, PostgresSource, Sources
 
-# Titles of the fields in Airbyte's forms, in their order, and where the configuration has their values.
+# Titles of the fields in Airbyte's forms, in their order, and the path to each value in the configuration.
 POSTGRES_FORM = (
     ("Host", ("host",)),
     ("Port", ("port",)),
@@ -44,16 +45,14 @@ MYSQL_FORM = (
 WORDS = {"CDC": "Read Changes (CDC)", "NO_TUNNEL": "No Tunnel"}
 
 
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    app.command("connections")(connections)
+Document: TypeAlias = "Sources"
 
 
 def connections(
     ctx: typer.Context,
     *,
     check: Annotated[
-        bool, typer.Option("--check", help="Try all that change data capture needs; exit 6 where it fails.")
+        bool, typer.Option("--check", help="Try all that change data capture needs; exit 6 if it fails.")
     ] = False,
     create_slot: Annotated[
         bool,
@@ -99,57 +98,52 @@ def connections(
         dropped = change_capture.drop_slot(own)
         console.say(f"{'Dropped' if dropped else 'There was no'} slot {change_capture.SLOT}.")
     sources = change_capture.source_configurations(postgres, mysql, login, secrets=show_secrets)
-    checks: tuple[CaptureCheck, ...] = ()
     if check:
         from pipectl.pipeline import capture_checks  # noqa: PLC0415
 
-        checks = capture_checks.check(postgres, mysql, login)
-    document = {**sources, "checks": checks} if check else sources
-    console.emit(document, lambda: _text(sources, checks))
-    for found in checks:
-        if not found.ok:
+        sources = replace(sources, checks=capture_checks.check(postgres, mysql, login))
+    console.emit(sources, lambda: result_text(sources))
+    for result in sources.checks or ():
+        if not result.ok:
             raise VerificationError(
-                f"Change data capture does not work yet: {found.database}, {found.name}: {found.found}.",
-                hint=found.remedy,
+                f"Change data capture does not work yet: {result.database}, {result.name}: {result.found}.",
+                hint=result.remedy,
             )
 
 
-def _text(sources: dict[str, dict[str, Any]], checks: tuple[CaptureCheck, ...]) -> RenderableType:
+def result_text(sources: Sources) -> RenderableType:
+    """Return the fields of both forms, and what the checks have found."""
     parts = [
-        table(
-            "field", "value", rows=_form(sources["postgres"], POSTGRES_FORM), title="Airbyte source Postgres"
-        ),
-        table("field", "value", rows=_form(sources["mysql"], MYSQL_FORM), title="Airbyte source MySQL"),
+        table("field", "value", rows=_form(sources.postgres, POSTGRES_FORM), title="Airbyte source Postgres"),
+        table("field", "value", rows=_form(sources.mysql, MYSQL_FORM), title="Airbyte source MySQL"),
     ]
-    if any(source["host"] == "127.0.0.1" for source in sources.values()):
+    if "127.0.0.1" in {sources.postgres.host, sources.mysql.host}:
         parts.append(
-            words(
+            line(
                 "127.0.0.1 is this machine. For an Airbyte in containers on it, the host is "
-                "host.docker.internal where Docker Desktop runs them."
+                "host.docker.internal if Docker Desktop runs them."
             )
         )
-    if checks:
+    if sources.checks:
         rows: list[tuple[object, ...]] = [
             (
-                found.database,
-                found.name,
-                "ok" if found.ok else "failed",
-                found.found if found.ok else f"{found.found}\n→ {found.remedy}",
+                check.database,
+                check.name,
+                "ok" if check.ok else "failed",
+                check.found if check.ok else f"{check.found}\n→ {check.remedy}",
             )
-            for found in checks
+            for check in sources.checks
         ]
         parts.append(table("database", "check", "result", "found", rows=rows, title="Change data capture"))
     return group(*parts)
 
 
 def _form(
-    source: dict[str, Any], fields: tuple[tuple[str, tuple[str, ...]], ...]
+    source: PostgresSource | MysqlSource, fields: tuple[tuple[str, tuple[str, ...]], ...]
 ) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     for title, path in fields:
-        value: Any = source
-        for key in path:
-            value = value[key]
-        text = ", ".join(value) if isinstance(value, list) else str(value)
+        value = reduce(getattr, path, source)
+        text = ", ".join(value) if isinstance(value, tuple) else str(value)
         rows.append((title, WORDS.get(text, text)))
     return rows

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from pipectl.console import group, words
+from pipectl.commands.shared import group, line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,13 +21,10 @@ if TYPE_CHECKING:
 MOST_SHARDS = 32
 BAR_WIDTH = 30
 MINUTE = 60
-# Without a terminal: a line for each tenth.
+# Without a terminal: a line of progress for each tenth.
 STEPS = 10
 
-
-def register(app: typer.Typer) -> None:
-    """Add this module's command."""
-    app.command()(load)
+Document: TypeAlias = "LoadResult"
 
 
 def load(
@@ -67,15 +64,15 @@ def progress_text(progress: LoadProgress) -> str:
     """Return one line: how much, how fast, how long it will take."""
     share = progress.done / progress.total if progress.total else 1.0
     filled = round(share * BAR_WIDTH)
-    line = (
+    text = (
         f"{progress.phase:<12} {'━' * filled}{'─' * (BAR_WIDTH - filled)} {share:4.0%}"
         f"  {progress.done:,} of {progress.total:,}"
     )
     if progress.rate:
-        line += f"  {progress.rate:,.0f} rows/s"
+        text += f"  {progress.rate:,.0f} rows/s"
     if progress.left is not None and progress.done < progress.total:
-        line += f"  {duration(progress.left)} left"
-    return line
+        text += f"  {duration(progress.left)} left"
+    return text
 
 
 def duration(seconds: float) -> str:
@@ -91,29 +88,29 @@ def result_text(result: LoadResult) -> RenderableType:
         return f"{rows:,} in {duration(seconds)}" + (f" ({rows / seconds:,.0f} rows/s)" if rows else "")
 
     lines = [
-        words(f"Loaded {result.load} in {duration(result.seconds)}", "bold green"),
-        words(f"  Transactions  {speed(result.transactions, result.transactions_seconds)}"),
-        words(
+        line(f"Loaded {result.load} in {duration(result.seconds)}", "bold green"),
+        line(f"  Transactions  {speed(result.transactions, result.transactions_seconds)}"),
+        line(
             f"  Labels        {speed(result.labels, result.labels_seconds)}, {result.frauds:,} of them fraud"
         ),
     ]
     if result.resumed:
-        lines.insert(1, words(f"  Taken up: {result.resumed:,} transactions were there already"))
+        lines.insert(1, line(f"  Taken up: {result.resumed:,} transactions were there already"))
     return group(*lines)
 
 
 @contextmanager
 def _shown(console: Console) -> Iterator[Callable[[LoadProgress], None]]:
     latest: dict[str, LoadProgress] = {}
-    said: dict[str, int] = {}
+    steps: dict[str, int] = {}
 
     def watch(progress: LoadProgress) -> None:
         latest[progress.phase] = progress
         redraw()
         step = STEPS * progress.done // progress.total if progress.total else STEPS
-        if not console.is_live and step > said.get(progress.phase, 0):
-            said[progress.phase] = step
+        if not console.is_live and step > steps.get(progress.phase, 0):
+            steps[progress.phase] = step
             console.say(progress_text(progress))
 
-    with console.live(lambda: group(*(words(progress_text(one)) for one in latest.values()))) as redraw:
+    with console.live(lambda: group(*(line(progress_text(phase)) for phase in latest.values()))) as redraw:
         yield watch

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pipectl.errors import DatabaseError, UsageError
 
 if TYPE_CHECKING:
     from pipectl.databases import Databases
-    from pipectl.models import DatabaseAddress, ReplicationLogin
+    from pipectl.models import CaptureCheck, DatabaseAddress, ReplicationLogin
 
 PUBLICATION = "airbyte_publication"
 SLOT = "airbyte_slot"
@@ -23,43 +24,108 @@ SLOT_STATE = """
     FROM pg_replication_slots WHERE slot_name = %s"""
 
 
+@dataclass(frozen=True)
+class TunnelMethod:
+    """Whether Airbyte connects through SSH."""
+
+    tunnel_method: str = "NO_TUNNEL"
+
+
+@dataclass(frozen=True)
+class SslMode:
+    """Whether Airbyte encrypts the connection."""
+
+    mode: str
+
+
+@dataclass(frozen=True)
+class PostgresReplication:
+    """How Airbyte's PostgreSQL source reads changes."""
+
+    method: str
+    plugin: str
+    replication_slot: str
+    publication: str
+
+
+@dataclass(frozen=True)
+class MysqlReplication:
+    """How Airbyte's MySQL source reads changes."""
+
+    method: str
+    server_timezone: str
+
+
+@dataclass(frozen=True)
+class PostgresSource:
+    """The configuration of Airbyte's PostgreSQL source. The password may be a mask."""
+
+    host: str
+    port: int
+    database: str
+    schemas: tuple[str, ...]
+    username: str
+    password: str
+    tunnel_method: TunnelMethod
+    ssl_mode: SslMode
+    replication_method: PostgresReplication
+
+
+@dataclass(frozen=True)
+class MysqlSource:
+    """The configuration of Airbyte's MySQL source. The password may be a mask."""
+
+    host: str
+    port: int
+    database: str
+    username: str
+    password: str
+    tunnel_method: TunnelMethod
+    ssl_mode: SslMode
+    replication_method: MysqlReplication
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The configurations of Airbyte's two sources; `checks` only if they were asked for."""
+
+    postgres: PostgresSource
+    mysql: MysqlSource
+    checks: tuple[CaptureCheck, ...] | None = field(default=None, metadata={"optional": True})
+
+
 def source_configurations(
     postgres: DatabaseAddress, mysql: DatabaseAddress, login: ReplicationLogin, *, secrets: bool
-) -> dict[str, dict[str, Any]]:
+) -> Sources:
     """The configuration of Airbyte's two sources in the form that its API and Terraform provider take.
 
     Passwords are masked unless `secrets`.
     Source: the specifications of source-postgres 3 and source-mysql 3.
     """
-    shared = {
-        "username": login.user,
-        "password": login.password if secrets else MASK,
-        "tunnel_method": {"tunnel_method": "NO_TUNNEL"},
-    }
-    return {
-        "postgres": {
-            "host": postgres.host,
-            "port": postgres.port,
-            "database": postgres.database,
-            "schemas": ["public"],
-            **shared,
-            "ssl_mode": {"mode": "prefer"},
-            "replication_method": {
-                "method": "CDC",
-                "plugin": "pgoutput",
-                "replication_slot": SLOT,
-                "publication": PUBLICATION,
-            },
-        },
-        "mysql": {
-            "host": mysql.host,
-            "port": mysql.port,
-            "database": mysql.database,
-            **shared,
-            "ssl_mode": {"mode": "preferred"},
-            "replication_method": {"method": "CDC", "server_timezone": TIME_ZONE},
-        },
-    }
+    password = login.password if secrets else MASK
+    return Sources(
+        PostgresSource(
+            host=postgres.host,
+            port=postgres.port,
+            database=postgres.database,
+            schemas=("public",),
+            username=login.user,
+            password=password,
+            tunnel_method=TunnelMethod(),
+            ssl_mode=SslMode("prefer"),
+            replication_method=PostgresReplication("CDC", "pgoutput", SLOT, PUBLICATION),
+        ),
+        MysqlSource(
+            host=mysql.host,
+            port=mysql.port,
+            database=mysql.database,
+            username=login.user,
+            password=password,
+            tunnel_method=TunnelMethod(),
+            ssl_mode=SslMode("preferred"),
+            replication_method=MysqlReplication("CDC", TIME_ZONE),
+        ),
+    )
 
 
 def create_slot(databases: Databases) -> bool:

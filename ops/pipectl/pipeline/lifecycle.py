@@ -31,8 +31,16 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class MovedPort:
+    """A port that was taken, and the one that is used instead."""
+
+    wanted: int
+    used: int
+
+
+@dataclass(frozen=True)
 class UpResult:
-    """What `up` did. `moved_ports` maps a service to (wanted, taken instead)."""
+    """What `up` did. `moved_ports` has the services whose port was taken."""
 
     engine: str
     url: str
@@ -42,7 +50,7 @@ class UpResult:
     seconds: float
     phases: tuple[Phase, ...]
     started: tuple[str, ...]
-    moved_ports: dict[str, tuple[int, int]]
+    moved_ports: dict[str, MovedPort]
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> U
         seconds=stopwatch.seconds,
         phases=tuple(stopwatch.phases),
         started=started,
-        moved_ports=engine.moved_ports(),
+        moved_ports={name: MovedPort(*ports) for name, ports in engine.moved_ports().items()},
     )
 
 

@@ -40,8 +40,8 @@ class TriggerResult:
     seconds: float | None
     tasks: tuple[TaskState, ...]
     delta: Counts | None
-    other_runs: tuple[DagRun, ...] = ()
     unpaused: bool = False
+    other_runs: tuple[DagRun, ...] = ()
 
 
 def new_run_id() -> str:

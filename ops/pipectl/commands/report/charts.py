@@ -25,10 +25,10 @@ SPANS = {1: "hour", 24: "day", 168: "week"}
 
 @dataclass(frozen=True)
 class Columns:
-    """`values` per hour as columns, `height` lines high; `what` says what they count."""
+    """`values` per hour as columns, `height` lines high; `subject` says what they count."""
 
     values: Sequence[int]
-    what: str
+    subject: str
     first: str
     last: str
     style: str
@@ -46,7 +46,7 @@ class Columns:
         peak = max(values, default=0)
         margin = len(f"{peak:,}") + 1
         cell = max(1, min(WIDEST_COLUMN, (options.max_width - margin) // max(len(values), 1)))
-        yield Text(f"{self.what} per {SPANS.get(merged, f'{merged} hours')} (UTC)", style="bold")
+        yield Text(f"{self.subject} per {SPANS.get(merged, f'{merged} hours')} (UTC)", style="bold")
         for line in range(self.height - 1, -1, -1):
             label = f"{peak:,}" if line == self.height - 1 else "0" if line == 0 else ""
             drawn = "".join(_cell(value, peak, line, self.height) * cell for value in values)

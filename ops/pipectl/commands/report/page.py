@@ -11,15 +11,15 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from pipectl import __version__
-from pipectl.commands import report_figures
-from pipectl.commands.report_text import reconciliation, scenario_name, seconds, share
+from pipectl.commands.report import figures
+from pipectl.commands.report.text import reconciliation, scenario_name, seconds, share
 from pipectl.errors import UsageError
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from pipectl.commands.report_figures import Figure
+    from pipectl.commands.report.figures import Figure
     from pipectl.report_models import Report
 
 # Tells a page of ours from a file that somebody would miss.
@@ -38,7 +38,7 @@ class Target:
     replace_foreign: bool = False
 
     def check(self) -> None:
-        """Raise UsageError where the page may not or cannot be written there."""
+        """Raise UsageError if the page may not or cannot be written there."""
         folder = self.path.resolve().parent
         if not folder.is_dir():
             raise UsageError(f"There is no folder {folder}.", hint="Make it, or name another file.")
@@ -62,7 +62,7 @@ class Target:
             )
 
     def write(self, text: str) -> None:
-        """Write the page, whole or not at all. Raises UsageError."""
+        """Write the page atomically. Raises UsageError."""
         path = self.path.resolve()
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -81,19 +81,19 @@ def page(report: Report, project: str) -> str:
     """Return the whole page."""
     from plotly.offline import get_plotlyjs
 
-    sections, figures = _sections(report)
-    made = report.created.strftime("%Y-%m-%d %H:%M UTC")
+    sections, charts = _sections(report)
+    created = report.created.strftime("%Y-%m-%d %H:%M UTC")
     fields = {
         "title": "Transactions and fraud",
         "heading": "Transactions and fraud",
-        "subheading": html.escape(f"{project} · {made}"),
+        "subheading": html.escape(f"{project} · {created}"),
         "body": "\n".join(sections),
         "footer": html.escape(f"Made by pipectl {__version__}. This page loads nothing from a network."),
         # In a script element only "</" and "<!--" have a meaning.
-        "charts": json.dumps(figures, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c"),
-        "plotly": get_plotlyjs().replace("</script", "<\\/script") if figures else "",
+        "charts": json.dumps(charts, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c"),
+        "plotly": get_plotlyjs().replace("</script", "<\\/script") if charts else "",
     }
-    template = resources.files("pipectl.commands").joinpath("report.html").read_text(encoding="utf-8")
+    template = resources.files("pipectl.commands.report").joinpath("report.html").read_text(encoding="utf-8")
     # The first parts are taken in order: what was filled in is not searched again.
     filled = []
     for name, value in fields.items():
@@ -106,9 +106,9 @@ def _sections(report: Report) -> tuple[list[str], list[Figure]]:
     if not report.transactions:
         return [EMPTY], []
     truth = report.has_ground_truth
-    figures = [
-        report_figures.over_time(report.hours, frauds=truth),
-        report_figures.amounts(report.amounts),
+    drawn = [
+        figures.over_time(report.hours, frauds=truth),
+        figures.amounts(report.amounts),
     ]
     sections = [
         _tiles(report),
@@ -116,7 +116,7 @@ def _sections(report: Report) -> tuple[list[str], list[Figure]]:
             "over-time",
             "Transactions and frauds over time" if truth else "Transactions over time",
             "Times are UTC. Drag to zoom, double-click to see all again.",
-            views=tuple(figures[0].get("views", ())),
+            views=tuple(drawn[0].get("views", ())),
         ),
         _section(
             "amounts",
@@ -125,18 +125,18 @@ def _sections(report: Report) -> tuple[list[str], list[Figure]]:
             more=_scenario_table(report),
         ),
     ]
-    if any(one.scenario for one in report.amounts) and report.labels.labels:
-        figures.append(report_figures.labelled(report))
+    if any(amounts.scenario for amounts in report.amounts) and report.labels.labels:
+        drawn.append(figures.labelled(report))
         note = "Frauds of each scenario, and labels that name it."
         sections.append(_section("labelled", "Labels against ground truth", note))
-    figures.append(report_figures.time_of_day(report.hours, frauds=truth))
+    drawn.append(figures.time_of_day(report.hours, frauds=truth))
     pair = [_section("time-of-day", "Time of day", "All days together.")]
     if report.lag:
-        figures.append(report_figures.lag(report.lag))
+        drawn.append(figures.lag(report.lag))
         note = f"From insert to insert, the latest {report.lag.sample:,} labelled transactions."
         pair.append(_section("lag", "Label lag", note))
     sections.append(f'<div class="pair">{"".join(pair)}</div>')
-    return sections, figures
+    return sections, drawn
 
 
 def _section(name: str, title: str, note: str, *, views: tuple[str, ...] = (), more: str = "") -> str:
@@ -191,10 +191,10 @@ def _span(first: datetime, last: datetime) -> str:
 
 def _scenario_table(report: Report) -> str:
     rows = "".join(
-        f"<tr><td>{html.escape(scenario_name(one.scenario))}</td><td>{one.transactions:,}</td>"
-        f"<td>{share(one.transactions, report.transactions)}</td><td>{one.labelled:,}</td>"
-        f"<td>{one.p05:,.2f}</td><td>{one.median:,.2f}</td><td>{one.p95:,.2f}</td></tr>"
-        for one in report.amounts
+        f"<tr><td>{html.escape(scenario_name(amounts.scenario))}</td><td>{amounts.transactions:,}</td>"
+        f"<td>{share(amounts.transactions, report.transactions)}</td><td>{amounts.labelled:,}</td>"
+        f"<td>{amounts.p05:,.2f}</td><td>{amounts.median:,.2f}</td><td>{amounts.p95:,.2f}</td></tr>"
+        for amounts in report.amounts
     )
     return (
         '<details><summary>As a table</summary><div class="scroll"><table><thead><tr><th>scenario</th>'

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from pipectl.commands import rendering
+from pipectl.commands.shared import Progress, content_text, group, line
 from pipectl.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from pipectl.invocation import Invocation
+    from pipectl.pipeline.verification import Verification
 
+HINTS = {
+    "empty": "To empty them: pipectl reset --data-only. If rows are right: --expect populated or reconciled",
+    "populated": "Run the pipeline once: pipectl trigger",
+    "reconciled": "Label what is left: pipectl trigger. Orphans: a database was restored on its own.",
+}
 
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    app.command("verify-db")(verify_db)
+Document: TypeAlias = "Verification"
 
 
 def verify_db(
@@ -35,7 +41,7 @@ def verify_db(
         ),
     ] = 120.0,
 ) -> None:
-    """Show the tables and exact row counts of both databases, and check them; exit 6 where they differ.
+    """Show the tables and exact row counts of both databases, and check them; exit 6 if they differ.
 
     Examples: `pipectl verify-db` · `pipectl verify-db --expect reconciled` · `pipectl verify-db --json`
     """
@@ -51,11 +57,20 @@ def verify_db(
     engine, console = invocation.engine, invocation.console
     if expect != "empty":
         verification.wait_for_active_runs(
-            engine, invocation.settings.dag_id, timeout=wait, observer=rendering.Progress(console)
+            engine, invocation.settings.dag_id, timeout=wait, observer=Progress(console)
         )
     result = verification.verify(business_databases(engine), expect)
-    console.emit(result, lambda: rendering.verification_text(result))
+    console.emit(result, lambda: _result_text(result))
     if not result.ok:
-        raise VerificationError(
-            f"Expected {expect}, but {'; '.join(result.reasons)}.", hint=rendering.VERIFICATION_HINTS[expect]
+        raise VerificationError(f"Expected {expect}, but {'; '.join(result.reasons)}.", hint=HINTS[expect])
+
+
+def _result_text(result: Verification) -> RenderableType:
+    parts = [content_text(result.databases, "Databases")]
+    if result.expect == "reconciled":
+        parts.append(
+            line(f"Transactions without a label: {result.unlabelled}. Orphaned labels: {result.orphans}.")
         )
+    if result.ok:
+        parts.append(line(f"As expected: {result.expect}.", "bold green"))
+    return group(*parts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from pipectl.commands.report_text import filled, scenario_name, share
+from pipectl.commands.report.text import filled, scenario_name, share
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -124,25 +124,25 @@ def time_of_day(hours: tuple[Hour, ...], *, frauds: bool) -> Figure:
     return {"id": "time-of-day", "data": data, "layout": layout}
 
 
-def amounts(found: tuple[Amounts, ...]) -> Figure:
+def amounts(scenarios: tuple[Amounts, ...]) -> Figure:
     """A row per scenario: which share of its transactions has an amount of that size."""
     data, shapes, notes = [], [], []
-    layout = _layout(height=ROW_HEIGHT * len(found) + 60, margin={"t": 30, "r": 12, "b": 48, "l": 190})
-    band = 1 / len(found)
+    layout = _layout(height=ROW_HEIGHT * len(scenarios) + 60, margin={"t": 30, "r": 12, "b": 48, "l": 190})
+    band = 1 / len(scenarios)
     # The honest ones on top; plotly counts from below.
-    for row, one in enumerate(reversed(found), start=1):
+    for row, scenario in enumerate(reversed(scenarios), start=1):
         number = "" if row == 1 else str(row)
-        color, fill = (FRAUD, FRAUD_FILL) if one.scenario else (TRANSACTIONS, TRANSACTIONS_FILL)
-        edges = [item for item in one.bins for _ in range(2)]
+        color, fill = (FRAUD, FRAUD_FILL) if scenario.scenario else (TRANSACTIONS, TRANSACTIONS_FILL)
+        edges = [item for item in scenario.bins for _ in range(2)]
         data.append(
             {
                 "type": "scatter",
                 "mode": "lines",
-                "x": [x for item in one.bins for x in (item.low, item.high)],
-                "y": [item.transactions / one.transactions for item in edges],
+                "x": [x for item in scenario.bins for x in (item.low, item.high)],
+                "y": [item.transactions / scenario.transactions for item in edges],
                 "customdata": [[item.low, item.high, item.transactions] for item in edges],
                 "yaxis": f"y{number}",
-                "name": scenario_name(one.scenario),
+                "name": scenario_name(scenario.scenario),
                 "line": {"color": color, "width": 1.5},
                 "fill": "tozeroy",
                 "fillcolor": fill,
@@ -162,8 +162,8 @@ def amounts(found: tuple[Amounts, ...]) -> Figure:
                 "type": "line",
                 "xref": "x",
                 "yref": f"y{number} domain",
-                "x0": one.median,
-                "x1": one.median,
+                "x0": scenario.median,
+                "x1": scenario.median,
                 "y0": 0,
                 "y1": 1,
                 "line": {"color": INK, "width": 1.5, "dash": "dot"},
@@ -180,8 +180,8 @@ def amounts(found: tuple[Amounts, ...]) -> Figure:
                 "yanchor": "middle",
                 "align": "right",
                 "showarrow": False,
-                "text": f"<b>{scenario_name(one.scenario)}</b><br>{one.transactions:,} · "
-                f"median {one.median:,.2f}",
+                "text": f"<b>{scenario_name(scenario.scenario)}</b><br>{scenario.transactions:,} · "
+                f"median {scenario.median:,.2f}",
                 "font": {"size": 12, "color": INK},
             }
         )
@@ -203,8 +203,8 @@ def amounts(found: tuple[Amounts, ...]) -> Figure:
 
 def labelled(report: Report) -> Figure:
     """Frauds of each scenario beside the labels that name it."""
-    scenarios = [one for one in reversed(report.amounts) if one.scenario]
-    names = [scenario_name(one.scenario) for one in scenarios]
+    scenarios = [scenario for scenario in reversed(report.amounts) if scenario.scenario]
+    names = [scenario_name(scenario.scenario) for scenario in scenarios]
     layout = _layout(height=46 * len(scenarios) + 110, margin={"t": 30, "r": 12, "b": 44, "l": 190})
     layout |= {
         "barmode": "group",
@@ -215,8 +215,8 @@ def labelled(report: Report) -> Figure:
         "yaxis": _axis() | {"showgrid": False},
     }
     series = (
-        ("labels", TRANSACTIONS, [one.labelled for one in scenarios]),
-        ("ground truth", FRAUD, [one.transactions for one in scenarios]),
+        ("labels", TRANSACTIONS, [scenario.labelled for scenario in scenarios]),
+        ("ground truth", FRAUD, [scenario.transactions for scenario in scenarios]),
     )
     data = [
         {
@@ -233,7 +233,7 @@ def labelled(report: Report) -> Figure:
     return {"id": "labelled", "data": data, "layout": layout}
 
 
-def lag(found: LabelLag) -> Figure:
+def lag(label_lag: LabelLag) -> Figure:
     """The share of transactions that had their label within so many seconds."""
     layout = _layout(height=340, margin={"t": 30, "r": 16, "b": 44, "l": 62})
     layout |= {
@@ -244,7 +244,7 @@ def lag(found: LabelLag) -> Figure:
     line = {
         "type": "scatter",
         "mode": "lines",
-        "x": list(found.percentiles),
+        "x": list(label_lag.percentiles),
         "y": [percent / 100 for percent in range(101)],
         "line": {"color": TRANSACTIONS, "width": 2, "shape": "hv"},
         "fill": "tozeroy",
@@ -254,8 +254,8 @@ def lag(found: LabelLag) -> Figure:
     return {"id": "lag", "data": [line], "layout": layout}
 
 
-def _columns(points: list[Hour], step: int, what: str, *, shown: bool) -> Figure:
-    frauds = what == "frauds"
+def _columns(points: list[Hour], step: int, name: str, *, shown: bool) -> Figure:
+    frauds = name == "frauds"
     noun = "day" if step == DAY_MS else "hour"
     return {
         "type": "bar",
@@ -268,7 +268,7 @@ def _columns(points: list[Hour], step: int, what: str, *, shown: bool) -> Figure
         "xhoverformat": "%a %e %b %Y" if step == DAY_MS else "%a %e %b %Y, %H:%M UTC",
         "yaxis": "y2" if frauds else "y",
         "visible": shown,
-        "name": what,
+        "name": name,
         "marker": {"color": FRAUD if frauds else TRANSACTIONS, "line": {"width": 0}},
         "hovertemplate": (
             "%{y:,} frauds (%{customdata})<extra></extra>"

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 if TYPE_CHECKING:
     from pipectl.invocation import Invocation
+    from pipectl.report_models import Report
 
-
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    app.command("report")(report)
+Document: TypeAlias = "Report"
 
 
 def report(
@@ -35,16 +33,17 @@ def report(
     Examples: `pipectl report` · `pipectl report --html report.html` · `pipectl report --json`
     """
     invocation: Invocation = ctx.obj
-    from pipectl.commands import report_page, report_text  # noqa: PLC0415
+    from pipectl.commands.report.page import Target, page  # noqa: PLC0415
+    from pipectl.commands.report.text import report_text  # noqa: PLC0415
     from pipectl.databases import Databases  # noqa: PLC0415
     from pipectl.pipeline import reporting  # noqa: PLC0415
 
-    target = report_page.Target(html, replace_foreign=force) if html else None
+    target = Target(html, replace_foreign=force) if html else None
     if target:
         target.check()  # before minutes may be spent on reading
-    found = reporting.build(Databases(*invocation.engine.databases()))
+    result = reporting.build(Databases(*invocation.engine.databases()))
     if target:
-        target.write(report_page.page(found, invocation.settings.project.name))
-    invocation.console.emit(found, lambda: report_text.report_text(found))
+        target.write(page(result, invocation.settings.project.name))
+    invocation.console.emit(result, lambda: report_text(result))
     if target:
         invocation.console.say(f"Wrote {target.path} ({target.path.stat().st_size / 1e6:.1f} MB)")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pipectl.commands.charts import Columns, Scale, Spread
-from pipectl.console import group, words
+from pipectl.commands.report.charts import Columns, Scale, Spread
+from pipectl.commands.shared import group, line
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -24,10 +24,10 @@ MOST_HOURS = 24 * 366 * 20
 def report_text(report: Report) -> RenderableType:
     """Return the report for people."""
     if not report.transactions:
-        return group(words("There are no transactions yet. Make some: pipectl trigger", "bold"))
-    parts = [*_summary(report), words(""), *_over_time(report), words(""), _amounts(report)]
+        return group(line("There are no transactions yet. Make some: pipectl trigger", "bold"))
+    parts = [*_summary(report), line(""), *_over_time(report), line(""), _amounts(report)]
     if report.lag:
-        parts += [words(""), _lag(report.lag)]
+        parts += [line(""), _lag(report.lag)]
     return group(*parts)
 
 
@@ -71,28 +71,28 @@ def _summary(report: Report) -> list[RenderableType]:
     first, last = report.hours[0].start, report.hours[-1].start + timedelta(hours=1)
     style = "yellow" if report.unlabelled or report.orphans else "green"
     lines = [
-        words(f"Transactions  {report.transactions:,}{truth}"),
-        words(f"              {_moment(first)} to {_moment(last)} UTC"),
-        words(
+        line(f"Transactions  {report.transactions:,}{truth}"),
+        line(f"              {_moment(first)} to {_moment(last)} UTC"),
+        line(
             f"Labels        {labels.labels:,}, {labels.frauds:,} say fraud "
             f"({share(labels.frauds, labels.labels)}), {labels.revised:,} were revised"
         ),
-        words(f"Reconciled    {reconciliation(report)}", style),
+        line(f"Reconciled    {reconciliation(report)}", style),
     ]
     if report.lag:
         median, late = report.lag.percentiles[50], report.lag.percentiles[95]
-        lines.append(words(f"Label lag     {seconds(median)} in the median, 95 % within {seconds(late)}"))
+        lines.append(line(f"Label lag     {seconds(median)} in the median, 95 % within {seconds(late)}"))
     return lines
 
 
 def _over_time(report: Report) -> list[RenderableType]:
-    every = filled(report.hours)
-    first, last = _moment(every[0].start), _moment(every[-1].start)
-    transactions = Columns([hour.transactions for hour in every], "Transactions", first, last, "blue")
+    hours = filled(report.hours)
+    first, last = _moment(hours[0].start), _moment(hours[-1].start)
+    transactions = Columns([hour.transactions for hour in hours], "Transactions", first, last, "blue")
     if not report.has_ground_truth:
         return [transactions]
-    frauds = Columns([hour.frauds for hour in every], "Frauds", first, last, "red", height=3)
-    return [transactions, words(""), frauds]
+    frauds = Columns([hour.frauds for hour in hours], "Frauds", first, last, "red", height=3)
+    return [transactions, line(""), frauds]
 
 
 def filled(hours: tuple[Hour, ...]) -> list[Hour]:
@@ -112,8 +112,8 @@ def _amounts(report: Report) -> RenderableType:
     from rich import box
     from rich.table import Table
 
-    low = min(found.p05 for found in report.amounts)
-    high = max(found.p95 for found in report.amounts)
+    low = min(amounts.p05 for amounts in report.amounts)
+    high = max(amounts.p95 for amounts in report.amounts)
     shown = Table(
         box=box.SIMPLE_HEAD,
         title="Amounts by scenario, each in its currency, on a logarithmic scale",
@@ -125,22 +125,22 @@ def _amounts(report: Report) -> RenderableType:
     for header in ("number", "labelled", "5 %", "median", "95 %"):
         shown.add_column(header, justify="right", no_wrap=True)
     shown.add_column(Scale(f"{low:,.2f}", f"{high:,.2f}"))
-    for found in report.amounts:
+    for amounts in report.amounts:
         shown.add_row(
-            scenario_name(found.scenario),
-            f"{found.transactions:,}",
-            f"{found.labelled:,}",
-            f"{found.p05:,.2f}",
-            f"{found.median:,.2f}",
-            f"{found.p95:,.2f}",
-            _spread(found, low, high),
+            scenario_name(amounts.scenario),
+            f"{amounts.transactions:,}",
+            f"{amounts.labelled:,}",
+            f"{amounts.p05:,.2f}",
+            f"{amounts.median:,.2f}",
+            f"{amounts.p95:,.2f}",
+            _spread(amounts, low, high),
         )
     return shown
 
 
-def _spread(found: Amounts, low: float, high: float) -> Spread:
-    quantiles = (found.p05, found.p25, found.median, found.p75, found.p95)
-    return Spread(quantiles, low, high, "red" if found.scenario else "blue")
+def _spread(amounts: Amounts, low: float, high: float) -> Spread:
+    quantiles = (amounts.p05, amounts.p25, amounts.median, amounts.p75, amounts.p95)
+    return Spread(quantiles, low, high, "red" if amounts.scenario else "blue")
 
 
 def _lag(lag: LabelLag) -> RenderableType:

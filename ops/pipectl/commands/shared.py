@@ -1,0 +1,191 @@
+"""What two or more commands share: tables, sizes, the confirmation, the live progress, the way to Airflow."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pipectl.errors import UsageError
+from pipectl.observer import Observer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+    from rich.console import RenderableType
+
+    from pipectl.airflow_api import AirflowApi
+    from pipectl.console import Console
+    from pipectl.invocation import Invocation
+    from pipectl.models import DatabaseContent, Service, Volume
+
+STATE_STYLES = {
+    "healthy": "green",
+    "running": "green",
+    "success": "green",
+    "starting": "yellow",
+    "queued": "yellow",
+    "up_for_retry": "yellow",
+    "stopped": "dim",
+    "crashed": "bold red",
+    "failed": "bold red",
+    "unhealthy": "bold red",
+}
+
+
+def table(*headers: str, rows: list[tuple[object, ...]], title: str = "") -> RenderableType:
+    """Return rows under headers; numbers stand right."""
+    from rich import box  # 25 ms
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    for index, header in enumerate(headers):
+        numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
+        lines.add_column(header, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        lines.add_row(*(Text(_cell(value), style=STATE_STYLES.get(str(value), "")) for value in row))
+    return lines
+
+
+def group(*parts: RenderableType) -> RenderableType:
+    """Return several renderables one below the other."""
+    from rich.console import Group  # 25 ms
+
+    return Group(*parts)
+
+
+def line(text: str, style: str = "") -> RenderableType:
+    """Return text in which brackets are brackets."""
+    from rich.text import Text  # 25 ms
+
+    return Text(text, style=style)
+
+
+def size(count: int) -> str:
+    """Return bytes as people read them."""
+    return f"{count / 1_000_000:,.1f} MB"
+
+
+def moment(when: datetime | None) -> str:
+    """Return a time in the user's time zone, to the second; nothing for None."""
+    return when.astimezone().strftime("%Y-%m-%d %H:%M:%S") if when else ""
+
+
+def volumes_text(volumes: tuple[Volume, ...], title: str) -> RenderableType:
+    """Return the volumes that a command is about."""
+    if not volumes:
+        return line(f"{title}: nothing, there is no data of this project.")
+    rows: list[tuple[object, ...]] = [
+        (volume.name, volume.location, moment(volume.created), size(volume.bytes)) for volume in volumes
+    ]
+    return table("volume", "location", "created", "size", rows=rows, title=title)
+
+
+def content_text(content: tuple[DatabaseContent, ...], title: str) -> RenderableType:
+    """Return tables and rows of databases."""
+    rows: list[tuple[object, ...]] = [
+        (database.name, counted.name, counted.rows) for database in content for counted in database.tables
+    ]
+    if not rows:
+        return line(f"{title}: no tables in {' and '.join(database.name for database in content)}.")
+    return table("database", "table", "rows", rows=rows, title=title)
+
+
+def commands_text(commands: tuple[str, ...]) -> tuple[RenderableType, ...]:
+    """Return the commands of another program, as one would type them."""
+    return tuple(line(f"$ {command}") for command in commands)
+
+
+def say_commands(invocation: Invocation, action: str) -> None:
+    """With --verbose, say which commands of another program `action` stands for."""
+    if invocation.console.verbose:
+        for command in invocation.engine.equivalent(action):
+            invocation.console.say(f"$ {command}")
+
+
+def confirm_volumes(invocation: Invocation, volumes: tuple[Volume, ...], command: str, *, yes: bool) -> None:
+    """Return if the user agrees that `command` deletes the volumes, UsageError if not."""
+    if not yes:
+        invocation.console.show(volumes_text(volumes, "To be deleted"))
+    confirm(invocation, f"Delete these {len(volumes)} volumes?", command, yes=yes)
+
+
+def confirm(invocation: Invocation, question: str, command: str, *, yes: bool) -> None:
+    """Return if the user agrees; UsageError for a no, and if nobody can be asked."""
+    if yes:
+        return
+    answer = invocation.console.confirm(question)
+    if answer is None:
+        raise UsageError(
+            f"`pipectl {command}` deletes data and there is no terminal to ask on; nothing was deleted.",
+            hint=f"To agree beforehand: pipectl {command} --yes",
+        )
+    if not answer:
+        raise UsageError("Nothing was deleted.", hint=f"To agree beforehand: pipectl {command} --yes")
+
+
+class Progress(Observer):
+    """Says what a command does, line by line."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def report(self, sentence: str) -> None:
+        """Say it."""
+        self._console.say(sentence)
+
+
+class StartProgress(Progress):
+    """Shows how services start: a live table in a terminal, a line per healthy service elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._since = time.monotonic()
+        self._services: tuple[Service, ...] = ()
+        self._healthy: set[str] = set()
+        self._redraw: Callable[[], None] = lambda: None
+
+    def see_services(self, services: tuple[Service, ...]) -> None:
+        """Show them."""
+        self._services = services
+        self._redraw()
+        for service in services:
+            if service.health == "healthy" and service.name not in self._healthy:
+                self._healthy.add(service.name)
+                if not self._console.is_live:
+                    self._console.say(f"  {service.name} is healthy ({self._elapsed()})")
+
+    @contextmanager
+    def shown(self) -> Iterator[Observer]:
+        """Draw the live table while the block runs."""
+        with self._console.live(self._table) as self._redraw:
+            yield self
+
+    def _table(self) -> RenderableType:
+        rows: list[tuple[object, ...]] = [
+            (service.name, service.state, service.health) for service in self._services
+        ]
+        return table("service", "state", "health", rows=rows, title=f"Starting, {self._elapsed()}")
+
+    def _elapsed(self) -> str:
+        return f"{time.monotonic() - self._since:.0f} s"
+
+
+def airflow_api(invocation: Invocation) -> AirflowApi:
+    """Return the REST API of this project's Airflow; AirflowError if it is not running."""
+    from pipectl.airflow_api import AirflowApi  # noqa: PLC0415
+    from pipectl.pipeline.access import airflow_address  # noqa: PLC0415
+
+    return AirflowApi(airflow_address(invocation.engine))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)

@@ -1,0 +1,97 @@
+"""up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from pipectl import options
+from pipectl.commands.shared import StartProgress, commands_text, group, line, say_commands
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from pipectl.invocation import Invocation
+    from pipectl.pipeline.lifecycle import UpResult
+
+Document: TypeAlias = "UpResult | UpDryRun"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpDryRun:
+    """What `up --dry-run` prints: services, and the docker commands that do the same."""
+
+    would_run: tuple[str, ...] = field(default=(), metadata={"optional": True})
+    would_start: tuple[str, ...]
+
+
+def up(
+    ctx: typer.Context,
+    *,
+    executor: Annotated[
+        str | None,
+        typer.Option(help="local: tasks run beside the scheduler. celery (Docker): in workers. Remembered."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Celery workers to run. Remembered.")
+    ] = None,
+    dry_run: options.DryRun = False,
+    timeout: options.UpTimeout = options.UP_SECONDS,
+) -> None:
+    """Start what is not running, and wait until all is healthy and the DAG is parsed.
+
+    Examples: `pipectl up` · `pipectl up --json` · `pipectl up --executor celery --workers 2`
+    """
+    invocation: Invocation = ctx.obj
+    if dry_run:
+        engine = invocation.engine
+        plan = UpDryRun(
+            would_run=engine.equivalent("up"),
+            would_start=tuple(service.name for service in engine.services() if service.state != "running"),
+        )
+        invocation.console.emit(plan, lambda: _dry_run_text(plan))
+        return
+    invocation.engine.resize(executor=executor, workers=workers)
+    start(invocation, timeout)
+
+
+def start(invocation: Invocation, timeout: float) -> None:
+    """Start the stack with what the engine remembers, and show the result."""
+    from pipectl.pipeline import lifecycle  # noqa: PLC0415  with what it imports 60 ms
+
+    say_commands(invocation, "up")
+    with StartProgress(invocation.console).shown() as observer:
+        result = lifecycle.up(
+            invocation.engine, invocation.settings.dag_id, timeout=timeout, observer=observer
+        )
+    invocation.console.emit(result, lambda: result_text(result))
+
+
+def result_text(result: UpResult) -> RenderableType:
+    """Return what a user needs after `up`: address, login, ports, and which ports were moved."""
+    default = result.user == result.password == "admin"
+    login = f"{result.user} / {result.password}" if default else f"{result.user}, password in stack/.env"
+    ports = ", ".join(f"{name} {port}" for name, port in result.ports.items())
+    summary = "Everything ran already" if not result.started else f"Up in {result.seconds:.1f} s"
+    lines = [
+        line(f"{summary} ({result.engine} engine)", "bold green"),
+        line(f"  Airflow   {result.url}   login {login}"),
+        line(f"  Ports     {ports}, all on 127.0.0.1"),
+    ]
+    lines += [
+        line(
+            f"  Port {port.wanted} of {name} was taken, so it is {port.used} now (remembered in stack/.env)",
+            "yellow",
+        )
+        for name, port in result.moved_ports.items()
+    ]
+    lines.append(line("  Next      pipectl trigger, pipectl status, pipectl down"))
+    return group(*lines)
+
+
+def _dry_run_text(plan: UpDryRun) -> RenderableType:
+    return group(
+        line(f"Would be started: {', '.join(plan.would_start) or 'nothing'}."), *commands_text(plan.would_run)
+    )

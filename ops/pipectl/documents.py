@@ -1,0 +1,85 @@
+"""JSON documents: what --json prints. Each is a frozen dataclass, and docs/schema describes it.
+
+A property is a dataclass's field, but for these exceptions:
+- a field without repr is a secret, and no property;
+- `metadata={"property": NAME}` gives a name that Python cannot spell;
+- `metadata={"optional": True}` leaves the property out while it has its default;
+- `computed`, a tuple of names at the class, adds properties of the Python kind.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What went wrong: `code` is the exit code and `kind` its name; the hint says what to type next."""
+
+    code: int
+    kind: str
+    message: str
+    hint: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The one line on stderr of a command that failed."""
+
+    error: Problem
+
+
+class Property(NamedTuple):
+    """A property of a document: its name, the attribute with its value, and the value that is left out."""
+
+    name: str
+    attribute: str
+    is_optional: bool = False
+    default: object = None
+
+
+@cache
+def properties(kind: type) -> tuple[Property, ...]:
+    """Return the properties of a dataclass, in the order in which they are written."""
+    declared = tuple(
+        Property(
+            field.metadata.get("property", field.name),
+            field.name,
+            field.metadata.get("optional", False),
+            field.default,
+        )
+        for field in fields(kind)
+        if field.repr
+    )
+    return declared + tuple(Property(name, name) for name in getattr(kind, "computed", ()))
+
+
+def plain(data: object) -> Any:  # noqa: ANN401  any JSON value
+    """Return `data` as JSON knows it: dataclasses as objects, times in ISO 8601, paths as text."""
+    if is_dataclass(data) and not isinstance(data, type):
+        values = ((entry, getattr(data, entry.attribute)) for entry in properties(type(data)))
+        return {
+            entry.name: plain(value)
+            for entry, value in values
+            if not entry.is_optional or value != entry.default
+        }
+    if isinstance(data, dict):
+        return {key: plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [plain(value) for value in data]
+    if isinstance(data, datetime):
+        return data.isoformat()
+    if isinstance(data, Path):
+        return str(data)
+    return data
+
+
+def dump(data: object, indent: int | None = None) -> str:
+    """Return the text of a document."""
+    return json.dumps(plain(data), indent=indent, ensure_ascii=False)

@@ -1,0 +1,340 @@
+"""What --json prints, its schemas in docs/schema, and that the two agree."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, make_dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from json_schemas import FOLDER, check_output, validate
+from jsonschema import ValidationError
+
+import schemas
+from pipectl.commands import COMMANDS
+from pipectl.commands.down import DownDryRun, DownResult
+from pipectl.commands.open import Opening
+from pipectl.commands.pause import DagSwitch
+from pipectl.commands.reset import DataReset, DataResetDryRun, ResetDryRun
+from pipectl.commands.runs import Runs
+from pipectl.commands.status import document_of
+from pipectl.commands.up import UpDryRun
+from pipectl.documents import Failure, Problem, dump
+from pipectl.models import (
+    Counts,
+    DagRun,
+    DatabaseAddress,
+    DatabaseContent,
+    LogLine,
+    Service,
+    Table,
+    TaskState,
+    Volume,
+)
+from pipectl.pipeline.lifecycle import MovedPort, Phase, ResetResult, UpResult
+from pipectl.pipeline.loading import LoadResult
+from pipectl.pipeline.overview import AirflowStatus, DagStatus, DatabaseStatus, Status
+from pipectl.pipeline.triggering import TriggerResult
+from pipectl.pipeline.verification import Verification
+
+START = datetime(2026, 5, 4, 22, tzinfo=UTC)
+VOLUME = Volume("postgres", "/srv/project/.pipectl/volumes/postgres", START, 12_345)
+VOLUME_JSON = {
+    "name": "postgres",
+    "location": "/srv/project/.pipectl/volumes/postgres",
+    "created": "2026-05-04T22:00:00+00:00",
+    "bytes": 12_345,
+}
+UP = UpResult(
+    engine="local",
+    url="http://127.0.0.1:8081",
+    user="admin",
+    password="sesame",
+    ports={"webserver": 8081},
+    seconds=7.2,
+    phases=(Phase("start", 0.5),),
+    started=("webserver",),
+    moved_ports={"webserver": MovedPort(8080, 8081)},
+)
+UP_JSON = {
+    "engine": "local",
+    "url": "http://127.0.0.1:8081",
+    "user": "admin",
+    "ports": {"webserver": 8081},
+    "seconds": 7.2,
+    "phases": [{"name": "start", "seconds": 0.5}],
+    "started": ["webserver"],
+    "moved_ports": {"webserver": {"wanted": 8080, "used": 8081}},
+}
+RUN = DagRun(
+    "shop", "scheduled__1", "scheduled", "success", START, START, START, START + timedelta(seconds=3)
+)
+RUN_JSON = {
+    "dag_id": "shop",
+    "run_id": "scheduled__1",
+    "run_type": "scheduled",
+    "state": "success",
+    "logical_date": "2026-05-04T22:00:00+00:00",
+    "queued_at": "2026-05-04T22:00:00+00:00",
+    "start": "2026-05-04T22:00:00+00:00",
+    "end": "2026-05-04T22:00:03+00:00",
+    "seconds": 3.0,
+}
+TRIGGERED = TriggerResult(
+    dag_id="shop",
+    run_id="pipectl__1",
+    state="failed",
+    seconds=None,
+    tasks=(TaskState("write", "success", 1, 1.5), TaskState("label", "failed", 2, None, 3)),
+    delta=Counts(100, 90, 2),
+    other_runs=(RUN,),
+    unpaused=True,
+)
+TRIGGERED_JSON = {
+    "dag_id": "shop",
+    "run_id": "pipectl__1",
+    "state": "failed",
+    "seconds": None,
+    "tasks": [
+        {"id": "write", "state": "success", "try": 1, "seconds": 1.5},
+        {"id": "label", "state": "failed", "try": 2, "seconds": None, "map_index": 3},
+    ],
+    "delta": {"transactions": 100, "labels": 90, "frauds": 2},
+    "unpaused": True,
+    "other_runs": [RUN_JSON],
+}
+CONTENT = (DatabaseContent("airbyte-postgres", (Table("public.transactions", 3),)),)
+CONTENT_JSON = [{"name": "airbyte-postgres", "tables": [{"name": "public.transactions", "rows": 3}]}]
+
+
+def status(*services: Service) -> Status:
+    return Status(
+        project=Path("/srv/project"),
+        engine="local",
+        services=services,
+        airflow=AirflowStatus(
+            "http://127.0.0.1:8080", "3.3.2", "LocalExecutor", reachable=True, health={"scheduler": "healthy"}
+        ),
+        dag=DagStatus("shop", found=True, paused=False, last_run=RUN, next_run="2026-05-04T22:30:00Z"),
+        databases=(
+            DatabaseStatus(
+                DatabaseAddress("airbyte-postgres", "127.0.0.1", 5432, "airbyte", "docker", "sesame"),
+                reachable=True,
+                rows={"public.transactions": 3},
+            ),
+        ),
+    )
+
+
+STATUS_JSON = {
+    "project": "/srv/project",
+    "engine": "local",
+    "services": [
+        {"name": "webserver", "state": "running", "health": "healthy", "port": 8080, "pid": 123},
+        {"name": "scheduler", "state": "stopped", "health": "", "port": None, "pid": None},
+        {"name": "redis", "state": "running", "health": "healthy", "port": None, "container": "shop-redis-1"},
+    ],
+    "airflow": {
+        "url": "http://127.0.0.1:8080",
+        "version": "3.3.2",
+        "executor": "LocalExecutor",
+        "reachable": True,
+        "health": {"scheduler": "healthy"},
+    },
+    "dag": {
+        "dag_id": "shop",
+        "found": True,
+        "paused": False,
+        "import_error": "",
+        "last_run": RUN_JSON,
+        "next_run": "2026-05-04T22:30:00Z",
+    },
+    "databases": {
+        "postgres": {
+            "service": "airbyte-postgres",
+            "host": "127.0.0.1",
+            "port": 5432,
+            "database": "airbyte",
+            "user": "docker",
+            "reachable": True,
+            "rows": {"public.transactions": 3},
+            "error": "",
+        }
+    },
+}
+# Every kind of document with the JSON that scripts rely on.
+DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
+    ("up", UP, UP_JSON),
+    ("scale", UP, UP_JSON),
+    ("up", UpDryRun(would_start=("webserver",)), {"would_start": ["webserver"]}),
+    (
+        "up",
+        UpDryRun(would_run=("docker compose up",), would_start=()),
+        {"would_run": ["docker compose up"], "would_start": []},
+    ),
+    (
+        "down",
+        DownResult("local", ("webserver",), (VOLUME,)),
+        {"engine": "local", "stopped": ["webserver"], "deleted": [VOLUME_JSON]},
+    ),
+    ("down", DownDryRun(would_stop=("webserver",)), {"would_stop": ["webserver"]}),
+    (
+        "down",
+        DownDryRun(would_delete=(), would_run=("docker compose down",), would_stop=()),
+        {"would_delete": [], "would_run": ["docker compose down"], "would_stop": []},
+    ),
+    (
+        "reset",
+        ResetResult((VOLUME,), (VOLUME,), UP),
+        {"deleted": [VOLUME_JSON], "created": [VOLUME_JSON], "up": UP_JSON},
+    ),
+    ("reset", ResetResult((), (), None), {"deleted": [], "created": [], "up": None}),
+    ("reset", ResetDryRun((VOLUME,)), {"would_delete": [VOLUME_JSON]}),
+    ("reset", ResetDryRun((), ("docker",)), {"would_delete": [], "would_run": ["docker"]}),
+    ("reset", DataReset(CONTENT), {"emptied": CONTENT_JSON}),
+    ("reset", DataResetDryRun(CONTENT), {"would_empty": CONTENT_JSON}),
+    (
+        "status",
+        document_of(
+            status(
+                Service("webserver", "running", "healthy", 8080, 123, restarts=2),
+                Service("scheduler", "stopped"),
+                Service("redis", "running", "healthy", container="shop-redis-1"),
+            )
+        ),
+        STATUS_JSON,
+    ),
+    ("logs", LogLine("webserver", "a line"), {"service": "webserver", "text": "a line"}),
+    (
+        "open",
+        Opening("http://127.0.0.1:8080", "admin", opened=False),
+        {"url": "http://127.0.0.1:8080", "user": "admin", "opened": False},
+    ),
+    (
+        "verify-db",
+        Verification("empty", False, CONTENT, 3, 0, ("public.transactions has 3 rows",)),
+        {
+            "expect": "empty",
+            "ok": False,
+            "databases": CONTENT_JSON,
+            "unlabelled": 3,
+            "orphans": 0,
+            "reasons": ["public.transactions has 3 rows"],
+        },
+    ),
+    ("trigger", TRIGGERED, TRIGGERED_JSON),
+    ("trigger", (TRIGGERED, TRIGGERED), [TRIGGERED_JSON, TRIGGERED_JSON]),
+    ("runs", Runs("shop", (RUN,)), {"dag_id": "shop", "runs": [RUN_JSON]}),
+    ("pause", DagSwitch("shop", paused=True), {"dag_id": "shop", "paused": True}),
+    ("unpause", DagSwitch("shop", paused=False), {"dag_id": "shop", "paused": False}),
+    (
+        "load",
+        LoadResult("load__1", 10, 10, 1, 0, 1, 0.5, 0.25, 0.75),
+        {
+            "load": "load__1",
+            "transactions": 10,
+            "labels": 10,
+            "frauds": 1,
+            "resumed": 0,
+            "shards": 1,
+            "transactions_seconds": 0.5,
+            "labels_seconds": 0.25,
+            "seconds": 0.75,
+        },
+    ),
+    (
+        "error",
+        Failure(Problem(2, "usage", "It is wrong.", "Mend it.", "")),
+        {
+            "error": {
+                "code": 2,
+                "kind": "usage",
+                "message": "It is wrong.",
+                "hint": "Mend it.",
+                "detail": "",
+            }
+        },
+    ),
+)
+# Their JSON is in test_report.py and test_connections.py.
+ELSEWHERE = {"report", "connections"}
+
+
+@pytest.mark.parametrize(("command", "document", "expected"), DOCUMENTS)
+def test_documents_have_the_properties_that_scripts_rely_on(
+    command: str, document: object, expected: object
+) -> None:
+    written = json.loads(dump(document))
+    assert written == expected
+    validate(command, written)
+
+
+def test_every_command_has_a_document_here_and_a_schema() -> None:
+    assert {command for command, *_ in DOCUMENTS} | ELSEWHERE == {*COMMANDS, "error"}
+    assert {path.stem for path in FOLDER.glob("*.json")} == {*COMMANDS, "error"}
+
+
+def test_schemas_are_those_of_the_dataclasses() -> None:
+    for name, text in schemas.files().items():
+        assert (FOLDER / name).read_text(encoding="utf-8") == text, f"{name} is stale; write it: make docs"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"try": None}, "is not of type 'integer'"),
+        ({"map_index": None}, "is not of type 'integer'"),
+        ({"duration": 1}, "Additional properties are not allowed"),
+    ],
+)
+def test_a_changed_property_is_refused(change: dict[str, object], reason: str) -> None:
+    task = {"id": "write", "state": "success", "try": 1, "seconds": 1.5, **change}
+    with pytest.raises(ValidationError) as raised:
+        validate("trigger", {**TRIGGERED_JSON, "tasks": [task]})
+    assert reason in str(raised.value.context)
+
+
+@pytest.mark.parametrize("missing", RUN_JSON)
+def test_a_missing_property_is_refused(missing: str) -> None:
+    run = {name: value for name, value in RUN_JSON.items() if name != missing}
+    with pytest.raises(ValidationError, match="is a required property"):
+        validate("runs", {"dag_id": "shop", "runs": [run]})
+
+
+def test_a_time_without_a_zone_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        validate("runs", {"dag_id": "shop", "runs": [{**RUN_JSON, "start": "2026-05-04T22:00:00"}]})
+
+
+def test_output_is_checked_line_by_line_for_logs_and_as_one_document_otherwise() -> None:
+    entry = dump(LogLine("webserver", "a"))
+    check_output(("logs", "--json"), f"{entry}\n{entry}\n", "")
+    with pytest.raises(ValidationError):
+        check_output(("logs", "--json"), f'{entry}\n{{"service": "webserver"}}\n', "")
+    with pytest.raises(ValidationError):
+        check_output(("status", "--json"), entry, "")
+    with pytest.raises(ValidationError):
+        check_output(("status", "--json"), "", 'Progress\n{"error": {"code": 2}}\n')
+
+
+def test_secrets_are_no_properties() -> None:
+    assert "sesame" not in dump([document for _, document, _ in DOCUMENTS])
+
+
+@dataclass(frozen=True)
+class Strange:
+    """Holds what no document may."""
+
+    value: set[int] = field(default_factory=set)
+
+
+def test_a_type_without_a_schema_is_an_error_and_not_left_open() -> None:
+    with pytest.raises(TypeError, match="No JSON Schema is known"):
+        schemas.schema_of(Strange, {})
+
+
+def test_two_classes_of_one_name_in_a_document_are_an_error() -> None:
+    with pytest.raises(ValueError, match="the same name"):
+        schemas.by_name({Strange: {}, make_dataclass("Strange", ["value"]): {}})
