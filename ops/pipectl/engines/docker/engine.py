@@ -15,7 +15,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipectl.engines import ports
+from pipectl.engines import airflow_env, ports
 from pipectl.engines.base import DATABASES, SERVICES
 from pipectl.engines.claims import Claims
 from pipectl.engines.docker import names as naming
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pipectl.settings import Settings
 
 OLDEST_API, OLDEST_ENGINE = (1, 44), "25.0"
-OLDEST_COMPOSE = (2, 20)
+OLDEST_COMPOSE = (2, 24)
 INIT = "airflow-init"
 PUBLISHED = ("airbyte-postgres", "airbyte-mysql", "webserver")
 CELERY_SERVICES = ("redis", "worker")
@@ -378,6 +378,8 @@ class DockerEngine:
         for path in self._files:
             if not path.is_file():
                 raise EngineError(f"{path} is missing.", hint="Get it back: git checkout stack")
+        # Compose reads them itself, but shows of a line that it refuses what may be a secret.
+        airflow_env.read(self._settings.project, self._settings.variables)
         return DockerClient(
             host=self._api.host,
             compose_files=[*self._files],

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pipectl.engines import ports
+from pipectl.engines import airflow_env, ports
 from pipectl.engines.base import DATABASES, SERVICES
 from pipectl.engines.claims import Claims
 from pipectl.engines.local import airflow, airflow_metadata, binaries, logs, mariadb, postgres
@@ -64,6 +64,8 @@ class LocalEngine:
 
     def install(self, report: Callable[[str], None]) -> None:
         """Find or install Airflow, PostgreSQL and MariaDB, side by side."""
+        # A mistake in these files shows before anything is installed.
+        airflow_env.read(self._settings.project, self._settings.variables)
         self._report = report
         finders = (lambda: self._runtime, lambda: self._postgres, lambda: self._mariadb)
         with ThreadPoolExecutor(max_workers=len(finders)) as pool:
@@ -206,7 +208,6 @@ class LocalEngine:
     @property
     def _site(self) -> AirflowSite:
         variables = self._settings.variables
-        user, password = self._settings.admin
         return AirflowSite(
             project=self._settings.project,
             port=self._settings.port("webserver"),
@@ -224,14 +225,12 @@ class LocalEngine:
                 jwt_secret=variables["AIRFLOW_JWT_SECRET"],
                 api_secret_key=variables["AIRFLOW_API_SECRET_KEY"],
                 fernet_key=variables["AIRFLOW_FERNET_KEY"],
-                admin_user=user,
-                admin_password=password,
             ),
+            settings=airflow_env.read(self._settings.project, variables),
         )
 
     def _programs(self) -> Iterator[Program]:
-        for program in airflow.programs(self._site, self._runtime):
-            yield replace(program, environment={**self._settings.passed_on, **program.environment})
+        yield from airflow.programs(self._site, self._runtime)
         for name in self._names:
             if name in DATABASES:
                 yield self._database_program(name)
