@@ -1,4 +1,4 @@
-"""What the lines of airflow.env and user.env mean, and which are refused. Compose is asked in tests/integration."""
+"""What the lines of airflow.env and user.env mean, and which are refused (tests/integration asks Compose)."""
 
 from __future__ import annotations
 
