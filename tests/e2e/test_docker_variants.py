@@ -46,7 +46,7 @@ def test_the_users_settings_and_plugins_reach_airflow(project: DockerProject) ->
     assert "own_plugin" in {each["name"] for each in project.api("/api/v2/plugins")["plugins"]}
     # Other commands of Airflow take the same way into a container.
     shown = project.compose("run", "--rm", "--no-deps", "scheduler", "airflow", "variables", "get", "colour")
-    assert shown.splitlines()[-1] == "blue"
+    assert shown.splitlines()[-1] == "ultramarine"
 
     before = {name: found["Id"] for name, found in project.containers().items()}
     path = project.folder / "stack" / "airflow" / "user.env"

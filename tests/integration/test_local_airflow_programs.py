@@ -69,7 +69,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
     started = AirflowStack(project)
     started.prepare()
     # The database last: the programs must wait for it.
-    started.start(*airflow.SERVICES)
+    started.start(*airflow.COMMANDS)
     started.start("postgres")
     try:
         wait_for(started.client.healthy, 120, "Airflow is healthy")
@@ -158,7 +158,7 @@ def test_logs_hold_no_warning_of_our_settings(stack: AirflowStack, client: RestC
     # Two come with any settings: of FastAPI's test client, and of the answer that holds a task's log.
     warnings = [
         line
-        for name in airflow.SERVICES
+        for name in airflow.COMMANDS
         for line in stack.log(name).splitlines()
         if re.search(r"\[(warning|error) |pipectl launcher", line)
         and not re.search(r"install `httpx2` instead|Pydantic serializer warnings:", line)
@@ -214,7 +214,7 @@ def test_only_this_machine_is_listened_to_and_on_one_port(stack: AirflowStack, c
     assert client.healthy()
     listening = {
         (connection.laddr.ip, connection.laddr.port)
-        for name in airflow.SERVICES
+        for name in airflow.COMMANDS
         for pid in members(stack.processes[name].pid)
         for connection in psutil.Process(pid).net_connections()
         if connection.status == psutil.CONN_LISTEN
@@ -248,7 +248,7 @@ def test_a_killed_scheduler_leaves_no_idle_worker_and_its_task_ends(
 
 def test_sigterm_ends_all_within_seconds(stack: AirflowStack, client: RestClient) -> None:
     assert client.run("nothing_to_do") == "success"
-    groups = [stack.processes[name].pid for name in airflow.SERVICES]
+    groups = [stack.processes[name].pid for name in airflow.COMMANDS]
     started = time.monotonic()
     stack.stop()
     assert time.monotonic() - started < 8

@@ -11,7 +11,7 @@ USER_ENV = """\
 # A pool, a connection, a variable, and what the DAG below reads.
 AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT=77
 AIRFLOW_CONN_MINE='{"conn_type": "http", "host": "example.org", "password": "pa$$word"}'
-AIRFLOW_VAR_COLOUR="blue"  # and not red
+AIRFLOW_VAR_COLOUR="ultramarine"  # and not red
 COLOUR_OF_MY_DAG=${COLOUR:-green}
 """
 PLUGIN = """\
@@ -68,7 +68,7 @@ def expected(*, seed: str = "1", colour: str = "green") -> dict[str, Any]:
     return {
         "pool": "77",
         "password": "pa$$word",
-        "variable": "blue",
+        "variable": "ultramarine",
         "environment": colour,
         "module": "of a module beside the DAG",
         "seed": seed,

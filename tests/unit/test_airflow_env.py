@@ -77,6 +77,7 @@ def test_a_variable_of_the_shell_overrides_the_projects(
         (f"A=pa${SECRET}", "refers to a variable that neither"),
         (f"A=${{{SECRET}?x}}", "has a dollar sign that begins no"),
         (f"A={SECRET}$", "has a dollar sign that begins no"),
+        (f"AIRFLOW_ADMIN_PASSWORD={SECRET}", "sets AIRFLOW_ADMIN_PASSWORD, which belongs in stack/.env"),
         (f"A={SECRET}\x07", "holds a character that cannot be printed"),
         ("A=${AIRBYTE_POSTGRES_HOST:-x}", "refers to a variable that neither"),
     ],

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 SHARED = Path("stack", "airflow", "airflow.env")
 OWN = Path("stack", "airflow", "user.env")
+_BUSINESS = ("AIRBYTE_POSTGRES_", "AIRBYTE_MYSQL_")
 # docker-compose.yml sets such variables, and only newer versions of Compose let an `env_file` refer to those.
-OF_THE_ENGINES = ("AIRFLOW__", "AIRBYTE_")
+OF_THE_ENGINES = ("AIRFLOW__", *_BUSINESS)
+# pipectl reads these too, from stack/.env: set in user.env, they would count for tasks alone.
+OF_THE_PROJECT = ("PIPECTL_", "AIRFLOW_ADMIN_", *_BUSINESS)
 
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
 _ASSIGNMENT = re.compile(rf"(?:export[ \t]+)?({_NAME})[ \t]*=[ \t]*(.*)")
@@ -53,6 +56,8 @@ def read(project: Path, variables: Mapping[str, str]) -> dict[str, str]:
             earlier = {name: value for name, value in values.items() if not name.startswith(OF_THE_ENGINES)}
             try:
                 name, value = _assignment(line, {**earlier, **outside})
+                if path.name == OWN.name:
+                    _require_own(name)
             except _LineError as error:
                 problem, cure = error.args
                 raise UsageError(f"{path}, line {number}, {problem}.", hint=cure) from None
@@ -97,6 +102,12 @@ def _assignment(line: str, known: Mapping[str, str]) -> tuple[str, str]:
     if quoted["single"] is not None:
         return name, quoted["single"]
     return name, _QUOTED_SPECIAL.sub(replace, quoted["double"])
+
+
+def _require_own(name: str) -> None:
+    """Raise _LineError for a variable that the user's file may not set."""
+    if name.startswith(OF_THE_PROJECT):
+        raise _LineError(f"sets {name}, which belongs in stack/.env", "Move the line to stack/.env.")
 
 
 def _special(parts: Mapping[str, str | None], known: Mapping[str, str]) -> str:

@@ -21,7 +21,6 @@ METADATA_DATABASE = "airflow"
 METADATA_USER = "airflow"
 # Services, and the commands of Airflow that they run.
 COMMANDS = {"webserver": "api-server", "scheduler": "scheduler", "dag-processor": "dag-processor"}
-SERVICES = tuple(COMMANDS)
 LAUNCHER = Path("stack", "airflow", "launcher.py")
 PLUGINS = Path("stack", "airflow", "plugins")
 AUTH_MANAGER = "AIRFLOW__CORE__AUTH_MANAGER"
@@ -119,7 +118,7 @@ def _business_database(prefix: str, database: DatabaseAddress) -> dict[str, str]
 
 
 def programs(site: AirflowSite, runtime: AirflowRuntime) -> tuple[Program, ...]:
-    """Return the programs to supervise, named as SERVICES.
+    """Return the programs to supervise, named as the services in COMMANDS.
 
     They may be started before the metadata database answers: each imports meanwhile, then waits until the
     database has the migration of the installed Airflow. Raises UsageError for an auth manager that only the
