@@ -16,10 +16,13 @@ import launcher
 import login
 import pytest
 
+from pipectl.engines import airflow_env
 from pipectl.engines.local import airflow, airflow_install
 from pipectl.engines.local.airflow_install import AirflowRuntime
+from pipectl.engines.local.engine import LocalEngine
 from pipectl.errors import EngineError, UsageError
 from pipectl.models import DatabaseAddress
+from pipectl.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "stack" / "airflow-requirements.txt"
@@ -264,3 +267,24 @@ def test_a_service_that_fails_later_is_the_supervisors_to_start(
     with pytest.raises(AttributeError, match="shortcuts: True"):
         launcher.main("api-server")
     assert not failing
+
+
+def test_only_what_the_users_file_names_reaches_airflow(tmp_path: Path, runtime: AirflowRuntime) -> None:
+    for name, text in (
+        (airflow_env.SHARED, "SHARED=1\n"),
+        (airflow_env.OWN, "AIRFLOW_VAR_TOKEN=${MY_TOKEN}\n"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    names = (
+        "AIRFLOW_POSTGRES_PASSWORD",
+        "AIRFLOW_JWT_SECRET",
+        "AIRFLOW_API_SECRET_KEY",
+        "AIRFLOW_FERNET_KEY",
+    )
+    variables = {**dict.fromkeys(names, "random"), "MY_TOKEN": "sesame", "MY_SECRET": "of no task"}
+    settings = Settings(project=tmp_path, engine="local", cache_dir=tmp_path, variables=variables)
+    environment = airflow.environment(LocalEngine(settings)._site, runtime)
+    assert environment["SHARED"] == "1"
+    assert environment["AIRFLOW_VAR_TOKEN"] == "sesame"
+    assert "of no task" not in environment.values()
