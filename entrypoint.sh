@@ -4,12 +4,11 @@
 #   entrypoint.sh init          migrate the metadata database and make the administrator's login, then end
 #   entrypoint.sh COMMAND …     become COMMAND
 #
-# First installs what requirements.txt asks for, where the image does not have it.
+# Before both it installs what requirements.txt asks for and the image lacks.
 set -eu
 
 folder=${AIRFLOW_HOME:-/opt/airflow}
 requirements=$folder/requirements.txt
-launcher=$folder/stack/launcher.py
 
 fail() {
     echo "entrypoint: $*" >&2
@@ -32,33 +31,25 @@ install_requirements() {
     rm -f "$log"
 }
 
-# A user id that the image does not know has no name, which Airflow asks for.
+# Airflow asks for the user's name, and AIRFLOW_UID may be a user that the image does not know.
 export USER="${USER:-airflow}"
 
 missing=$(python "$folder/stack/missing_requirements.py" "$requirements") || fail "$requirements cannot be read"
 [ -z "$missing" ] || install_requirements "$missing"
 
-if [ "${1:-}" = init ]; then
+case "$*" in
+init)
     exec python "$folder/stack/initialise.py"
-fi
-if [ "${1:-}" = airflow ]; then
-    PIPECTL_MIGRATION_HEAD=$(python "$folder/stack/metadata_database.py" head)
-    export PIPECTL_MIGRATION_HEAD
-    if [ "${2:-}" = api-server ]; then
-        python "$folder/stack/login.py"
-        PIPECTL_CONNECTIONS=$(python "$folder/stack/connections.py")
-        export PIPECTL_CONNECTIONS
-    fi
-    # The launcher imports Airflow while the database is still being migrated.
-    case "$#:${2:-}" in
-    2:api-server) service=webserver ;;
-    2:scheduler | 2:dag-processor) service=$2 ;;
-    *) service='' ;;
-    esac
-    if [ -n "$service" ] && [ -f "$launcher" ]; then
-        exec python -P "$launcher" "$service"
-    fi
+    ;;
+'airflow api-server'* | 'airflow scheduler'* | 'airflow dag-processor'*)
+    shift
+    # -P: nothing is imported from the launcher's folder by chance.
+    exec python -P "$folder/stack/launcher.py" "$@"
+    ;;
+airflow | 'airflow '*)
     python "$folder/stack/metadata_database.py" wait
-    [ "${2:-}" != api-server ] || python "$folder/stack/connections.py" write
-fi
+    # Celery's tasks inherit the environment of their worker.
+    unset AIRFLOW_ADMIN_PASSWORD
+    ;;
+esac
 exec "$@"

@@ -58,12 +58,6 @@ class Settings:
             self.variables.get("AIRBYTE_REPLICATION_PASSWORD") or "",
         )
 
-    @property
-    def passed_on(self) -> dict[str, str]:
-        """Variables of stack/.env that are the DAG's own, for Airflow's processes."""
-        own = ("AIRFLOW_", "AIRBYTE_", "PIPECTL_ENGINE", "PIPECTL_PROJECT", "PIPECTL_POSTGRES_BIN")
-        return {name: value for name, value in self.variables.items() if not name.startswith(own)}
-
     def is_external(self, service: str) -> bool:
         """Whether stack/.env places this database elsewhere, so that no engine starts or wipes it."""
         definition = services.get(service)

@@ -1,11 +1,12 @@
-"""Delete what is old: task logs, and rows of runs in Airflow's metadata database.
+"""Delete what is older than PIPECTL_RETENTION_DAYS: task logs, and runs in Airflow's metadata database.
 
-Runs inside Airflow's environment and never imports pipectl; the web server's launcher starts it every day, in
-a process of its own. PIPECTL_RETENTION_DAYS says what is old (30 days where it is not set).
+Runs inside Airflow's environment and never imports pipectl. The web server's launcher starts it every day,
+in a process of its own.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -13,17 +14,25 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-RETENTION_DAYS = 30
+VARIABLE = "PIPECTL_RETENTION_DAYS"
 
 
 def main() -> int:
     """Delete both; return the exit code of `airflow db clean`."""
-    days = int(os.environ.get("PIPECTL_RETENTION_DAYS") or RETENTION_DAYS)
-    oldest = datetime.now(UTC) - timedelta(days=days)
-    removed = remove_files(Path(os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"]), oldest.timestamp())
-    sys.stderr.write(f"pipectl tidy: {removed} log files from before {oldest:%Y-%m-%d} deleted\n")
+    oldest = datetime.now(UTC) - timedelta(days=retention_days())
+    configuration = importlib.import_module("airflow.configuration").conf
+    removed = remove_files(Path(configuration.get("logging", "base_log_folder")), oldest.timestamp())
+    sys.stderr.write(f"pipectl clean-up: deleted {removed} log files from before {oldest:%Y-%m-%d}\n")
     clean = ("-m", "airflow", "db", "clean", "--clean-before-timestamp", oldest.isoformat())
     return subprocess.run((sys.executable, *clean, "--skip-archive", "--yes"), check=False).returncode
+
+
+def retention_days() -> int:
+    """Return the number of days; exit 1 if the variable is no whole number above 0."""
+    text = os.environ[VARIABLE]
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        sys.exit(f"pipectl clean-up: {VARIABLE} is {text!r}, which is no number of days.")
+    return int(text)
 
 
 def remove_files(folder: Path, oldest: float) -> int:

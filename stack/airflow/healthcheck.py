@@ -1,4 +1,4 @@
-"""Exit 0 where this container's service works: `healthcheck.py webserver|scheduler|dag-processor|worker`.
+"""Exit 0 if this container's service works: `healthcheck.py webserver|scheduler|dag-processor|worker`.
 
 The web server must answer, also its API for tasks, whose first request takes seconds that the first run need
 not wait for. Scheduler and processor must have written a fresh heartbeat, a worker must listen to its broker.
@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import socket
 import sys
+
+import metadata_database
 
 FRESH_SECONDS = 30
 JOBS = {"scheduler": "SchedulerJob", "dag-processor": "DagProcessorJob"}
@@ -35,10 +37,7 @@ def webserver_answers() -> bool:
 
 def has_heartbeat(service: str) -> bool:
     """Whether the service's job of this container reported within the last FRESH_SECONDS."""
-    import psycopg2
-
-    address = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2:", ":", 1)
-    connection = psycopg2.connect(address, connect_timeout=5)
+    connection = metadata_database.connect()
     try:
         with connection.cursor() as cursor:
             cursor.execute(HEARTBEAT, (JOBS[service], socket.gethostname(), FRESH_SECONDS))

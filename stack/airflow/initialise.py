@@ -1,4 +1,4 @@
-"""The one-shot role: migrate the metadata database where it needs it, and make the administrator's login.
+"""The one-shot role: migrate the metadata database if it needs it, and make the administrator's login.
 
 An up-to-date database costs 0.2 s, since Airflow is not imported.
 """
@@ -14,28 +14,24 @@ from typing import Any
 import login
 import metadata_database
 
-REFUSED = (
-    "entrypoint: the metadata database refused AIRFLOW_POSTGRES_PASSWORD: "
-    "its volume was made with another one"
-)
-
 
 def main() -> None:
-    """Migrate and make the login, where that is not done."""
+    """Migrate the database and make the login, unless both are done."""
     # Imports make millions of objects, none of them garbage.
     gc.disable()
     expected = metadata_database.head()
-    found = metadata_database.current()
-    if found is None:
+    try:
+        migration = metadata_database.current()
+    except metadata_database.NoAnswerError:
         # The server is still starting: import meanwhile.
         importlib.import_module("airflow.cli.commands.db_command")
         metadata_database.wait("")
-        found = metadata_database.current()
-    if not expected or found != expected:
+        migration = metadata_database.current()
+    if not expected or migration != expected:
         airflow("db", "migrate")
-    if "fab" in os.environ.get("AIRFLOW__CORE__AUTH_MANAGER", "").lower():
+    if "fab" in os.environ["AIRFLOW__CORE__AUTH_MANAGER"].lower():
         make_fab_login()
-    sys.stdout.write(f"entrypoint: the metadata database is at migration {expected or 'head'}\n")
+    sys.stdout.write(f"pipectl: the metadata database is at migration {expected or 'head'}\n")
 
 
 def make_fab_login() -> None:
@@ -61,8 +57,8 @@ def airflow(*arguments: str) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except metadata_database.WrongPasswordError:
-        sys.exit(REFUSED)
+    except metadata_database.WrongPasswordError as error:
+        sys.exit(f"pipectl: {error}")
     # Others wait for the end of this process, and taking all of Airflow down in good order takes a second.
     sys.stdout.flush()
     os._exit(0)

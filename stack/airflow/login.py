@@ -1,7 +1,4 @@
-"""The administrator's login, from AIRFLOW_ADMIN_USER and AIRFLOW_ADMIN_PASSWORD.
-
-Run as a program it writes the file in which SimpleAuthManager looks for passwords.
-"""
+"""The administrator's login, from AIRFLOW_ADMIN_USER and AIRFLOW_ADMIN_PASSWORD of airflow.env."""
 
 from __future__ import annotations
 
@@ -9,22 +6,19 @@ import json
 import os
 from pathlib import Path
 
+FILE_MODE = 0o600
+
 
 def administrator() -> tuple[str, str]:
     """Return name and password."""
-    return os.environ.get("AIRFLOW_ADMIN_USER") or "admin", os.environ.get(
-        "AIRFLOW_ADMIN_PASSWORD"
-    ) or "admin"
+    return os.environ["AIRFLOW_ADMIN_USER"], os.environ["AIRFLOW_ADMIN_PASSWORD"]
 
 
-def write_passwords(path: Path) -> None:
-    """Write the file, readable by its owner alone."""
+def write_passwords(path: str) -> None:
+    """Write the file in which SimpleAuthManager looks for passwords, readable by its owner alone."""
     user, password = administrator()
-    path.touch(mode=0o600)
-    path.write_text(json.dumps({user: password}), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    target = os.environ.get("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE")
-    if target:
-        write_passwords(Path(target))
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        # The mode above counts only for a new file.
+        Path(path).chmod(FILE_MODE)
+        json.dump({user: password}, file)

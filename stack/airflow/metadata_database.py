@@ -1,7 +1,7 @@
-"""Airflow's metadata database: its migrations, without importing Airflow, which takes seconds.
+"""Airflow's metadata database and its migrations, without importing Airflow, which takes seconds.
 
-`metadata_database.py head` prints the newest migration that the installed Airflow has; `… wait` returns when
-the database has reached it.
+`metadata_database.py head` prints the newest migration of the installed Airflow, `metadata_database.py wait`
+returns when the database has it.
 """
 
 from __future__ import annotations
@@ -12,61 +12,94 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection  # noqa: N812  a class named in lower case
 
 WAIT_SECONDS = 180
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.05
+TELL_SECONDS = 10
+CONNECT_SECONDS = 5
 REVISION = re.compile(r"""^(down_revision|revision)(?:\s*:[^=]+)?\s*=\s*['"](\w+)['"]""", re.MULTILINE)
+
+
+class NoAnswerError(Exception):
+    """The server cannot be asked, for example because it is still starting."""
 
 
 class WrongPasswordError(Exception):
     """The server refused the login: its data was made with another password."""
 
+    def __str__(self) -> str:
+        return (
+            "the metadata database refused AIRFLOW_POSTGRES_PASSWORD of stack/.env: "
+            "its data was made with another one"
+        )
+
 
 def head() -> str:
-    """Return the migration that no other one follows."""
+    """Return the migration that no other one follows, empty if there is not exactly one."""
     spec = importlib.util.find_spec("airflow")
     if spec is None or spec.origin is None:
-        sys.exit("entrypoint: this image has no Airflow")
-    found: dict[str, set[str]] = {"revision": set(), "down_revision": set()}
+        sys.exit("pipectl: this Python has no Airflow")
+    identifiers: dict[str, set[str]] = {"revision": set(), "down_revision": set()}
     for path in (Path(spec.origin).parent / "migrations" / "versions").glob("*.py"):
         for kind, identifier in REVISION.findall(path.read_text(encoding="utf-8")):
-            found[kind].add(identifier)
-    heads = found["revision"] - found["down_revision"]
+            identifiers[kind].add(identifier)
+    heads = identifiers["revision"] - identifiers["down_revision"]
     return heads.pop() if len(heads) == 1 else ""
 
 
-def current() -> str | None:
-    """Return the database's migration, empty where it has none, None while the server does not answer."""
+def connect() -> Connection:
+    """Connect to the database. Raises psycopg2.Error."""
     import psycopg2
 
     address = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2:", ":", 1)
+    return psycopg2.connect(address, connect_timeout=CONNECT_SECONDS)
+
+
+def current() -> str:
+    """Return the database's migration, empty if it has none. Raises NoAnswerError, WrongPasswordError."""
+    import psycopg2
+
     try:
-        connection = psycopg2.connect(address, connect_timeout=5)
-    except psycopg2.OperationalError as error:
+        connection = connect()
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT to_regclass('alembic_version') IS NOT NULL")
+                if not (cursor.fetchone() or (False,))[0]:
+                    return ""
+                cursor.execute("SELECT version_num FROM alembic_version")
+                return str((cursor.fetchone() or ("",))[0])
+        finally:
+            connection.close()
+    except psycopg2.Error as error:
         if "password authentication failed" in str(error):
             raise WrongPasswordError from error
-        return None
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT to_regclass('alembic_version') IS NOT NULL")
-            if not (cursor.fetchone() or (False,))[0]:
-                return ""
-            cursor.execute("SELECT version_num FROM alembic_version")
-            return str((cursor.fetchone() or ("",))[0])
-    finally:
-        connection.close()
+        raise NoAnswerError(str(error).strip()) from error
 
 
 def wait(expected: str) -> None:
-    """Return when the database has the migration `expected`, whatever it is where that is empty."""
-    deadline = time.monotonic() + WAIT_SECONDS
+    """Return when the database answers with the migration `expected`; with any, or none, if that is empty.
+
+    Exits with 1 after WAIT_SECONDS. Raises WrongPasswordError.
+    """
+    started = told = time.monotonic()
     while True:
-        found = current()
-        if found is not None and expected in {"", found}:
-            return
-        if time.monotonic() > deadline:
-            state = "does not answer" if found is None else f"has migration {found or 'none'}, not {expected}"
-            sys.exit(f"entrypoint: after {WAIT_SECONDS} s the metadata database {state}")
+        try:
+            migration = current()
+            if expected in {"", migration}:
+                return
+            state = f"has migration {migration or 'none'} instead of {expected}"
+        except NoAnswerError as error:
+            state = f"does not answer: {error}"
+        now = time.monotonic()
+        if now - started > WAIT_SECONDS:
+            sys.exit(f"pipectl: after {WAIT_SECONDS} s the metadata database still {state}")
+        if now - told > TELL_SECONDS:
+            told = now
+            sys.stderr.write(f"pipectl: waiting, since the metadata database {state}\n")
         time.sleep(POLL_SECONDS)
 
 
@@ -74,4 +107,7 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["head"]:
         sys.stdout.write(head())
     else:
-        wait(head())
+        try:
+            wait(head())
+        except WrongPasswordError as error:
+            sys.exit(f"pipectl: {error}")

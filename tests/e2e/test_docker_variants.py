@@ -1,9 +1,10 @@
-"""The Compose stack with another auth manager, and without what makes its start fast."""
+"""The Compose stack with other settings than the shipped ones, and its clean-up."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import own_settings
 import pytest
 from docker_project import DockerProject, docker, new_project
 
@@ -33,11 +34,54 @@ def test_fab_logs_the_administrator_of_the_settings_in(project: DockerProject) -
     assert "pipectl launcher" not in docker("logs", project.containers()["webserver-1"]["Id"])
 
 
-def test_without_the_launcher_airflows_own_commands_do_the_same(project: DockerProject) -> None:
-    (project.folder / "stack" / "airflow" / "launcher.py").unlink()
+def test_the_users_settings_and_plugins_reach_airflow(project: DockerProject) -> None:
+    own_settings.add(project.folder)
+    project.set_variable("PIPECTL_SEED", "5")
+    project.set_variable("COLOUR", "red")
+    project.set_variable("MY_SECRET", "of no task")
     project.run("up")
-    listed = {each["connection_id"]: each for each in project.api("/api/v2/connections")["connections"]}
-    assert listed["airbyte_postgres"]["host"] == "airbyte-postgres"
-    assert listed["airbyte_mysql"]["host"] == "airbyte-mysql"
-    assert project.json("trigger")["state"] == "success"
-    assert project.json("verify-db", "--expect", "reconciled")["ok"]
+    run_id = project.json("trigger", "own_settings")["run_id"]
+    seen = project.api(own_settings.XCOM.format(run_id=run_id))["value"]
+    assert seen == own_settings.expected(seed="5", colour="red")
+    assert "own_plugin" in {each["name"] for each in project.api("/api/v2/plugins")["plugins"]}
+    # Other commands of Airflow take the same way into a container.
+    shown = project.compose("run", "--rm", "--no-deps", "scheduler", "airflow", "variables", "get", "colour")
+    assert shown.splitlines()[-1] == "ultramarine"
+
+    before = {name: found["Id"] for name, found in project.containers().items()}
+    path = project.folder / "stack" / "airflow" / "user.env"
+    path.write_text(path.read_text().replace("green", "yellow").replace("${COLOUR:", "${COLOUR_TOO:"))
+    project.run("up")
+    run_id = project.json("trigger", "own_settings")["run_id"]
+    seen = project.api(own_settings.XCOM.format(run_id=run_id))["value"]
+    assert seen == own_settings.expected(seed="5", colour="yellow")
+    after = {name: found["Id"] for name, found in project.containers().items()}
+    kept = {"postgres-1", "airbyte-postgres-1", "airbyte-mysql-1"}
+    assert {name for name in after if after[name] == before[name]} == kept
+
+    path.write_text("no assignment\n")
+    done = project.run("up", code=2)
+    assert "line 1, is not NAME=value" in " ".join(done.stderr.split())
+    path.unlink()
+
+
+def test_old_logs_and_runs_are_deleted_and_new_ones_stay(project: DockerProject) -> None:
+    project.run("up")
+    old, new = (project.json("trigger")["run_id"] for _ in range(2))
+    containers = project.containers()
+    webserver, metadata = containers["webserver-1"]["Id"], containers["postgres-1"]["Id"]
+    age = f"UPDATE dag_run SET start_date = now() - interval '31 days' WHERE run_id = '{old}'"
+    docker("exec", metadata, "psql", "-U", "airflow", "-d", "airflow", "-c", age)
+    dag = "/opt/airflow/logs/dag_id=generate_transaction_and_labels"
+
+    def logs(run_id: str) -> list[str]:
+        return docker("exec", webserver, "find", dag, "-type", "f", "-path", f"*/run_id={run_id}/*").split()
+
+    assert len(logs(old)) == len(logs(new)) == 2
+    docker("exec", webserver, "touch", "-d", "31 days ago", *logs(old))
+    docker("exec", webserver, "python", "/opt/airflow/stack/cleanup.py")
+    assert not logs(old)
+    assert len(logs(new)) == 2
+    runs = {run["run_id"] for run in project.json("runs")["runs"]}
+    assert old not in runs
+    assert new in runs

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
+import own_settings
 import pytest
 from airflow_stack import TWO_TASKS, AirflowStack, members, signal_group, wait_for
 
@@ -42,7 +45,7 @@ DESCRIBE_APIS = """\
 import asyncio, importlib, json, runpy, sys
 launcher = runpy.run_path(sys.argv[1], run_name="launcher")
 if sys.argv[2] == "shortcuts":
-    launcher["build_apis_quickly"]()
+    launcher["shortcuts"].build_apis_quickly()
 app = importlib.import_module("airflow.api_fastapi.main").app
 [tasks_api] = [route.app for route in app.routes if route.path == "/execution"]
 asyncio.run(launcher["request_nothing"](tasks_api))
@@ -61,10 +64,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
     project = tmp_path_factory.mktemp("my project")
     (project / "dags").mkdir()
     (project / "dags" / "two_tasks.py").write_text(TWO_TASKS, encoding="utf-8")
+    (project / "stack" / "airflow").mkdir(parents=True)
+    own_settings.add(project)
     started = AirflowStack(project)
     started.prepare()
     # The database last: the programs must wait for it.
-    started.start(*airflow.SERVICES)
+    started.start(*airflow.COMMANDS)
     started.start("postgres")
     try:
         wait_for(started.client.healthy, 120, "Airflow is healthy")
@@ -87,6 +92,54 @@ def test_a_run_started_by_rest_succeeds_and_its_log_is_read_back(client: RestCli
     assert "Command exited with return code 0" in json.dumps(log)
 
 
+def test_a_task_sees_the_users_settings_and_no_other_secret(stack: AirflowStack, client: RestClient) -> None:
+    wait_for(lambda: client.sees("own_settings"), 30, "the DAG is parsed")
+    run_id = client.trigger("own_settings")
+    wait_for(lambda: client.state("own_settings", run_id) == "success", 60, "the run succeeded")
+    assert client.call(own_settings.XCOM.format(run_id=run_id))["value"] == own_settings.expected()
+    assert stack.site.settings["AIRFLOW_ADMIN_PASSWORD"] == "admin"
+
+
+def test_a_plugin_is_loaded(client: RestClient) -> None:
+    assert "own_plugin" in {each["name"] for each in client.call("/api/v2/plugins")["plugins"]}
+
+
+def test_old_logs_and_runs_are_deleted_and_new_ones_stay(stack: AirflowStack, client: RestClient) -> None:
+    import psycopg2
+
+    old, new = (client.trigger("nothing_to_do") for _ in range(2))
+    states = partial(map, partial(client.state, "nothing_to_do"), (old, new))
+    wait_for(lambda: set(states()) == {"success"}, 60, "both runs succeeded")
+    metadata = stack.site.metadata
+    connection = psycopg2.connect(
+        host=metadata.host,
+        port=metadata.port,
+        dbname=metadata.database,
+        user=metadata.user,
+        password=metadata.password,
+    )
+    with connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE dag_run SET start_date = now() - interval '31 days' WHERE run_id = %s", (old,))
+    connection.close()
+    logs = {run_id: list(stack.site.home.glob(f"logs/*/run_id={run_id}/*/*.log")) for run_id in (old, new)}
+    assert [len(found) for found in logs.values()] == [2, 2]
+    for path in logs[old]:
+        os.utime(path, (time.time() - 31 * 86400,) * 2)
+    program = stack.project / airflow.LAUNCHER.with_name("cleanup.py")
+    subprocess.run(
+        [stack.runtime.python, program],
+        env=airflow.environment(stack.site, stack.runtime),
+        cwd=stack.site.home,
+        capture_output=True,
+        check=True,
+    )
+    assert not any(path.exists() for path in logs[old])
+    assert all(path.exists() for path in logs[new])
+    runs = {run["dag_run_id"] for run in client.call("/api/v2/dags/nothing_to_do/dagRuns")["dag_runs"]}
+    assert old not in runs
+    assert new in runs
+
+
 def test_connections_are_listed(client: RestClient) -> None:
     listed = {each["connection_id"]: each for each in client.call("/api/v2/connections")["connections"]}
     assert listed["airbyte_postgres"]["schema"] == "airbyte"
@@ -105,7 +158,7 @@ def test_logs_hold_no_warning_of_our_settings(stack: AirflowStack, client: RestC
     # Two come with any settings: of FastAPI's test client, and of the answer that holds a task's log.
     warnings = [
         line
-        for name in airflow.SERVICES
+        for name in airflow.COMMANDS
         for line in stack.log(name).splitlines()
         if re.search(r"\[(warning|error) |pipectl launcher", line)
         and not re.search(r"install `httpx2` instead|Pydantic serializer warnings:", line)
@@ -161,7 +214,7 @@ def test_only_this_machine_is_listened_to_and_on_one_port(stack: AirflowStack, c
     assert client.healthy()
     listening = {
         (connection.laddr.ip, connection.laddr.port)
-        for name in airflow.SERVICES
+        for name in airflow.COMMANDS
         for pid in members(stack.processes[name].pid)
         for connection in psutil.Process(pid).net_connections()
         if connection.status == psutil.CONN_LISTEN
@@ -195,7 +248,7 @@ def test_a_killed_scheduler_leaves_no_idle_worker_and_its_task_ends(
 
 def test_sigterm_ends_all_within_seconds(stack: AirflowStack, client: RestClient) -> None:
     assert client.run("nothing_to_do") == "success"
-    groups = [stack.processes[name].pid for name in airflow.SERVICES]
+    groups = [stack.processes[name].pid for name in airflow.COMMANDS]
     started = time.monotonic()
     stack.stop()
     assert time.monotonic() - started < 8

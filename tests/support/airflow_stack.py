@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from server_process import free_port
 
+from pipectl.engines import airflow_env
 from pipectl.engines.local import airflow, airflow_metadata, binaries, postgres
 from pipectl.engines.local.airflow_install import ensure_airflow
 from pipectl.models import DatabaseAddress
@@ -114,7 +115,13 @@ class AirflowStack:
 
     def __init__(self, project: Path) -> None:
         self.project = project
-        shutil.copytree(STACK / "airflow", project / "stack" / "airflow")
+        # Without the settings and plugins of whoever runs the tests.
+        shutil.copytree(
+            STACK / "airflow",
+            project / "stack" / "airflow",
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns("user.env", "plugins", "__pycache__"),
+        )
         self.cache = cache_dir()
         self.runtime: AirflowRuntime = ensure_airflow(self.cache, STACK / "airflow-requirements.txt", print)
         self.binaries: PostgresBinaries = binaries.find_postgres(
@@ -144,6 +151,7 @@ class AirflowStack:
                 secrets.token_hex(32),
                 urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             ),
+            settings=airflow_env.read(self.project, {}),
         )
 
     @property

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from pipectl.engines import airflow_env
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "stack" / "kubernetes"
 DOCS = ROOT / "docs" / "kubernetes.md"
@@ -17,6 +19,10 @@ DOCS = ROOT / "docs" / "kubernetes.md"
 #   values.schema.json     SHA-256 12eb9c2e90674b0f6a180eef5b87817ae3af83b38e2a1e60e9a1ed6b167de36a
 # Both files of values are valid by it, and Helm's library 4.2.3 rendered the chart with them.
 CHART = "1.22.0"
+# What differs from stack/airflow/airflow.env, and why.
+OF_A_CLUSTER = {
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "pods are moved, and networks are slow"
+}
 # A dot leads into an object, [] into the items of a list.
 CHECKED = {
     "airflowVersion": str,
@@ -80,7 +86,9 @@ def test_every_key_and_its_type_was_checked(name: str) -> None:
 
 def test_the_chart_is_the_one_that_was_checked() -> None:
     for path in [DOCS, *FOLDER.glob("*.yaml")]:
-        assert set(re.findall(r"--version (\S+)", path.read_text(encoding="utf-8"))) == {CHART}, path
+        text = path.read_text(encoding="utf-8")
+        assert set(re.findall(r"--version (\S+)", text)) == {CHART}, path
+        assert set(re.findall(r"chart,? (\d+\.\d+\.\d+)", text)) <= {CHART}, path
 
 
 def test_each_file_has_its_executor(values: dict[str, Any]) -> None:
@@ -89,11 +97,24 @@ def test_each_file_has_its_executor(values: dict[str, Any]) -> None:
 
 
 def test_airflow_is_the_one_of_the_other_engines(values: dict[str, Any]) -> None:
-    lock = (ROOT / "stack" / "airflow-requirements.txt").read_text(encoding="utf-8")
     compose = (ROOT / "stack" / "docker-compose.yml").read_text(encoding="utf-8")
-    assert f"apache-airflow-core=={values['airflowVersion']} " in lock
-    assert f"apache/airflow:{values['airflowVersion']}" in compose
-    assert values["defaultAirflowTag"].startswith(values["airflowVersion"])
+    assert f"apache/airflow:{values['airflowVersion']}}}" in compose
+    assert re.fullmatch(re.escape(values["airflowVersion"]) + r"-\d+", values["defaultAirflowTag"])
+
+
+def test_settings_are_those_of_the_other_engines(values: dict[str, Any]) -> None:
+    shared = airflow_env.read(ROOT, {})
+    written = {entry["name"]: entry["value"] for entry in values["env"]}
+    assert "AIRFLOW__CORE__LOAD_EXAMPLES" in written
+    differing = {name for name, value in written.items() if name in shared and value != shared[name]}
+    assert differing == OF_A_CLUSTER.keys()
+    assert {name for name in written if name.startswith("AIRFLOW__")} <= shared.keys()
+
+
+def test_the_scripts_get_their_databases_from_the_values(values: dict[str, Any]) -> None:
+    written = {entry["name"] for entry in values["env"]} | {entry["envName"] for entry in values["secret"]}
+    for prefix in ("AIRBYTE_POSTGRES", "AIRBYTE_MYSQL"):
+        assert {f"{prefix}_{name}" for name in ("HOST", "DATABASE", "USER", "PASSWORD")} <= written
 
 
 def test_git_sync_is_told_one_branch(values: dict[str, Any]) -> None:

@@ -8,15 +8,21 @@ import re
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import connections
 import launcher
+import login
 import pytest
 
+from pipectl.engines import airflow_env
 from pipectl.engines.local import airflow, airflow_install
 from pipectl.engines.local.airflow_install import AirflowRuntime
-from pipectl.errors import EngineError
+from pipectl.engines.local.start import site_of
+from pipectl.errors import EngineError, UsageError
 from pipectl.models import DatabaseAddress
+from pipectl.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "stack" / "airflow-requirements.txt"
@@ -63,7 +69,7 @@ def test_secrets_never_stand_in_arguments_or_reprs(
     site: airflow.AirflowSite, runtime: AirflowRuntime
 ) -> None:
     programs = airflow.programs(site, runtime)
-    assert tuple(program.name for program in programs) == airflow.SERVICES
+    assert tuple(program.name for program in programs) == tuple(airflow.COMMANDS)
     shown = repr(programs) + repr(site) + " ".join(word for program in programs for word in program.command)
     assert not [secret for secret in (*SECRETS, "docker-pg", "docker-my") if secret in shown]
 
@@ -83,23 +89,23 @@ def test_scripts_find_their_databases_and_interpreter(
     assert variables["AIRBYTE_MYSQL_PASSWORD"] == "docker-my"
     assert variables["PIPECTL_SCRIPTS"] == str(site.project / "scripts")
     assert variables["PATH"].split(":")[0] == str(runtime.venv / "bin")
-    connections = {each["conn_id"]: each for each in json.loads(variables["PIPECTL_CONNECTIONS"])}
-    assert connections["airbyte_postgres"]["schema"] == "airbyte"
-    assert connections["airbyte_mysql"]["port"] == 3306
 
 
-@pytest.mark.parametrize(("cores", "expected"), [(1, 4), (2, 4), (4, 8), (64, 16)])
-def test_parallelism_follows_the_machine(cores: int, expected: int) -> None:
-    assert airflow.workers(cores) == expected
+def test_the_engines_own_settings_override_those_of_the_files(
+    site: airflow.AirflowSite, runtime: AirflowRuntime
+) -> None:
+    settings = {"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor", "AIRFLOW_VAR_COLOUR": "blue"}
+    variables = airflow.environment(replace(site, settings=settings), runtime)
+    assert variables["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
+    assert variables["AIRFLOW_VAR_COLOUR"] == "blue"
 
 
-def test_the_passwords_file_is_private_and_replaced(site: airflow.AirflowSite) -> None:
-    site.home.mkdir(parents=True)
-    site.passwords_path.write_text("{}", encoding="utf-8")
-    site.passwords_path.chmod(0o644)
-    airflow.prepare_home(site)
-    assert stat.S_IMODE(site.passwords_path.stat().st_mode) == 0o600
-    assert json.loads(site.passwords_path.read_text(encoding="utf-8")) == {"admin": "admin"}
+def test_an_auth_manager_that_is_not_installed_is_a_usage_error(
+    site: airflow.AirflowSite, runtime: AirflowRuntime
+) -> None:
+    settings = {airflow.AUTH_MANAGER: "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"}
+    with pytest.raises(UsageError, match="no FAB auth manager"):
+        airflow.programs(replace(site, settings=settings), runtime)
 
 
 def test_a_home_that_cannot_be_made_is_named(site: airflow.AirflowSite) -> None:
@@ -187,15 +193,47 @@ def test_the_launcher_needs_nothing_of_pipectl() -> None:
         env={**os.environ},
     )
     assert done.returncode == 0, done.stderr
-    assert set(launcher.COMMANDS) == set(launcher.MODULES) == set(airflow.SERVICES)
+    assert set(launcher.MODULES) == set(airflow.COMMANDS.values())
+
+
+def test_the_launchers_neighbours_hide_no_module_of_a_dag() -> None:
+    code = f"import sys; sys.argv = ['launcher.py']; import runpy; runpy.run_path({launcher.__file__!r})"
+    names = [path.stem for path in Path(launcher.__file__).parent.glob("*.py")]
+    code += f"\nimport importlib.util\nprint([name for name in {names} if importlib.util.find_spec(name)])"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_failed_shortcut_is_a_line_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         raise AttributeError("gone in this version")
 
-    launcher.quietly("save time", fail)
+    launcher.attempt("save time", fail)
     assert "could not save time: AttributeError: gone in this version" in capsys.readouterr().err
+
+
+def test_the_passwords_file_is_private_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_ADMIN_USER", "ada")
+    monkeypatch.setenv("AIRFLOW_ADMIN_PASSWORD", "a pass/word")
+    path = tmp_path / "passwords.json"
+    path.write_text("longer than what takes its place" * 9, encoding="utf-8")
+    path.chmod(0o644)
+    login.write_passwords(str(path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert json.loads(path.read_text(encoding="utf-8")) == {"ada": "a pass/word"}
+
+
+def test_connections_are_those_of_the_scripts(
+    site: airflow.AirflowSite, runtime: AirflowRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in airflow.environment(site, runtime).items():
+        monkeypatch.setenv(name, value)
+    listed = {each["conn_id"]: each for each in connections.connections()}
+    assert listed["airbyte_postgres"]["schema"] == "airbyte"
+    assert listed["airbyte_mysql"]["password"] == "docker-my"
+    # Compose sets an empty one for a database of the stack itself.
+    monkeypatch.setenv("AIRBYTE_MYSQL_PORT", "")
+    assert {each["port"] for each in connections.connections()} == {5432, 3306}
 
 
 @pytest.fixture
@@ -203,22 +241,22 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """A launcher whose service fails; the commands with which it starts again."""
     again: list[list[str]] = []
 
-    def fail(_service: str, *, shortcuts: bool) -> None:
-        raise AttributeError(f"gone in this version, shortcuts: {shortcuts}")
+    def fail(_command: str, *, with_shortcuts: bool) -> None:
+        raise AttributeError(f"gone in this version, shortcuts: {with_shortcuts}")
 
     monkeypatch.setattr(launcher, "start", fail)
-    monkeypatch.setattr(launcher, "ARGUMENTS", ("launcher.py", "webserver"))
+    monkeypatch.setattr(launcher, "ARGUMENTS", ("launcher.py", "api-server"))
     monkeypatch.setattr(os, "execv", lambda _path, words: again.append(words))
     monkeypatch.setenv(launcher.NO_SHORTCUTS, "")
     return again
 
 
 def test_a_service_that_fails_with_shortcuts_starts_again_without(failing: list[list[str]]) -> None:
-    launcher.main("webserver")
-    assert failing[0][1:] == ["-P", "launcher.py", "webserver"]
+    launcher.main("api-server")
+    assert failing[0][1:] == ["-P", "launcher.py", "api-server"]
     assert os.environ[launcher.NO_SHORTCUTS] == "1"
     with pytest.raises(AttributeError, match="shortcuts: False"):
-        launcher.main("webserver")
+        launcher.main("api-server")
     assert len(failing) == 1
 
 
@@ -227,5 +265,26 @@ def test_a_service_that_fails_later_is_the_supervisors_to_start(
 ) -> None:
     monkeypatch.setattr(launcher, "SOON_SECONDS", -1)
     with pytest.raises(AttributeError, match="shortcuts: True"):
-        launcher.main("webserver")
+        launcher.main("api-server")
     assert not failing
+
+
+def test_only_what_the_users_file_names_reaches_airflow(tmp_path: Path, runtime: AirflowRuntime) -> None:
+    for name, text in (
+        (airflow_env.SHARED, "SHARED=1\n"),
+        (airflow_env.OWN, "AIRFLOW_VAR_TOKEN=${MY_TOKEN}\n"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    names = (
+        "AIRFLOW_POSTGRES_PASSWORD",
+        "AIRFLOW_JWT_SECRET",
+        "AIRFLOW_API_SECRET_KEY",
+        "AIRFLOW_FERNET_KEY",
+    )
+    variables = {**dict.fromkeys(names, "random"), "MY_TOKEN": "sesame", "MY_SECRET": "of no task"}
+    settings = Settings(project=tmp_path, engine="local", cache_dir=tmp_path, variables=variables)
+    environment = airflow.environment(site_of(settings), runtime)
+    assert environment["SHARED"] == "1"
+    assert environment["AIRFLOW_VAR_TOKEN"] == "sesame"
+    assert "of no task" not in environment.values()

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.docker import identity
 from pipectl.engines.docker.api import WITHOUT_DOCKER, DockerApi
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pipectl.settings import Settings
 
 OLDEST_API, OLDEST_ENGINE = (1, 44), "25.0"
-OLDEST_COMPOSE = (2, 20)
+OLDEST_COMPOSE = (2, 24)
 INIT = "airflow-init"
 EXECUTORS = {"local": "LocalExecutor", "celery": "CeleryExecutor"}
 LOOPBACK = ("localhost", "127.", "::1")
@@ -190,6 +191,8 @@ class DockerEngine(Engine):
 
     @property
     def _compose(self) -> Compose:
+        # Compose reads them itself, but shows of a line that it refuses what may be a secret.
+        airflow_env.read(self._settings.project, self._settings.variables)
         return Compose(self._api.host, self._project_name, self._files, self._settings.env_path)
 
     @property

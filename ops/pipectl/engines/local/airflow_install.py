@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 # What Airflow 3.3 declares: Python 3.10 to 3.14; the lock file begins at 3.11.
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 14)
 MARKER = "installed.json"
-# The newest migration, read from the installed package; importing Airflow itself would take seconds.
-FIND_MIGRATION_HEAD = """\
-import importlib.util, pathlib
-from alembic.script import ScriptDirectory
-folder = pathlib.Path(importlib.util.find_spec("airflow").origin).parent / "migrations"
-print(ScriptDirectory(str(folder)).get_current_head())
-"""
 
 
 @dataclass(frozen=True)
@@ -154,7 +147,7 @@ def install(folder: Path, key: str, requirements: Path, lock: bytes, report: Rep
         installer_environment(),
     )
     head = run_tool(
-        (str(python), "-I", "-c", FIND_MIGRATION_HEAD),
+        (str(python), "-I", str(requirements.with_name("airflow") / "metadata_database.py"), "head"),
         EngineError(
             f"The Airflow that was installed in {folder} does not work.",
             hint=f"Remove that folder and run the command again: rm -r {folder}",

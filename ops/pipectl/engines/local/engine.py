@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.local import logs
 from pipectl.engines.local.folders import airflow_volume, database_volume
@@ -47,6 +48,8 @@ class LocalEngine(Engine):
         """Find or install Airflow, PostgreSQL and MariaDB, side by side."""
         from pipectl.engines.local.start import find_software  # noqa: PLC0415  10 ms
 
+        # A mistake in these files shows before anything is installed.
+        airflow_env.read(self._settings.project, self._settings.variables)
         self._software = find_software(self._settings, observer)
 
     def start(self, observer: Observer) -> tuple[str, ...]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipectl.engines import airflow_env
 from pipectl.engines.local import airflow, airflow_metadata, binaries, mariadb, postgres
 from pipectl.engines.local.airflow import AirflowSite
 from pipectl.engines.local.airflow_install import ensure_airflow
@@ -77,7 +78,7 @@ class Start:
         self._supervisor = supervisor
         self._software = software
         self._observer = observer
-        self._site = _site(settings)
+        self._site = site_of(settings)
 
     def start(self, missing: tuple[str, ...], names: tuple[str, ...]) -> None:
         """Start the services `missing` of all that the project has, `names`. Raises EngineError."""
@@ -98,8 +99,7 @@ class Start:
 
     def programs(self, names: tuple[str, ...]) -> Iterator[Program]:
         """Yield the program of each of the services `names`."""
-        for program in airflow.programs(self._site, self._software.airflow):
-            yield replace(program, environment={**self._settings.passed_on, **program.environment})
+        yield from airflow.programs(self._site, self._software.airflow)
         for name in names:
             if name in databases():
                 yield self._database_program(name)
@@ -153,9 +153,9 @@ class Start:
             airflow_metadata.migrate_metadata(self._site, self._software.airflow)
 
 
-def _site(settings: Settings) -> AirflowSite:
+def site_of(settings: Settings) -> AirflowSite:
+    """Return the project's Airflow. Raises UsageError and EngineError as `airflow_env.read` does."""
     variables = settings.variables
-    user, password = settings.admin
     return AirflowSite(
         project=settings.project,
         port=settings.port("webserver"),
@@ -173,7 +173,6 @@ def _site(settings: Settings) -> AirflowSite:
             jwt_secret=variables["AIRFLOW_JWT_SECRET"],
             api_secret_key=variables["AIRFLOW_API_SECRET_KEY"],
             fernet_key=variables["AIRFLOW_FERNET_KEY"],
-            admin_user=user,
-            admin_password=password,
         ),
+        settings=airflow_env.read(settings.project, variables),
     )

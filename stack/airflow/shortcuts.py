@@ -1,0 +1,156 @@
+"""Changes to Airflow's own code, made while a service starts.
+
+All but the last save only time or memory, and the launcher leaves them out if PIPECTL_NO_SHORTCUTS is 1. They
+are written for the versions of Airflow, FastAPI and cadwyn that airflow-requirements.txt pins, and a test
+compares what Airflow's APIs offer with and without them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+import threading
+import types
+import warnings
+from typing import Any
+
+# Versions of the API by which tasks talk to the API server.
+KEPT_VERSIONS = 3
+
+
+def read_yaml_with_libyaml() -> None:
+    """Let Airflow read the descriptions of its settings with the parser in C: 0.1 s in each process."""
+    yaml: Any = importlib.import_module("yaml")
+    yaml.SafeLoader = yaml.CSafeLoader
+
+
+def leave_out_the_log_server() -> None:
+    """Keep the server of task logs, which does not run, from being imported: 0.3 s, and FastAPI's memory."""
+    name = "airflow.utils.serve_logs"
+    sys.modules[name] = types.ModuleType(name)
+    vars(sys.modules[name])["serve_logs"] = None
+
+
+def build_apis_quickly() -> None:
+    """Let Airflow build less of its two APIs at its start; what they offer stays the same."""
+    keep_few_versions_of_the_tasks_api()
+    build_routes_when_used()
+    build_validators_when_used()
+
+
+def keep_few_versions_of_the_tasks_api() -> None:
+    """Make routes for the newest versions only: 2.5 s become 0.8.
+
+    Nine versions serve workers of older releases; here all processes are of one. Not one version alone,
+    since what the newest ones dropped has to exist in an older one.
+    """
+    cadwyn: Any = importlib.import_module("cadwyn")
+    version_bundle = cadwyn.VersionBundle
+
+    def shortened(head: Any, *versions: Any, **options: Any) -> Any:  # noqa: ANN401  passed through
+        if len(versions) > KEPT_VERSIONS:
+            # The oldest one may describe no changes.
+            oldest = cadwyn.Version(versions[KEPT_VERSIONS - 1].value)
+            versions = (*versions[: KEPT_VERSIONS - 1], oldest)
+        return version_bundle(head, *versions, **options)
+
+    cadwyn.VersionBundle = shortened
+
+
+def build_routes_when_used() -> None:
+    """Find out at a route's first request which parameters its function takes: 0.9 s.
+
+    Of 1,100 routes few are ever asked: each router that includes another one makes all of its routes anew.
+    The constructor of a route runs up to the call of `get_dependant`, which looks at the parameters, and is
+    broken off there. It runs again, to its end, when an attribute that it sets after that is asked for.
+    """
+    routing: Any = importlib.import_module("fastapi.routing")
+    route_class = routing.APIRoute
+    build, get_dependant = route_class.__init__, routing.get_dependant
+    lock = threading.RLock()
+
+    class TooEarlyError(Exception):
+        pass
+
+    def refuse(**_: Any) -> None:  # noqa: ANN401  passed through
+        raise TooEarlyError
+
+    def build_early_part(self: Any, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  passed through
+        routing.get_dependant = refuse
+        try:
+            build(self, *arguments, **options)
+        except TooEarlyError:
+            self.late_arguments = arguments, options
+        finally:
+            routing.get_dependant = get_dependant
+
+    def build_late_part(self: Any, name: str) -> Any:  # noqa: ANN401  passed through
+        if name not in late:
+            raise AttributeError(name)
+        with lock:
+            if "late_arguments" in vars(self):
+                arguments, options = self.late_arguments
+                complete = route_class.__new__(type(self))
+                build(complete, *arguments, **options)
+                for attribute in late:
+                    vars(self).setdefault(attribute, vars(complete)[attribute])
+                del self.late_arguments
+        return vars(self)[name]
+
+    def example() -> None:
+        pass
+
+    # The attributes that the constructor of this FastAPI sets after the call of get_dependant.
+    complete, early = route_class("/", example), route_class.__new__(route_class)
+    build_early_part(early, "/", example)
+    late = vars(complete).keys() - vars(early).keys()
+    if "app" in late:
+        route_class.__init__ = build_early_part
+        # Python calls it only for an attribute that is missing.
+        route_class.__getattr__ = build_late_part
+
+
+def build_validators_when_used() -> None:
+    """Build the validator of a parameter at its first use: of 9,000 most are never used, 0.8 s.
+
+    FastAPI makes them as pydantic's TypeAdapter.
+    """
+    fields: Any = importlib.import_module("fastapi._compat.v2")
+    type_adapter = fields.TypeAdapter
+    # FastAPI silences this warning while it builds validators; now they are built elsewhere.
+    category = importlib.import_module("pydantic.warnings").UnsupportedFieldAttributeWarning
+    warnings.filterwarnings("ignore", category=category)
+
+    class TypeAdapterWhenUsed:
+        def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  passed through
+            self.build = functools.partial(type_adapter, *arguments, **options)
+
+        @functools.cached_property
+        def built(self) -> Any:  # noqa: ANN401  pydantic's TypeAdapter
+            return self.build()
+
+        def __getattr__(self, name: str) -> Any:  # noqa: ANN401  passed through
+            if name.startswith("__"):  # `copy` asks a new object, which has no `build` yet
+                raise AttributeError(name)
+            return getattr(self.built, name)
+
+    fields.TypeAdapter = TypeAdapterWhenUsed
+
+
+def end_idle_workers_with_the_scheduler() -> None:
+    """Let the workers of a killed scheduler end: busy ones after their task, idle ones at once.
+
+    A worker reads tasks from a pipe, and ends when the pipe's writing end is closed. Each worker inherited a
+    copy of that end, so it never closes. Here each worker closes its copy.
+    """
+    executor: Any = importlib.import_module("airflow.executors.local_executor")
+    run = executor._run_worker  # noqa: SLF001  there is no public place for it
+
+    def run_worker(*arguments: Any, **options: Any) -> None:  # noqa: ANN401  passed through
+        writer = getattr(options.get("input"), "_writer", None)
+        if writer is not None:
+            writer.close()
+        run(*arguments, **options)
+
+    executor._run_worker = run_worker  # noqa: SLF001
