@@ -1,8 +1,6 @@
 # Everything works from nothing: .venv is made and filled from hash-pinned files where it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench lock clean stale
-# The caller's folders and modules are not ours.
-unexport CDPATH PYTHONHOME PYTHONPATH VIRTUAL_ENV
+.PHONY: help demo test lint format docs bench lock clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -39,9 +37,13 @@ lock: .venv/ready-dev ## Pin all dependencies anew
 clean: ## Remove the virtual environment and caches of tools
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
+# The caller's folders and modules are not ours.
+unexport CDPATH PYTHONHOME PYTHONPATH VIRTUAL_ENV
+
 # A .venv of another folder (the clone was moved or copied) or of a Python that is gone is made anew.
 STALE := $(shell .venv/bin/python -I -c 'import pipectl, sys; sys.exit(pipectl.__file__ != sys.argv[1])' \
 	"$$(pwd -P)/ops/pipectl/__init__.py" 2>/dev/null || echo stale)
+.PHONY: stale
 
 .venv/ready: ops/requirements.txt pyproject.toml ops/bootstrap.sh $(STALE)
 	@ops/bootstrap.sh ops/requirements.txt $@

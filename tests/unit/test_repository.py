@@ -22,6 +22,8 @@ READ_BY_LINUX = re.compile(r"(\.(sh|py|sql|conf|cnf|env|ya?ml)|/run|Dockerfile|M
 
 
 def git(*arguments: str, stdin: str = "") -> str:
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
+        pytest.skip("no git, or no repository: an unpacked archive has no index to compare with")
     # Inside a commit's hook, git's variables name the index of the commit that is being made.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return subprocess.run(
@@ -88,7 +90,7 @@ def test_shell_scripts_that_change_folder_ignore_cdpath() -> None:
     assert sum(match is not None for match in moving.values()) >= 6
     for path, match in moving.items():
         before = scripts[path][: match.start()] if match else "unset CDPATH"
-        assert re.search(r"^unset .*\bCDPATH\b|^unset CDPATH", before, re.MULTILINE), path
+        assert re.search(r"^unset .*\bCDPATH\b", before, re.MULTILINE), path
 
 
 def test_the_demo_runs_in_its_own_folder_where_cdpath_names_another(tmp_path: Path) -> None:
@@ -121,11 +123,10 @@ def hooks() -> list[dict[str, Any]]:
 def test_every_commit_is_checked_by_what_make_lint_runs() -> None:
     recipe = re.search(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert recipe
-    tools = [re.findall(r"\S+", line)[:2] for line in recipe[1].splitlines()]
+    tools = re.findall(r"\.venv/bin/\w+(?: check| format)?", recipe[1])
+    assert len(tools) >= 4
     entries = " ; ".join(hook["entry"] for hook in hooks())
-    for program, argument in ([*tool, ""][:2] for tool in tools):
-        assert program in entries
-        assert argument not in {"check", "format"} or f"{program} {argument}" in entries
+    assert [tool for tool in tools if tool not in entries] == []
 
 
 def workflow() -> dict[str, Any]:
@@ -195,11 +196,15 @@ def test_documents_link_to_what_is_there(document: Path) -> None:
 # Made by users, placeholders, and files that the rest of this version brings.
 NOT_FILES = re.compile(r"user\.env$|stack/\.env$|NAME|NNNN|…")
 COMING = {
-    "docs/schema/",
     "commands/status.py",
+    "docs/schema/",
+    "engines/docker/compose.py",
+    "observer.py",
+    "scripts/fraud_pipeline/migrations/",
     "services.py",
     "stack/airflow/airflow.env",
     "stack/mysql/server.cnf",
+    ".ci/newcomer",
 }
 
 
