@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 
-KINDS = (
+KINDS: tuple[tuple[str, str, str, int, dict[str, str]], ...] = (
     ("AIRBYTE_POSTGRES", "airbyte_postgres", "postgres", 5432, {}),
     ("AIRBYTE_MYSQL", "airbyte_mysql", "mysql", 3306, {"client": "mysql-connector-python"}),
 )

@@ -18,16 +18,16 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-
-from airflow_stack import TWO_TASKS, RestClient, signal_group, wait_for
-from project_copy import Project, copy_project
-from server_process import free_port
-
 from pipectl.engines.local.airflow_install import ensure_airflow
 from pipectl.settings import cache_dir
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from support.airflow_stack import TWO_TASKS, signal_group
+from support.project_copy import Project, copy_project
+from support.rest_client import RestClient
+from support.server_process import free_port
+from support.waiting import until
 
 if TYPE_CHECKING:
     from pipectl.engines.local.airflow_install import AirflowRuntime
@@ -72,7 +72,7 @@ def measure_ours(project: Project, kind: str, figures: Figures) -> None:
     url = project.json("up")["url"]
     up = time.monotonic() - started
     client = RestClient(url)
-    client.log_in()
+    client.sees(DAG)  # which logs in
     follow(client, up, kind, figures)
     if kind == "warm up":
         leader = int((project.folder / ".pipectl/run/supervisord.pid").read_text())
@@ -113,8 +113,8 @@ def measure_standalone(runtime: AirflowRuntime, project: Path, kind: str, figure
             process_group=0,
         )
     try:
-        wait_for(client.healthy, UP_SECONDS, "Airflow is healthy")
-        wait_for(lambda: client.sees(DAG), UP_SECONDS, "the DAG is visible")
+        until(client.healthy, "a healthy Airflow", UP_SECONDS)
+        until(lambda: client.sees(DAG), "the DAG", UP_SECONDS)
         follow(client, time.monotonic() - started, kind, figures)
         if kind == "warm up":
             keep(figures, "idle CPU, cores", idle_cpu([process.pid]))

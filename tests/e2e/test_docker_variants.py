@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from docker_project import DockerProject, docker, new_project
+
+from support.docker_project import DockerProject, docker, new_docker_project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[DockerProject]:
-    with new_project(tmp_path / "project") as found:
+    with new_docker_project(tmp_path / "project") as found:
         yield found
 
 
@@ -27,7 +28,7 @@ def test_fab_logs_the_administrator_of_the_settings_in(project: DockerProject) -
     project.set_variable("AIRFLOW_ADMIN_PASSWORD", "a pass/word")
     project.run("up")
     assert project.json("trigger")["state"] == "success"
-    users = project.api("/auth/fab/v1/users", user="ada", password="a pass/word")["users"]
+    users = project.client("ada", "a pass/word").call("/auth/fab/v1/users")["users"]
     assert [(user["username"], user["roles"]) for user in users] == [("ada", [{"name": "Admin"}])]
     # The application waits for the migration, since FAB writes into it while the application is built.
     assert "pipectl launcher" not in docker("logs", project.containers()["webserver-1"]["Id"])
@@ -36,7 +37,9 @@ def test_fab_logs_the_administrator_of_the_settings_in(project: DockerProject) -
 def test_without_the_launcher_airflows_own_commands_do_the_same(project: DockerProject) -> None:
     (project.folder / "stack" / "airflow" / "launcher.py").unlink()
     project.run("up")
-    listed = {each["connection_id"]: each for each in project.api("/api/v2/connections")["connections"]}
+    listed = {
+        each["connection_id"]: each for each in project.client().call("/api/v2/connections")["connections"]
+    }
     assert listed["airbyte_postgres"]["host"] == "airbyte-postgres"
     assert listed["airbyte_mysql"]["host"] == "airbyte-mysql"
     assert project.json("trigger")["state"] == "success"

@@ -10,9 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import launcher
 import pytest
 
+import launcher
 from pipectl.engines.local import airflow, airflow_install
 from pipectl.engines.local.airflow_install import AirflowRuntime
 from pipectl.errors import EngineError
