@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Speed is a matter of benchmarks; on a busy machine a first call takes longer than any deadline.
 settings.register_profile("untimed", deadline=None)
@@ -34,3 +41,10 @@ for name in list(os.environ):
 # those that a test interrupts. A handler ends with their exec, so they start as from a terminal.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, lambda *_: None)
+
+
+@pytest.fixture
+def socket_path() -> Iterator[Path]:
+    """A path for a UNIX socket, which takes 104 bytes at most: TMPDIR may be longer."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder) / "socket"

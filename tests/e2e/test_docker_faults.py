@@ -68,13 +68,12 @@ class OldEngine(http.server.BaseHTTPRequestHandler):
 
 
 def test_an_engine_that_is_too_old_is_named(
-    project: DockerProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: DockerProject, socket_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "old.sock"
-    with socketserver.ThreadingUnixStreamServer(str(path), OldEngine) as server:
+    with socketserver.ThreadingUnixStreamServer(str(socket_path), OldEngine) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with monkeypatch.context() as patch:
-            patch.setenv("DOCKER_HOST", f"unix://{path}")
+            patch.setenv("DOCKER_HOST", f"unix://{socket_path}")
             error = sentences(project, "up", code=3)
         server.shutdown()
     assert error["message"] == "The Docker engine 20.10.24 is older than 25.0."
