@@ -150,7 +150,10 @@ def back_after_a_kill(project: Project, name: str) -> float:
     """Return the seconds from a service's kill to its next process."""
 
     def pid() -> int | None:
-        return next(found["pid"] for found in project.json("status")["services"] if found["name"] == name)
+        found: list[int | None] = [
+            service["pid"] for service in project.json("status")["services"] if service["name"] == name
+        ]
+        return found[0]
 
     before = pid()
     assert before

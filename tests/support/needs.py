@@ -42,7 +42,7 @@ def need(part: str, find: Callable[[], Found]) -> Found:
     """Return what `find` returns; the part is missing if it raises EngineError."""
     found, error = _outcome(find)
     if error:
-        missing(part, f"{error} {error.detail}".strip())
+        missing(part, str(error))
     return cast("Found", found)
 
 
