@@ -10,6 +10,7 @@ from support.project_copy import Project
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +53,22 @@ def populated(project: Project) -> Project:
     return project
 
 
+EXPLAINED: set[Path] = set()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add the services and the last lines of their logs to the report of a test that failed."""
+    """Add the services and the last lines of their logs to the report of a test that failed.
+
+    A stack that cannot be set up fails all tests of its module, and is explained in the first report.
+    """
     report = yield
     if report.failed and call.when != "teardown" and isinstance(item, pytest.Function):
         projects = {value.folder: value for value in item.funcargs.values() if isinstance(value, Project)}
-        report.sections += [(f"stack in {folder}", project.explain()) for folder, project in projects.items()]
+        for folder, project in projects.items():
+            if call.when == "call" or folder not in EXPLAINED:
+                report.sections.append((f"stack in {folder}", project.explain()))
+                EXPLAINED.add(folder)
     return report
