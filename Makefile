@@ -1,5 +1,7 @@
 # Everything works from nothing: .venv is made and filled from hash-pinned files where it is missing.
 .DEFAULT_GOAL := help
+# All files of the project, also new ones that git does not know yet, each ended by a zero byte.
+FILES = git ls-files -z --cached --others --exclude-standard
 .PHONY: help demo test lint format docs bench lock clean
 
 help: ## Show the targets
@@ -8,14 +10,14 @@ help: ## Show the targets
 demo: .venv/ready ## Run the whole pipeline on this machine, for real
 	@ops/demo.sh
 
-test: .venv/ready-dev ## Run all tests (PIPECTL_REQUIRE=docker,browser: skip nothing)
-	.venv/bin/python -m pytest tests/unit tests/integration tests/e2e $(PYTEST_ARGS)
+test: .venv/ready-dev ## Run all tests in random order, or those of PYTEST_ARGS
+	.venv/bin/python -m pytest $(PYTEST_ARGS)
 
 lint: .venv/ready-dev ## Check style, types and shell scripts
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy
-	.venv/bin/shellcheck .ci/run entrypoint.sh ops/*.sh tests/images/*.sh stack/*/*.sh
+	$(FILES) '*.py' | xargs -0 .venv/bin/mypy
+	{ $(FILES) '*.sh'; $(FILES) | xargs -0 grep -lzZE '^#! ?[a-z/]*(env )?(ba)?sh\b'; } | sort -uz | xargs -0 .venv/bin/shellcheck
 
 format: .venv/ready-dev ## Rewrite the code in the project's format
 	.venv/bin/ruff check --fix .

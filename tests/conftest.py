@@ -1,24 +1,22 @@
-"""What all tiers share: what a test may need, and whether its absence skips or fails."""
+"""What all tiers share: none of the caller's settings reaches a test."""
 
 from __future__ import annotations
 
 import os
-from typing import NoReturn
+import signal
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 # Speed is a matter of benchmarks; on a busy machine a first call takes longer than any deadline.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("PIPECTL_", "AIRBYTE_", "AIRFLOW_")) and name not in KEPT:
-            monkeypatch.delenv(name)
-
 
 # Where binaries are cached, and what must not be skipped, is the business of who runs the tests.
 KEPT = {
@@ -27,10 +25,26 @@ KEPT = {
     "PIPECTL_SCREENSHOTS",
     "PIPECTL_TEST_AIRFLOW_PYTHON",
 }
+# Settings of pipectl, of its scripts, of Airflow, and of the databases' clients; then what makes Rich and
+# Typer write colours or other widths (both take a GitHub workflow for a terminal).
+PREFIXES = ("PIPECTL_", "AIRBYTE_", "AIRFLOW_", "PG", "MYSQL_", "MARIADB_")
+TERMINAL = {"CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "FORCE_COLOR", "GITHUB_ACTIONS", "LINES", "NO_COLOR"} | {
+    "PY_COLORS",
+    "TTY_COMPATIBLE",
+    "TTY_INTERACTIVE",
+}
+for name in list(os.environ):
+    if name in TERMINAL or (name.startswith(PREFIXES) and name not in KEPT):
+        del os.environ[name]
+
+# In the background of a shell, under `nohup` and in some CI, SIGINT is ignored. Children inherit that, also
+# those that a test interrupts. A handler ends with their exec, so they start as from a terminal.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, lambda *_: None)
 
 
-def missing(what: str, reason: str) -> NoReturn:
-    """Skip the test, or fail it where PIPECTL_REQUIRE names what is missing."""
-    if what in os.environ.get("PIPECTL_REQUIRE", "").split(","):
-        pytest.fail(f"{what} is required, but {reason}")
-    pytest.skip(reason)
+@pytest.fixture
+def socket_path() -> Iterator[Path]:
+    """A path for a UNIX socket, which takes 104 bytes at most: TMPDIR may be longer."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder) / "socket"

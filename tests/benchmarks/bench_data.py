@@ -26,9 +26,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from script_servers import SCRIPTS, Servers, servers_in
+from support.script_servers import SCRIPTS, Servers, servers_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable

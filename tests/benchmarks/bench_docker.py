@@ -18,11 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from docker_project import DockerProject, new_project
-from project_copy import Project, copy_project
+from support.docker_project import DockerProject, new_docker_project
+from support.project_copy import Project, copy_project
 
 OFFICIAL = Path(__file__).with_name("official-compose.yml")
 WAIT = ("up", "--detach", "--wait", "--wait-timeout", "280", "--quiet-pull")
@@ -58,7 +57,7 @@ def main(rounds: int) -> int:
         action()
         figures.setdefault(name, []).append(time.monotonic() - started)
 
-    with tempfile.TemporaryDirectory() as folder, new_project(Path(folder) / "docker") as project:
+    with tempfile.TemporaryDirectory() as folder, new_docker_project(Path(folder) / "docker") as project:
         local = copy_project(Path(folder) / "local")
         # The first start after an installation reads files from disk: not what is compared.
         for each in (local, project):

@@ -1,25 +1,25 @@
 """Airflow's user interface in a real browser, as people use it: the pipeline without a terminal.
 
-The tests share one stack and one browser per engine, and stand in the order in which a user does the same.
 PIPECTL_SCREENSHOTS names a folder for pictures.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
-from conftest import missing
-from docker_project import new_project
-from project_copy import Project, copy_project
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
+
+from support.docker_project import new_docker_project
+from support.needs import need_program
+from support.project_copy import DAG_ID, Project, new_local_project
+from support.waiting import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from selenium.webdriver.remote.webelement import WebElement
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
-DAG_ID = "generate_transaction_and_labels"
-WAIT_SECONDS = 120
 # No name look-ups or downloads of its own, and no sandbox: CI runs as root.
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -37,16 +35,6 @@ FLAGS = (
 
 
 Found = TypeVar("Found")
-
-
-@contextmanager
-def new_local_project(folder: Path) -> Iterator[Project]:
-    """Copy the project to `folder` for the time of a block, and end what it leaves behind."""
-    project = copy_project(folder)
-    try:
-        yield project
-    finally:
-        project.run("down", "--volumes", "--yes")
 
 
 class Page:
@@ -100,34 +88,57 @@ class Page:
             self.driver.save_screenshot(str(Path(folder) / f"{name}.png"))
 
 
-@pytest.fixture(scope="module", params=["local", pytest.param("docker", marks=pytest.mark.docker)])
-def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    make = {"local": new_local_project, "docker": new_project}[request.param]
-    with make(tmp_path_factory.mktemp("browser") / "project") as found:
-        found.run("up")
-        yield found
-
-
 @pytest.fixture(scope="module")
-def page(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    browser, controller = shutil.which("chromium"), shutil.which("chromedriver")
-    if browser is None or controller is None:
-        missing("browser", "chromium and chromedriver are not on PATH (Debian: chromium, chromium-driver)")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
-    options.binary_location = browser
+    options.binary_location = need_program("browser", "chromium")
     for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(flag)
-    driver = webdriver.Chrome(options, webdriver.ChromeService(controller))
-    yield Page(driver, project.json("status")["airflow"]["url"])
+    driver = webdriver.Chrome(options, webdriver.ChromeService(need_program("browser", "chromedriver")))
+    yield driver
     driver.quit()
 
 
-def test_the_documented_login_works(page: Page) -> None:
+@pytest.fixture(scope="module", params=["local", pytest.param("docker", marks=pytest.mark.docker)])
+def stack(
+    request: pytest.FixtureRequest, browser: webdriver.Chrome, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Project]:
+    del browser  # without one no stack is started
+    make = {"local": new_local_project, "docker": new_docker_project}[request.param]
+    with make(tmp_path_factory.mktemp("browser") / "project") as made:
+        yield made
+
+
+@pytest.fixture
+def new_page(project: Project, browser: webdriver.Chrome) -> Page:
+    """A browser that nobody has logged in with."""
+    page = Page(browser, project.client().url)
     page.open("/")
-    page.find("input[name=username]").send_keys("admin")
-    page.find("input[name=password]").send_keys("admin")
-    page.click("button[type=submit]")
-    page.find("[data-testid=nav-dags-link]")
+    browser.delete_all_cookies()
+    browser.execute_script("localStorage.clear(); sessionStorage.clear()")
+    return page
+
+
+@pytest.fixture
+def page(new_page: Page) -> Page:
+    """A browser that the documented login has opened Airflow with."""
+    new_page.open("/")
+    new_page.find("input[name=username]").send_keys("admin")
+    new_page.find("input[name=password]").send_keys("admin")
+    new_page.click("button[type=submit]")
+    new_page.find("[data-testid=nav-dags-link]")
+    return new_page
+
+
+def test_the_documented_login_works_and_no_other(new_page: Page) -> None:
+    new_page.open("/")
+    new_page.find("input[name=username]").send_keys("admin")
+    new_page.find("input[name=password]").send_keys("wrong")
+    new_page.click("button[type=submit]")
+    new_page.wait_for_text("Invalid credentials")
+    new_page.find("input[name=password]").send_keys(f"{Keys.CONTROL}a{Keys.NULL}admin")
+    new_page.click("button[type=submit]")
+    new_page.find("[data-testid=nav-dags-link]")
 
 
 def test_the_dag_is_listed_and_can_be_switched_on(page: Page, project: Project) -> None:
@@ -140,22 +151,25 @@ def test_the_dag_is_listed_and_can_be_switched_on(page: Page, project: Project) 
 
 
 def test_a_run_that_the_button_triggers_succeeds(page: Page, project: Project) -> None:
+    client = project.client()
+    runs = f"/api/v2/dags/{DAG_ID}/dagRuns?run_type=manual&order_by=-id&limit=1"
+    before = client.call(runs)["total_entries"]
+    client.pause(DAG_ID, paused=False)
     page.open(f"/dags/{DAG_ID}")
     page.click("[data-testid=trigger-dag-button]")
     page.click("[role=dialog] button:not([disabled])", "Trigger")
-
-    def manual_runs_succeeded(_: webdriver.Chrome) -> bool:
-        runs = project.json("runs")["runs"]
-        return [run["state"] for run in runs if run["run_type"] == "manual"] == ["success"]
-
-    page.until(manual_runs_succeeded, "the triggered run to succeed")
+    page.until(lambda _: client.call(runs)["total_entries"] > before, "the triggered run")
+    assert client.end_of(DAG_ID, client.call(runs)["dag_runs"][0]["dag_run_id"]) == "success"
     page.open(f"/dags/{DAG_ID}")
     page.find("[data-testid^='grid-manual__'][data-testid$='generate_labels']")
     page.picture("dag")
+    project.settle()
+    assert project.json("verify-db", "--expect", "reconciled")["ok"]
+    assert project.json("verify-db", "--expect", "populated")["ok"]
 
 
 def test_the_log_of_a_task_shows_what_the_script_wrote(page: Page, project: Project) -> None:
-    run_id = next(run["run_id"] for run in project.json("runs")["runs"] if run["run_type"] == "manual")
+    run_id = project.json("trigger")["run_id"]
     written = {"generate_transactions": "event=batch_written", "generate_labels": "event=labels_written"}
     for task, line in written.items():
         page.open(f"/dags/{DAG_ID}/runs/{run_id}/tasks/{task}")
@@ -168,8 +182,3 @@ def test_both_connections_are_listed_under_admin(page: Page) -> None:
     for name in ("airbyte_postgres", "airbyte_mysql"):
         page.find("td", name)
     page.picture("connections")
-
-
-def test_the_data_is_reconciled_after_a_day_without_a_terminal(project: Project) -> None:
-    assert project.json("verify-db", "--expect", "reconciled")["ok"]
-    assert project.json("verify-db", "--expect", "populated")["ok"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from docker_project import DockerProject, docker, new_project
-from project_copy import until
+
+from support.docker_project import DockerProject, docker, new_docker_project
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,14 +38,18 @@ with DAG("slow"):
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerProject]:
-    with new_project(tmp_path_factory.mktemp("celery")) as found:
-        yield found
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerProject]:
+    with new_docker_project(tmp_path_factory.mktemp("celery") / "project") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def up(project: DockerProject) -> Any:
-    return project.json("up", "--executor", "celery", "--workers", "2")
+def up_options() -> tuple[str, ...]:
+    return ("--executor", "celery", "--workers", "2")
+
+
+def running(project: DockerProject) -> set[str]:
+    return {name for name, found in project.containers().items() if found["State"]["Running"]}
 
 
 def busy_worker(project: DockerProject) -> str:
@@ -56,30 +61,26 @@ def busy_worker(project: DockerProject) -> str:
     return ""
 
 
-def test_two_workers_run_beside_redis(project: DockerProject, up: Any) -> None:
-    del up
-    running = {name for name, found in project.containers().items() if found["State"]["Running"]}
-    assert {"worker-1", "worker-2", "redis-1"} <= running
+def test_two_workers_run_beside_redis(project: DockerProject) -> None:
+    assert {"worker-1", "worker-2", "redis-1"} <= running(project)
     assert project.json("status")["airflow"]["executor"] == "CeleryExecutor"
 
 
-def test_redis_asks_for_its_password(project: DockerProject, up: Any) -> None:
-    del up
+def test_redis_asks_for_its_password(project: DockerProject) -> None:
     redis = project.containers()["redis-1"]["Id"]
     assert "NOAUTH" in docker("exec", "--env", "REDISCLI_AUTH=", redis, "redis-cli", "ping")
     assert project.variable("AIRFLOW_REDIS_PASSWORD") not in docker("top", redis, "-eo", "pid,args")
 
 
-def test_the_pipeline_runs_in_the_workers(project: DockerProject, up: Any) -> None:
-    del up
+def test_the_pipeline_runs_in_the_workers(project: DockerProject) -> None:
     assert project.json("trigger")["state"] == "success"
+    project.settle()
     assert project.json("verify-db", "--expect", "reconciled")["ok"]
 
 
 def test_a_run_survives_the_death_of_a_worker_in_the_middle_of_a_task(
-    project: DockerProject, up: Any
+    project: DockerProject,
 ) -> None:
-    del up
     project.dag("slow.py", SLOW_DAG)
     following = project.start("trigger", "slow", "--json")
     until(lambda: bool(busy_worker(project)), "a worker at work", 90)
@@ -87,7 +88,7 @@ def test_a_run_survives_the_death_of_a_worker_in_the_middle_of_a_task(
     _, said = following.communicate(timeout=200)
     assert following.returncode == 0, said
     run = project.json("runs", "slow")["runs"][0]["run_id"]
-    assert project.api(f"/api/v2/dags/slow/dagRuns/{run}/taskInstances/write")["try_number"] == 2
+    assert project.client().call(f"/api/v2/dags/slow/dagRuns/{run}/taskInstances/write")["try_number"] == 2
     assert project.psql(f"SELECT count(*) FROM sim.batches WHERE batch_id = '{run}'") == "1"
     assert project.json("verify-db", "--expect", "reconciled")["ok"]
     labels = int(project.mysql("SELECT COUNT(DISTINCT transaction_id) FROM fraud_labels"))
@@ -95,18 +96,15 @@ def test_a_run_survives_the_death_of_a_worker_in_the_middle_of_a_task(
     assert labels == int(project.psql("SELECT sum(transactions) FROM sim.batches"))
 
 
-def test_scale_brings_workers_back_and_takes_them_away(project: DockerProject, up: Any) -> None:
-    del up
+def test_scale_brings_workers_back_and_takes_them_away(project: DockerProject) -> None:
+    docker("kill", project.containers()["worker-2"]["Id"])
     project.json("scale", "2")
-    assert {"worker-1", "worker-2"} <= {
-        name for name, found in project.containers().items() if found["State"]["Running"]
-    }
+    assert {"worker-1", "worker-2"} <= running(project)
     project.json("scale", "1")
     assert "worker-2" not in project.containers()
 
 
-def test_back_to_the_local_executor_takes_celery_away(project: DockerProject, up: Any) -> None:
-    del up
+def test_back_to_the_local_executor_takes_celery_away(project: DockerProject) -> None:
     project.json("up", "--executor", "local")
     assert not {"redis-1", "worker-1"} & set(project.containers())
     assert project.json("trigger")["state"] == "success"

@@ -11,8 +11,9 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from docker_project import DockerProject, docker, new_project
-from project_copy import until
+
+from support.docker_project import DockerProject, docker, new_docker_project
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[DockerProject]:
-    with new_project(tmp_path / "project") as found:
+    with new_docker_project(tmp_path / "project") as found:
         yield found
 
 
@@ -67,13 +68,12 @@ class OldEngine(http.server.BaseHTTPRequestHandler):
 
 
 def test_an_engine_that_is_too_old_is_named(
-    project: DockerProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: DockerProject, socket_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "old.sock"
-    with socketserver.ThreadingUnixStreamServer(str(path), OldEngine) as server:
+    with socketserver.ThreadingUnixStreamServer(str(socket_path), OldEngine) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with monkeypatch.context() as patch:
-            patch.setenv("DOCKER_HOST", f"unix://{path}")
+            patch.setenv("DOCKER_HOST", f"unix://{socket_path}")
             error = sentences(project, "up", code=3)
         server.shutdown()
     assert error["message"] == "The Docker engine 20.10.24 is older than 25.0."
@@ -129,7 +129,7 @@ def test_a_taken_port_is_replaced_and_remembered(project: DockerProject) -> None
     assert found == [{"HostIp": "127.0.0.1", "HostPort": str(moved["used"])}]
 
     # Beside it, a second clone gets its own names, and a crash in one is no matter of the other.
-    with new_project(project.folder.parent / "second clone") as second:
+    with new_docker_project(project.folder.parent / "second clone") as second:
         said = second.run("up").stderr
         assert "Another project on this machine uses" in said
         first_names = {each["Name"] for each in project.containers().values()}

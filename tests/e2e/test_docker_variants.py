@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import own_settings
 import pytest
-from docker_project import DockerProject, docker, new_project
+
+from support import own_settings
+from support.docker_project import DockerProject, docker, new_docker_project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,7 @@ FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[DockerProject]:
-    with new_project(tmp_path / "project") as found:
+    with new_docker_project(tmp_path / "project") as found:
         yield found
 
 
@@ -28,7 +29,7 @@ def test_fab_logs_the_administrator_of_the_settings_in(project: DockerProject) -
     project.set_variable("AIRFLOW_ADMIN_PASSWORD", "a pass/word")
     project.run("up")
     assert project.json("trigger")["state"] == "success"
-    users = project.api("/auth/fab/v1/users", user="ada", password="a pass/word")["users"]
+    users = project.client("ada", "a pass/word").call("/auth/fab/v1/users")["users"]
     assert [(user["username"], user["roles"]) for user in users] == [("ada", [{"name": "Admin"}])]
     # The application waits for the migration, since FAB writes into it while the application is built.
     assert "pipectl launcher" not in docker("logs", project.containers()["webserver-1"]["Id"])

@@ -7,7 +7,9 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from project_copy import Project, copy_project, until
+
+from support.project_copy import Project, new_local_project
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,10 +20,8 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
-    found = copy_project(tmp_path / "project")
-    yield found
-    found.run("down")
-    assert not found.processes()
+    with new_local_project(tmp_path / "project") as made:
+        yield made
 
 
 def test_an_interrupted_up_leaves_nothing_that_down_does_not_end_and_the_next_up_works(

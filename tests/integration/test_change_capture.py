@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import select
 import struct
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -17,13 +15,14 @@ from pipectl.databases import Databases
 from pipectl.errors import DatabaseError, UsageError
 from pipectl.models import ReplicationLogin
 from pipectl.pipeline import capture_checks, change_capture
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from script_servers import Servers
+    from support.script_servers import Servers
 
-pytest_plugins = ["script_servers"]
+pytest_plugins = ["support.script_servers"]
 pytestmark = pytest.mark.integration
 
 LOGIN = ReplicationLogin("airbyte", "sesame")
@@ -94,8 +93,8 @@ class PostgresChanges:
         return dict(zip(self.columns[relation], values, strict=True)), data
 
 
-def read_postgres(servers: Servers, until: str) -> list[tuple[str, dict[str, str | None]]]:
-    """Changes up to the one whose status is `until`, confirmed, as a sync of Airbyte does it."""
+def read_postgres(servers: Servers, last: str) -> list[tuple[str, dict[str, str | None]]]:
+    """Changes up to the one whose status is `last`, confirmed, as a sync of Airbyte does it."""
     import psycopg2
     from psycopg2.extras import LogicalReplicationConnection
 
@@ -108,7 +107,6 @@ def read_postgres(servers: Servers, until: str) -> list[tuple[str, dict[str, str
         password=LOGIN.password,
         connection_factory=LogicalReplicationConnection,
     )
-    deadline = time.monotonic() + READ_SECONDS
     with closing(connection), connection.cursor() as cursor:
         cursor.start_replication(
             slot_name=change_capture.SLOT,
@@ -117,20 +115,16 @@ def read_postgres(servers: Servers, until: str) -> list[tuple[str, dict[str, str
         )
         confirm: Any = cursor.send_feedback
         while True:
-            message: Any = cursor.read_message()
-            if message is None:
-                assert time.monotonic() < deadline, f"no change with status {until!r}"
-                select.select([cursor], [], [], 0.5)
-                continue
+            message: Any = until(cursor.read_message, f"a change with status {last!r}")
             found.take(message.payload)
-            done = any(row.get("status") == until for _, row in found.changes)
+            done = any(row.get("status") == last for _, row in found.changes)
             if done and message.payload[:1] == b"C":
                 confirm(flush_lsn=message.wal_end, reply=True, force=True)
                 return found.changes
 
 
-def read_mysql(servers: Servers, start: tuple[str, int], until: str) -> list[tuple[str, dict[str, Any]]]:
-    """Changes of fraud_labels in the binary log from `start` to the one whose label_source is `until`."""
+def read_mysql(servers: Servers, start: tuple[str, int], last: str) -> list[tuple[str, dict[str, Any]]]:
+    """Changes of fraud_labels in the binary log from `start` to the one whose label_source is `last`."""
     from pymysqlreplication import BinLogStreamReader
     from pymysqlreplication.row_event import DeleteRowsEvent, UpdateRowsEvent, WriteRowsEvent
 
@@ -155,9 +149,9 @@ def read_mysql(servers: Servers, start: tuple[str, int], until: str) -> list[tup
                     changes.append(("U", row["after_values"]))
                 else:
                     changes.append(("I" if isinstance(event, WriteRowsEvent) else "D", row["values"]))
-            if changes[-1][1]["label_source"] == until:
+            if changes[-1][1]["label_source"] == last:
                 return changes
-    raise AssertionError(until)
+    raise AssertionError(last)
 
 
 def applied(changes: list[tuple[str, dict[str, Any]]], key: str = "transaction_id") -> dict[int, Any]:

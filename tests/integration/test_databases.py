@@ -13,9 +13,9 @@ from pipectl.models import Counts, DatabaseAddress
 from pipectl.pipeline.verification import verify
 
 if TYPE_CHECKING:
-    from script_servers import Servers
+    from support.script_servers import Servers
 
-pytest_plugins = ["script_servers"]
+pytest_plugins = ["support.script_servers"]
 pytestmark = pytest.mark.integration
 
 CREATE_TRANSACTIONS = "CREATE TABLE public.transactions (transaction_id bigint PRIMARY KEY)"

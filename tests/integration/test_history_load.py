@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,9 @@ from pipectl.errors import DatabaseError, UsageError
 from pipectl.pipeline.loading import HistoryLoader, LoadProgress
 
 if TYPE_CHECKING:
-    from script_servers import Servers
+    from support.script_servers import Servers
 
-pytest_plugins = ["script_servers"]
+pytest_plugins = ["support.script_servers"]
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +69,7 @@ def insert_beside(servers: Servers, stop: threading.Event) -> None:
                FROM generate_series(1, %s)""",
             (chance.randint(1, 20),),
         )
-        time.sleep(0.3 * chance.random() ** 3)
+        stop.wait(0.3 * chance.random() ** 3)
         if chance.random() < 0.2:
             connection.rollback()
         else:
@@ -90,7 +89,7 @@ def test_killed_at_random_it_ends_with_each_transaction_and_label_once(servers: 
         for number in range(KILLS):
             # Two at once, as a retry beside a task that is believed dead; the later ones are labelling.
             pair = [servers.start("history_loader", *ARGUMENTS) for _ in range(1 + number % 2)]
-            time.sleep(0.3 + 1.2 * chance.random())
+            stop.wait(0.3 + 1.2 * chance.random())
             for process in pair:
                 kills += process.poll() is None
                 process.send_signal(signal.SIGKILL)

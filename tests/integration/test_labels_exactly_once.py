@@ -10,21 +10,22 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from script_servers import Servers
+from support.waiting import until
 
-pytest_plugins = ["script_servers"]
+if TYPE_CHECKING:
+    from support.script_servers import Servers
+
+pytest_plugins = ["support.script_servers"]
 pytestmark = pytest.mark.integration
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-HARNESS_SECONDS = 7.0
+COMMITS, ROLLBACKS, KILLS = 80, 15, 15
 WRITERS = 4
 LABELLERS = 2
 LONGEST_OPEN_SECONDS = 1.0
@@ -86,7 +87,8 @@ class Harness:
     def __init__(self, servers: Servers, labeller: str) -> None:
         self.servers = servers
         self.labeller = labeller
-        self.deadline = time.monotonic() + HARNESS_SECONDS
+        self.over = threading.Event()
+        self.committed = 0
         self.rolled_back = 0
         self.kills = 0
         self.errors: list[str] = []
@@ -98,6 +100,8 @@ class Harness:
         threads += [threading.Thread(target=self._label_and_kill, args=(seed,)) for seed in range(LABELLERS)]
         for thread in threads:
             thread.start()
+        until(self._enough, "kills, roll-backs and transactions")
+        self.over.set()
         for thread in threads:
             thread.join()
         final = self._start(ONCE="1")
@@ -106,23 +110,27 @@ class Harness:
         assert not self.errors, self.errors[0]
         return self._count()
 
+    def _enough(self) -> bool:
+        return self.committed >= COMMITS and self.rolled_back >= ROLLBACKS and self.kills >= KILLS
+
     def _write(self, seed: int) -> None:
         chance = random.Random(seed)  # noqa: S311 -- a test that can be repeated
         connection = self.servers.postgres()
-        while time.monotonic() < self.deadline:
+        while not self.over.is_set():
             connection.cursor().execute(INSERT, (chance.randint(1, 20),))
             # Mostly short, sometimes long: ids are taken now and appear when others have long committed.
-            time.sleep(LONGEST_OPEN_SECONDS * chance.random() ** 3)
+            self.over.wait(LONGEST_OPEN_SECONDS * chance.random() ** 3)
             if chance.random() < ROLLBACK_SHARE:
                 connection.rollback()
                 self.rolled_back += 1
             else:
                 connection.commit()
+                self.committed += 1
         connection.close()
 
     def _label_and_kill(self, seed: int) -> None:
         chance = random.Random(1_000 + seed)  # noqa: S311
-        while time.monotonic() < self.deadline:
+        while not self.over.is_set():
             process = self._start()
             try:
                 log, _ = process.communicate(timeout=0.2 + LONGEST_LIFE_SECONDS * chance.random())
@@ -162,8 +170,6 @@ def test_horizon_labeller_loses_doubles_and_invents_nothing(servers: Servers) ->
     outcome = Harness(servers, HORIZON_LABELLER).run()
 
     assert outcome.transactions > 200, outcome
-    assert outcome.rolled_back >= 3, outcome
-    assert outcome.kills >= 6, outcome
     assert (outcome.missed, outcome.doubled, outcome.orphaned) == (0, 0, 0), outcome
 
 

@@ -10,23 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from airflow_stack import AirflowStack, wait_for
 
-from pipectl.errors import EngineError
+from support.airflow_stack import AirflowStack
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from script_servers import Servers
+    from support.script_servers import Servers
 
-pytest_plugins = ["script_servers"]
+pytest_plugins = ["support.script_servers"]
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 TRANSACTIONS = 350_000
 SHARDS = 3
-START_SECONDS = 120
-RUN_SECONDS = 180
 
 
 @pytest.fixture
@@ -37,12 +35,7 @@ def stack(servers: Servers, tmp_path: Path) -> Iterator[AirflowStack]:
     assert "timedelta(seconds=30)" in source
     hurried = source.replace("timedelta(seconds=30)", "timedelta(seconds=1)")
     (tmp_path / "dags" / "load_history_dag.py").write_text(hurried)
-    try:
-        made = AirflowStack(tmp_path)
-    except EngineError as error:
-        if "airflow" in os.environ.get("PIPECTL_REQUIRE", ""):
-            raise
-        pytest.skip(f"no Airflow: {error}")
+    made = AirflowStack(tmp_path)
     postgres, mysql = servers.addresses
     made.site = dataclasses.replace(made.site, postgres=postgres, mysql=mysql)
     made.prepare()
@@ -55,25 +48,14 @@ def stack(servers: Servers, tmp_path: Path) -> Iterator[AirflowStack]:
 
 def trigger(stack: AirflowStack, **parameters: int) -> str:
     client = stack.client
-    wait_for(client.healthy, START_SECONDS, "Airflow is healthy")
-    wait_for(lambda: client.sees("load_history"), START_SECONDS, "the DAG is parsed")
-    client.call("/api/v2/dags/load_history", {"is_paused": False}, "PATCH")
-    body = {"logical_date": None, "conf": parameters}
-    return str(client.call("/api/v2/dags/load_history/dagRuns", body)["dag_run_id"])
+    until(client.healthy, "a healthy Airflow")
+    until(lambda: client.sees("load_history"), "the DAG")
+    return client.trigger("load_history", **parameters)
 
 
 def tasks(stack: AirflowStack, run: str) -> list[dict[str, Any]]:
-    client = stack.client
-    client.log_in()
-    found = client.call(f"/api/v2/dags/load_history/dagRuns/{run}/taskInstances")
+    found = stack.client.call(f"/api/v2/dags/load_history/dagRuns/{run}/taskInstances")
     return list(found["task_instances"])
-
-
-def final_state(stack: AirflowStack, run: str) -> str:
-    client = stack.client
-    client.log_in()
-    state = client.state("load_history", run)
-    return state if state in {"success", "failed"} else ""
 
 
 def process_of_a_shard(servers: Servers) -> int | None:
@@ -92,9 +74,10 @@ def process_of_a_shard(servers: Servers) -> int | None:
 
 def test_shards_are_mapped_and_a_killed_one_is_taken_up(stack: AirflowStack, servers: Servers) -> None:
     run = trigger(stack, transactions=TRANSACTIONS, days=30, shards=SHARDS)
-    victim = wait_for(lambda: process_of_a_shard(servers), RUN_SECONDS, "a shard writes")
+    victim = until(lambda: process_of_a_shard(servers), "a shard that writes")
+    assert victim
     os.kill(victim, signal.SIGKILL)
-    state = wait_for(lambda: final_state(stack, run), RUN_SECONDS, "the run ended")
+    state = stack.client.end_of("load_history", run)
 
     found = tasks(stack, run)
     shards = [task for task in found if task["task_id"] == "write_shard"]

@@ -11,16 +11,17 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-import own_settings
 import pytest
-from airflow_stack import TWO_TASKS, AirflowStack, members, signal_group, wait_for
 
 from pipectl.engines.local import airflow, airflow_metadata
+from support import own_settings
+from support.airflow_stack import TWO_TASKS, AirflowStack, members, signal_group
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_stack import RestClient
+    from support.rest_client import RestClient
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -72,7 +73,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
     started.start(*airflow.COMMANDS)
     started.start("postgres")
     try:
-        wait_for(started.client.healthy, 120, "Airflow is healthy")
+        until(started.client.healthy, "a healthy Airflow")
         yield started
     finally:
         started.stop()
@@ -81,21 +82,22 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
 @pytest.fixture
 def client(stack: AirflowStack) -> RestClient:
     ready = stack.client
-    wait_for(lambda: ready.sees("nothing_to_do"), 30, "the DAG is parsed")
+    until(ready.healthy, "a healthy Airflow")
+    until(lambda: ready.sees("nothing_to_do"), "the DAG")
     return ready
 
 
 def test_a_run_started_by_rest_succeeds_and_its_log_is_read_back(client: RestClient) -> None:
     run_id = client.trigger("nothing_to_do")
-    wait_for(lambda: client.state("nothing_to_do", run_id) == "success", 60, "the run succeeded")
+    assert client.end_of("nothing_to_do", run_id) == "success"
     log = client.call(f"/api/v2/dags/nothing_to_do/dagRuns/{run_id}/taskInstances/first/logs/1")
     assert "Command exited with return code 0" in json.dumps(log)
 
 
 def test_a_task_sees_the_users_settings_and_no_other_secret(stack: AirflowStack, client: RestClient) -> None:
-    wait_for(lambda: client.sees("own_settings"), 30, "the DAG is parsed")
+    until(lambda: client.sees("own_settings"), "a parsed DAG")
     run_id = client.trigger("own_settings")
-    wait_for(lambda: client.state("own_settings", run_id) == "success", 60, "the run succeeded")
+    until(lambda: client.state("own_settings", run_id) == "success", "the end of the run")
     assert client.call(own_settings.XCOM.format(run_id=run_id))["value"] == own_settings.expected()
     assert stack.site.settings["AIRFLOW_ADMIN_PASSWORD"] == "admin"
 
@@ -109,7 +111,7 @@ def test_old_logs_and_runs_are_deleted_and_new_ones_stay(stack: AirflowStack, cl
 
     old, new = (client.trigger("nothing_to_do") for _ in range(2))
     states = partial(map, partial(client.state, "nothing_to_do"), (old, new))
-    wait_for(lambda: set(states()) == {"success"}, 60, "both runs succeeded")
+    until(lambda: set(states()) == {"success"}, "the end of both runs")
     metadata = stack.site.metadata
     connection = psycopg2.connect(
         host=metadata.host,
@@ -150,7 +152,7 @@ def test_a_new_file_is_a_dag_within_seconds(stack: AirflowStack, client: RestCli
     (stack.project / "dags" / "added.py").write_text(
         TWO_TASKS.replace("nothing_to_do", "added"), encoding="utf-8"
     )
-    wait_for(lambda: client.sees("added"), 10, "the new DAG is listed")
+    until(lambda: client.sees("added"), "the new DAG")
 
 
 def test_logs_hold_no_warning_of_our_settings(stack: AirflowStack, client: RestClient) -> None:
@@ -203,9 +205,7 @@ def test_every_setting_is_known_to_airflow(stack: AirflowStack) -> None:
 
 def test_an_up_to_date_database_is_not_migrated(stack: AirflowStack, client: RestClient) -> None:
     assert client.healthy()
-    started = time.monotonic()
     assert not airflow_metadata.migrate_metadata(stack.site, stack.runtime)
-    assert time.monotonic() - started < 1
 
 
 def test_only_this_machine_is_listened_to_and_on_one_port(stack: AirflowStack, client: RestClient) -> None:
@@ -227,31 +227,31 @@ def test_a_killed_scheduler_leaves_no_idle_worker_and_its_task_ends(
 ) -> None:
     flag = stack.project / "flag"
     (stack.project / "dags" / "slow.py").write_text(SLOW.format(flag=flag.as_posix()), encoding="utf-8")
-    wait_for(lambda: client.sees("slow"), 20, "the slow DAG is listed")
+    until(lambda: client.sees("slow"), "the slow DAG")
     run_id = client.trigger("slow")
     task = f"/api/v2/dags/slow/dagRuns/{run_id}/taskInstances/wait"
-    wait_for(lambda: client.call(task)["state"] == "running", 30, "the task runs")
+    until(lambda: client.call(task)["state"] == "running", "the task at work")
     scheduler = stack.processes["scheduler"]
     group = scheduler.pid
     assert len(members(group)) > 2
     scheduler.send_signal(signal.SIGKILL)
     scheduler.wait()
     try:
-        wait_for(lambda: len(members(group)) <= 2, 5, "only the busy worker is left")
+        until(lambda: len(members(group)) <= 2, "the end of all but the busy worker")
         stack.start("scheduler")
         flag.touch()
-        wait_for(lambda: client.state("slow", run_id) == "success", 60, "the run succeeded")
-        wait_for(lambda: not members(group), 10, "the busy worker ended after its task")
+        assert client.end_of("slow", run_id) == "success"
+        until(lambda: not members(group), "the busy worker's end after its task")
     finally:
         signal_group(group, signal.SIGKILL)
 
 
-def test_sigterm_ends_all_within_seconds(stack: AirflowStack, client: RestClient) -> None:
+def test_sigterm_ends_every_process(stack: AirflowStack, client: RestClient) -> None:
     assert client.run("nothing_to_do") == "success"
-    groups = [stack.processes[name].pid for name in airflow.COMMANDS]
-    started = time.monotonic()
+    leaders = [stack.processes[name] for name in airflow.COMMANDS]
     stack.stop()
-    assert time.monotonic() - started < 8
-    assert [pid for group in groups for pid in members(group)] == []
-    stack.start()
-    wait_for(client.healthy, 120, "Airflow is healthy again")
+    try:
+        assert [leader.pid for leader in leaders if leader.returncode == -signal.SIGKILL] == []
+        assert [pid for leader in leaders for pid in members(leader.pid)] == []
+    finally:
+        stack.start()

@@ -5,33 +5,29 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from mysql.connector import errors as mysql_errors
-from server_process import free_port
-
-from pipectl.engines.local import mariadb
-from pipectl.engines.local.binaries import find_mariadb
-from pipectl.settings import cache_dir
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from fraud_pipeline.connections import mysql_database, open_mysql
 from fraud_pipeline.errors import DatabaseError
 from fraud_pipeline.labels import COLUMNS
 from fraud_pipeline.local_infile import load_lines, pipe_folder
+from pipectl.engines.local import mariadb
+from support.needs import need_mariadb
+from support.server_process import free_port
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from script_servers import Servers
+    from support.script_servers import Servers
 
-pytest_plugins = ["script_servers"]
+pytest_plugins = ["support.script_servers"]
 pytestmark = pytest.mark.integration
 
 
@@ -63,7 +59,7 @@ def test_rows_that_do_not_fit_are_an_error_and_no_warning(servers: Servers) -> N
 
 def test_server_that_refuses_load_data_local_gets_inserts(servers: Servers, tmp_path: Path) -> None:
     servers.run("transaction_generator", "--count", "5000")
-    with server_without_local_infile(servers, tmp_path) as port:
+    with server_without_local_infile(tmp_path) as port:
         code, log = servers.run("detection_generator", AIRBYTE_MYSQL_PORT=str(port))
         again = servers.run("detection_generator", AIRBYTE_MYSQL_PORT=str(port))[1]
 
@@ -74,10 +70,10 @@ def test_server_that_refuses_load_data_local_gets_inserts(servers: Servers, tmp_
 
 
 @contextmanager
-def server_without_local_infile(servers: Servers, folder: Path) -> Iterator[int]:
-    from script_servers import REPLICATION
+def server_without_local_infile(folder: Path) -> Iterator[int]:
+    from support.script_servers import REPLICATION
 
-    binaries = find_mariadb(cache_dir(), print)
+    binaries = need_mariadb()
     mariadb.prepare(binaries, folder / "data", REPLICATION, user="docker", password="docker", database="data")
     port = free_port()
     program = mariadb.program(binaries, "mysql", folder / "data", port)
@@ -86,7 +82,7 @@ def server_without_local_infile(servers: Servers, folder: Path) -> Iterator[int]
         command, cwd=program.directory, env={"PATH": os.environ["PATH"], **program.environment}
     )
     try:
-        servers.until(lambda: listens(port), "the second server")
+        until(lambda: listens(port), "the second server")
         yield port
     finally:
         process.terminate()

@@ -7,17 +7,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from server_process import free_port, start_program
 
 from pipectl.engines.local import mariadb, privileges
 from pipectl.engines.local.binaries import find_mariadb
 from pipectl.errors import EngineError
+from support.needs import need
+from support.server_process import free_port, start_program, until_it_answers
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,8 @@ LOGIN = {"user": "docker", "password": PASSWORD, "database": "da_ta"}
 
 @pytest.fixture(scope="module")
 def binaries(tmp_path_factory: pytest.TempPathFactory) -> MariadbBinaries:
-    return find_mariadb(tmp_path_factory.mktemp("cache"), print)
+    cache = tmp_path_factory.mktemp("cache")
+    return need("databases", lambda: find_mariadb(cache, print))
 
 
 @pytest.fixture
@@ -62,21 +64,11 @@ def query(port: int, statement: str, **changes: str) -> list[tuple[Any, ...]]:
 
 def start(binaries: MariadbBinaries, data_dir: Path, port: int) -> subprocess.Popen[bytes]:
     """Start the server as the supervisor does, and wait until it answers."""
-    import mysql.connector
-
     program = mariadb.program(binaries, "airbyte-mysql", data_dir, port)
     log = data_dir.parent / f"{data_dir.name}.log"
     server = start_program(program, log)
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            connect(port).close()
-        except mysql.connector.Error:
-            assert server.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.01)
-        else:
-            return server
+    until_it_answers(server, lambda: connect(port), log)
+    return server
 
 
 def stop(server: subprocess.Popen[bytes]) -> None:
@@ -241,9 +233,11 @@ def test_interrupted_preparation_leaves_nothing_in_the_way(binaries: MariadbBina
     libraries = binaries.environment.get("LD_LIBRARY_PATH", "")
     arguments = (str(binaries.server), libraries, str(data_dir))
     child = subprocess.Popen((sys.executable, "-c", script, *arguments), start_new_session=True)
-    while not list(tmp_path.glob(".mysql.new-*/ibdata1")):
-        assert child.poll() is None
-        time.sleep(0.005)
+    until(
+        lambda: child.poll() is not None or list(tmp_path.glob(".mysql.new-*/ibdata1")),
+        "a folder that is being filled",
+    )
+    assert child.poll() is None
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     assert not data_dir.exists()

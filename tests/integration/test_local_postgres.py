@@ -7,17 +7,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from server_process import free_port, start_program
 
 from pipectl.engines.local import postgres, privileges
 from pipectl.engines.local.binaries import WHEEL, find_postgres
 from pipectl.errors import EngineError
+from support.needs import POSTGRES_REQUIREMENTS, need
+from support.server_process import free_port, start_program, until_it_answers
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-REQUIREMENTS = Path(__file__).parents[2] / "stack" / "postgres-requirements.txt"
 PASSWORD = "it's a\\secret"
 LOGIN = {"user": "docker", "password": PASSWORD, "database": "airbyte"}
 
@@ -34,7 +34,8 @@ LOGIN = {"user": "docker", "password": PASSWORD, "database": "airbyte"}
 @pytest.fixture(scope="module", params=["machine", "wheel"])
 def binaries(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PostgresBinaries:
     choice = WHEEL if request.param == "wheel" else ""
-    found = find_postgres(tmp_path_factory.mktemp("cache"), print, REQUIREMENTS, choice=choice)
+    cache = tmp_path_factory.mktemp("cache")
+    found = need("databases", lambda: find_postgres(cache, print, POSTGRES_REQUIREMENTS, choice=choice))
     if request.param == "machine" and "wheel" in found.origin:
         pytest.skip("this machine has no PostgreSQL of its own")
     return found
@@ -79,21 +80,11 @@ def start(
     password: str = PASSWORD,
 ) -> subprocess.Popen[bytes]:
     """Start the server as the supervisor does, and wait until it answers."""
-    import psycopg2
-
     program = postgres.program(binaries, "airbyte-postgres", data_dir, port, settings)
     log = data_dir.parent / f"{data_dir.name}.log"
     server = start_program(program, log)
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            connect(port, password=password).close()
-        except psycopg2.OperationalError:
-            assert server.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.01)
-        else:
-            return server
+    until_it_answers(server, lambda: connect(port, password=password), log)
+    return server
 
 
 def stop(server: subprocess.Popen[bytes]) -> None:
@@ -267,9 +258,11 @@ def test_interrupted_preparation_leaves_nothing_in_the_way(
     )
     arguments = (str(binaries.bin_dir), str(binaries.version[0]), str(data_dir))
     child = subprocess.Popen((sys.executable, "-c", script, *arguments), start_new_session=True)
-    while not list(tmp_path.glob(".airbyte.new-*/global")):
-        assert child.poll() is None
-        time.sleep(0.005)
+    until(
+        lambda: child.poll() is not None or list(tmp_path.glob(".airbyte.new-*/global")),
+        "a folder that is being filled",
+    )
+    assert child.poll() is None
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     assert not data_dir.exists()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import missing
 from typer.testing import CliRunner
 
 from pipectl import cli
@@ -17,15 +15,15 @@ from pipectl.databases import Databases
 from pipectl.errors import ExitCode
 from pipectl.pipeline import reporting
 from pipectl.report_models import Labels
+from support.needs import need_program
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from script_servers import Servers
-
     from pipectl.report_models import Report
+    from support.script_servers import Servers
 
-pytest_plugins = ["script_servers"]
+pytest_plugins = ["support.script_servers"]
 pytestmark = pytest.mark.integration
 
 INSERT = """
@@ -187,9 +185,7 @@ def test_a_foreign_file_stops_the_command_before_it_reads_anything(tmp_path: Pat
 
 @pytest.mark.browser
 def test_a_browser_draws_every_chart_without_an_error(known: Servers, tmp_path: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        missing("browser", "chromium is not on PATH (Debian: chromium)")
+    chromium = need_program("browser", "chromium", "google-chrome")
     known.ask_mysql(LABEL, 15, 1, "stolen_card", "2026-05-05 00:30:10", "2026-05-06 00:00:00")
     path = tmp_path / "report.html"
     assert run(project(known, tmp_path / "project"), "--html", str(path)).exit_code == 0
@@ -197,7 +193,7 @@ def test_a_browser_draws_every_chart_without_an_error(known: Servers, tmp_path: 
     done = subprocess.run(
         [
             *(
-                str(chromium),
+                chromium,
                 "--headless",
                 "--no-sandbox",
                 "--disable-gpu",

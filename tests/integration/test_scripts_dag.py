@@ -11,13 +11,11 @@ from typing import Any
 
 import pytest
 
-from pipectl.engines.local.airflow_install import ensure_airflow
-from pipectl.errors import EngineError
-from pipectl.settings import cache_dir
+from support import ROOT
+from support.needs import need_airflow
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parents[2]
 DAG_FILE = ROOT / "dags" / "generate_data_dag.py"
 # Prints what the file defines, serialised as the DAG processor does, and the warnings that it raised.
 PARSE = """
@@ -51,12 +49,7 @@ def airflow_python() -> Path:
     given = os.environ.get("PIPECTL_TEST_AIRFLOW_PYTHON")
     if given:
         return Path(given)
-    try:
-        return ensure_airflow(cache_dir(), ROOT / "stack" / "airflow-requirements.txt", print).python
-    except EngineError as error:
-        if "airflow" in os.environ.get("PIPECTL_REQUIRE", ""):
-            raise
-        pytest.skip(f"no Airflow: {error}")
+    return need_airflow().python
 
 
 def parse(python: Path, home: Path, file: Path = DAG_FILE, **environment: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -26,9 +25,9 @@ from fraud_pipeline.transactions import NEVER, BatchRequest, generate, moment
 from fraud_pipeline.world import CHANNELS
 
 if TYPE_CHECKING:
-    from script_servers import Servers
+    from support.script_servers import Servers
 
-pytest_plugins = ["script_servers"]
+pytest_plugins = ["support.script_servers"]
 pytestmark = pytest.mark.integration
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -189,7 +188,7 @@ def take_ids_until(servers: Servers, stop: threading.Event) -> None:
         connection.cursor().execute(
             "SELECT nextval(pg_get_serial_sequence('public.transactions', 'transaction_id'))"
         )
-        time.sleep(0.0005)
+        stop.wait(0.0005)
     connection.close()
 
 

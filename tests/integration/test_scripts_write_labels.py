@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.waiting import until
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from fraud_pipeline.connections import mysql_database, open_mysql, open_postgres, postgres_database
@@ -15,9 +17,9 @@ from fraud_pipeline.labelling import Labeller, label_new
 from fraud_pipeline.local_infile import pipe_folder
 
 if TYPE_CHECKING:
-    from script_servers import Servers
+    from support.script_servers import Servers
 
-pytest_plugins = ["script_servers"]
+pytest_plugins = ["support.script_servers"]
 pytestmark = pytest.mark.integration
 
 # When all is reported that will ever be.
@@ -296,7 +298,7 @@ def test_second_labeller_waits_for_the_first_and_sees_its_mark(servers: Servers)
     cursor.fetchall()
     second = servers.start("detection_generator")
     try:
-        servers.until(
+        until(
             lambda: (
                 servers.ask_mysql(
                     "SELECT COUNT(*) FROM information_schema.processlist"

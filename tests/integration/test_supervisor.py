@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -16,9 +15,10 @@ import pytest
 from pipectl.engines.local import logs
 from pipectl.engines.local.supervisor.program import Program
 from pipectl.engines.local.supervisor.supervisor import MARKER, Supervisor
+from support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.integration
@@ -32,13 +32,6 @@ STRAY = (
     "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
     "time.sleep(600)",
 )
-
-
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def ours(state_dir: Path) -> list[psutil.Process]:
@@ -72,15 +65,15 @@ def pid_of(supervisor: Supervisor, name: str = "sleeper") -> int | None:
     return next((process.pid for process in supervisor.processes() if process.name == name), None)
 
 
-def test_a_killed_process_is_back_within_5_seconds(supervisor: Supervisor, tmp_path: Path) -> None:
+def test_a_killed_process_comes_back(supervisor: Supervisor, tmp_path: Path) -> None:
     supervisor.launch([program(tmp_path)])
     supervisor.start("sleeper")
-    until(lambda: pid_of(supervisor) is not None)
+    until(lambda: pid_of(supervisor), "a process")
     first = pid_of(supervisor)
     assert first
-    until(lambda: supervisor.processes()[0].state == "RUNNING")
+    until(lambda: supervisor.processes()[0].state == "RUNNING", "a process that runs")
     os.kill(first, signal.SIGKILL)
-    until(lambda: pid_of(supervisor) not in {None, first}, seconds=5)
+    until(lambda: pid_of(supervisor) not in {None, first}, "another process")
 
 
 def test_the_environment_arrives_as_it_is_and_stays_out_of_arguments(
@@ -89,9 +82,9 @@ def test_the_environment_arrives_as_it_is_and_stays_out_of_arguments(
     secret = "a'b\"c%d\n;e"
     supervisor.launch([program(tmp_path, SECRET=secret)])
     supervisor.start("sleeper")
-    until(lambda: pid_of(supervisor) is not None)
+    until(lambda: pid_of(supervisor), "a process")
     process = psutil.Process(pid_of(supervisor))
-    until(lambda: process.environ().get("SECRET") == secret)
+    until(lambda: process.environ().get("SECRET") == secret, "the environment")
     assert not any(secret in word for found in ours(supervisor.state_dir) for word in found.cmdline())
     for path in supervisor.run_dir.iterdir():
         if path.suffix in {".json", ".conf"}:
@@ -104,11 +97,11 @@ def test_what_a_killed_supervisord_left_behind_is_ended_by_the_next_start(
     programs = [program(tmp_path, STRAY, "stray")]
     supervisor.launch(programs)
     supervisor.start("stray")
-    until(lambda: len(ours(supervisor.state_dir)) >= 2)
+    until(lambda: len(ours(supervisor.state_dir)) >= 2, "the stray process")
     leader = int(supervisor.pid_path.read_text())
     left = {process.pid for process in ours(supervisor.state_dir)}
     os.kill(leader, signal.SIGKILL)
-    until(lambda: not supervisor.is_running())
+    until(lambda: not supervisor.is_running(), "the end of supervisord")
     supervisor.launch(programs)
     assert supervisor.is_running()
     assert not left & {process.pid for process in ours(supervisor.state_dir)}

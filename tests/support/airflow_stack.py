@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
 import signal
 import subprocess
-import time
-import urllib.error
-import urllib.request
 from base64 import urlsafe_b64encode
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from server_process import free_port
+from typing import TYPE_CHECKING
 
 from pipectl.engines import airflow_env
-from pipectl.engines.local import airflow, airflow_metadata, binaries, postgres
-from pipectl.engines.local.airflow_install import ensure_airflow
+from pipectl.engines.local import airflow, airflow_metadata, postgres
 from pipectl.models import DatabaseAddress
 from pipectl.settings import cache_dir
+from support import ROOT
+from support.needs import need_airflow, need_postgres
+from support.rest_client import RestClient
+from support.server_process import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
     from pipectl.engines.local.airflow_install import AirflowRuntime
     from pipectl.engines.local.binaries import PostgresBinaries
     from pipectl.engines.local.supervisor.program import Program
 
-STACK = Path(__file__).parents[2] / "stack"
+STACK = ROOT / "stack"
 INHERITED = ("PATH", "HOME", "LANG", "TZ")
 TWO_TASKS = """\
 from datetime import datetime
@@ -42,72 +37,6 @@ from airflow.sdk import DAG
 with DAG("nothing_to_do", schedule=None, start_date=datetime(2024, 1, 1)):
     BashOperator(task_id="first", bash_command="true") >> BashOperator(task_id="second", bash_command="true")
 """
-
-
-def wait_for(question: Callable[[], Any], seconds: float, what: str) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (answer := question()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
-    return answer
-
-
-@dataclass
-class RestClient:
-    """Just enough of Airflow's REST API; the real client takes a second to import."""
-
-    url: str
-    password: Callable[[], str] = lambda: "admin"
-    token: str = field(default="", repr=False)
-
-    def call(self, path: str, body: object = None, method: str | None = None) -> Any:
-        headers = {"Content-Type": "application/json"}
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310  http
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  http
-            return json.load(answer)
-
-    def healthy(self) -> bool:
-        """API, scheduler and DAG processor."""
-        try:
-            health = self.call("/api/v2/monitor/health")
-        except (OSError, ValueError):
-            return False
-        parts = ("metadatabase", "scheduler", "dag_processor")
-        return all(health[part]["status"] == "healthy" for part in parts)
-
-    def log_in(self) -> None:
-        login = {"username": "admin", "password": self.password()}
-        self.token = str(self.call("/auth/token", login)["access_token"])
-
-    def sees(self, dag_id: str) -> bool:
-        if not self.token:
-            self.log_in()
-        try:
-            return bool(self.call(f"/api/v2/dags/{dag_id}")["dag_id"] == dag_id)
-        except urllib.error.HTTPError as error:
-            if error.code == 404:
-                return False
-            raise
-
-    def trigger(self, dag_id: str) -> str:
-        self.call(f"/api/v2/dags/{dag_id}", {"is_paused": False}, "PATCH")
-        return str(self.call(f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None})["dag_run_id"])
-
-    def state(self, dag_id: str, run_id: str) -> str:
-        return str(self.call(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"])
-
-    def run(self, dag_id: str, seconds: float = 60) -> str:
-        """Trigger a run and return its final state."""
-        run_id = self.trigger(dag_id)
-
-        def ended() -> str:
-            state = self.state(dag_id, run_id)
-            return state if state in {"success", "failed"} else ""
-
-        return str(wait_for(ended, seconds, f"the run {run_id} ended"))
 
 
 class AirflowStack:
@@ -123,10 +52,8 @@ class AirflowStack:
             ignore=shutil.ignore_patterns("user.env", "plugins", "__pycache__"),
         )
         self.cache = cache_dir()
-        self.runtime: AirflowRuntime = ensure_airflow(self.cache, STACK / "airflow-requirements.txt", print)
-        self.binaries: PostgresBinaries = binaries.find_postgres(
-            self.cache, print, STACK / "postgres-requirements.txt"
-        )
+        self.runtime: AirflowRuntime = need_airflow()
+        self.binaries: PostgresBinaries = need_postgres()
         self.data_dir = project / ".pipectl" / "postgres"
         self.site = self._site()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import urllib.request
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from conftest import missing
-from project_copy import Project, copy_project
+from support.needs import need_docker
+from support.project_copy import Project, copy_project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,21 +19,6 @@ DOCKER_SECONDS = 120
 
 class DockerProject(Project):
     """A copy of the project on the docker engine; containers and databases are asked without pipectl."""
-
-    def variable(self, name: str) -> str:
-        """Return what stack/.env says."""
-        path = self.folder / "stack" / ".env"
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            if line.startswith(f"{name}="):
-                return line.split("=", 1)[1]
-        return ""
-
-    def set_variable(self, name: str, value: str) -> None:
-        """Write a line of stack/.env anew, or add it."""
-        path = self.folder / "stack" / ".env"
-        old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        lines = [line for line in old if not line.startswith(f"{name}=")]
-        path.write_text("\n".join([*lines, f"{name}={value}"]) + "\n", encoding="utf-8")
 
     def containers(self) -> dict[str, dict[str, Any]]:
         """Return every container of this project by service and number, as the engine describes it."""
@@ -73,24 +56,9 @@ class DockerProject(Project):
         """Run plain docker compose as a user would."""
         return docker("compose", "-f", str(self.folder / "stack" / "docker-compose.yml"), *arguments)
 
-    def api(self, path: str, user: str = "admin", password: str = "admin") -> Any:
-        """Ask Airflow's REST API without pipectl."""
-        url = f"http://127.0.0.1:{self.variable('AIRFLOW_PORT') or 8080}"
-        login = urllib.request.Request(  # noqa: S310  loopback
-            f"{url}/auth/token",
-            json.dumps({"username": user, "password": password}).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(login, timeout=30) as answer:  # noqa: S310  loopback
-            token = json.load(answer)["access_token"]
-        headers = {"Authorization": f"Bearer {token}"}
-        request = urllib.request.Request(f"{url}{path}", headers=headers)  # noqa: S310  loopback
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  loopback
-            return json.load(answer)
 
-
-def docker(*arguments: str) -> str:
-    """Run the docker client and return what it wrote; its errors are part of a failing test's report."""
+def docker(*arguments: str, errors: bool = False) -> str:
+    """Run the docker client and return what it wrote, also to stderr if `errors`."""
     done = subprocess.run(
         ["docker", *arguments],
         capture_output=True,
@@ -99,28 +67,14 @@ def docker(*arguments: str) -> str:
         check=False,
     )
     assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
-    return done.stdout
-
-
-def require_engine() -> None:
-    """Skip the test where no engine answers, or fail it where PIPECTL_REQUIRE names docker."""
-    from pipectl.engines.docker.api import DockerApi
-
-    if shutil.which("docker") is None:
-        missing("docker", "there is no docker command")
-    if not DockerApi().answers():
-        missing("docker", f"no Docker engine answers at {DockerApi().host}")
-    compose = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
-    if compose.returncode:
-        missing("docker", "the docker command has no Compose plugin")
+    return done.stdout + (done.stderr if errors else "")
 
 
 @contextmanager
-def new_project(folder: Path) -> Iterator[DockerProject]:
+def new_docker_project(folder: Path) -> Iterator[DockerProject]:
     """Copy the project to `folder` for the time of a block, and take what it leaves off the engine."""
-    require_engine()
-    copied = copy_project(folder, "docker")
-    project = DockerProject(copied.folder, "docker")
+    need_docker()
+    project = DockerProject(copy_project(folder).folder, "docker")
     try:
         yield project
     finally:

@@ -8,20 +8,27 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from json_schemas import check_output
+
+from support import ROOT
+from support.json_schemas import check_output
+from support.needs import need_airflow, need_mariadb, need_postgres
+from support.rest_client import RestClient
+from support.waiting import WAIT_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
+    from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
 COMMAND_SECONDS = 280
-WAIT_SECONDS = 60
+EXPLAIN_SECONDS = 60
+LOG_LINES = 25
+DAG_ID = "generate_transaction_and_labels"
+COPIED = ("dags", "scripts", "stack", "plugins", "requirements.txt", "entrypoint.sh")
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,50 @@ class Project:
         path = self.folder / "dags" / name
         path.write_text(source, encoding="utf-8")
         return path
+
+    def variable(self, name: str) -> str:
+        """Return what stack/.env says."""
+        path = self.folder / "stack" / ".env"
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            if line.startswith(f"{name}="):
+                return line.split("=", 1)[1]
+        return ""
+
+    def set_variable(self, name: str, value: str) -> None:
+        """Write a line of stack/.env anew, or add it."""
+        path = self.folder / "stack" / ".env"
+        old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = [line for line in old if not line.startswith(f"{name}=")]
+        path.write_text("\n".join([*lines, f"{name}={value}"]) + "\n", encoding="utf-8")
+
+    def client(self, user: str = "admin", password: str = "admin") -> RestClient:
+        """Return a client of this project's Airflow that does without pipectl."""
+        return RestClient(f"http://127.0.0.1:{self.variable('AIRFLOW_PORT') or 8080}", lambda: password, user)
+
+    def settle(self) -> None:
+        """Pause the DAG and wait for the end of its runs, so that nothing writes any more."""
+        self.client().settle(DAG_ID)
+
+    def populate(self) -> None:
+        """Have a run write rows where there are none, and let the DAG rest again."""
+        asked = self.start("verify-db", "--expect", "populated")
+        asked.communicate(timeout=COMMAND_SECONDS)
+        if asked.returncode:
+            self.run("trigger")
+            self.settle()
+
+    def explain(self) -> str:
+        """Services and last lines of their logs, for the report of a failure."""
+        texts = []
+        for arguments in (("status",), ("logs", "--tail", str(LOG_LINES))):
+            process = self.start(*arguments)
+            try:
+                out, err = process.communicate(timeout=EXPLAIN_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                out, err = process.communicate()
+            texts.append(f"$ pipectl {' '.join(arguments)}\n{out}{err}")
+        return "\n".join(texts)
 
     def processes(self) -> list[psutil.Process]:
         """Processes with the project's folder in command line or environment, and all of their sessions.
@@ -147,29 +198,27 @@ def _is_alive(process: psutil.Process) -> bool:
 
 
 def copy_project(folder: Path, engine: str = "local") -> Project:
-    """Copy what git knows of the project, and what is new and not ignored, to `folder`."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for name in listed.stdout.decode().split("\0"):
-        source = ROOT / name
-        if (
-            name
-            and source.is_file()
-            and name.split("/")[0] in {"dags", "scripts", "stack", "requirements.txt", "entrypoint.sh"}
-        ):
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target)
+    """Copy what a user needs of the project to `folder`, but nothing that git ignores."""
+    lines = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    ignored = shutil.ignore_patterns(*(line.rstrip("/").rsplit("/")[-1] for line in lines))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        elif (ROOT / name).exists():
+            shutil.copy2(ROOT / name, folder / name)
     return Project(folder, engine)
 
 
-def until(condition: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.05)
+@contextmanager
+def new_local_project(folder: Path) -> Iterator[Project]:
+    """Copy the project to `folder` for the time of a block, and end what it leaves behind."""
+    need_postgres()
+    need_mariadb()
+    need_airflow()
+    project = copy_project(folder)
+    try:
+        yield project
+    finally:
+        project.run("down", "--volumes", "--yes")
+    assert not project.processes()

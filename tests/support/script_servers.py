@@ -1,6 +1,6 @@
 """Fixtures of the scripts' tests: the two real servers that the local engine runs, once per test session.
 
-A test module takes them with `pytest_plugins = ["script_servers"]`.
+A test module takes them with `pytest_plugins = ["support.script_servers"]`.
 """
 
 from __future__ import annotations
@@ -9,28 +9,25 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from server_process import free_port, start_program
 
-from pipectl.engines.local import binaries, mariadb, postgres
-from pipectl.errors import EngineError
+from pipectl.engines.local import mariadb, postgres
 from pipectl.models import DatabaseAddress, ReplicationLogin
-from pipectl.settings import cache_dir
+from support import ROOT
+from support.needs import need_mariadb, need_postgres
+from support.server_process import free_port, start_program, until_it_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from pipectl.engines.local.supervisor.program import Program
 
-ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
-START_SECONDS = 30
 SCRIPT_SECONDS = 60
 REPLICATION = ReplicationLogin("airbyte", "sesame")
 
@@ -109,14 +106,6 @@ class Servers:
     def ask_mysql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         return _ask(self.mysql(), statement, values)
 
-    @staticmethod
-    def until(condition: Callable[[], bool], what: str) -> None:
-        """Wait until a condition holds; fail with `what` where it does not in time."""
-        deadline = time.monotonic() + START_SECONDS
-        while not condition():
-            assert time.monotonic() < deadline, f"waited {START_SECONDS} s for {what}"
-            time.sleep(0.02)
-
     def empty(self) -> None:
         """Back to two databases without a table."""
         self.ask_postgres("DROP TABLE IF EXISTS public.transactions")
@@ -127,12 +116,9 @@ class Servers:
 
 @contextmanager
 def servers_in(folder: Path) -> Iterator[Servers]:
-    """Both servers with their data in a folder. Raises EngineError where there are none to run."""
+    """Both servers with their data in a folder."""
     login = {"user": "docker", "password": "docker"}
-    postgres_binaries = binaries.find_postgres(
-        cache_dir(), print, ROOT / "stack" / "postgres-requirements.txt"
-    )
-    mariadb_binaries = binaries.find_mariadb(cache_dir(), print)
+    postgres_binaries, mariadb_binaries = need_postgres(), need_mariadb()
     postgres.prepare(postgres_binaries, folder / "airbyte", REPLICATION, database="airbyte", **login)
     mariadb.prepare(mariadb_binaries, folder / "data", REPLICATION, database="data", **login)
     bytecode = folder / "bytecode"
@@ -144,23 +130,17 @@ def servers_in(folder: Path) -> Iterator[Servers]:
         ),
         mariadb.program(mariadb_binaries, "mysql", folder / "data", servers.mysql_port),
     )
+    logs = [folder / f"{program.name}.log" for program in programs]
     with ExitStack() as stack:
-        for program in programs:
-            stack.enter_context(_running(program, folder / f"{program.name}.log"))
-        servers.until(lambda: _answers(servers.postgres), f"PostgreSQL (log in {folder})")
-        servers.until(lambda: _answers(servers.mysql), f"MySQL (log in {folder})")
+        started = [stack.enter_context(_running(*pair)) for pair in zip(programs, logs, strict=True)]
+        for server, connect, log in zip(started, (servers.postgres, servers.mysql), logs, strict=True):
+            until_it_answers(server, connect, log)
         yield servers
 
 
 @pytest.fixture(scope="session")
 def running_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    with ExitStack() as stack:
-        try:
-            servers = stack.enter_context(servers_in(tmp_path_factory.mktemp("servers")))
-        except EngineError as error:
-            if "databases" in os.environ.get("PIPECTL_REQUIRE", ""):
-                raise
-            pytest.skip(f"no database servers: {error}")
+    with servers_in(tmp_path_factory.mktemp("servers")) as servers:
         yield servers
 
 
@@ -172,24 +152,16 @@ def servers(running_servers: Servers) -> Servers:
 
 
 @contextmanager
-def _running(program: Program, log: Path) -> Iterator[None]:
+def _running(program: Program, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     process = start_program(program, log)
     try:
-        yield
+        yield process
     finally:
         process.send_signal(getattr(signal, f"SIG{program.stop_signal}"))
         try:
             process.wait(program.stop_seconds)
         finally:
             process.kill()
-
-
-def _answers(connect: Callable[[], Any]) -> bool:
-    try:
-        connect().close()
-    except Exception:  # noqa: BLE001 -- two drivers' errors, all of which mean not yet
-        return False
-    return True
 
 
 def _ask(connection: Any, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:

@@ -1,13 +1,16 @@
-"""What the tests of single servers share: start one as the supervisor does, and find a port for it."""
+"""Single servers: started as the supervisor does, on a port that is free."""
 
 from __future__ import annotations
 
 import os
 import socket
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from support.waiting import until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pipectl.engines.local.supervisor.program import Program
@@ -30,3 +33,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def until_it_answers(server: subprocess.Popen[bytes], connect: Callable[[], Any], log: Path) -> None:
+    """Wait until a server lets `connect` in; fail with its log as soon as it has ended."""
+
+    def answers() -> bool:
+        assert server.poll() is None, log.read_text(encoding="utf-8", errors="replace")
+        try:
+            connect().close()
+        except Exception:  # noqa: BLE001  two drivers' errors, all of which mean not yet
+            return False
+        return True
+
+    until(answers, f"an answer of the server that writes {log}")

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from json_schemas import validate
 from typer.testing import CliRunner
 
 from pipectl import cli
@@ -17,6 +16,7 @@ from pipectl.documents import dump
 from pipectl.errors import ExitCode
 from pipectl.models import CaptureCheck, DatabaseAddress, ReplicationLogin
 from pipectl.pipeline.change_capture import source_configurations
+from support.json_schemas import validate
 
 if TYPE_CHECKING:
     from pathlib import Path

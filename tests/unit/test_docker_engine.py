@@ -114,17 +114,21 @@ def chosen(folder: Path) -> str:
     return choice.automatic(settings(folder))
 
 
-def test_auto_takes_docker_where_an_engine_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/engine.sock")
-    with answering(tmp_path / "engine.sock"):
+def test_auto_takes_docker_where_an_engine_answers(
+    tmp_path: Path, socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{socket_path}")
+    with answering(socket_path):
         assert chosen(tmp_path) == "docker"
     assert chosen(tmp_path) == "local"
 
 
-def test_auto_stays_with_the_local_engines_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/engine.sock")
+def test_auto_stays_with_the_local_engines_data(
+    tmp_path: Path, socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{socket_path}")
     (tmp_path / ".pipectl" / "volumes" / "postgres" / "data").mkdir(parents=True)
-    with answering(tmp_path / "engine.sock"):
+    with answering(socket_path):
         assert chosen(tmp_path) == "local"
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command, also where it comes at a moment in which Python drops exceptions."""
+"""Ctrl-C ends a command, also if it comes when Python drops exceptions, unless the caller ignores Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,7 +17,18 @@ class Destructor:
 def work():
     destructor = Destructor()
     del destructor
-    time.sleep(30)
+    time.sleep(60)
+
+cli.app = lambda: cli.run_guarded(work, cli.Console)
+cli.main()
+"""
+IGNORED = """
+import os, signal
+from pipectl import cli
+
+def work():
+    os.kill(os.getpid(), signal.SIGINT)
+    print("went on")
 
 cli.app = lambda: cli.run_guarded(work, cli.Console)
 cli.main()
@@ -26,6 +37,17 @@ cli.main()
 
 def test_an_interrupt_that_a_destructor_swallows_comes_again() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=40, check=False
     )
     assert "Interrupted." in done.stderr
+
+
+def test_a_command_in_the_background_of_a_shell_stays_deaf_to_ctrl_c() -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'trap "" INT; exec "$0" -c "$1"', sys.executable, IGNORED],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")

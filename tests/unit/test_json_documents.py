@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from json_schemas import FOLDER, check_output, validate
 from jsonschema import ValidationError
 
 import schemas
@@ -38,6 +37,7 @@ from pipectl.pipeline.loading import LoadResult
 from pipectl.pipeline.overview import AirflowStatus, DagStatus, DatabaseStatus, Status
 from pipectl.pipeline.triggering import TriggerResult
 from pipectl.pipeline.verification import Verification
+from support.json_schemas import FOLDER, check_output, validate
 
 START = datetime(2026, 5, 4, 22, tzinfo=UTC)
 VOLUME = Volume("postgres", "/srv/project/.pipectl/volumes/postgres", START, 12_345)

@@ -11,11 +11,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 import connections
 import launcher
 import login
-import pytest
-
 from pipectl.engines import airflow_env
 from pipectl.engines.local import airflow, airflow_install
 from pipectl.engines.local.airflow_install import AirflowRuntime

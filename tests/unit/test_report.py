@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from json_schemas import validate
 
 from pipectl.commands.report.page import Target, page
 from pipectl.commands.report.text import report_text, seconds
 from pipectl.documents import dump
 from pipectl.errors import UsageError
 from pipectl.report_models import AmountBin, Amounts, Hour, LabelLag, Labels, Report
+from support.json_schemas import validate
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,6 @@ import json
 import logging
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,11 +125,8 @@ def test_webhook_that_answers_with_an_error_is_a_warning_that_keeps_its_secret(
 def test_webhook_that_hangs_is_given_up(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alerts, "WEBHOOK_SECONDS", 0.2)
     webhook.released.clear()
-    started = time.monotonic()
 
-    assert not alerts.alert("task_failed")
-
-    assert time.monotonic() - started < 5
+    assert not alerts.alert("task_failed")  # while the webhook goes on waiting
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,115 @@
+"""What tests need of the machine: without it they skip with a reason, or fail if PIPECTL_REQUIRE names it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from functools import cache
+from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
+
+import pytest
+
+from pipectl.engines.docker.api import DockerApi
+from pipectl.engines.local.airflow_install import ensure_airflow
+from pipectl.engines.local.binaries import find_mariadb, find_postgres
+from pipectl.errors import EngineError
+from pipectl.settings import cache_dir
+from support import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipectl.engines.local.airflow_install import AirflowRuntime
+    from pipectl.engines.local.binaries import MariadbBinaries, PostgresBinaries
+
+AIRFLOW_REQUIREMENTS = ROOT / "stack" / "airflow-requirements.txt"
+POSTGRES_REQUIREMENTS = ROOT / "stack" / "postgres-requirements.txt"
+DEFAULT_IMAGE = re.compile(r"\$\{[A-Z]+_IMAGE:-([^}]+)\}")
+
+Found = TypeVar("Found")
+
+
+def missing(part: str, reason: str) -> NoReturn:
+    """Skip the test, or fail it if PIPECTL_REQUIRE names the part that is missing."""
+    if part in os.environ.get("PIPECTL_REQUIRE", "").split(","):
+        pytest.fail(f"{part} is required, but {reason}")
+    pytest.skip(reason)
+
+
+def need(part: str, find: Callable[[], Found]) -> Found:
+    """Return what `find` returns; the part is missing if it raises EngineError."""
+    found, error = _outcome(find)
+    if error:
+        missing(part, str(error))
+    return cast("Found", found)
+
+
+@cache  # what cannot be installed is not tried again for every test
+def _outcome(find: Callable[[], object]) -> tuple[object, EngineError | None]:
+    try:
+        return find(), None
+    except EngineError as error:
+        return None, error
+
+
+def need_program(part: str, *names: str) -> str:
+    """Return the path of the first of these programs that PATH has."""
+    found = next((path for path in map(shutil.which, names) if path), None)
+    return found or missing(part, f"{' or '.join(names)} is not on PATH")
+
+
+def need_airflow() -> AirflowRuntime:
+    """Return the local engine's Airflow, which the first call installs."""
+    return need("airflow", _airflow)
+
+
+def need_postgres() -> PostgresBinaries:
+    """Return the local engine's PostgreSQL, which the first call installs."""
+    return need("databases", _postgres)
+
+
+def need_mariadb() -> MariadbBinaries:
+    """Return the local engine's MariaDB, which the first call installs."""
+    return need("databases", _mariadb)
+
+
+def _airflow() -> AirflowRuntime:
+    return ensure_airflow(cache_dir(), AIRFLOW_REQUIREMENTS, print)
+
+
+def _postgres() -> PostgresBinaries:
+    return find_postgres(cache_dir(), print, POSTGRES_REQUIREMENTS)
+
+
+def _mariadb() -> MariadbBinaries:
+    return find_mariadb(cache_dir(), print)
+
+
+def need_docker() -> None:
+    """Look for an engine that answers, Compose, and every image of the stack, which the first call pulls."""
+    need("docker", _docker)
+
+
+def _docker() -> None:
+    if shutil.which("docker") is None:
+        raise EngineError("There is no docker command.")
+    engine = DockerApi()
+    if not engine.answers():
+        raise EngineError(f"No Docker engine answers at {engine.host}.")
+    if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
+        raise EngineError("The docker command has no Compose plugin.")
+    for image in compose_images():
+        if not engine.has_image(image):
+            pulled = subprocess.run(["docker", "pull", image], capture_output=True, text=True, check=False)
+            if pulled.returncode:
+                raise EngineError(f"The image {image} cannot be pulled: {pulled.stderr.strip()}")
+
+
+def compose_images() -> list[str]:
+    """Return the default image of every service."""
+    files = sorted((ROOT / "stack").glob("docker-compose*.yml"))
+    return sorted(
+        {image for file in files for image in DEFAULT_IMAGE.findall(file.read_text(encoding="utf-8"))}
+    )
