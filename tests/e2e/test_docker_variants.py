@@ -42,9 +42,9 @@ def test_the_users_settings_and_plugins_reach_airflow(project: DockerProject) ->
     project.set_variable("MY_SECRET", "of no task")
     project.run("up")
     run_id = project.json("trigger", "own_settings")["run_id"]
-    seen = project.api(own_settings.XCOM.format(run_id=run_id))["value"]
+    seen = project.client().call(own_settings.XCOM.format(run_id=run_id))["value"]
     assert seen == own_settings.expected(seed="5", colour="red")
-    assert "own_plugin" in {each["name"] for each in project.api("/api/v2/plugins")["plugins"]}
+    assert "own_plugin" in {each["name"] for each in project.client().call("/api/v2/plugins")["plugins"]}
     # Other commands of Airflow take the same way into a container.
     shown = project.compose("run", "--rm", "--no-deps", "scheduler", "airflow", "variables", "get", "colour")
     assert shown.splitlines()[-1] == "ultramarine"
@@ -54,7 +54,7 @@ def test_the_users_settings_and_plugins_reach_airflow(project: DockerProject) ->
     path.write_text(path.read_text().replace("green", "yellow").replace("${COLOUR:", "${COLOUR_TOO:"))
     project.run("up")
     run_id = project.json("trigger", "own_settings")["run_id"]
-    seen = project.api(own_settings.XCOM.format(run_id=run_id))["value"]
+    seen = project.client().call(own_settings.XCOM.format(run_id=run_id))["value"]
     assert seen == own_settings.expected(seed="5", colour="yellow")
     after = {name: found["Id"] for name, found in project.containers().items()}
     kept = {"postgres-1", "airbyte-postgres-1", "airbyte-mysql-1"}

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import missing
 from pipectl.engines import airflow_env
 from pipectl.env_file import EnvFile
 from pipectl.errors import UsageError
 from support import own_settings
+from support.needs import missing
 
 pytestmark = [pytest.mark.integration, pytest.mark.docker]
 STACK = Path(__file__).resolve().parents[2] / "stack"

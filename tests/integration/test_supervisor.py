@@ -152,7 +152,9 @@ def test_supervisord_rests_after_programs_that_close_their_input_were_started_si
         starts = [pool.submit(supervisor.start, name) for name in names]
         for start in starts:
             start.result()
-        until(lambda: all(process.state == "RUNNING" for process in supervisor.processes()))
+        until(
+            lambda: all(process.state == "RUNNING" for process in supervisor.processes()), "running programs"
+        )
         asked_enough.set()
         asking.result()
     daemon = psutil.Process(int(supervisor.pid_path.read_text(encoding="ascii")))
