@@ -122,7 +122,8 @@ class Servers:
         self.ask_postgres("DROP TABLE IF EXISTS public.transactions")
         self.ask_postgres("DROP SCHEMA IF EXISTS sim CASCADE")
         self.ask_postgres("DROP PUBLICATION IF EXISTS airbyte_publication")
-        self.ask_mysql("DROP TABLE IF EXISTS fraud_labels, label_progress")
+        for (table,) in self.ask_mysql("SHOW TABLES"):
+            self.ask_mysql(f"DROP TABLE `{table}`")
 
 
 @contextmanager
