@@ -22,7 +22,7 @@ LAYERS = (
     ("databases",),
     ("settings", "env_file"),
     ("models", "report_models"),
-    ("errors", "names", "__init__"),
+    ("errors", "names", "published", "__init__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 HEAVY = (

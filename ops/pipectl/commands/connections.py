@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipectl import published
 from pipectl.console import group, table, words
 from pipectl.errors import UsageError, VerificationError
 
@@ -94,10 +95,10 @@ def connections(
     own = Databases(replace(postgres, user=login.user, password=login.password), mysql)
     if create_slot:
         made = change_capture.create_slot(own)
-        console.say(f"{'Made' if made else 'There was already'} the slot {change_capture.SLOT}.")
+        console.say(f"{'Made' if made else 'There was already'} the slot {published.SLOT}.")
     if drop_slot:
         dropped = change_capture.drop_slot(own)
-        console.say(f"{'Dropped' if dropped else 'There was no'} slot {change_capture.SLOT}.")
+        console.say(f"{'Dropped' if dropped else 'There was no'} slot {published.SLOT}.")
     sources = change_capture.source_configurations(postgres, mysql, login, secrets=show_secrets)
     checks: tuple[CaptureCheck, ...] = ()
     if check:

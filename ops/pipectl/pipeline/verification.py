@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from pipectl import published
 from pipectl.airflow_health import AirflowHealth
 from pipectl.errors import AirflowError
 from pipectl.models import Reconciliation, Verification
@@ -72,7 +73,7 @@ def _not_empty(rows: dict[str, int], _: Reconciliation) -> tuple[str, ...]:
 def _not_populated(rows: dict[str, int], _: Reconciliation) -> tuple[str, ...]:
     return tuple(
         f"{name} has no row" if name in rows else f"{name} does not exist"
-        for name in ("public.transactions", "fraud_labels")
+        for name in (published.TRANSACTIONS, published.LABELS)
         if not rows.get(name)
     )
 
