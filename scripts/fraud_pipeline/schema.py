@@ -85,9 +85,7 @@ _MYSQL_LOCK_TIMEOUT = 1205
 # A table, column or index that exists already; one to be dropped that does not exist.
 _MYSQL_DONE_ALREADY = frozenset({1050, 1060, 1061, 1091})
 
-_VERSION = "SELECT coalesce(max(version), 0) FROM {}schema_migrations"
 _RECORD = "INSERT INTO {}schema_migrations (version, name) VALUES (%s, %s)"
-_FORGET = "DELETE FROM {}schema_migrations"
 
 _LOG = logging.getLogger(__name__)
 
@@ -115,14 +113,9 @@ def prepare_postgres(connection: PostgresConnection) -> None:
     if state == (len(files), True, True):
         return
     try:
-        with _postgres_lock(connection) as cursor:
-            _start_postgres_record(cursor, files)
-        while _apply_to_postgres(connection, files):
-            pass
-        with _postgres_lock(connection) as cursor:
-            cursor.execute(_POSTGRES_STATE, (list(POSTGRES_RELATIONS), PUBLICATION))
-            if not _State(*cursor.fetchone() or (0, False, False)).ready:
-                _publish(cursor)
+        first = True
+        while _apply_to_postgres(connection, files, first=first):
+            first = False
     except psycopg2.errors.LockNotAvailable as error:
         raise _locked(name) from error
 
@@ -184,10 +177,14 @@ def _postgres_state(connection: PostgresConnection) -> _State:
 
     try:
         with connection, connection.cursor() as cursor:
-            cursor.execute(_POSTGRES_STATE, (list(POSTGRES_RELATIONS), PUBLICATION))
-            return _State(*cursor.fetchone() or (0, False, False))
+            return _ask_postgres_state(cursor)
     except psycopg2.errors.UndefinedTable:
         return _State(0, complete=False, ready=False)
+
+
+def _ask_postgres_state(cursor: PostgresCursor) -> _State:
+    cursor.execute(_POSTGRES_STATE, (list(POSTGRES_RELATIONS), PUBLICATION))
+    return _State(*cursor.fetchone() or (0, False, False))
 
 
 @contextmanager
@@ -199,8 +196,41 @@ def _postgres_lock(connection: PostgresConnection) -> Iterator[PostgresCursor]:
         yield cursor
 
 
-def _start_postgres_record(cursor: PostgresCursor, files: list[Path]) -> None:
-    """Make the record of migrations; if an object is missing, all of them run (again)."""
+def _apply_to_postgres(connection: PostgresConnection, files: list[Path], *, first: bool) -> bool:
+    """Apply the next migration, publish and record it, in one transaction; False if there is none.
+
+    The `first` starts again from version 1 if an object is missing.
+    """
+    import psycopg2
+
+    with _postgres_lock(connection) as cursor:
+        if first:
+            _make_postgres_record(cursor)
+        state = _ask_postgres_state(cursor)
+        _require_known("PostgreSQL", state.version, files)
+        again = first and not state.complete
+        version = 1 if again else state.version + 1
+        file = files[version - 1] if version <= len(files) else None
+        if file:
+            try:
+                cursor.execute(file.read_text(encoding="utf-8"))
+            except psycopg2.errors.LockNotAvailable:
+                raise
+            except psycopg2.Error as error:
+                raise _failed("PostgreSQL", file, error) from error
+        # Before any row is written: a slot that is older than the publication could decode no row before it.
+        if not _ask_postgres_state(cursor).ready:
+            _publish(cursor)
+        if file is None:
+            return False
+        if again:
+            cursor.execute("DELETE FROM sim.schema_migrations")
+        cursor.execute(_RECORD.format("sim."), (version, file.stem))
+    _LOG.info(logfmt("schema_migrated", database="postgres", version=version, migration=file.stem))
+    return True
+
+
+def _make_postgres_record(cursor: PostgresCursor) -> None:
     # An account that may not create schemas may use one that exists.
     cursor.execute("SELECT to_regnamespace('sim') IS NULL, to_regclass('sim.schema_migrations') IS NULL")
     no_schema, no_record = cursor.fetchone() or (True, True)
@@ -208,32 +238,6 @@ def _start_postgres_record(cursor: PostgresCursor, files: list[Path]) -> None:
         cursor.execute("CREATE SCHEMA sim")
     if no_record:
         cursor.execute(_POSTGRES_RECORD)
-    cursor.execute(_POSTGRES_STATE, (list(POSTGRES_RELATIONS), PUBLICATION))
-    state = _State(*cursor.fetchone() or (0, False, False))
-    _require_known("PostgreSQL", state.version, files)
-    if not state.complete:
-        cursor.execute(_FORGET.format("sim."))
-
-
-def _apply_to_postgres(connection: PostgresConnection, files: list[Path]) -> bool:
-    """Apply the next migration and record it, in one transaction; False if there is none."""
-    import psycopg2
-
-    with _postgres_lock(connection) as cursor:
-        cursor.execute(_VERSION.format("sim."))
-        version = int((cursor.fetchone() or (0,))[0]) + 1
-        if version > len(files):
-            return False
-        file = files[version - 1]
-        try:
-            cursor.execute(file.read_text(encoding="utf-8"))
-        except psycopg2.errors.LockNotAvailable:
-            raise
-        except psycopg2.Error as error:
-            raise _failed("PostgreSQL", file, error) from error
-        cursor.execute(_RECORD.format("sim."), (version, file.stem))
-    _LOG.info(logfmt("schema_migrated", database="postgres", version=version, migration=file.stem))
-    return True
 
 
 def _publish(cursor: PostgresCursor) -> None:
@@ -289,13 +293,13 @@ def _migrate_mysql(connection: MySQLConnectionAbstract, files: list[Path]) -> No
         cursor.execute(_MYSQL_RECORD)
         # The look-up's snapshot, which is from before the lock, ends.
         connection.commit()
-        cursor.execute(_VERSION.format(""))
+        cursor.execute("SELECT COALESCE(MAX(version), 0) FROM schema_migrations")
         version = int(str(mysql_value(cursor)))
         _require_known("MySQL", version, files)
         cursor.execute(_MYSQL_EXISTING)
         tables = {name for (name,) in cast("list[tuple[str]]", cursor.fetchall())}
         if tables < set(MYSQL_TABLES):
-            cursor.execute(_FORGET.format(""))
+            cursor.execute("DELETE FROM schema_migrations")
             version = 0
         if "fraud_labels" not in tables and "label_progress" in tables:
             # A mark without its labels (the table was dropped) would leave all older transactions unlabelled.

@@ -20,13 +20,16 @@ from pipectl.engines.local.binaries import WHEEL, find_postgres
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from pipectl.engines.local.binaries import PostgresBinaries
 
 pytestmark = pytest.mark.integration
 
-REQUIREMENTS = Path(__file__).parents[2] / "stack" / "postgres-requirements.txt"
+STACK = Path(__file__).parents[2] / "stack"
+REQUIREMENTS = STACK / "postgres-requirements.txt"
+BUSINESS = STACK / "postgres" / "business.conf"
+METADATA = STACK / "postgres" / "metadata.conf"
 PASSWORD = "it's a\\secret"
 LOGIN = {"user": "docker", "password": PASSWORD, "database": "airbyte"}
 
@@ -75,13 +78,13 @@ def start(
     binaries: PostgresBinaries,
     data_dir: Path,
     port: int,
-    settings: Mapping[str, str] = postgres.CDC_SETTINGS,
+    config: Path = BUSINESS,
     password: str = PASSWORD,
 ) -> subprocess.Popen[bytes]:
     """Start the server as the supervisor does, and wait until it answers."""
     import psycopg2
 
-    program = postgres.program(binaries, "airbyte-postgres", data_dir, port, settings)
+    program = postgres.program(binaries, "airbyte-postgres", data_dir, port, config)
     log = data_dir.parent / f"{data_dir.name}.log"
     server = start_program(program, log)
     deadline = time.monotonic() + 20
@@ -106,11 +109,11 @@ def stop(server: subprocess.Popen[bytes]) -> None:
 def running(
     binaries: PostgresBinaries,
     data_dir: Path,
-    settings: Mapping[str, str] = postgres.CDC_SETTINGS,
+    config: Path = BUSINESS,
     password: str = PASSWORD,
 ) -> Iterator[int]:
     port = free_port()
-    server = start(binaries, data_dir, port, settings, password)
+    server = start(binaries, data_dir, port, config, password)
     try:
         yield port
     finally:
@@ -162,7 +165,7 @@ def test_server_listens_on_the_loopback_address_alone_and_on_no_socket(
 
 
 def test_password_reaches_neither_arguments_nor_log(binaries: PostgresBinaries, data_dir: Path) -> None:
-    program = postgres.program(binaries, "airbyte-postgres", data_dir, 1, postgres.CDC_SETTINGS)
+    program = postgres.program(binaries, "airbyte-postgres", data_dir, 1, BUSINESS)
     with running(binaries, data_dir):
         pass
 
@@ -220,7 +223,7 @@ def test_damaged_pid_file_does_no_harm(binaries: PostgresBinaries, data_dir: Pat
 def test_second_server_leaves_the_living_one_alone(binaries: PostgresBinaries, data_dir: Path) -> None:
     with running(binaries, data_dir) as port:
         pid = postgres.running_pid(data_dir)
-        program = postgres.program(binaries, "second", data_dir, free_port(), postgres.CDC_SETTINGS)
+        program = postgres.program(binaries, "second", data_dir, free_port(), BUSINESS)
         second = subprocess.run(
             program.command,
             cwd=program.directory,
@@ -301,7 +304,7 @@ def test_two_clusters_run_side_by_side_with_passwords_of_their_own(
 
     with (
         running(binaries, data_dir) as first,
-        running(binaries, metadata, postgres.METADATA_SETTINGS, "another") as second,
+        running(binaries, metadata, METADATA, "another") as second,
     ):
         query(first, "CREATE TABLE only_here (id int)")
         tables = query(second, "SELECT to_regclass('only_here')", password="another")

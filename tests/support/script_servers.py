@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
+STACK = ROOT / "stack"
 START_SECONDS = 30
 SCRIPT_SECONDS = 60
 REPLICATION = ReplicationLogin("airbyte", "sesame")
@@ -134,16 +135,23 @@ def servers_in(folder: Path) -> Iterator[Servers]:
         cache_dir(), print, ROOT / "stack" / "postgres-requirements.txt"
     )
     mariadb_binaries = binaries.find_mariadb(cache_dir(), print)
-    postgres.prepare(postgres_binaries, folder / "airbyte", REPLICATION, database="airbyte", **login)
-    mariadb.prepare(mariadb_binaries, folder / "data", REPLICATION, database="data", **login)
+    account = REPLICATION, STACK / "postgres" / "replication-account.sql"
+    postgres.prepare(postgres_binaries, folder / "airbyte", account, database="airbyte", **login)
+    mariadb.prepare(mariadb_binaries, folder / "data", STACK / "mysql", REPLICATION, database="data", **login)
     bytecode = folder / "bytecode"
     bytecode.mkdir()
     servers = Servers(free_port(), free_port(), bytecode)
     programs = (
         postgres.program(
-            postgres_binaries, "postgres", folder / "airbyte", servers.postgres_port, postgres.CDC_SETTINGS
+            postgres_binaries,
+            "postgres",
+            folder / "airbyte",
+            servers.postgres_port,
+            STACK / "postgres" / "business.conf",
         ),
-        mariadb.program(mariadb_binaries, "mysql", folder / "data", servers.mysql_port),
+        mariadb.program(
+            mariadb_binaries, "mysql", folder / "data", servers.mysql_port, STACK / "mysql" / "server.cnf"
+        ),
     )
     with ExitStack() as stack:
         for program in programs:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 # Airbyte's advice; a sync that pauses for longer starts again from a snapshot.
 BINLOG_DAYS = 7
 DAY_SECONDS = 86400
-NEW_ACCOUNT = "It is made with new data: pipectl reset. For a server of your own, the README has its SQL."
+NEW_ACCOUNT = (
+    "It is made with new data: pipectl reset. On a server of your own, run stack/{}/replication-account.sql."
+)
 LATER = "Remove what the lines above name, then check again."
 
 POSTGRES_STATE = """
@@ -60,7 +62,9 @@ def _check_postgres(databases: Databases) -> Iterator[CaptureCheck]:
             yield from _postgres_table(ask)
             yield _postgres_slot(ask)
     except LoginError:
-        yield CaptureCheck("postgres", "login", False, f"{address.user} was refused", NEW_ACCOUNT)
+        yield CaptureCheck(
+            "postgres", "login", False, f"{address.user} was refused", NEW_ACCOUNT.format("postgres")
+        )
     else:
         yield _stream("postgres", lambda: _round_trip(address))
 
@@ -142,7 +146,9 @@ def _check_mysql(databases: Databases) -> Iterator[CaptureCheck]:
             yield from _mysql_server(ask)
             yield _mysql_table(ask)
     except LoginError:
-        yield CaptureCheck("mysql", "login", False, f"{address.user} was refused", NEW_ACCOUNT)
+        yield CaptureCheck(
+            "mysql", "login", False, f"{address.user} was refused", NEW_ACCOUNT.format("mysql")
+        )
     else:
         yield _stream("mysql", lambda: f"reads {replication.open_binlog(address)} as a replica")
 

@@ -239,9 +239,10 @@ class LocalEngine:
     def _database_program(self, name: str) -> Program:
         port = self._settings.port(name)
         if name == "airbyte-mysql":
-            return mariadb.program(self._mariadb, name, self._data_dir(name), port)
-        settings = postgres.METADATA_SETTINGS if name == "postgres" else postgres.CDC_SETTINGS
-        return postgres.program(self._postgres, name, self._data_dir(name), port, settings)
+            config = self._stack / "mysql" / "server.cnf"
+            return mariadb.program(self._mariadb, name, self._data_dir(name), port, config)
+        config = self._stack / "postgres" / ("metadata.conf" if name == "postgres" else "business.conf")
+        return postgres.program(self._postgres, name, self._data_dir(name), port, config)
 
     def _start_database(self, name: str) -> None:
         self._folder(name).ensure()
@@ -255,9 +256,10 @@ class LocalEngine:
             login = {"user": address.user, "password": address.password, "database": address.database}
             reader = self._settings.replication_login
             if name == "airbyte-mysql":
-                mariadb.prepare(self._mariadb, data_dir, reader, **login)
+                mariadb.prepare(self._mariadb, data_dir, self._stack / "mysql", reader, **login)
             else:
-                postgres.prepare(self._postgres, data_dir, reader, **login)
+                account = (reader, self._stack / "postgres" / "replication-account.sql") if reader else None
+                postgres.prepare(self._postgres, data_dir, account, **login)
         self._supervisor.start(name)
 
     def _migrate_metadata(self) -> None:
@@ -291,8 +293,12 @@ class LocalEngine:
     def _mariadb(self) -> MariadbBinaries:
         return binaries.find_mariadb(self._settings.cache_dir, self._report)
 
+    @property
+    def _stack(self) -> Path:
+        return self._settings.project / "stack"
+
     def _lock_file(self, name: str) -> Path:
-        path = self._settings.project / "stack" / f"{name}-requirements.txt"
+        path = self._stack / f"{name}-requirements.txt"
         if not path.is_file():
             raise EngineError(
                 f"{path} is missing: it pins what the local engine installs.",
