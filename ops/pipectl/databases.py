@@ -6,6 +6,7 @@ import re
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pipectl import published
 from pipectl.errors import DatabaseError, LoginError
 from pipectl.models import Counts, DatabaseContent, Reconciliation, Table
 
@@ -28,12 +29,6 @@ MYSQL_TABLES = """
     SELECT CONCAT('`', REPLACE(table_name, '`', '``'), '`'), table_name
     FROM information_schema.tables
     WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' ORDER BY 1"""
-POSTGRES_BUCKETS = "SELECT transaction_id / %s, count(*) FROM public.transactions GROUP BY 1"
-MYSQL_BUCKETS = "SELECT transaction_id DIV %s, COUNT(*) FROM fraud_labels GROUP BY 1"
-POSTGRES_IDS = (
-    "SELECT transaction_id FROM public.transactions WHERE transaction_id >= %s AND transaction_id < %s"
-)
-MYSQL_IDS = "SELECT transaction_id FROM fraud_labels WHERE transaction_id >= %s AND transaction_id < %s"
 
 
 class Databases:
@@ -51,7 +46,7 @@ class Databases:
             cursor.fetchall()
 
     def content(self) -> tuple[DatabaseContent, DatabaseContent]:
-        """Every table of both databases with its exact number of rows."""
+        """Every table of both databases that holds data, with its exact number of rows."""
         return self.postgres_content(), self.mysql_content()
 
     def postgres_content(self) -> DatabaseContent:
@@ -69,11 +64,11 @@ class Databases:
         labels = frauds = transactions = 0
         with self._mysql_cursor() as cursor:
             if _mysql_has_labels(cursor):
-                cursor.execute("SELECT COUNT(*), COALESCE(SUM(is_fraud), 0) FROM fraud_labels")
+                cursor.execute(published.COUNT_LABELS)
                 labels, frauds = map(int, cursor.fetchall()[0])
         with self._postgres_cursor() as cursor:
             if _postgres_has_transactions(cursor):
-                cursor.execute("SELECT count(*) FROM public.transactions")
+                cursor.execute(published.COUNT_TRANSACTIONS)
                 transactions = int(cursor.fetchall()[0][0])
         return Counts(transactions, labels, frauds)
 
@@ -85,9 +80,9 @@ class Databases:
         committed before it, so an orphan is never an effect of the order.
         """
         with self._mysql_cursor() as mysql, self._postgres_cursor() as postgres:
-            labels = _buckets(mysql, MYSQL_BUCKETS) if _mysql_has_labels(mysql) else {}
+            labels = _buckets(mysql, published.LABEL_BUCKETS) if _mysql_has_labels(mysql) else {}
             has_transactions = _postgres_has_transactions(postgres)
-            transactions = _buckets(postgres, POSTGRES_BUCKETS) if has_transactions else {}
+            transactions = _buckets(postgres, published.TRANSACTION_BUCKETS) if has_transactions else {}
             unlabelled = orphans = 0
             for bucket in labels.keys() | transactions.keys():
                 pair = transactions.get(bucket, 0), labels.get(bucket, 0)
@@ -96,8 +91,8 @@ class Databases:
                 if 0 in pair:
                     unlabelled, orphans = unlabelled + pair[0], orphans + pair[1]
                     continue
-                label_ids = _ids(mysql, MYSQL_IDS, bucket)
-                transaction_ids = _ids(postgres, POSTGRES_IDS, bucket)
+                label_ids = _ids(mysql, published.LABEL_IDS, bucket)
+                transaction_ids = _ids(postgres, published.TRANSACTION_IDS, bucket)
                 unlabelled += len(transaction_ids - label_ids)
                 orphans += len(label_ids - transaction_ids)
         return Reconciliation(unlabelled, orphans)
@@ -107,16 +102,14 @@ class Databases:
         before = self.content()
         with self._postgres_cursor() as cursor:
             cursor.execute("SET lock_timeout = '10s'")
-            cursor.execute(POSTGRES_TABLES)
-            tables = ", ".join(row[0] for row in cursor.fetchall())
+            tables = ", ".join(quoted for quoted, _ in _tables(cursor, POSTGRES_TABLES))
             if tables:
                 cursor.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
         with self._mysql_cursor() as cursor:
             cursor.execute("SET lock_wait_timeout = 10")
             cursor.execute("SET foreign_key_checks = 0")
-            cursor.execute(MYSQL_TABLES)
-            for row in cursor.fetchall():
-                cursor.execute(f"TRUNCATE TABLE {row[0]}")
+            for quoted, _ in _tables(cursor, MYSQL_TABLES):
+                cursor.execute(f"TRUNCATE TABLE {quoted}")
         return before
 
     @contextmanager
@@ -150,9 +143,8 @@ class Databases:
                 user=address.user,
                 password=address.password,
                 connection_timeout=CONNECT_SECONDS,
-                # Known to MySQL 8 and 9 and to MariaDB; the connector's default is not.
                 charset="utf8mb4",
-                collation="utf8mb4_general_ci",
+                collation=published.MYSQL_COLLATION,
                 autocommit=True,
             )
             with closing(connection), closing(connection.cursor()) as cursor:
@@ -221,21 +213,26 @@ def _ask(cursor: Any, statement: str, values: tuple[object, ...]) -> list[tuple[
 
 
 def _count_tables(cursor: Any, query: str) -> tuple[Table, ...]:  # noqa: ANN401  two drivers, one interface
-    cursor.execute(query)
     tables = []
-    for quoted, name in cursor.fetchall():
+    for quoted, name in _tables(cursor, query):
         cursor.execute(f"SELECT COUNT(*) FROM {quoted}")  # noqa: S608  quoted by the server itself
         tables.append(Table(name, int(cursor.fetchall()[0][0])))
     return tuple(tables)
 
 
+def _tables(cursor: Any, query: str) -> list[tuple[str, str]]:  # noqa: ANN401  two drivers, one interface
+    """Tables that hold data, each quoted for a statement and as it is named in messages."""
+    cursor.execute(query)
+    return [(quoted, name) for quoted, name in cursor.fetchall() if name not in published.MIGRATION_RECORDS]
+
+
 def _postgres_has_transactions(cursor: Any) -> bool:  # noqa: ANN401  untyped driver
-    cursor.execute("SELECT to_regclass('public.transactions') IS NOT NULL")
+    cursor.execute(published.HAS_TRANSACTIONS)
     return bool(cursor.fetchall()[0][0])
 
 
 def _mysql_has_labels(cursor: Any) -> bool:  # noqa: ANN401  untyped driver
-    cursor.execute("SHOW TABLES LIKE 'fraud_labels'")
+    cursor.execute(published.HAS_LABELS)
     return bool(cursor.fetchall())
 
 

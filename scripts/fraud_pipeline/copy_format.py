@@ -100,7 +100,7 @@ def encode_truth(first_id: int, batch: Batch) -> bytes:
         parts += [
             len(TRUTH_COLUMNS).to_bytes(2, "big"),
             _integer(first_id + position),
-            _text(NAMES[batch.scenario[position]] or ""),
+            _text(NAMES[int(batch.scenario[position])]),
             _NULL if reported == NEVER else _integer(reported - POSTGRES_EPOCH),
             _NULL if reported == NEVER else _text(MONITORING if at_once else CHARGEBACK),
         ]

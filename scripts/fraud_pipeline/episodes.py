@@ -46,7 +46,7 @@ class Intentions:
     """Payments before their details are drawn; OWN_CHOICE leaves one to the customer's habits.
 
     `known` is the chance of a terminal that the customer often uses, `factor` multiplies the usual amount,
-    `scenario` is a position in scenarios.NAMES.
+    `scenario` is a scenario's number.
     """
 
     when: Integers
@@ -143,7 +143,9 @@ def _elsewhere(city: Integers, bits: Integers) -> Integers:
 def _unusual_amount(world: World, random: np.random.Generator, seen: Episodes) -> Intentions:
     victim = world.customer_of(seen.bits, seen.block)
     factor = np.exp(random.uniform(np.log(5), np.log(25), len(victim)))
-    return Intentions.of(_usual_time(random, seen), victim, factor=factor, scenario=1)
+    return Intentions.of(
+        _usual_time(random, seen), victim, factor=factor, scenario=kinds.UNUSUAL_AMOUNT.number
+    )
 
 
 def _compromised_terminal(world: World, random: np.random.Generator, seen: Episodes) -> Intentions:
@@ -158,7 +160,7 @@ def _compromised_terminal(world: World, random: np.random.Generator, seen: Episo
         city=city,
         terminal=seen.block * BLOCK_TERMINALS + shop,
         factor=random.uniform(0.8, 1.8, len(shop)),
-        scenario=2,
+        scenario=kinds.COMPROMISED_TERMINAL.number,
     )
 
 
@@ -172,7 +174,7 @@ def _stolen_card(world: World, random: np.random.Generator, seen: Episodes) -> I
         city=world.home[victim],
         known=0.1,
         factor=random.uniform(0.8, 3.0, n),
-        scenario=3,
+        scenario=kinds.STOLEN_CARD.number,
     )
 
 
@@ -186,7 +188,7 @@ def _card_not_present(world: World, random: np.random.Generator, seen: Episodes)
         city=(home + 1 + (seen.bits >> 40) % (len(CITIES) - 1)) % len(CITIES),
         known=0.05,
         factor=random.uniform(0.6, 3.0, len(victim)),
-        scenario=4,
+        scenario=kinds.CARD_NOT_PRESENT.number,
     )
 
 
@@ -203,7 +205,7 @@ def _two_countries(world: World, random: np.random.Generator, seen: Episodes) ->
         channel=POS,
         city=_elsewhere(home, seen.bits),
         factor=random.uniform(0.7, 2.2, n),
-        scenario=5,
+        scenario=kinds.TWO_COUNTRIES.number,
     )
     owner = Intentions.of(np.maximum(before, seen.start), victim, channel=POS, city=home)
     return Intentions.joined([abroad, owner])

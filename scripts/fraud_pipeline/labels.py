@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LOWEST_CONFIDENCE = 9_000
 CONFIDENCE_STEPS = 1_000
-# Sources, besides those of scenarios.REPORTERS: nobody has complained (yet).
+# The source of a label that nobody has reported; scenarios.py names those who report.
 ASSUMED = "assumed"
 FALSE_ALARM = "unconfirmed"
 COLUMNS = ("transaction_id", "is_fraud", "fraud_type", "confidence", "label_source", "detected_at")

@@ -14,34 +14,33 @@ DAY_HOURS = 24.0
 
 @dataclass(frozen=True)
 class Scenario:
-    """One kind of episode.
+    """One kind of episode: `share` of all transactions; `events` that one is expected to have in `hours`.
 
-    `share` of all transactions; `events` that an episode is expected to have in `hours`.
+    `number` is what columns hold; 0 is an honest transaction. `name` is what sim.ground_truth and
+    fraud_labels store. Both are for good: a new scenario takes the next number.
     """
 
+    number: int
     name: str
     share: float
     events: float
     hours: float
-    fraud: bool = True
 
     def episodes_per_day(self, transactions_per_day: float) -> float:
         """How many episodes begin in a day among so many transactions."""
         return self.share * transactions_per_day / self.events
 
 
-UNUSUAL_AMOUNT = Scenario("unusual_amount", share=0.0020, events=1.5, hours=12)
-COMPROMISED_TERMINAL = Scenario("compromised_terminal", share=0.0030, events=21, hours=14 * DAY_HOURS)
-STOLEN_CARD = Scenario("stolen_card", share=0.0025, events=7.5, hours=1)
-CARD_NOT_PRESENT = Scenario("card_not_present", share=0.0015, events=4.5, hours=2 * DAY_HOURS)
-TWO_COUNTRIES = Scenario("two_countries", share=0.0010, events=1.5, hours=0.75)
+UNUSUAL_AMOUNT = Scenario(1, "unusual_amount", share=0.0020, events=1.5, hours=12)
+COMPROMISED_TERMINAL = Scenario(2, "compromised_terminal", share=0.0030, events=21, hours=14 * DAY_HOURS)
+STOLEN_CARD = Scenario(3, "stolen_card", share=0.0025, events=7.5, hours=1)
+CARD_NOT_PRESENT = Scenario(4, "card_not_present", share=0.0015, events=4.5, hours=2 * DAY_HOURS)
+TWO_COUNTRIES = Scenario(5, "two_countries", share=0.0010, events=1.5, hours=0.75)
 # Honest overlap with a stolen card's burst: somebody goes shopping.
-SHOPPING_SPREE = Scenario("shopping_spree", share=0.0025, events=5, hours=2, fraud=False)
+SHOPPING_SPREE = Scenario(0, "shopping_spree", share=0.0025, events=5, hours=2)
 
-# Ground truth is a position in this list, 0 for an honest transaction.
 FRAUDS = (UNUSUAL_AMOUNT, COMPROMISED_TERMINAL, STOLEN_CARD, CARD_NOT_PRESENT, TWO_COUNTRIES)
-NAMES = (None, *(scenario.name for scenario in FRAUDS))
-FRAUD_RATE = sum(scenario.share for scenario in FRAUDS)
+NAMES = {scenario.number: scenario.name for scenario in FRAUDS}
 
 # Honest overlap of single transactions: furniture and holidays are bought by honest people.
 BIG_PURCHASE_SHARE = 0.003

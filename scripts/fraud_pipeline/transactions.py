@@ -77,7 +77,7 @@ class BatchRequest:
 class Batch:
     """Columns in order of time. Times are microseconds since 1970 in UTC.
 
-    `country` is a position in COUNTRIES, `channel` in CHANNELS, `scenario` in scenarios.NAMES.
+    `country` is a position in COUNTRIES, `channel` in CHANNELS, `scenario` a scenario's number.
     """
 
     tx_time: Integers

@@ -28,7 +28,6 @@ BLOCK_TERMINALS = 2_500
 MOST_BLOCKS = 40
 # What a block's customers pay in a day: 50 to 200 every half hour, 125 on average.
 BLOCK_DAILY = 6_000
-CARDS_PER_CUSTOMER = 2
 
 POS, ATM, WEB = 0, 1, 2
 # All of three letters: the encoder of the binary COPY gives each row the same length.

@@ -5,9 +5,6 @@ if [ -n "${AIRBYTE_REPLICATION_PASSWORD:-}" ]; then
 \getenv reader AIRBYTE_REPLICATION_USER
 \getenv password AIRBYTE_REPLICATION_PASSWORD
 \getenv owner POSTGRES_USER
-CREATE ROLE :"reader" LOGIN REPLICATION PASSWORD :'password';
-GRANT USAGE ON SCHEMA public TO :"reader";
--- The pipeline makes its tables later, and anew after they were dropped.
-ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT SELECT ON TABLES TO :"reader";
+\i /etc/pipectl/replication-account.sql
 END
 fi

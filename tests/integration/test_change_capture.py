@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipectl import replication
+from pipectl import published, replication
 from pipectl.databases import Databases
 from pipectl.errors import DatabaseError, UsageError
 from pipectl.models import ReplicationLogin
@@ -109,9 +109,9 @@ def read_postgres(servers: Servers, last: str) -> list[tuple[str, dict[str, str 
     )
     with closing(connection), connection.cursor() as cursor:
         cursor.start_replication(
-            slot_name=change_capture.SLOT,
+            slot_name=published.SLOT,
             decode=False,
-            options={"proto_version": "1", "publication_names": change_capture.PUBLICATION},
+            options={"proto_version": "1", "publication_names": published.PUBLICATION},
         )
         confirm: Any = cursor.send_feedback
         while True:
@@ -265,7 +265,7 @@ def test_check_sees_an_account_that_may_read_and_not_replicate(servers: Servers)
     try:
         found = failed(servers)
         with pytest.raises(DatabaseError, match=r"PostgreSQL gave no stream of changes: .*replication"):
-            replication.round_trip(reader_of(servers).postgres, change_capture.PUBLICATION)
+            replication.round_trip(reader_of(servers).postgres, published.PUBLICATION)
     finally:
         servers.ask_postgres("ALTER ROLE airbyte REPLICATION")
     assert found["postgres", "login"] == "airbyte, may not replicate"

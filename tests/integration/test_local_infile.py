@@ -71,13 +71,21 @@ def test_server_that_refuses_load_data_local_gets_inserts(servers: Servers, tmp_
 
 @contextmanager
 def server_without_local_infile(folder: Path) -> Iterator[int]:
-    from support.script_servers import REPLICATION
+    from support.script_servers import REPLICATION, STACK
 
     binaries = need_mariadb()
-    mariadb.prepare(binaries, folder / "data", REPLICATION, user="docker", password="docker", database="data")
+    mariadb.prepare(
+        binaries,
+        folder / "data",
+        STACK / "mysql",
+        REPLICATION,
+        user="docker",
+        password="docker",
+        database="data",
+    )
     port = free_port()
-    program = mariadb.program(binaries, "mysql", folder / "data", port)
-    command = [part.replace("--local-infile=ON", "--local-infile=OFF") for part in program.command]
+    program = mariadb.program(binaries, "mysql", folder / "data", port, STACK / "mysql" / "server.cnf")
+    command = [*program.command, "--local-infile=OFF"]
     process = subprocess.Popen(
         command, cwd=program.directory, env={"PATH": os.environ["PATH"], **program.environment}
     )

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 PASSWORD = "it's a\\secret"
+FILES = Path(__file__).parents[2] / "stack" / "mysql"
+CONFIG = FILES / "server.cnf"
 LOGIN = {"user": "docker", "password": PASSWORD, "database": "da_ta"}
 
 
@@ -39,7 +41,7 @@ def binaries(tmp_path_factory: pytest.TempPathFactory) -> MariadbBinaries:
 
 @pytest.fixture
 def data_dir(binaries: MariadbBinaries, tmp_path: Path) -> Path:
-    assert mariadb.prepare(binaries, tmp_path / "mysql", **LOGIN)
+    assert mariadb.prepare(binaries, tmp_path / "mysql", FILES, **LOGIN)
     return tmp_path / "mysql"
 
 
@@ -62,9 +64,11 @@ def query(port: int, statement: str, **changes: str) -> list[tuple[Any, ...]]:
     return rows
 
 
-def start(binaries: MariadbBinaries, data_dir: Path, port: int) -> subprocess.Popen[bytes]:
+def start(
+    binaries: MariadbBinaries, data_dir: Path, port: int, config: Path = CONFIG
+) -> subprocess.Popen[bytes]:
     """Start the server as the supervisor does, and wait until it answers."""
-    program = mariadb.program(binaries, "airbyte-mysql", data_dir, port)
+    program = mariadb.program(binaries, "airbyte-mysql", data_dir, port, config)
     log = data_dir.parent / f"{data_dir.name}.log"
     server = start_program(program, log)
     until_it_answers(server, lambda: connect(port), log)
@@ -78,9 +82,9 @@ def stop(server: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def running(binaries: MariadbBinaries, data_dir: Path) -> Iterator[int]:
+def running(binaries: MariadbBinaries, data_dir: Path, config: Path = CONFIG) -> Iterator[int]:
     port = free_port()
-    server = start(binaries, data_dir, port)
+    server = start(binaries, data_dir, port, config)
     try:
         yield port
     finally:
@@ -91,7 +95,7 @@ def test_another_server_that_starts_leaves_temporary_tables_alone(
     binaries: MariadbBinaries, data_dir: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
-    mariadb.prepare(binaries, other, **LOGIN)
+    mariadb.prepare(binaries, other, FILES, **LOGIN)
     with running(binaries, data_dir) as port:
         connection = connect(port)
         cursor = connection.cursor()
@@ -118,7 +122,7 @@ def test_server_is_ready_for_change_data_capture(binaries: MariadbBinaries, data
         events = [row[2] for row in query(port, "SHOW BINLOG EVENTS")]
 
     assert [found[name] for name in names] == [
-        *("ON", "ROW", "FULL", "1", str(mariadb.BINLOG_SECONDS)),
+        *("ON", "ROW", "FULL", "1", "604800"),
         *("ON", "+00:00", "utf8mb4_unicode_ci", "127.0.0.1", ""),
     ]
     assert "REPLICATION SLAVE" in grants
@@ -165,7 +169,7 @@ def test_local_files_and_all_of_unicode_load(
 
 
 def test_password_reaches_neither_arguments_nor_log(binaries: MariadbBinaries, data_dir: Path) -> None:
-    program = mariadb.program(binaries, "airbyte-mysql", data_dir, 1)
+    program = mariadb.program(binaries, "airbyte-mysql", data_dir, 1, CONFIG)
     with running(binaries, data_dir):
         pass
 
@@ -217,7 +221,7 @@ def test_supervised_process_is_the_server_itself(binaries: MariadbBinaries, data
 def test_preparing_twice_changes_nothing(binaries: MariadbBinaries, data_dir: Path) -> None:
     before = sorted((path, path.stat().st_mtime_ns) for path in data_dir.rglob("*"))
 
-    assert not mariadb.prepare(binaries, data_dir, **LOGIN)
+    assert not mariadb.prepare(binaries, data_dir, FILES, **LOGIN)
     assert sorted((path, path.stat().st_mtime_ns) for path in data_dir.rglob("*")) == before
 
 
@@ -228,10 +232,10 @@ def test_interrupted_preparation_leaves_nothing_in_the_way(binaries: MariadbBina
         "from pipectl.engines.local.binaries import inspect_mariadb;"
         "binaries = inspect_mariadb(Path(sys.argv[1]), sys.argv[2]);"
         "login = {'user': 'docker', 'password': 'x', 'database': 'data'};"
-        "mariadb.prepare(binaries, Path(sys.argv[3]), **login)"
+        "mariadb.prepare(binaries, Path(sys.argv[3]), Path(sys.argv[4]), **login)"
     )
     libraries = binaries.environment.get("LD_LIBRARY_PATH", "")
-    arguments = (str(binaries.server), libraries, str(data_dir))
+    arguments = (str(binaries.server), libraries, str(data_dir), str(FILES))
     child = subprocess.Popen((sys.executable, "-c", script, *arguments), start_new_session=True)
     until(
         lambda: child.poll() is not None or list(tmp_path.glob(".mysql.new-*/ibdata1")),
@@ -242,7 +246,7 @@ def test_interrupted_preparation_leaves_nothing_in_the_way(binaries: MariadbBina
     child.wait()
     assert not data_dir.exists()
 
-    assert mariadb.prepare(binaries, data_dir, **LOGIN)
+    assert mariadb.prepare(binaries, data_dir, FILES, **LOGIN)
     assert [path.name for path in tmp_path.iterdir()] == ["mysql"]
     with running(binaries, data_dir) as port:
         assert query(port, "SELECT 1") == [(1,)]
@@ -250,14 +254,14 @@ def test_interrupted_preparation_leaves_nothing_in_the_way(binaries: MariadbBina
 
 def test_long_project_path_with_odd_characters_works(binaries: MariadbBinaries, tmp_path: Path) -> None:
     data_dir = tmp_path / ("a long; 50% odd 'name' " + "x" * 150) / "mysql"
-    mariadb.prepare(binaries, data_dir, **LOGIN)
+    mariadb.prepare(binaries, data_dir, FILES, **LOGIN)
 
     with running(binaries, data_dir) as port:
         assert query(port, "SELECT 1") == [(1,)]
 
 
 def test_two_servers_run_side_by_side(binaries: MariadbBinaries, data_dir: Path, tmp_path: Path) -> None:
-    mariadb.prepare(binaries, tmp_path / "second", **LOGIN)
+    mariadb.prepare(binaries, tmp_path / "second", FILES, **LOGIN)
 
     with running(binaries, data_dir) as first, running(binaries, tmp_path / "second") as second:
         query(first, "CREATE TABLE t (id INT)")
@@ -271,7 +275,7 @@ def test_data_of_the_other_flavour_is_refused_with_what_to_do(
     marker.unlink() if marker.exists() else marker.touch()
 
     with pytest.raises(EngineError, match="was made by") as failure:
-        mariadb.prepare(binaries, data_dir, **LOGIN)
+        mariadb.prepare(binaries, data_dir, FILES, **LOGIN)
     assert "pipectl reset" in failure.value.hint
 
 
@@ -279,7 +283,9 @@ def test_failed_preparation_leaves_nothing_and_shows_the_servers_words_without_t
     binaries: MariadbBinaries, tmp_path: Path
 ) -> None:
     with pytest.raises(EngineError) as failure:
-        mariadb.prepare(binaries, tmp_path / "mysql", user="u" * 200, password="swordfish", database="data")
+        mariadb.prepare(
+            binaries, tmp_path / "mysql", FILES, user="u" * 200, password="swordfish", database="data"
+        )
 
     assert "too long" in failure.value.detail
     assert "swordfish" not in f"{failure.value} {failure.value.detail}"

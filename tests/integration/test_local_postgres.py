@@ -21,12 +21,15 @@ from support.server_process import free_port, start_program, until_it_answers
 from support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from pipectl.engines.local.binaries import PostgresBinaries
 
 pytestmark = pytest.mark.integration
 
+STACK = Path(__file__).parents[2] / "stack"
+BUSINESS = STACK / "postgres" / "business.conf"
+METADATA = STACK / "postgres" / "metadata.conf"
 PASSWORD = "it's a\\secret"
 LOGIN = {"user": "docker", "password": PASSWORD, "database": "airbyte"}
 
@@ -76,11 +79,11 @@ def start(
     binaries: PostgresBinaries,
     data_dir: Path,
     port: int,
-    settings: Mapping[str, str] = postgres.CDC_SETTINGS,
+    config: Path = BUSINESS,
     password: str = PASSWORD,
 ) -> subprocess.Popen[bytes]:
     """Start the server as the supervisor does, and wait until it answers."""
-    program = postgres.program(binaries, "airbyte-postgres", data_dir, port, settings)
+    program = postgres.program(binaries, "airbyte-postgres", data_dir, port, config)
     log = data_dir.parent / f"{data_dir.name}.log"
     server = start_program(program, log)
     until_it_answers(server, lambda: connect(port, password=password), log)
@@ -97,11 +100,11 @@ def stop(server: subprocess.Popen[bytes]) -> None:
 def running(
     binaries: PostgresBinaries,
     data_dir: Path,
-    settings: Mapping[str, str] = postgres.CDC_SETTINGS,
+    config: Path = BUSINESS,
     password: str = PASSWORD,
 ) -> Iterator[int]:
     port = free_port()
-    server = start(binaries, data_dir, port, settings, password)
+    server = start(binaries, data_dir, port, config, password)
     try:
         yield port
     finally:
@@ -153,7 +156,7 @@ def test_server_listens_on_the_loopback_address_alone_and_on_no_socket(
 
 
 def test_password_reaches_neither_arguments_nor_log(binaries: PostgresBinaries, data_dir: Path) -> None:
-    program = postgres.program(binaries, "airbyte-postgres", data_dir, 1, postgres.CDC_SETTINGS)
+    program = postgres.program(binaries, "airbyte-postgres", data_dir, 1, BUSINESS)
     with running(binaries, data_dir):
         pass
 
@@ -211,7 +214,7 @@ def test_damaged_pid_file_does_no_harm(binaries: PostgresBinaries, data_dir: Pat
 def test_second_server_leaves_the_living_one_alone(binaries: PostgresBinaries, data_dir: Path) -> None:
     with running(binaries, data_dir) as port:
         pid = postgres.running_pid(data_dir)
-        program = postgres.program(binaries, "second", data_dir, free_port(), postgres.CDC_SETTINGS)
+        program = postgres.program(binaries, "second", data_dir, free_port(), BUSINESS)
         second = subprocess.run(
             program.command,
             cwd=program.directory,
@@ -294,7 +297,7 @@ def test_two_clusters_run_side_by_side_with_passwords_of_their_own(
 
     with (
         running(binaries, data_dir) as first,
-        running(binaries, metadata, postgres.METADATA_SETTINGS, "another") as second,
+        running(binaries, metadata, METADATA, "another") as second,
     ):
         query(first, "CREATE TABLE only_here (id int)")
         tables = query(second, "SELECT to_regclass('only_here')", password="another")

@@ -64,7 +64,7 @@ def test_refused_statement_is_one_sentence_too(servers: Servers) -> None:
     code, log = servers.run("transaction_generator")
 
     assert code == 5
-    assert "failed a statement: " in log
+    assert "PostgreSQL failed migration 0001_tables.sql: " in log
     assert "updated_at" in log
     assert "Traceback" not in log
 

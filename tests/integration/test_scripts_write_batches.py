@@ -212,7 +212,8 @@ def test_what_is_missing_of_a_schema_is_added(servers: Servers) -> None:
     code, log = servers.run("transaction_generator")
 
     assert code == 0
-    assert "event=schema_created database=postgres objects=public.transactions_xid_id" in log
+    assert "event=schema_migrated database=postgres version=1 " in log
+    assert servers.ask_postgres("SELECT to_regclass('public.transactions_xid_id') IS NOT NULL") == [(True,)]
     assert servers.ask_postgres("SELECT count(*) FROM pg_publication_tables") == [(1,)]
 
 

@@ -171,21 +171,6 @@ def test_labels_by_load_data_and_by_insert_are_the_same(servers: Servers) -> Non
     assert servers.ask_mysql(everything) == loaded
 
 
-def test_table_of_marks_from_before_is_given_its_new_columns(servers: Servers) -> None:
-    servers.run("transaction_generator")
-    servers.run("detection_generator")
-    servers.ask_mysql(
-        "ALTER TABLE label_progress DROP COLUMN last_transaction_id, DROP COLUMN reported_until"
-    )
-    servers.ask_postgres("ALTER TABLE sim.ground_truth DROP COLUMN reported_at, DROP COLUMN reported_by")
-    servers.run("transaction_generator")
-
-    code, log = servers.run("detection_generator")
-
-    assert code == 0, log
-    assert labelled(servers) == transactions(servers)
-
-
 def test_second_run_writes_only_what_is_new(servers: Servers) -> None:
     servers.run("transaction_generator")
     servers.run("detection_generator")

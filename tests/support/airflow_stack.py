@@ -95,7 +95,7 @@ class AirflowStack:
         described = {program.name: program for program in airflow.programs(self.site, self.runtime)}
         port = self.site.metadata.port
         database = postgres.program(
-            self.binaries, "postgres", self.data_dir, port, postgres.METADATA_SETTINGS
+            self.binaries, "postgres", self.data_dir, port, STACK / "postgres" / "metadata.conf"
         )
         return {"postgres": database, **described}
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipectl.engines.local.supervisor.program import Program
 
 SCRIPTS = ROOT / "scripts"
+STACK = ROOT / "stack"
 SCRIPT_SECONDS = 60
 REPLICATION = ReplicationLogin("airbyte", "sesame")
 
@@ -111,7 +112,8 @@ class Servers:
         self.ask_postgres("DROP TABLE IF EXISTS public.transactions")
         self.ask_postgres("DROP SCHEMA IF EXISTS sim CASCADE")
         self.ask_postgres("DROP PUBLICATION IF EXISTS airbyte_publication")
-        self.ask_mysql("DROP TABLE IF EXISTS fraud_labels, label_progress")
+        for (table,) in self.ask_mysql("SHOW TABLES"):
+            self.ask_mysql(f"DROP TABLE `{table}`")
 
 
 @contextmanager
@@ -119,16 +121,23 @@ def servers_in(folder: Path) -> Iterator[Servers]:
     """Both servers with their data in a folder."""
     login = {"user": "docker", "password": "docker"}
     postgres_binaries, mariadb_binaries = need_postgres(), need_mariadb()
-    postgres.prepare(postgres_binaries, folder / "airbyte", REPLICATION, database="airbyte", **login)
-    mariadb.prepare(mariadb_binaries, folder / "data", REPLICATION, database="data", **login)
+    account = REPLICATION, STACK / "postgres" / "replication-account.sql"
+    postgres.prepare(postgres_binaries, folder / "airbyte", account, database="airbyte", **login)
+    mariadb.prepare(mariadb_binaries, folder / "data", STACK / "mysql", REPLICATION, database="data", **login)
     bytecode = folder / "bytecode"
     bytecode.mkdir()
     servers = Servers(free_port(), free_port(), bytecode)
     programs = (
         postgres.program(
-            postgres_binaries, "postgres", folder / "airbyte", servers.postgres_port, postgres.CDC_SETTINGS
+            postgres_binaries,
+            "postgres",
+            folder / "airbyte",
+            servers.postgres_port,
+            STACK / "postgres" / "business.conf",
         ),
-        mariadb.program(mariadb_binaries, "mysql", folder / "data", servers.mysql_port),
+        mariadb.program(
+            mariadb_binaries, "mysql", folder / "data", servers.mysql_port, STACK / "mysql" / "server.cnf"
+        ),
     )
     logs = [folder / f"{program.name}.log" for program in programs]
     with ExitStack() as stack:

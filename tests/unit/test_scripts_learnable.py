@@ -58,7 +58,7 @@ def history(seed: int, days: int) -> Rows:
     ids = np.arange(1, len(batch) + 1)
     frauds = {
         int(ids[i]): Truth(
-            str(NAMES[batch.scenario[i]]),
+            NAMES.get(int(batch.scenario[i]), ""),
             None if batch.reported_at[i] == NEVER else moment(int(batch.reported_at[i])),
             "chargeback",
         )

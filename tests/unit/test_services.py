@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,7 +13,6 @@ import yaml
 
 from pipectl import services
 from pipectl.airflow_health import AirflowHealth
-from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.docker.engine import INIT, DockerEngine
 from pipectl.engines.local.airflow_install import AirflowRuntime
@@ -201,9 +201,8 @@ def test_the_local_engine_has_a_program_for_every_listed_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    shared = tmp_path / airflow_env.SHARED
-    shared.parent.mkdir(parents=True)
-    shared.write_text("", encoding="utf-8")
+    ignored = shutil.ignore_patterns("user.env", "plugins", "__pycache__", "*.txt")
+    shutil.copytree(STACK, tmp_path / "stack", ignore=ignored)
     engine = LocalEngine(settings(tmp_path))
     software = Software(
         AirflowRuntime(tmp_path, tmp_path / "python", "3.3.2", "key", "head"),

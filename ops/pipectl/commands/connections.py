@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from pipectl import published
 from pipectl.commands.shared import group, line, table
 from pipectl.errors import UsageError, VerificationError
 
@@ -93,10 +94,10 @@ def connections(
     own = Databases(replace(postgres, user=login.user, password=login.password), mysql)
     if create_slot:
         made = change_capture.create_slot(own)
-        console.say(f"{'Made' if made else 'There was already'} the slot {change_capture.SLOT}.")
+        console.say(f"{'Made' if made else 'There was already'} the slot {published.SLOT}.")
     if drop_slot:
         dropped = change_capture.drop_slot(own)
-        console.say(f"{'Dropped' if dropped else 'There was no'} slot {change_capture.SLOT}.")
+        console.say(f"{'Dropped' if dropped else 'There was no'} slot {published.SLOT}.")
     sources = change_capture.source_configurations(postgres, mysql, login, secrets=show_secrets)
     if check:
         from pipectl.pipeline import capture_checks  # noqa: PLC0415

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipectl import replication
+from pipectl import published, replication
 from pipectl.databases import Databases
 from pipectl.errors import DatabaseError, LoginError
 from pipectl.models import CaptureCheck
-from pipectl.pipeline.change_capture import PUBLICATION, SLOT, SLOT_STATE
+from pipectl.pipeline.change_capture import SLOT_STATE
+from pipectl.published import LABELS, PUBLICATION, SLOT, TRANSACTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 # Airbyte's advice; a sync that pauses for longer starts again from a snapshot.
 BINLOG_DAYS = 7
 DAY_SECONDS = 86400
-NEW_ACCOUNT = "It is made with new data: pipectl reset. For a server of your own, the README has its SQL."
+NEW_ACCOUNT = (
+    "It is made with new data: pipectl reset. On a server of your own, run stack/{}/replication-account.sql."
+)
 LATER = "Remove what the lines above name, then check again."
 
 POSTGRES_STATE = """
@@ -28,25 +31,11 @@ POSTGRES_STATE = """
            current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots),
            current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_replication),
            (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user)"""
-POSTGRES_TABLE = """
-    SELECT has_table_privilege(relation, 'SELECT'),
-           has_table_privilege(relation, 'INSERT, UPDATE, DELETE, TRUNCATE'),
-           EXISTS (SELECT FROM pg_index WHERE indrelid = relation AND indisprimary),
-           (SELECT relreplident FROM pg_class WHERE oid = relation)
-    FROM (SELECT to_regclass('public.transactions') AS relation) AS found WHERE relation IS NOT NULL"""
-PUBLISHED = """
-    SELECT pubinsert AND pubupdate AND pubdelete
-       AND EXISTS (SELECT FROM pg_publication_tables AS t
-                   WHERE t.pubname = p.pubname AND schemaname = 'public' AND tablename = 'transactions')
-    FROM pg_publication AS p WHERE pubname = %s"""
 REPLICA_IDENTITIES = {"d": "default", "f": "full", "i": "by an index", "n": "none"}
 
 MYSQL_STATE = """
     SELECT VERSION(), @@log_bin, @@binlog_format, @@binlog_row_image, @@server_id,
            @@binlog_expire_logs_seconds, TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), NOW())"""
-MYSQL_TABLE = """
-    SELECT MAX(column_key = 'PRI') FROM information_schema.columns
-    WHERE table_schema = DATABASE() AND table_name = 'fraud_labels' GROUP BY table_name"""
 # What MySQL calls a right, and what MariaDB does.
 MYSQL_RIGHTS = (
     ("SELECT",),
@@ -73,7 +62,9 @@ def _check_postgres(databases: Databases) -> Iterator[CaptureCheck]:
             yield from _postgres_table(ask)
             yield _postgres_slot(ask)
     except LoginError:
-        yield CaptureCheck("postgres", "login", False, f"{address.user} was refused", NEW_ACCOUNT)
+        yield CaptureCheck(
+            "postgres", "login", False, f"{address.user} was refused", NEW_ACCOUNT.format("postgres")
+        )
     else:
         yield _stream("postgres", lambda: _round_trip(address))
 
@@ -104,10 +95,10 @@ def _postgres_server(ask: Ask, user: str) -> Iterator[CaptureCheck]:
 
 
 def _postgres_table(ask: Ask) -> Iterator[CaptureCheck]:
-    tables = ask(POSTGRES_TABLE)
+    tables = ask(published.TRANSACTIONS_CAPTURE)
     if not tables:
         yield CaptureCheck(
-            "postgres", "table", False, "no public.transactions yet", "Run the pipeline once: pipectl trigger"
+            "postgres", "table", False, f"no {TRANSACTIONS} yet", "Run the pipeline once: pipectl trigger"
         )
         return
     [(readable, writable, keyed, identity)] = tables
@@ -115,13 +106,13 @@ def _postgres_table(ask: Ask) -> Iterator[CaptureCheck]:
         "postgres",
         "table",
         readable and keyed and identity != "n",
-        f"public.transactions, {_rights(readable=readable, writable=writable)}, "
+        f"{TRANSACTIONS}, {_rights(readable=readable, writable=writable)}, "
         f"{'a' if keyed else 'no'} primary key, replica identity {REPLICA_IDENTITIES[identity]}",
         "It needs GRANT SELECT, a primary key and REPLICA IDENTITY DEFAULT.",
     )
-    published = ask(PUBLISHED, PUBLICATION)
-    covered = published == [(True,)]
-    state = "covers it" if covered else "lacks it or some of its changes" if published else "does not exist"
+    rows = ask(published.PUBLISHES_TRANSACTIONS)
+    covered = rows == [(True,)]
+    state = "covers it" if covered else "lacks it or some of its changes" if rows else "does not exist"
     yield CaptureCheck(
         "postgres", "publication", covered, f"{PUBLICATION} {state}", "The next run makes it: pipectl trigger"
     )
@@ -155,7 +146,9 @@ def _check_mysql(databases: Databases) -> Iterator[CaptureCheck]:
             yield from _mysql_server(ask)
             yield _mysql_table(ask)
     except LoginError:
-        yield CaptureCheck("mysql", "login", False, f"{address.user} was refused", NEW_ACCOUNT)
+        yield CaptureCheck(
+            "mysql", "login", False, f"{address.user} was refused", NEW_ACCOUNT.format("mysql")
+        )
     else:
         yield _stream("mysql", lambda: f"reads {replication.open_binlog(address)} as a replica")
 
@@ -210,13 +203,13 @@ def _mysql_server(ask: Ask) -> Iterator[CaptureCheck]:
 
 
 def _mysql_table(ask: Ask) -> CaptureCheck:
-    tables = ask(MYSQL_TABLE)
+    tables = ask(published.LABELS_CAPTURE)
     if not tables:
         return CaptureCheck(
-            "mysql", "table", False, "no fraud_labels yet", "Run the pipeline once: pipectl trigger"
+            "mysql", "table", False, f"no {LABELS} yet", "Run the pipeline once: pipectl trigger"
         )
     keyed = bool(tables[0][0])
-    found = f"fraud_labels, {'a' if keyed else 'no'} primary key"
+    found = f"{LABELS}, {'a' if keyed else 'no'} primary key"
     return CaptureCheck("mysql", "table", keyed, found, "It needs a primary key.")
 
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipectl.errors import DatabaseError, UsageError
+from pipectl.published import PUBLICATION, SLOT
 
 if TYPE_CHECKING:
     from pipectl.databases import Databases
     from pipectl.models import CaptureCheck, DatabaseAddress, ReplicationLogin
 
-PUBLICATION = "airbyte_publication"
-SLOT = "airbyte_slot"
 SLOT_SECONDS = 10
 MASK = "********"
 # The scripts and Airbyte's MySQL source both mean UTC; "+00:00" is no name that the source would know.

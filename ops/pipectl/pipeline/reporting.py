@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from pipectl import published
 from pipectl.report_models import AmountBin, Amounts, Hour, LabelLag, Labels, Report
 
 if TYPE_CHECKING:
@@ -21,29 +22,6 @@ NARROW_PER_DECADE = 40
 WIDE_PER_DECADE = 8
 # The latest transactions tell how fast labels come now, at a cost that does not grow with the table.
 LAG_SAMPLE = 10_000
-
-TABLES = "SELECT to_regclass('public.transactions') IS NOT NULL, to_regclass('sim.ground_truth') IS NOT NULL"
-# OFFSET 0 keeps the planner from expecting as many hours as there are times, which it would sort on disk.
-HOURS = """
-    SELECT hour, count(*), count(fraud) FROM (
-        SELECT date_trunc('hour', tx_time) AS hour, g.transaction_id AS fraud
-        FROM public.transactions LEFT JOIN {truth} AS g USING (transaction_id) OFFSET 0) AS t
-    GROUP BY hour ORDER BY hour"""
-AMOUNTS = """
-    SELECT COALESCE(g.scenario, ''), floor(log(amount::float8) * {bins})::int, count(*)
-    FROM public.transactions LEFT JOIN {truth} AS g USING (transaction_id)
-    WHERE amount > 0 GROUP BY 1, 2 ORDER BY 1, 2"""
-NO_TRUTH = "(SELECT NULL::bigint AS transaction_id, NULL::text AS scenario WHERE false)"
-LATEST = """
-    SELECT transaction_id, extract(epoch FROM created_at)::float8
-    FROM public.transactions ORDER BY transaction_id DESC LIMIT %s"""
-HAS_LABELS = "SHOW TABLES LIKE 'fraud_labels'"
-LABELS = """
-    SELECT COALESCE(fraud_type, ''), is_fraud, COUNT(*), SUM(updated_at > created_at)
-    FROM fraud_labels GROUP BY 1, 2"""
-LATEST_LABELS = """
-    SELECT transaction_id, UNIX_TIMESTAMP(created_at)
-    FROM fraud_labels WHERE transaction_id BETWEEN %s AND %s"""
 
 
 @dataclass(frozen=True)
@@ -84,21 +62,22 @@ def build(databases: Databases) -> Report:
 def _transactions(databases: Databases) -> _Transactions:
     with databases.ask_postgres() as ask:
         ask("SET LOCAL TIME ZONE 'UTC'")
-        [(has_transactions, has_truth)] = ask(TABLES)
+        [(has_transactions,)] = ask(published.HAS_TRANSACTIONS)
         if not has_transactions:
             return _Transactions()
-        truth = "sim.ground_truth" if has_truth else NO_TRUTH
+        [(has_truth,)] = ask(published.HAS_GROUND_TRUTH)
+        truth = published.GROUND_TRUTH if has_truth else published.NO_GROUND_TRUTH
         bins: dict[str, dict[int, int]] = {}
-        for scenario, number, count in ask(AMOUNTS.format(truth=truth, bins=NARROW_PER_DECADE)):
+        for scenario, number, count in ask(published.AMOUNTS.format(truth=truth, bins=NARROW_PER_DECADE)):
             bins.setdefault(scenario, {})[number] = count
-        hours = tuple(Hour(*row) for row in ask(HOURS.format(truth=truth)))
-        return _Transactions(has_truth, hours, bins, dict(ask(LATEST, LAG_SAMPLE)))
+        hours = tuple(Hour(*row) for row in ask(published.HOURS.format(truth=truth)))
+        return _Transactions(has_truth, hours, bins, dict(ask(published.LATEST_TRANSACTIONS, LAG_SAMPLE)))
 
 
 def _labels(databases: Databases) -> dict[tuple[str, bool], tuple[int, int]]:
     """Return labels and revised ones among them, by type and verdict."""
     with databases.ask_mysql() as ask:
-        rows = ask(LABELS) if ask(HAS_LABELS) else []
+        rows = ask(published.LABELS_BY_TYPE) if ask(published.HAS_LABELS) else []
     return {
         (str(kind), bool(is_fraud)): (int(count), int(revised)) for kind, is_fraud, count, revised in rows
     }
@@ -147,7 +126,7 @@ def _edge(number: int) -> float:
 
 def _lag(databases: Databases, latest: dict[int, float]) -> LabelLag | None:
     with databases.ask_mysql() as ask:
-        found = ask(LATEST_LABELS, min(latest), max(latest))
+        found = ask(published.LATEST_LABELS, min(latest), max(latest))
     lags = sorted(float(when) - latest[number] for number, when in found if number in latest)
     if not lags:
         return None

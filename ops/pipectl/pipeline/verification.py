@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipectl import published
 from pipectl.airflow_health import AirflowHealth
 from pipectl.errors import AirflowError
 from pipectl.pipeline.access import airflow_address
@@ -82,7 +83,7 @@ def _not_empty(rows: dict[str, int], _: Reconciliation) -> tuple[str, ...]:
 def _not_populated(rows: dict[str, int], _: Reconciliation) -> tuple[str, ...]:
     return tuple(
         f"{name} has no row" if name in rows else f"{name} does not exist"
-        for name in ("public.transactions", "fraud_labels")
+        for name in (published.TRANSACTIONS, published.LABELS)
         if not rows.get(name)
     )
 

@@ -53,7 +53,7 @@ def prepare_metadata(
     """Make the data folder of the metadata cluster where it is missing; return whether it was made.
 
     Cloned from the template in `cache_dir`, with the site's own password, whole or not at all. Start it with
-    METADATA_SETTINGS. An existing folder is left as it is.
+    stack/postgres/metadata.conf. An existing folder is left as it is.
 
     Raises:
         EngineError: the template could not be made, or the folder cannot be written.
@@ -120,7 +120,7 @@ def make_template(folder: Path, runtime: AirflowRuntime, binaries: PostgresBinar
 @contextmanager
 def running(binaries: PostgresBinaries, data_dir: Path, address: DatabaseAddress) -> Iterator[None]:
     """Run the server of `data_dir` for the time of the block. Raises EngineError where it does not start."""
-    program = postgres.program(binaries, "template", data_dir, address.port, postgres.METADATA_SETTINGS)
+    program = postgres.program(binaries, "template", data_dir, address.port)
     log_path = data_dir.with_name("postgres.log")
     with log_path.open("wb") as log:
         server = subprocess.Popen(

@@ -15,8 +15,10 @@ from pipectl.engines.local.folders import atomic_folder
 from pipectl.engines.local.install import one_line, run_server_tool
 from pipectl.engines.local.privileges import change_owner, drop_prefix
 from pipectl.engines.local.processes import server_pid
+from pipectl.engines.local.server_config import copy_config, read_statements
 from pipectl.engines.local.supervisor.program import Program
 from pipectl.errors import EngineError
+from pipectl.published import MYSQL_COLLATION
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,14 +28,13 @@ if TYPE_CHECKING:
 
 PID_FILE = "mysqld.pid"
 NAMES = frozenset({"mariadbd", "mysqld"})
-# Seven days, which Airbyte recommends: a sync that was paused for longer starts again from a snapshot.
-BINLOG_SECONDS = 604800
 SYSTEM_TABLES = ("system_tables", "performance_tables", "system_tables_data")
 
 
 def prepare(
     binaries: MariadbBinaries,
     data_dir: Path,
+    files: Path,
     replication: ReplicationLogin | None = None,
     /,
     *,
@@ -43,10 +44,10 @@ def prepare(
 ) -> bool:
     """Make a data folder with one database and its user; True where it was made.
 
-    `replication` is an account that reads the database and its changes, and nothing else.
-    The user has all rights on the database, as in the official image, plus what change data capture needs.
-    Nobody else can log in: there is no root to attack. Idempotent, and whole or not at all; existing data
-    keeps its passwords.
+    `replication` is an account that reads the database and its changes, and nothing else; `files` is the
+    project's folder stack/mysql, which holds the statements for both accounts. The user has all rights on
+    the database, as in the official image, plus what change data capture needs. Nobody else can log in: there
+    is no root to attack. Idempotent and atomic; existing data keeps its passwords.
 
     Raises:
         EngineError: existing data is the other flavour's or the server failed.
@@ -58,7 +59,7 @@ def prepare(
         return False
     with atomic_folder(data_dir) as folder:
         change_owner(folder)
-        statements = _statements(user, password, database, replication)
+        statements = _statements(files, user, password, database, replication)
         if binaries.flavor == "mariadb":
             _bootstrap_mariadb(binaries, folder, statements)
         else:
@@ -68,43 +69,25 @@ def prepare(
     return True
 
 
-def program(binaries: MariadbBinaries, name: str, data_dir: Path, port: int) -> Program:
+def program(binaries: MariadbBinaries, name: str, data_dir: Path, port: int, config: Path) -> Program:
     """Describe the server of `data_dir` to the supervisor: on 127.0.0.1 only, no socket, its log on stderr.
 
-    Its binary log holds full row images for change data capture, and is dropped after seven days.
+    `config` is stack/mysql/server.cnf, copied for the server.
     """
     options = {
         "port": str(port),
         "bind-address": "127.0.0.1",
         "socket": "",
         "pid-file": str(data_dir / PID_FILE),
-        "skip-name-resolve": "ON",
-        "server-id": "1",
-        "log-bin": "binlog",
-        "binlog-format": "ROW",
-        "binlog-row-image": "FULL",
-        "binlog-expire-logs-seconds": str(BINLOG_SECONDS),
-        "max-binlog-size": "64M",
-        "sync-binlog": "1",
-        "local-infile": "ON",
-        "character-set-server": "utf8mb4",
-        "collation-server": "utf8mb4_unicode_ci",
-        "default-time-zone": "+00:00",
-        "innodb-buffer-pool-size": "96M",
-        "innodb-flush-log-at-trx-commit": "1",
-        "performance-schema": "OFF",
-        "max-connections": "60",
-        "max-allowed-packet": "64M",
     }
     if binaries.flavor == "mysql":
-        del options["binlog-format"]  # ROW is its default, and naming it is deprecated
         # Its default is a folder that the distribution makes, and without it the server does not start.
-        options |= {"mysqlx": "OFF", "secure-file-priv": "NULL"}
+        options["secure-file-priv"] = "NULL"
     return Program(
         name=name,
         command=(
             *drop_prefix(),
-            *_server(binaries, data_dir),
+            *_server(binaries, data_dir, f"--defaults-file={copy_config(config, data_dir)}"),
             *(f"--{key}={value}" for key, value in options.items()),
         ),
         directory=data_dir.parent,
@@ -120,12 +103,12 @@ def running_pid(data_dir: Path) -> int | None:
     return server_pid(path, NAMES) if path.exists() else None
 
 
-def _server(binaries: MariadbBinaries, data_dir: Path) -> tuple[str, ...]:
+def _server(binaries: MariadbBinaries, data_dir: Path, defaults: str = "--no-defaults") -> tuple[str, ...]:
     # In the folder that all share, /tmp, a MariaDB that starts deletes the temporary tables of every other.
     own_tables = (f"--tmpdir={data_dir}",) if binaries.flavor == "mariadb" else ()
     return (
         str(binaries.server),
-        "--no-defaults",
+        defaults,  # the server takes it as its first option alone
         f"--basedir={binaries.basedir}",
         f"--datadir={data_dir}",
         f"--lc-messages-dir={binaries.share}",
@@ -201,25 +184,33 @@ def _script(binaries: MariadbBinaries, name: str) -> Path:
     return found[0]
 
 
-def _statements(user: str, password: str, database: str, replication: ReplicationLogin | None) -> list[str]:
+def _statements(
+    files: Path, user: str, password: str, database: str, replication: ReplicationLogin | None
+) -> list[str]:
     account = f"{_literal(user)}@'%'"
     # In a grant's database name _ and % are wildcards.
     pattern = re.sub(r"([_%])", r"\\\1", database)
     statements = [
-        f"CREATE DATABASE {_identifier(database)} CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;",
-        f"CREATE USER {account} IDENTIFIED BY {_literal(password)};",
-        f"GRANT ALL ON {_identifier(pattern)}.* TO {account};",
-        f"GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO {account};",
+        "SET NAMES utf8mb4",
+        f"CREATE DATABASE {_identifier(database)} CHARACTER SET utf8mb4 COLLATE {MYSQL_COLLATION}",
+        f"CREATE USER {account} IDENTIFIED BY {_literal(password)}",
+        f"GRANT ALL ON {_identifier(pattern)}.* TO {account}",
+        *_variables(owner=user),
+        *read_statements(files / "owner-rights.sql"),
     ]
     if replication is not None:
-        reader = f"{_literal(replication.user)}@'%'"
-        statements += [
-            f"CREATE USER {reader} IDENTIFIED BY {_literal(replication.password)};",
-            f"GRANT SELECT ON {_identifier(pattern)}.* TO {reader};",
-            # RELOAD and SHOW DATABASES: Airbyte's MySQL source asks for them too.
-            f"GRANT RELOAD, SHOW DATABASES, REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO {reader};",
-        ]
-    return statements
+        login = {"reader": replication.user, "password": replication.password}
+        statements += _variables(**login, database=database)
+        statements += read_statements(files / "replication-account.sql")
+    return [f"{statement};" for statement in statements]
+
+
+def _variables(**values: str) -> list[str]:
+    """Give statements that set user variables, as hexadecimal digits: no character can end a string."""
+    return [
+        f"SET @{name} = CONVERT(X'{one_line(value).encode().hex()}' USING utf8mb4)"
+        for name, value in values.items()
+    ]
 
 
 def _run(command: tuple[str, ...], binaries: MariadbBinaries, folder: Path, statements: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +11,11 @@ from pipectl.engines.local.folders import atomic_folder, copy_contents
 from pipectl.engines.local.install import one_line, run_server_tool
 from pipectl.engines.local.privileges import change_owner, drop_prefix
 from pipectl.engines.local.processes import server_pid
+from pipectl.engines.local.server_config import copy_config, read_statements
 from pipectl.engines.local.supervisor.program import Program
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pipectl.engines.local.binaries import PostgresBinaries
     from pipectl.models import ReplicationLogin
 
@@ -27,37 +27,8 @@ local   all          all                 scram-sha-256
 host    all          all   127.0.0.1/32  scram-sha-256
 host    replication  all   127.0.0.1/32  scram-sha-256
 """
-# Airflow's metadata: nobody replicates it, so it writes the smallest log.
-# A scheduler that is killed leaves its connection to the workers that it forked. Killed in the moment in
-# which it held the lock on the pools, it kept every later one from queueing tasks until they ended.
-METADATA_SETTINGS: Mapping[str, str] = {
-    "idle_in_transaction_session_timeout": "20s",
-    "shared_buffers": "32MB",
-    "wal_level": "minimal",
-    "max_wal_senders": "0",
-    "max_wal_size": "256MB",
-}
-# The business database: ready for change data capture. A forgotten slot may not fill the disk.
-CDC_SETTINGS: Mapping[str, str] = {
-    "shared_buffers": "128MB",
-    "wal_level": "logical",
-    "max_wal_senders": "10",
-    "max_replication_slots": "10",
-    "max_wal_size": "1GB",
-    "max_slot_wal_keep_size": "2GB",
-}
-# synchronous_commit stays on: off lost acknowledged rows at kill -9.
-COMMON_SETTINGS: Mapping[str, str] = {
-    "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",
-    "logging_collector": "off",
-    "log_destination": "stderr",
-    "log_checkpoints": "off",
-    "timezone": "UTC",
-    "log_timezone": "UTC",
-    "jit": "off",
-    "synchronous_commit": "on",
-}
+# In a file for psql: :"name" is an identifier, :'name' a string.
+VARIABLE = re.compile(r""":(?P<mark>["'])(?P<name>\w+)(?P=mark)""")
 PID_FILE = "postmaster.pid"
 NAMES = frozenset({"postgres", "postmaster"})
 
@@ -73,7 +44,7 @@ def data_version(data_dir: Path) -> int | None:
 def prepare(
     binaries: PostgresBinaries,
     data_dir: Path,
-    replication: ReplicationLogin | None = None,
+    replication: tuple[ReplicationLogin, Path] | None = None,
     /,
     *,
     user: str,
@@ -82,9 +53,9 @@ def prepare(
 ) -> bool:
     """Make a cluster with one database, owned by the superuser `user`; True where it was made.
 
-    `replication` is an account that reads the tables of schema public and their changes, and nothing else.
-    Idempotent, and whole or not at all. An existing cluster keeps its passwords. The server must not run
-    when there is no cluster yet.
+    `replication` is an account that reads the tables of schema public and their changes, and nothing else;
+    it comes with the file of its statements. Idempotent and atomic. An existing cluster keeps its passwords.
+    The server must not run when there is no cluster yet.
 
     Raises:
         EngineError: the folder is of another major version or another user's, or initdb failed.
@@ -120,7 +91,7 @@ def prepare(
             statements.append(f"CREATE DATABASE {_identifier(database)}")
         execute(binaries, folder, statements)
         if replication is not None:
-            execute(binaries, folder, _replication_statements(user, replication), database)
+            execute(binaries, folder, account_statements(user, *replication), database)
         _run(
             binaries,
             ("initdb", "--sync-only", "-D", str(folder)),
@@ -136,7 +107,7 @@ def set_password(binaries: PostgresBinaries, data_dir: Path, *, user: str, passw
 
 
 def clone(binaries: PostgresBinaries, source: Path, target: Path) -> None:
-    """Copy the stopped cluster `source` to `target`, whole or not at all; blocks are shared where possible.
+    """Copy the stopped cluster `source` to `target`, atomically; blocks are shared if the disk can.
 
     Raises:
         EngineError: `source` is no cluster, another version's or running, or `target` cannot be written.
@@ -181,13 +152,20 @@ def execute(
 
 
 def program(
-    binaries: PostgresBinaries, name: str, data_dir: Path, port: int, settings: Mapping[str, str]
+    binaries: PostgresBinaries, name: str, data_dir: Path, port: int, config: Path | None = None
 ) -> Program:
     """Describe the server of `data_dir` to the supervisor: on 127.0.0.1 only, its log on stderr.
 
-    `settings` are CDC_SETTINGS, METADATA_SETTINGS or others of postgresql.conf; they win over its file.
+    `config` is a file of stack/postgres, copied for the server; without it, it has PostgreSQL's defaults.
     """
-    chosen = {**COMMON_SETTINGS, **settings, "port": str(port), "cluster_name": name}
+    chosen = {
+        "listen_addresses": "127.0.0.1",
+        "unix_socket_directories": "",
+        "port": str(port),
+        "cluster_name": name,
+    }
+    if config is not None:
+        chosen["config_file"] = str(copy_config(config, data_dir))
     options = tuple(word for key, value in chosen.items() for word in ("-c", f"{key}={value}"))
     starter = Path(__file__).with_name("postgres_start.py")
     # The base interpreter: it starts faster, and does not depend on a virtual environment that may move.
@@ -234,15 +212,15 @@ def _password_statement(user: str, password: str) -> str:
     return f"ALTER ROLE {_identifier(user)} PASSWORD {_literal(password)}"
 
 
-def _replication_statements(owner: str, login: ReplicationLogin) -> list[str]:
-    account = _identifier(login.user)
-    future = f"ALTER DEFAULT PRIVILEGES FOR ROLE {_identifier(owner)} IN SCHEMA public"
-    return [
-        f"CREATE ROLE {account} LOGIN REPLICATION PASSWORD {_literal(login.password)}",
-        f"GRANT USAGE ON SCHEMA public TO {account}",
-        # The pipeline makes its tables later, and anew after they were dropped.
-        f"{future} GRANT SELECT ON TABLES TO {account}",
-    ]
+def account_statements(owner: str, login: ReplicationLogin, file: Path) -> list[str]:
+    """Read the statements that make a replication account, its psql variables replaced as psql does."""
+    values = {"owner": owner, "reader": login.user, "password": login.password}
+
+    def quoted(variable: re.Match[str]) -> str:
+        value = values[variable["name"]]
+        return _identifier(value) if variable["mark"] == '"' else _literal(value)
+
+    return [VARIABLE.sub(quoted, statement) for statement in read_statements(file)]
 
 
 def _identifier(name: str) -> str:

@@ -79,6 +79,7 @@ class Start:
         self._software = software
         self._observer = observer
         self._site = site_of(settings)
+        self._stack = settings.project / "stack"
 
     def start(self, missing: tuple[str, ...], names: tuple[str, ...]) -> None:
         """Start the services `missing` of all that the project has, `names`. Raises EngineError."""
@@ -107,9 +108,10 @@ class Start:
     def _database_program(self, name: str) -> Program:
         port, data_dir = self._settings.port(name), self._data_dir(name)
         if name == "airbyte-mysql":
-            return mariadb.program(self._software.mariadb, name, data_dir, port)
-        settings = postgres.METADATA_SETTINGS if name == "postgres" else postgres.CDC_SETTINGS
-        return postgres.program(self._software.postgres, name, data_dir, port, settings)
+            config = self._stack / "mysql" / "server.cnf"
+            return mariadb.program(self._software.mariadb, name, data_dir, port, config)
+        config = self._stack / "postgres" / ("metadata.conf" if name == "postgres" else "business.conf")
+        return postgres.program(self._software.postgres, name, data_dir, port, config)
 
     def _start_database(self, name: str) -> None:
         database_volume(self._settings.state_dir, name).ensure()
@@ -128,9 +130,10 @@ class Start:
             login = {"user": address.user, "password": address.password, "database": address.database}
             reader = self._settings.replication_login
             if name == "airbyte-mysql":
-                mariadb.prepare(software.mariadb, data_dir, reader, **login)
+                mariadb.prepare(software.mariadb, data_dir, self._stack / "mysql", reader, **login)
             else:
-                postgres.prepare(software.postgres, data_dir, reader, **login)
+                account = reader, self._stack / "postgres" / "replication-account.sql"
+                postgres.prepare(software.postgres, data_dir, account, **login)
         self._supervisor.start(name)
 
     def _data_dir(self, name: str) -> Path:

@@ -1,0 +1,52 @@
+"""The servers' configuration files and SQL, which both engines take from the project's folder stack/."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from pipectl.errors import EngineError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def copy_config(source: Path, data_dir: Path) -> Path:
+    """Copy `source`, with what it may include, to a folder beside `data_dir`, and return the copy's path.
+
+    The server may be unable to read the project's own file once it has dropped privileges, and MySQL and
+    MariaDB ignore a file that others may write. Raises EngineError.
+    """
+    folder = data_dir.with_name(f"{data_dir.name}.config")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)
+        for path in {source, *source.parent.glob(f"*{source.suffix}")}:
+            text = path.read_bytes()
+            # Replaced in one step: another server that starts may be reading it.
+            copy = folder / f".{path.name}.{os.getpid()}"
+            copy.write_bytes(text)
+            copy.chmod(0o644)
+            copy.replace(folder / path.name)
+    except OSError as error:
+        raise _unreadable(error) from error
+    return folder / source.name
+
+
+def read_statements(path: Path) -> list[str]:
+    """Read the statements of an SQL file, each on one line without its semicolon. Raises EngineError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise _unreadable(error) from error
+    text = re.sub(r"^\s*--.*$", "", text, flags=re.MULTILINE)
+    parts = (" ".join(part.split()) for part in re.split(r";\s*$", text, flags=re.MULTILINE))
+    return [part for part in parts if part]
+
+
+def _unreadable(error: OSError) -> EngineError:
+    return EngineError(
+        f"{error.filename}: {error.strerror}.",
+        hint="If it is missing, get it back: git checkout stack",
+    )

@@ -1,0 +1,74 @@
+"""What pipectl knows of the pipeline's tables: every name, and every statement that reads one by its columns.
+
+The scripts make these tables (`scripts/fraud_pipeline/migrations`), and pipectl never imports the scripts.
+tests/unit/test_one_truth_databases.py holds the names against theirs; tests/integration/test_published.py has
+both servers check each statement against tables that the migrations have made.
+"""
+
+# ruff: noqa: S608 -- every statement is made of this module's constants
+
+from __future__ import annotations
+
+TRANSACTIONS = "public.transactions"
+GROUND_TRUTH = "sim.ground_truth"
+LABELS = "fraud_labels"
+# The records of schema migrations: no data, so they are neither counted nor emptied.
+MIGRATION_RECORDS = ("sim.schema_migrations", "schema_migrations")
+
+PUBLICATION = "airbyte_publication"
+SLOT = "airbyte_slot"
+# Known to MySQL 8 and 9 and to MariaDB, unlike the driver's default.
+MYSQL_COLLATION = "utf8mb4_unicode_ci"
+
+# Whether a table exists, in a row; in MySQL a row if it does.
+HAS_TRANSACTIONS = f"SELECT to_regclass('{TRANSACTIONS}') IS NOT NULL"
+HAS_GROUND_TRUTH = f"SELECT to_regclass('{GROUND_TRUTH}') IS NOT NULL"
+HAS_LABELS = f"SHOW TABLES LIKE '{LABELS}'"
+
+COUNT_TRANSACTIONS = f"SELECT count(*) FROM {TRANSACTIONS}"
+COUNT_LABELS = f"SELECT COUNT(*), COALESCE(SUM(is_fraud), 0) FROM {LABELS}"
+# Ids counted in ranges of a size, and those from one id to below another.
+TRANSACTION_BUCKETS = f"SELECT transaction_id / %s, count(*) FROM {TRANSACTIONS} GROUP BY 1"
+LABEL_BUCKETS = f"SELECT transaction_id DIV %s, COUNT(*) FROM {LABELS} GROUP BY 1"
+TRANSACTION_IDS = f"""
+    SELECT transaction_id FROM {TRANSACTIONS} WHERE transaction_id >= %s AND transaction_id < %s"""
+LABEL_IDS = f"""
+    SELECT transaction_id FROM {LABELS} WHERE transaction_id >= %s AND transaction_id < %s"""
+
+# For the report. {truth} is GROUND_TRUTH, or NO_GROUND_TRUTH if that does not exist.
+# OFFSET 0 keeps the planner from expecting as many hours as there are times, which it would sort on disk.
+HOURS = f"""
+    SELECT hour, count(*), count(fraud) FROM (
+        SELECT date_trunc('hour', tx_time) AS hour, g.transaction_id AS fraud
+        FROM {TRANSACTIONS} LEFT JOIN {{truth}} AS g USING (transaction_id) OFFSET 0) AS t
+    GROUP BY hour ORDER BY hour"""
+AMOUNTS = f"""
+    SELECT COALESCE(g.scenario, ''), floor(log(amount::float8) * {{bins}})::int, count(*)
+    FROM {TRANSACTIONS} LEFT JOIN {{truth}} AS g USING (transaction_id)
+    WHERE amount > 0 GROUP BY 1, 2 ORDER BY 1, 2"""
+NO_GROUND_TRUTH = "(SELECT NULL::bigint AS transaction_id, NULL::text AS scenario WHERE false)"
+LATEST_TRANSACTIONS = f"""
+    SELECT transaction_id, extract(epoch FROM created_at)::float8
+    FROM {TRANSACTIONS} ORDER BY transaction_id DESC LIMIT %s"""
+LABELS_BY_TYPE = f"""
+    SELECT COALESCE(fraud_type, ''), is_fraud, COUNT(*), SUM(updated_at > created_at)
+    FROM {LABELS} GROUP BY 1, 2"""
+LATEST_LABELS = f"""
+    SELECT transaction_id, UNIX_TIMESTAMP(created_at)
+    FROM {LABELS} WHERE transaction_id BETWEEN %s AND %s"""
+
+# For change data capture: what the asking account may do with a table, and whether it is published.
+TRANSACTIONS_CAPTURE = f"""
+    SELECT has_table_privilege(relation, 'SELECT'),
+           has_table_privilege(relation, 'INSERT, UPDATE, DELETE, TRUNCATE'),
+           EXISTS (SELECT FROM pg_index WHERE indrelid = relation AND indisprimary),
+           (SELECT relreplident FROM pg_class WHERE oid = relation)
+    FROM (SELECT to_regclass('{TRANSACTIONS}') AS relation) AS found WHERE relation IS NOT NULL"""
+PUBLISHES_TRANSACTIONS = f"""
+    SELECT pubinsert AND pubupdate AND pubdelete
+       AND EXISTS (SELECT FROM pg_publication_tables AS t
+                   WHERE t.pubname = p.pubname AND schemaname || '.' || tablename = '{TRANSACTIONS}')
+    FROM pg_publication AS p WHERE pubname = '{PUBLICATION}'"""
+LABELS_CAPTURE = f"""
+    SELECT MAX(column_key = 'PRI') FROM information_schema.columns
+    WHERE table_schema = DATABASE() AND table_name = '{LABELS}' GROUP BY table_name"""

@@ -1,0 +1,35 @@
+"""What pipectl asks of the pipeline's tables, checked by both servers against what the migrations make."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipectl import published
+
+if TYPE_CHECKING:
+    from support.script_servers import Servers
+
+pytest_plugins = ["script_servers"]
+pytestmark = pytest.mark.integration
+
+IN_MYSQL = {"COUNT_LABELS", "LABEL_BUCKETS", "LABEL_IDS", "LABELS_BY_TYPE", "LATEST_LABELS", "LABELS_CAPTURE"}
+STATEMENTS = {
+    name: text.format(truth=published.GROUND_TRUTH, bins=40) if "{" in text else text
+    for name, text in vars(published).items()
+    if name.isupper() and isinstance(text, str) and text.lstrip().startswith("SELECT")
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_statement_fits_the_tables(servers: Servers, name: str) -> None:
+    servers.run("transaction_generator")
+    servers.run("detection_generator")
+    statement = STATEMENTS[name]
+    ask = servers.ask_mysql if name in IN_MYSQL else servers.ask_postgres
+
+    rows = ask(statement, *[1] * statement.count("%s"))
+
+    if name not in {"TRANSACTION_IDS", "LABEL_IDS"}:  # of an empty range
+        assert rows

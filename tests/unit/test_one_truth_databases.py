@@ -1,0 +1,251 @@
+"""Facts about the databases that pipectl, the scripts, the stack and the documentation share."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import history_loader
+from fraud_pipeline import command, connections, episodes, errors, scenarios, schema, transactions, world
+from fraud_pipeline.connections import mysql_database, postgres_database
+from fraud_pipeline.copy_format import TRANSACTION_COLUMNS
+from fraud_pipeline.labels import COLUMNS as LABEL_COLUMNS
+from fraud_pipeline.logs import logfmt
+from pipectl import published
+from pipectl.models import DatabaseAddress
+from pipectl.pipeline import loading
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "ops" / "pipectl"
+DATA = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+
+
+def tables_in(folder: str) -> set[str]:
+    text = "".join(file.read_text(encoding="utf-8") for file in schema.migrations(folder))
+    return set(re.findall(r"CREATE TABLE (?:IF NOT EXISTS )?([\w.]+)", text))
+
+
+@pytest.mark.parametrize("folder", ["postgres", "mysql"])
+def test_migrations_are_numbered_without_a_gap(folder: str) -> None:
+    names = [file.name for file in schema.migrations(folder)]
+    assert names
+    assert [name for name in names if not re.fullmatch(r"\d{4}_[a-z0-9_]+\.sql", name)] == []
+    assert [int(name[:4]) for name in names] == list(range(1, len(names) + 1))
+    assert sorted(path.name for path in (schema.MIGRATIONS / folder).iterdir()) == names
+
+
+def test_mysql_migrations_are_split_into_whole_statements() -> None:
+    for file in schema.migrations("mysql"):
+        parts = schema.statements(file)
+        assert parts
+        for part in parts:
+            assert re.match(r"[A-Z]{3,} ", part), part
+            assert part.count("(") == part.count(")"), part
+            assert ";" not in part, part
+
+
+def test_tables_and_publication_of_pipectl_are_those_of_the_scripts() -> None:
+    made = tables_in("postgres") | tables_in("mysql")
+    assert {published.TRANSACTIONS, published.GROUND_TRUTH, published.LABELS} <= made
+    assert published.PUBLICATION == schema.PUBLICATION
+    source = Path(schema.__file__).read_text(encoding="utf-8")
+    for record in published.MIGRATION_RECORDS:
+        assert f"CREATE TABLE IF NOT EXISTS {record} (" in source
+
+
+def test_only_one_module_of_pipectl_names_the_pipelines_tables() -> None:
+    names = {*tables_in("postgres"), *tables_in("mysql"), published.PUBLICATION, published.SLOT}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.name == "published.py":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        written = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        statements = [
+            text for text in written if isinstance(text, str) and re.search(r"\b(FROM|LIKE)\b", text)
+        ]
+        for name in names:
+            assert name not in written, f"{path} names {name}"
+            assert not [text for text in statements if name in text], f"{path} asks {name}"
+
+
+def test_columns_that_scripts_write_are_in_the_migrations_and_in_the_documentation() -> None:
+    for folder, columns in (("postgres", TRANSACTION_COLUMNS), ("mysql", LABEL_COLUMNS)):
+        text = "".join(file.read_text(encoding="utf-8") for file in schema.migrations(folder))
+        for column in columns:
+            assert re.search(rf"\b{column} ", text), column
+            assert f"`{column}`" in DATA, column
+
+
+def test_tables_are_in_the_documentation() -> None:
+    for name in (*tables_in("postgres"), *tables_in("mysql"), *published.MIGRATION_RECORDS):
+        assert f"`{name}`" in DATA, name
+
+
+def test_collation_of_mysql_is_the_same_everywhere() -> None:
+    collation = connections.MYSQL_COLLATION
+    assert collation == published.MYSQL_COLLATION
+    places = [*schema.migrations("mysql"), *(ROOT / "stack").rglob("*.cnf"), *PACKAGE.rglob("*.py")]
+    found = {name for path in places for name in re.findall(r"utf8mb4_\w+", path.read_text(encoding="utf-8"))}
+    assert found == {collation}
+
+
+def test_loader_gives_the_script_the_variables_that_it_reads() -> None:
+    addresses = (
+        DatabaseAddress("airbyte-postgres", "a.example", 1, "b", "c", "d"),
+        DatabaseAddress("airbyte-mysql", "e.example", 2, "f", "g", "h"),
+    )
+    environment = loading._environment(addresses, "5")
+    read = postgres_database(environment), mysql_database(environment)
+    assert [(each.host, each.port, each.name, each.user, each.password) for each in read] == [
+        ("a.example", 1, "b", "c", "d"),
+        ("e.example", 2, "f", "g", "h"),
+    ]
+    assert command.seed_of(environment) == 5
+    assert loading.seed_of(environment) == "5"
+
+
+def test_exit_codes_of_the_script_are_those_that_the_loader_tells_apart() -> None:
+    assert (loading.SCRIPT_USAGE, loading.SCRIPT_DATABASE) == (errors.USAGE, errors.DATABASE)
+
+
+def test_loader_speaks_the_scripts_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its options are the script's, and it understands every event that the script tells."""
+    tree = ast.parse((ROOT / "scripts" / "history_loader.py").read_text(encoding="utf-8"))
+    told: dict[str, dict[str, Any]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_tell":
+            [event] = [word.value for word in node.args if isinstance(word, ast.Constant)]
+            told[str(event)] = {"event": event, **{str(word.arg): 1 for word in node.keywords}}
+    told["plan"]["load"] = "a load"
+    parsed: list[argparse.Namespace] = []
+
+    def run(_: object, *commands: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+        for command_line in commands:
+            given = history_loader.options().parse_args(command_line)
+            parsed.append(given)
+            yield told[given.only] if given.only != "labels" else told["due"]
+            if given.only == "labels":
+                yield told["labels"]
+                yield told["done"]
+
+    monkeypatch.setattr(loading.HistoryLoader, "_run", run)
+    seen: list[loading.LoadProgress] = []
+    addresses = (DatabaseAddress("a", "", 1, "", "", ""), DatabaseAddress("b", "", 2, "", "", ""))
+    loader = loading.HistoryLoader(ROOT, addresses, seed=None, watch=seen.append)
+
+    result = loader.load(transactions=3, days=2, shards=2)
+
+    assert set(told) == {*history_loader.PARTS, "due", "done"}
+    assert (result.load, result.transactions, result.labels, result.resumed) == ("a load", 2, 1, 1)
+    assert [(given.only, given.transactions, given.days) for given in parsed] == [
+        ("plan", 3, 2),
+        ("transactions", 3, 2),
+        ("transactions", 3, 2),
+        ("labels", 3, 2),
+    ]
+    assert [given.shard for given in parsed[1:3]] == [(1, 2), (2, 2)]
+    assert [given.load for given in parsed[1:]] == ["a load"] * 3
+    assert parsed[3].due
+    assert seen[-1].done == seen[-1].total == 1
+
+
+@pytest.mark.parametrize("message", ["plain", 'in "quotes" and = a\\backslash', "two words"])
+def test_loader_reads_the_scripts_failure_from_its_log(message: str) -> None:
+    log = io.StringIO(f"time=2026 level=error {logfmt('failed', batch='a b', error=message)}\n")
+    assert loading._failure(errors.DATABASE, log).message == message
+
+
+def test_numbers_and_names_of_scenarios_are_what_they_were() -> None:
+    """Stored rows hold the names, and columns the numbers: neither may change, or be used again."""
+    released = {
+        1: "unusual_amount",
+        2: "compromised_terminal",
+        3: "stolen_card",
+        4: "card_not_present",
+        5: "two_countries",
+    }
+    assert scenarios.NAMES | released == scenarios.NAMES
+    assert len(scenarios.NAMES) == len(scenarios.FRAUDS)
+    assert len(set(scenarios.NAMES.values())) == len(scenarios.FRAUDS)
+    assert all(0 < number < 128 for number in scenarios.NAMES)
+    assert scenarios.SHOPPING_SPREE.number == 0
+
+
+def test_each_scenario_has_its_number_when_it_is_drawn() -> None:
+    """What `episodes` draws for a scenario carries the number of that scenario."""
+    there = world.world(1, 1)
+    random = np.random.Generator(np.random.PCG64(1))
+    for scenario, draw in episodes._DRAW.items():
+        since = 10**15
+        until = since + 60 * world.DAY
+        drawn = draw(there, random, episodes.active(there, scenario, since, until))
+        assert len(drawn.when)
+        assert set(drawn.scenario.tolist()) - {0} == {scenario.number} - {0}, scenario.name
+    assert set(scenarios.FRAUDS) < set(episodes._DRAW)
+
+
+def table_row(start: str) -> str:
+    [line] = [line for line in DATA.splitlines() if line.startswith(f"| {start} |")]
+    return line
+
+
+def duration(hours: float) -> str:
+    if hours >= 48:
+        return f"{hours / 24:g} days"
+    return "an hour" if hours == 1 else f"{hours:g} hours" if hours > 1 else f"{hours * 60:g} minutes"
+
+
+@pytest.mark.parametrize("scenario", scenarios.FRAUDS, ids=lambda scenario: scenario.name)
+def test_documentation_has_the_rate_and_length_of_a_scenario(scenario: scenarios.Scenario) -> None:
+    _, _, share, episode, *_ = (cell.strip() for cell in table_row(f"`{scenario.name}`").split("|"))
+    assert share == f"{scenario.share:.2%}".replace("%", " %")
+    assert re.match(rf"{scenario.events:g} payments (in|within) {duration(scenario.hours)}\b", episode), (
+        episode
+    )
+
+
+def test_documentation_has_the_other_rates() -> None:
+    together = sum(scenario.share for scenario in scenarios.FRAUDS)
+    assert f"**{together:.2%}**".replace("%", " %") in table_row("together")
+    spree = scenarios.SHOPPING_SPREE
+    assert f"shopping sprees: {spree.events} payments in two hours, {spree.share:.2%}"[:-1] in DATA
+    assert spree.hours == 2
+    assert f"furniture and holidays: {scenarios.BIG_PURCHASE_SHARE:.1%}"[:-1] in DATA
+    assert f"{1 - episodes.USUALLY_KNOWN:.0%}"[:-1] + " % of honest payments are at a terminal" in DATA
+    assert f"{scenarios.TRIP_SHARE:.0%}"[:-1] + " % of customers travel for 2 to 7 days" in DATA
+    assert (world.FEWEST_TRIP_DAYS, world.FEWEST_TRIP_DAYS + world.MORE_TRIP_DAYS) == (2, 7)
+    later = 1 - scenarios.NOTICED_AT_ONCE - scenarios.NEVER_REPORTED
+    assert f"| {scenarios.NOTICED_AT_ONCE:.0%}"[:-1] in table_row("noticed by monitoring at once")
+    assert f"| {later:.0%}"[:-1] in table_row("reported by the cardholder")
+    assert f"| {scenarios.NEVER_REPORTED:.0%}"[:-1] in table_row("never reported")
+    assert f"| {scenarios.FALSE_ALARM_RATE:.2%}"[:-1] in table_row("an honest payment reported as fraud")
+    days = scenarios.EARLIEST_REPORT_DAYS, scenarios.LATEST_REPORT_DAYS, scenarios.MEAN_REPORT_DAYS + 1
+    assert "after {:g} to {:g} days ({:g} on average)".format(*days) in DATA
+    declined = transactions.HONEST_DECLINED, transactions.FRAUD_DECLINED
+    assert "declined for {:g} % (of frauds {:g} %)".format(*(100 * share for share in declined)) in DATA
+
+
+def test_documentation_has_the_size_of_the_world() -> None:
+    text = " ".join(DATA.split())
+    assert f"A block has {world.BLOCK_CUSTOMERS:,} customers and {world.BLOCK_TERMINALS:,} terminals." in text
+    most = int(world.BLOCK_DAILY * transactions.BUSY)
+    assert f"One block serves up to {most:,} payments a day;" in text
+    assert (
+        f"a block for every {world.BLOCK_DAILY:,} payments a day begun, at most {world.MOST_BLOCKS}." in text
+    )
+    day = timedelta(days=1)
+    assert transactions.blocks_for(most, day) == 1
+    assert transactions.blocks_for(most + 1, day) == 3
+    assert transactions.blocks_for(3 * world.BLOCK_DAILY, day) == 3
+    assert transactions.blocks_for(100 * world.BLOCK_DAILY, day) == world.MOST_BLOCKS
