@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from support.script_servers import Servers
+from support.waiting import until
 
 pytest_plugins = ["script_servers"]
 pytestmark = pytest.mark.integration
