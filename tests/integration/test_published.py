@@ -11,7 +11,7 @@ from pipectl import published
 if TYPE_CHECKING:
     from support.script_servers import Servers
 
-pytest_plugins = ["script_servers"]
+pytest_plugins = ["support.script_servers"]
 pytestmark = pytest.mark.integration
 
 IN_MYSQL = {"COUNT_LABELS", "LABEL_BUCKETS", "LABEL_IDS", "LABELS_BY_TYPE", "LATEST_LABELS", "LABELS_CAPTURE"}

@@ -17,14 +17,14 @@ from fraud_pipeline.connections import mysql_database, open_mysql, open_postgres
 from fraud_pipeline.errors import DatabaseError
 from pipectl.databases import Databases
 from pipectl.pipeline.verification import verify
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from support.script_servers import Servers
-from support.waiting import until
 
-pytest_plugins = ["script_servers"]
+pytest_plugins = ["support.script_servers"]
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
