@@ -29,6 +29,8 @@ class AirflowApi:
         self._airflow = airflow
         self.address = address
         self._configuration = airflow.Configuration(host=address.url, retries=False)
+        # It is on this machine, and else the client takes the proxy of the environment.
+        self._configuration.proxy = None
         self._client = airflow.ApiClient(self._configuration)
         self._dags = airflow.DAGApi(self._client)
         self._runs = airflow.DagRunApi(self._client)

@@ -44,7 +44,11 @@ OF_OTHERS = {
     "DOCKER_CONTEXT": "the docker client's",
     "DOCKER_HOST": "the docker client's",
     "PATH": "the system's",
+    "TMPDIR": "the system's",
     "USER": "the system's",
+    "UV_CONFIG_FILE": "uv's",
+    "XDG_CONFIG_DIRS": "the system's",
+    "XDG_CONFIG_HOME": "the system's",
     "PYTHON": "the caller's choice for make",
 }
 # An empty default in .env.example: the engine's own database, whose address differs between engines.

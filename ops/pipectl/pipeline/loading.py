@@ -7,7 +7,6 @@ engine runs the databases, and each shard has an interpreter of its own.
 from __future__ import annotations
 
 import json
-import os
 import queue
 import re
 import subprocess
@@ -19,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
+from pipectl import surroundings
 from pipectl.errors import DatabaseError, PipectlError, UsageError
 
 if TYPE_CHECKING:
@@ -170,9 +170,7 @@ class HistoryLoader:
 
 
 def _environment(databases: tuple[DatabaseAddress, DatabaseAddress], seed: str | None) -> dict[str, str]:
-    variables: dict[str, str] = {
-        name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ
-    }
+    variables = surroundings.environment()
     for address in databases:
         prefix = address.service.upper().replace("-", "_")
         variables |= {

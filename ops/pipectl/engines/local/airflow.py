@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from pipectl import surroundings
 from pipectl.engines.local.supervisor.program import Program
 from pipectl.errors import EngineError, UsageError
 
@@ -74,7 +74,7 @@ def environment(site: AirflowSite, runtime: AirflowRuntime) -> dict[str, str]:
         **_business_database("AIRBYTE_POSTGRES", site.postgres),
         **_business_database("AIRBYTE_MYSQL", site.mysql),
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-        "PATH": f"{runtime.venv / 'bin'}:{os.environ.get('PATH', os.defpath)}",
+        "PATH": f"{runtime.venv / 'bin'}:{surroundings.environment()['PATH']}",
     }
 
 

@@ -12,7 +12,9 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipectl.engines.local.install import install_lock, run_tool, uv
+from pipectl import surroundings
+from pipectl.engines.local import uv
+from pipectl.engines.local.install import install_lock, run_tool
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
@@ -119,17 +121,15 @@ def install(folder: Path, key: str, requirements: Path, lock: bytes, report: Rep
     (folder / MARKER).unlink(missing_ok=True)
     if not python.exists():
         shutil.rmtree(folder, ignore_errors=True)
-        run_tool(
-            (uv(), "venv", "--no-project", "--python", base_interpreter(), str(folder)),
+        uv.run(
+            ("venv", "--no-project", "--python", base_interpreter(), str(folder)),
             EngineError(
                 f"The virtual environment {folder} could not be made.",
-                hint="Check the owner of its parent folder and the space on its disk.",
+                hint="The lines above are uv's. Mend what they name, then run the command again.",
             ),
-            installer_environment(),
         )
-    run_tool(
+    uv.run(
         (
-            uv(),
             "pip",
             "sync",
             "--python",
@@ -141,10 +141,9 @@ def install(folder: Path, key: str, requirements: Path, lock: bytes, report: Rep
         ),
         EngineError(
             f"Airflow {version} could not be installed from {requirements.name}.",
-            hint="Check the network (a proxy goes into HTTPS_PROXY, a mirror into UV_DEFAULT_INDEX) and the "
-            "disk, then run the command again: what has been downloaded is kept.",
+            hint="The lines above are uv's, which takes a proxy from HTTPS_PROXY and a mirror from "
+            "UV_DEFAULT_INDEX. Then run the command again: what has been downloaded is kept.",
         ),
-        installer_environment(),
     )
     head = run_tool(
         (str(python), "-I", str(requirements.with_name("airflow") / "metadata_database.py"), "head"),
@@ -152,14 +151,9 @@ def install(folder: Path, key: str, requirements: Path, lock: bytes, report: Rep
             f"The Airflow that was installed in {folder} does not work.",
             hint=f"Remove that folder and run the command again: rm -r {folder}",
         ),
-        installer_environment(),
+        surroundings.environment(),
     ).strip()
     temporary = folder / f"{MARKER}.new"
     temporary.write_text(json.dumps({"version": version, "migration_head": head}), encoding="utf-8")
     temporary.replace(folder / MARKER)
     return AirflowRuntime(folder, python, version, key, head)
-
-
-def installer_environment() -> dict[str, str]:
-    """Return what uv must not take from the caller: without byte code every start compiles all of Airflow."""
-    return {"PYTHONDONTWRITEBYTECODE": "", "VIRTUAL_ENV": "", "UV_NO_PROGRESS": "1"}

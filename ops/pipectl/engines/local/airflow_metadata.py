@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import signal
@@ -11,6 +10,7 @@ import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pipectl import surroundings
 from pipectl.databases import metadata_version
 from pipectl.engines.local import postgres
 from pipectl.engines.local.airflow import (
@@ -126,7 +126,7 @@ def running(binaries: PostgresBinaries, data_dir: Path, address: DatabaseAddress
         server = subprocess.Popen(
             program.command,
             cwd=program.directory,
-            env=inherited_environment() | dict(program.environment),
+            env=surroundings.environment(**program.environment),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -184,7 +184,7 @@ def run_migration(variables: dict[str, str], runtime: AirflowRuntime) -> None:
     try:
         done = subprocess.run(
             command,
-            env=inherited_environment() | variables,
+            env=surroundings.environment(**variables),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -204,12 +204,3 @@ def run_migration(variables: dict[str, str], runtime: AirflowRuntime) -> None:
             hint="Start it anew: pipectl reset",
             detail=last_lines(done.stdout, DETAIL_LINES),
         )
-
-
-def inherited_environment() -> dict[str, str]:
-    """Return the caller's variables that concern neither Airflow nor Python."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AIRFLOW", "PYTHON", "VIRTUAL_ENV", "PIPECTL_"))
-    }

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipectl import surroundings
 from pipectl.errors import EngineError
 from pipectl.models import Volume
 
@@ -62,7 +63,10 @@ def copy_contents(source: Path, target: Path) -> None:
     if shutil.which("cp"):
         clone = "-c" if os.uname().sysname == "Darwin" else "--reflink=auto"
         copied = subprocess.run(
-            ("cp", "-a", clone, f"{source}/.", str(target)), capture_output=True, check=False
+            ("cp", "-a", clone, f"{source}/.", str(target)),
+            capture_output=True,
+            check=False,
+            env=surroundings.environment(),
         )
         if copied.returncode == 0:
             return

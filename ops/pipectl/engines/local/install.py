@@ -8,6 +8,7 @@ import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pipectl import surroundings
 from pipectl.engines.local.privileges import drop_prefix
 from pipectl.errors import EngineError
 
@@ -53,6 +54,8 @@ def run_tool(
 ) -> str:
     """Run an installer's command and return its output.
 
+    `environment` is all that it gets; without it, what installers take from the caller.
+
     Raises:
         EngineError: `failure`, with the command's last lines as its detail.
 
@@ -66,7 +69,7 @@ def run_tool(
             text=True,
             errors="replace",
             check=False,
-            env=None if environment is None else {**os.environ, **environment},
+            env=surroundings.of_installers(LC_ALL="C") if environment is None else environment,
         )
     except OSError as error:
         failure.detail = f"{command[0]}: {error.strerror}"
@@ -75,13 +78,6 @@ def run_tool(
         failure.detail = last_lines(done.stdout)
         raise failure
     return done.stdout
-
-
-def uv() -> str:
-    """Return the path of uv, which installs into the cache."""
-    from uv import find_uv_bin
-
-    return find_uv_bin()
 
 
 def last_lines(text: str, count: int = 8) -> str:
@@ -98,7 +94,6 @@ def run_server_tool(
         EngineError: `failure`, with the program's last lines as its detail.
 
     """
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     done = subprocess.run(
         (*drop_prefix(), *command),
         input=statements,
@@ -107,7 +102,7 @@ def run_server_tool(
         text=True,
         errors="replace",
         check=False,
-        env={**inherited, **environment, "LC_ALL": "C", "TZ": "UTC"},
+        env=surroundings.environment(**environment) | {"LC_ALL": "C", "TZ": "UTC"},
     )
     if done.returncode != 0:
         failure.detail = last_lines(done.stdout)

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
+from pipectl import surroundings
 from pipectl.engines.local.install import last_lines, run_tool
 from pipectl.errors import EngineError
 
@@ -63,10 +64,11 @@ def unpack(pattern: str, target: Path) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
+        env=surroundings.of_installers(LC_ALL="C"),
     )
     unreachable = EngineError(
         "The package mariadb-server-core could not be found or downloaded by apt.",
-        hint="Check the network and apt's sources, or install a server yourself: apt install mariadb-server",
+        hint="The lines above are apt's. Or install a server yourself: apt install mariadb-server",
         detail=last_lines(updated.stdout),
     )
     answer = run_tool(("apt-cache", *options, "search", "--names-only", pattern), unreachable)
@@ -81,7 +83,8 @@ def unpack(pattern: str, target: Path) -> None:
         run_tool(
             ("dpkg", "-x", str(archive), str(target)),
             EngineError(
-                f"{archive.name} could not be unpacked into {target}.", hint="Check the space on its disk."
+                f"{archive.name} could not be unpacked into {target}.",
+                hint="The lines above are dpkg's. Mend what they name, then run the command again.",
             ),
         )
     shutil.rmtree(work)
@@ -126,6 +129,7 @@ def _download(
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
+        env=surroundings.of_installers(LC_ALL="C"),
     )
     if done.returncode != 0:
         failure.detail = last_lines(done.stdout)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from pipectl import surroundings
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
@@ -103,5 +104,7 @@ def _setpriv(capability: str) -> tuple[str, ...]:
 def _works(prefix: tuple[str, ...]) -> bool:
     if shutil.which(prefix[0]) is None:
         return False
-    probe = subprocess.run((*prefix, "true"), capture_output=True, check=False)
+    probe = subprocess.run(
+        (*prefix, "true"), capture_output=True, check=False, env=surroundings.environment()
+    )
     return probe.returncode == 0
