@@ -50,6 +50,7 @@ airflow | 'airflow '*)
     python "$folder/stack/metadata_database.py" wait
     # Celery's tasks inherit the environment of their worker.
     unset AIRFLOW_ADMIN_PASSWORD
+    exec python "$folder/stack/proxies.py" "$@"
     ;;
 esac
 exec "$@"

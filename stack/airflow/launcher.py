@@ -21,6 +21,7 @@ import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import connections
     import login
     import metadata_database
+    import proxies
     import shortcuts
 
 
@@ -42,8 +44,8 @@ def neighbour(name: str) -> ModuleType:
 
 
 if not TYPE_CHECKING:
-    connections, login, metadata_database, shortcuts = map(
-        neighbour, ("connections", "login", "metadata_database", "shortcuts")
+    connections, login, metadata_database, proxies, shortcuts = map(
+        neighbour, ("connections", "login", "metadata_database", "proxies", "shortcuts")
     )
 
 CLEANUP_DELAY_SECONDS = 3600
@@ -52,6 +54,7 @@ NO_SHORTCUTS = "PIPECTL_NO_SHORTCUTS"
 # A service that fails within this time may have failed because of a shortcut.
 SOON_SECONDS = 60
 ARGUMENTS = tuple(sys.argv)
+BASE_URL = "AIRFLOW__API__BASE_URL"
 SIMPLE_AUTH = "airflow.api_fastapi.auth.managers.simple"
 
 # What tasks and parsed files need; the processes that run them are forks and inherit it.
@@ -81,6 +84,7 @@ MODULES = {
 def main(command: str, *options: str) -> None:
     """Become `airflow COMMAND OPTION …`; without shortcuts if it fails soon after its start with them."""
     with_shortcuts, started = os.environ.get(NO_SHORTCUTS) != "1", time.monotonic()
+    proxies.settle()
     try:
         start(command, *options, with_shortcuts=with_shortcuts)
     except metadata_database.WrongPasswordError as error:
@@ -98,6 +102,8 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
     # Imports make millions of objects, none of them garbage: collecting meanwhile costs a third of the time.
     gc.disable()
     migration = metadata_database.head()
+    if command == "api-server":
+        redirect_to_where_the_browser_is()
     if with_shortcuts:
         attempt("read YAML with libyaml", shortcuts.read_yaml_with_libyaml)
     for module in MODULES[command]:
@@ -126,6 +132,15 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
     gc.enable()
     sys.argv = ["airflow", command, *options]
     importlib.import_module("airflow.__main__").main()
+
+
+def redirect_to_where_the_browser_is() -> None:
+    """Keep host and port out of the web server's redirects: a browser may come through a forwarded port.
+
+    Links in alerts and mails are made by the other services, which keep the whole address.
+    """
+    path = urlsplit(os.environ.get(BASE_URL, "")).path
+    os.environ[BASE_URL] = path or "/"
 
 
 def attempt(purpose: str, action: Any, *arguments: Any) -> None:  # noqa: ANN401  any callable

@@ -68,6 +68,9 @@ class FakeEngine(Engine):
     def volumes(self) -> tuple[Volume, ...]:
         return ()
 
+    def tasks_api_problem(self) -> str:
+        return ""
+
     def delete_volumes(self) -> None:
         pass
 

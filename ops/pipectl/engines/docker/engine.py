@@ -173,6 +173,11 @@ class DockerEngine(Engine):
             if name:
                 yield LogLine(name, text)
 
+    def tasks_api_problem(self) -> str:
+        """Ask in the container that starts tasks."""
+        service = "worker" if self._has_celery else "scheduler"
+        return self._compose.run(service, "python", "/opt/airflow/stack/tasks_api.py")
+
     def equivalent(self, action: str) -> tuple[str, ...]:
         """Return what a user would type to Docker for `up`, `down`, `down --volumes` or `reset`."""
         files = [path.relative_to(self._settings.project) for path in self._files]

@@ -12,6 +12,7 @@ from pipectl.engines.local.supervisor.supervisor import Supervisor
 from pipectl.engines.project import forget_engine, remember_engine
 from pipectl.errors import UsageError
 from pipectl.models import Service
+from pipectl.observer import Observer
 from pipectl.services import databases
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from pipectl.engines.local.folders import VolumeFolder
     from pipectl.engines.local.start import Software
     from pipectl.models import LogLine, Volume
-    from pipectl.observer import Observer
     from pipectl.settings import Settings
 
 # supervisord's words for a process, in ours.
@@ -114,6 +114,13 @@ class LocalEngine(Engine):
         """Read the services' logs."""
         paths = {name: self._supervisor.log_path(name) for name in services}
         return logs.read(paths, tail=tail, follow=follow)
+
+    def tasks_api_problem(self) -> str:
+        """Ask in Airflow's environment, with the variables of the services."""
+        from pipectl.engines.local.start import ask_tasks_api, find_software  # noqa: PLC0415  10 ms
+
+        software = self._software or find_software(self._settings, Observer())
+        return ask_tasks_api(self._settings, software.airflow)
 
     @property
     def _folders(self) -> tuple[VolumeFolder, ...]:
