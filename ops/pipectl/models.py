@@ -11,7 +11,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DatabaseAddress:
-    """Where a business database listens and how to log in."""
+    """Where a business database listens and how to log in.
+
+    `ssl_mode` is one of settings.SSL_MODES, and `root_certificate` the file that verify-full trusts, empty
+    for the authorities that this machine trusts.
+    """
 
     service: str
     host: str
@@ -19,6 +23,8 @@ class DatabaseAddress:
     database: str
     user: str
     password: str = field(repr=False)
+    ssl_mode: str = "prefer"
+    root_certificate: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from pipectl.models import DatabaseAddress, ReplicationLogin
 from pipectl.names import DAG_ID
 
 LARGEST_PORT = 65535
+# By libpq's words, for both databases.
+SSL_MODES = frozenset({"disable", "prefer", "require", "verify-full"})
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,24 @@ class Settings:
             database=self.variables.get(f"{prefix}_DATABASE") or definition.database,
             user=self.variables.get(f"{prefix}_USER") or "docker",
             password=self.variables.get(f"{prefix}_PASSWORD") or "docker",
+            **(self._encryption(prefix) if self.is_external(service) else {}),
         )
+
+    def _encryption(self, prefix: str) -> dict[str, str]:
+        mode = self.variables.get(f"{prefix}_SSLMODE") or "prefer"
+        if mode not in SSL_MODES:
+            raise UsageError(
+                f"{prefix}_SSLMODE={mode!r} in {self.env_path} is no mode of encryption.",
+                hint=f"Set {prefix}_SSLMODE to one of {', '.join(sorted(SSL_MODES))}, or delete the line.",
+            )
+        name = self.variables.get(f"{prefix}_SSLROOTCERT") or ""
+        certificate = self.project / "stack" / "airflow" / name
+        if name and not certificate.is_file():
+            raise UsageError(
+                f"There is no file {certificate}, which {prefix}_SSLROOTCERT names.",
+                hint="Put the certificates of the authorities to trust there, in PEM format.",
+            )
+        return {"ssl_mode": mode, "root_certificate": str(certificate) if name else ""}
 
 
 def env_path(project: Path) -> Path:

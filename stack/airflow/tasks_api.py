@@ -17,7 +17,7 @@ LONGEST = 300
 
 def problem(address: str) -> str:
     """Return what is wrong with the way to `address`, empty if nothing is."""
-    import httpx  # type: ignore[import-not-found]  of Airflow's environment
+    import httpx
 
     try:
         answer = httpx.get(f"{address.rstrip('/')}/health", timeout=SECONDS)

@@ -179,6 +179,8 @@ def _environment(databases: tuple[DatabaseAddress, DatabaseAddress], seed: str |
             f"{prefix}_DATABASE": address.database,
             f"{prefix}_USER": address.user,
             f"{prefix}_PASSWORD": address.password,
+            f"{prefix}_SSLMODE": address.ssl_mode,
+            f"{prefix}_SSLROOTCERT": address.root_certificate,
         }
     return variables | ({"PIPECTL_SEED": seed} if seed else {})
 

@@ -114,6 +114,8 @@ def _business_database(prefix: str, database: DatabaseAddress) -> dict[str, str]
         f"{prefix}_DATABASE": database.database,
         f"{prefix}_USER": database.user,
         f"{prefix}_PASSWORD": database.password,
+        f"{prefix}_SSLMODE": database.ssl_mode,
+        f"{prefix}_SSLROOTCERT": database.root_certificate,
     }
 
 
