@@ -6,6 +6,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from pipectl.airflow_health import STRANGE, refused_login, strange_answer
 from pipectl.errors import AirflowError, DagError
 from pipectl.models import DagRun, ImportFailure, TaskState
 
@@ -50,12 +51,9 @@ class AirflowApi:
                 _request_timeout=REQUEST_SECONDS,
             )
             response.read()
-        token = json.loads(response.data or b"{}").get("access_token")
+            token = json.loads(response.data or b"{}").get("access_token")
         if not token:
-            raise AirflowError(
-                f"Airflow at {self.address.url} refused the login of {self.address.user!r}.",
-                hint="Check AIRFLOW_ADMIN_USER and AIRFLOW_ADMIN_PASSWORD in stack/.env.",
-            )
+            raise refused_login(self.address, response.status)
         self._configuration.access_token = token
 
     def is_paused(self, dag_id: str) -> bool | None:
@@ -70,7 +68,7 @@ class AirflowApi:
         """Ids of the DAGs that Airflow has parsed."""
         with self._explained():
             answer = self._dags.get_dags(limit=100, _request_timeout=REQUEST_SECONDS)
-        return tuple(dag.dag_id for dag in answer.dags)
+            return tuple(dag.dag_id for dag in answer.dags)
 
     def set_paused(self, dag_id: str, *, paused: bool) -> None:
         """Pause or unpause a DAG."""
@@ -86,15 +84,15 @@ class AirflowApi:
         """
         with self._explained():
             errors = self._errors.get_import_errors(limit=100, _request_timeout=REQUEST_SECONDS).import_errors
-        failures = tuple(ImportFailure(error.filename, error.stack_trace) for error in errors)
+            failures = tuple(ImportFailure(error.filename, error.stack_trace) for error in errors)
         if not failures:
             return ()
         try:
             with self._explained(dag_id):
                 dag = self._dags.get_dag(dag_id, _request_timeout=REQUEST_SECONDS)
+                own = dag.relative_fileloc or dag.fileloc
         except DagError:
             return failures
-        own = dag.relative_fileloc or dag.fileloc
         return tuple(failure for failure in failures if failure.filename.endswith(own))
 
     def trigger(self, dag_id: str, run_id: str, conf: dict[str, Any] | None) -> DagRun:
@@ -114,7 +112,7 @@ class AirflowApi:
             answer = self._runs.get_dag_runs(
                 dag_id, limit=limit, order_by=["-run_after"], _request_timeout=REQUEST_SECONDS
             )
-        return tuple(_dag_run(run) for run in answer.dag_runs)
+            return tuple(_dag_run(run) for run in answer.dag_runs)
 
     def active_runs(self, dag_id: str) -> tuple[DagRun, ...]:
         """Return the runs that are queued or running, oldest first."""
@@ -126,16 +124,16 @@ class AirflowApi:
                 order_by=["run_after"],
                 _request_timeout=REQUEST_SECONDS,
             )
-        return tuple(_dag_run(run) for run in answer.dag_runs)
+            return tuple(_dag_run(run) for run in answer.dag_runs)
 
     def tasks(self, dag_id: str, run_id: str) -> tuple[TaskState, ...]:
         """Return the latest try of every task of a run, in order of start."""
         with self._explained(dag_id):
-            answer = self._tasks.get_task_instances(
+            found = self._tasks.get_task_instances(
                 dag_id, run_id, limit=1000, _request_timeout=REQUEST_SECONDS
-            )
+            ).task_instances
         tasks = sorted(
-            answer.task_instances,
+            found,
             key=lambda task: (task.start_date is None, str(task.start_date), task.task_id, task.map_index),
         )
         return tuple(
@@ -165,10 +163,11 @@ class AirflowApi:
             )
             text = response.read()
         try:
-            content = json.loads(text).get("content") or []
-        except ValueError:
+            answer = json.loads(text)
+        except (ValueError, RecursionError):
             return ()
-        lines = (_log_line(line) for line in ([content] if isinstance(content, str) else content))
+        content = (answer.get("content") if isinstance(answer, dict) else None) or []
+        lines = (_log_line(line) for line in (content if isinstance(content, list) else [content]))
         return tuple(line for line in lines if line)
 
     @contextlib.contextmanager
@@ -187,9 +186,15 @@ class AirflowApi:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise AirflowError(
                 f"Airflow does not answer at {self.address.url}.",
-                hint="Start the stack: pipectl up. What runs already: pipectl status",
+                hint="What runs: pipectl status. Its log: pipectl logs webserver",
                 detail=str(error),
             ) from error
+        except UnicodeEncodeError as error:
+            raise DagError(
+                f"Airflow knows no DAG {dag_id!r}.", hint="What is there: pipectl status"
+            ) from error
+        except STRANGE as error:
+            raise strange_answer(self.address, error) from error
 
 
 def _dag_run(run: Any) -> DagRun:  # noqa: ANN401  generated model
@@ -232,5 +237,9 @@ def _log_line(line: Any) -> str:  # noqa: ANN401  JSON
     if event.startswith("::"):  # the user interface's folding marks
         return ""
     failures = line.get("error_detail") or ()
-    reasons = [f"{failure.get('exc_type')}: {failure.get('exc_value')}" for failure in failures]
+    reasons = [
+        f"{failure.get('exc_type')}: {failure.get('exc_value')}"
+        for failure in (failures if isinstance(failures, list) else ())
+        if isinstance(failure, dict)
+    ]
     return "\n".join([event, *reasons])

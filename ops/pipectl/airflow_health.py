@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,13 @@ from pipectl.models import DagRun, ImportFailure
 from pipectl.services import components
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pipectl.models import AirflowAddress
 
 REQUEST_SECONDS = 20
+# What reading an answer raises that is not as Airflow's description of it says.
+STRANGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,8 @@ class AirflowHealth:
     def components(self) -> dict[str, str]:
         """Health of each of Airflow's components that is a service: healthy, unhealthy or unknown."""
         _, body = self._request("GET", "/api/v2/monitor/health")
-        return {name: (body.get(name) or {}).get("status") or "unknown" for name in components()}
+        with self._understood():
+            return {name: str((body.get(name) or {}).get("status") or "unknown") for name in components()}
 
     def version(self) -> str:
         """Airflow's version."""
@@ -68,24 +74,35 @@ class AirflowHealth:
     def last_run(self, dag_id: str) -> DagRun | None:
         """The latest run of the DAG, None if it never ran."""
         runs = self._runs(dag_id, "limit=1&order_by=-run_after")
-        return _dag_run(runs[0]) if runs else None
+        with self._understood():
+            return _dag_run(runs[0]) if runs else None
 
     def active_runs(self, dag_id: str) -> tuple[str, ...]:
         """Ids of the runs that are queued or running, oldest first; empty for an unknown DAG."""
         runs = self._runs(dag_id, "state=running&state=queued&order_by=run_after")
-        return tuple(str(run["dag_run_id"]) for run in runs)
+        with self._understood():
+            return tuple(str(run["dag_run_id"]) for run in runs)
 
     def import_failures(self) -> tuple[ImportFailure, ...]:
         """The DAG files that Airflow could not import."""
         _, body = self._get("/api/v2/importErrors?limit=100")
-        return tuple(
-            ImportFailure(str(error.get("filename")), str(error.get("stack_trace")))
-            for error in body.get("import_errors") or ()
-        )
+        with self._understood():
+            return tuple(
+                ImportFailure(str(error.get("filename")), str(error.get("stack_trace")))
+                for error in body.get("import_errors") or ()
+            )
 
     def _runs(self, dag_id: str, query: str) -> list[dict[str, Any]]:
         status, body = self._get(f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns?{query}")
-        return list(body.get("dag_runs") or ()) if status == http.client.OK else []
+        with self._understood():
+            return list(body.get("dag_runs") or ()) if status == http.client.OK else []
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        try:
+            yield
+        except STRANGE as error:
+            raise strange_answer(self.address, error) from error
 
     def _get(self, path: str) -> tuple[int, dict[str, Any]]:
         """Make a request for which one must be logged in."""
@@ -93,11 +110,7 @@ class AirflowHealth:
             login = {"username": self.address.user, "password": self.address.password}
             status, body = self._request("POST", "/auth/token", login)
             if "access_token" not in body:
-                raise AirflowError(
-                    f"Airflow at {self.address.url} refused the login of "
-                    f"{self.address.user!r} (HTTP {status}).",
-                    hint="Check AIRFLOW_ADMIN_USER and AIRFLOW_ADMIN_PASSWORD in stack/.env.",
-                )
+                raise refused_login(self.address, status)
             self._token = str(body["access_token"])
         return self._request("GET", path)
 
@@ -117,14 +130,36 @@ class AirflowHealth:
             self._connection.close()
             raise AirflowError(
                 f"Airflow does not answer at {self.address.url}.",
-                hint="Start the stack: pipectl up. What runs already: pipectl status",
+                hint="What runs: pipectl status. Its log: pipectl logs webserver",
                 detail=str(error),
             ) from error
         try:
             body = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             body = {}
         return response.status, body if isinstance(body, dict) else {}
+
+
+def refused_login(address: AirflowAddress, status: int) -> AirflowError:
+    """Return the error for an answer to the login that holds no token."""
+    if status in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
+        return AirflowError(
+            f"Airflow at {address.url} refused the login of {address.user!r} (HTTP {status}).",
+            hint="Its name and password are AIRFLOW_ADMIN_USER and AIRFLOW_ADMIN_PASSWORD in stack/.env.",
+        )
+    return AirflowError(
+        f"Airflow at {address.url} answered the login with HTTP {status}, and gave no token.",
+        hint="Its log: pipectl logs webserver",
+    )
+
+
+def strange_answer(address: AirflowAddress, error: Exception) -> AirflowError:
+    """Return the error for an answer that is not as this Airflow answers."""
+    return AirflowError(
+        f"What answers at {address.url} does not answer as Airflow does.",
+        hint="What runs: pipectl status. Its log: pipectl logs webserver",
+        detail=f"{type(error).__name__}: {error}",
+    )
 
 
 def _dag_run(run: dict[str, Any]) -> DagRun:

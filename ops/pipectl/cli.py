@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -15,9 +16,9 @@ from typer.core import TyperGroup
 
 from pipectl import __version__
 from pipectl.commands import COMMANDS, function_name
-from pipectl.console import Console
+from pipectl.console import Console, give_up
 from pipectl.engines.choice import AUTO, ENGINES
-from pipectl.errors import ExitCode, PipectlError
+from pipectl.errors import ExitCode, PipectlError, UsageError
 from pipectl.invocation import Invocation
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 INTERRUPT_AGAIN_SECONDS = 2.0
 MARKUP: Literal["markdown"] = "markdown"  # in docstrings that --help shows
+WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 COLLECT_AFTER = 50_000  # new objects; Python's own 700 suits programs that run longer
 # Global options, which work before and after a command's name: True if a value follows.
 GLOBAL_OPTIONS = {
@@ -113,12 +115,19 @@ def run_guarded(action: Callable[[], Any], console: Callable[[], Console]) -> An
         # Rich turns a closed pipe into SystemExit.
         if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
             raise
-        # The reader (`| head`) has what it wanted. Python flushes stdout once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader (`| head`) has what it wanted.
+        give_up(sys.stdout)
         raise typer.Exit(ExitCode.DONE) from error
     except Exception as error:
         if type(error).__module__.startswith(("typer", "click")):
             raise
+        if isinstance(error, OSError) and (reason := output_failure(error)):
+            console().error(
+                UsageError(
+                    f"The output cannot be written: {reason}.", hint="Send it to another file or place."
+                )
+            )
+            raise typer.Exit(ExitCode.USAGE) from error
         if console().verbose:
             raise
         bug = PipectlError(
@@ -127,6 +136,18 @@ def run_guarded(action: Callable[[], Any], console: Callable[[], Console]) -> An
         )
         console().error(bug)
         raise typer.Exit(ExitCode.BUG) from error
+
+
+def output_failure(error: OSError) -> str:
+    """Return why stdout cannot be written; empty if it can, or if `error` is none of a device."""
+    if error.errno not in WRITE_ERRORS:
+        return ""
+    try:
+        os.write(sys.stdout.fileno(), b"\n")
+    except OSError as failure:
+        give_up(sys.stdout)
+        return failure.strerror or str(failure)
+    return ""
 
 
 def _console_of(ctx: Any) -> Console:  # noqa: ANN401  Typer's own context
@@ -203,7 +224,11 @@ def main() -> None:
         signal.signal(signal.SIGINT, interrupt)
         signal.signal(signal.SIGALRM, interrupt)
     try:
-        app()
+        app(prog_name="pipectl")
+    except OSError:
+        # Typer's own message about the command line, on a stderr that cannot be written.
+        give_up(sys.stderr)
+        sys.exit(ExitCode.USAGE)
     finally:
         # Looking for garbage among airflow_client's objects once more takes 0.15 s at the very end.
         gc.freeze()

@@ -234,7 +234,7 @@ def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal
     if silent and getattr(error, "errno", None) in {None, 2003, 2005, 2013}:
         return DatabaseError(
             f"{where} does not answer.",
-            hint="Start the stack: pipectl up. What runs already: pipectl status",
+            hint=f"What runs: pipectl status. {prefix}_HOST and {prefix}_PORT in stack/.env are its address.",
             detail=text,
         )
     return DatabaseError(f"{where} refused: {text}")

@@ -13,7 +13,7 @@ from pipectl import services
 from pipectl.env_file import EnvFile
 from pipectl.errors import UsageError
 from pipectl.models import DatabaseAddress, ReplicationLogin
-from pipectl.names import DAG_ID
+from pipectl.names import DAG_ID, DAG_ID_RULE, is_dag_id
 
 LARGEST_PORT = 65535
 # By libpq's words, for both databases.
@@ -41,8 +41,14 @@ class Settings:
 
     @property
     def dag_id(self) -> str:
-        """The pipeline's DAG, which `up` waits for."""
-        return self.variables.get("PIPECTL_DAG_ID") or DAG_ID
+        """The pipeline's DAG, which `up` waits for; UsageError if the setting can be no DAG's id."""
+        chosen = self.variables.get("PIPECTL_DAG_ID") or DAG_ID
+        if not is_dag_id(chosen):
+            raise UsageError(
+                f"PIPECTL_DAG_ID={chosen!r} can be no DAG's id.",
+                hint=f"Correct it in {self.env_path} or in the environment: {DAG_ID_RULE}.",
+            )
+        return chosen
 
     @property
     def admin(self) -> tuple[str, str]:
@@ -70,7 +76,7 @@ class Settings:
         definition = services.get(service)
         variable = definition.port_variable
         text = self.variables.get(variable) or str(definition.default_port)
-        if not text.isdigit() or not 0 < int(text) <= LARGEST_PORT:
+        if not is_port(text):
             raise UsageError(
                 f"{variable}={text!r} in {self.env_path} is not a port number.",
                 hint=f"Set {variable} to a number from 1 to {LARGEST_PORT}, or delete the line.",
@@ -81,9 +87,15 @@ class Settings:
         """Address of a business database as seen from this machine."""
         definition = services.get(service)
         prefix = definition.prefix
+        host = self.variables.get(f"{prefix}_HOST") or "127.0.0.1"
+        if not is_host(host):
+            raise UsageError(
+                f"{prefix}_HOST={host!r} in {self.env_path} is no name or address of a machine.",
+                hint=f"Correct {prefix}_HOST, or delete the line.",
+            )
         return DatabaseAddress(
             service=service,
-            host=self.variables.get(f"{prefix}_HOST") or "127.0.0.1",
+            host=host,
             port=self.port(service),
             database=self.variables.get(f"{prefix}_DATABASE") or definition.database,
             user=self.variables.get(f"{prefix}_USER") or "docker",
@@ -108,6 +120,21 @@ class Settings:
         return {"ssl_mode": mode, "root_certificate": str(certificate) if name else ""}
 
 
+def is_port(text: str) -> bool:
+    """Whether a text is a port number."""
+    digits = text.isascii() and text.isdigit() and len(text) <= len(str(LARGEST_PORT))
+    return digits and 0 < int(text) <= LARGEST_PORT
+
+
+def is_host(text: str) -> bool:
+    """Whether a text can be the name or address of a machine."""
+    try:
+        text.encode("idna")
+    except UnicodeError:
+        return False
+    return text.isprintable() and " " not in text
+
+
 def env_path(project: Path) -> Path:
     """The `.env` file of `project`."""
     return project / "stack" / ".env"
@@ -130,9 +157,19 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
     Raises UsageError outside a project and for a broken `.env`.
     """
     chosen = project or (Path(value) if (value := os.environ.get("PIPECTL_PROJECT")) else None)
-    if chosen is not None and not chosen.is_dir():
-        raise UsageError(f"There is no folder {chosen}.", hint="Check --project (or PIPECTL_PROJECT).")
-    root = find_project((chosen or Path.cwd()).resolve())
+    if chosen is not None and not _is_folder(chosen):
+        raise UsageError(f"There is no folder {chosen}.", hint="--project or PIPECTL_PROJECT names it.")
+    try:
+        here = Path.cwd()
+    except FileNotFoundError as error:
+        if chosen is None or not chosen.is_absolute():
+            raise UsageError(
+                "The current folder does not exist any more.", hint="Change into the project's folder: cd DIR"
+            ) from error
+        # The processes that pipectl starts begin in the current folder.
+        os.chdir(chosen)
+        here = chosen
+    root = find_project((chosen or here).resolve())
     written = EnvFile(env_path(root)).read()
     known = written.keys() | {
         definition.port_variable for definition in services.SERVICES if definition.default_port
@@ -155,8 +192,21 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
 
 def cache_dir() -> Path:
     """The per-user folder of downloaded binaries, shared by projects."""
-    if value := os.environ.get("PIPECTL_CACHE_DIR"):
-        return Path(value).expanduser().resolve()
     from platformdirs import user_cache_path  # noqa: PLC0415  25 ms that `--version` need not pay
 
-    return user_cache_path("pipectl", appauthor=False)
+    value = os.environ.get("PIPECTL_CACHE_DIR")
+    folder = Path(os.path.expanduser(value) if value else user_cache_path("pipectl", appauthor=False))  # noqa: PTH111  pathlib's raises an error for a name that nobody has
+    # Without a home, `~` stands for itself.
+    if folder.parts[:1] and folder.parts[0].startswith("~"):
+        raise UsageError(
+            f"There is no home folder for {folder}, where pipectl keeps what it installs.",
+            hint="Set HOME, or PIPECTL_CACHE_DIR to a folder of your own.",
+        )
+    return folder.resolve()
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long
+        return False

@@ -97,6 +97,8 @@ def settle() -> None:
     if foreign:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  this program, anew
     forget_clients()
+    if not os.environ.get("HOME", "/"):
+        del os.environ["HOME"]
     for name in WIDTHS:
         if not is_width(os.environ.get(name, "1")):
             del os.environ[name]
@@ -123,14 +125,14 @@ def is_width(text: str) -> bool:
 
 
 def open_streams() -> None:
-    """Let output that the terminal cannot spell be replaced, and closed streams go nowhere."""
+    """Let characters that the terminal cannot spell be replaced, and closed streams go nowhere."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             # The next file or connection would else get the number, and what is meant for a terminal.
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
             os.set_inheritable(number, True)
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115  a number
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
 

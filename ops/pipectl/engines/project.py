@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pipectl.engines.claims import lock_file
-from pipectl.errors import EngineError
+from pipectl.errors import EngineError, UsageError, remedy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pipectl.settings import Settings
 
 ENGINE_FILE = "engine"
+LINUX_FILES = {".sh", ".cnf", ".conf", ".sql"}
 
 
 def new_password(random_bytes: int = 24) -> str:
@@ -64,6 +65,18 @@ def project_lock(settings: Settings, claims: Claims) -> Iterator[None]:
         os.close(descriptor)
 
 
+def require_unix_line_ends(settings: Settings) -> None:
+    """Raise UsageError if a file that Linux reads was converted to Windows' line ends."""
+    stack = settings.project / "stack"
+    files = [path for path in stack.rglob("*") if path.suffix in LINUX_FILES]
+    for path in (settings.project / "entrypoint.sh", *files):
+        if path.is_file() and b"\r\n" in path.read_bytes():
+            raise UsageError(
+                f"{path} has Windows line ends (CRLF), with which Linux and the servers cannot read it.",
+                hint=f"Get it back with its own: rm {path} && git checkout {path}",
+            )
+
+
 def remember_engine(settings: Settings, name: str) -> None:
     """Note which engine runs the project, so that `auto` goes on with it."""
     folder = state_folder(settings)
@@ -100,5 +113,5 @@ def state_folder(settings: Settings) -> Path:
 def _not_writable(folder: Path, error: OSError) -> EngineError:
     return EngineError(
         f"{folder} cannot be written: {error.strerror}.",
-        hint="Check who owns the project's folder and the space on its disk.",
+        hint=remedy(error, folder),
     )

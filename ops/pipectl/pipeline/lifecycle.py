@@ -150,7 +150,7 @@ def reset(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) ->
         if remaining := engine.volumes():
             raise EngineError(
                 f"Not deleted: {', '.join(volume.location for volume in remaining)}.",
-                hint="Check who owns these folders, then run the command again.",
+                hint="Run the command again; what is left then can be deleted by hand.",
             )
         result = _up(engine, dag_id, timeout=timeout, observer=observer)
         created = engine.volumes()

@@ -45,7 +45,7 @@ def find_host() -> str:
     """Return the engine's address as the docker client finds it: DOCKER_HOST, then the current context."""
     if host := os.environ.get("DOCKER_HOST"):
         return host
-    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    folder = Path(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"))  # noqa: PTH111  there may be no home
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         context = os.environ.get("DOCKER_CONTEXT") or config.get("currentContext") or "default"

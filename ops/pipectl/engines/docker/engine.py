@@ -17,7 +17,13 @@ from pipectl.engines.base import Engine
 from pipectl.engines.docker import identity
 from pipectl.engines.docker.api import WITHOUT_DOCKER, DockerApi
 from pipectl.engines.docker.compose import Compose
-from pipectl.engines.project import SECRETS, forget_engine, new_password, remember_engine
+from pipectl.engines.project import (
+    SECRETS,
+    forget_engine,
+    new_password,
+    remember_engine,
+    require_unix_line_ends,
+)
 from pipectl.errors import EngineError, UsageError
 from pipectl.models import LogLine, Service, Volume
 from pipectl.services import ENGINE, SERVICES, business_databases, databases, find
@@ -66,6 +72,7 @@ class DockerEngine(Engine):
 
     def install(self, observer: Observer) -> None:
         """Check the engine and Compose, choose names and ports, make secrets, fetch missing images."""
+        require_unix_line_ends(self._settings)
         self._check_versions()
         self._configure(observer)
         missing = sorted(image for image in self._compose.images() if not self._api.has_image(image))

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from pipectl import surroundings
 from pipectl.engines.local.supervisor.program import Program
-from pipectl.errors import EngineError, UsageError
+from pipectl.errors import EngineError, UsageError, remedy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -146,6 +146,18 @@ def programs(site: AirflowSite, runtime: AirflowRuntime) -> tuple[Program, ...]:
     )
 
 
+def require_no_expansion(project: Path) -> None:
+    """Raise UsageError for a folder whose path Airflow would read as another one.
+
+    Airflow expands variables in every setting, and knows no way to write a dollar sign.
+    """
+    if "$" in str(project):
+        raise UsageError(
+            f"The project's path {project} holds a dollar sign, after which Airflow expands variables.",
+            hint="Move the project to a folder without one, or use Docker: pipectl --engine docker up",
+        )
+
+
 def prepare_home(site: AirflowSite) -> None:
     """Make AIRFLOW_HOME, which must exist before the programs start.
 
@@ -156,5 +168,5 @@ def prepare_home(site: AirflowSite) -> None:
     except OSError as error:
         raise EngineError(
             f"Airflow's folder {site.home} cannot be written: {error.strerror}.",
-            hint="Check who owns the project's .pipectl folder and that its disk has space.",
+            hint=remedy(error, site.home),
         ) from error

@@ -136,7 +136,7 @@ def running(binaries: PostgresBinaries, data_dir: Path, address: DatabaseAddress
         if not answers(address):
             raise EngineError(
                 "PostgreSQL did not start on Airflow's new metadata database.",
-                hint="Check the space on the disk, then run the command again.",
+                hint="The lines above are PostgreSQL's. Mend what they name, then run the command again.",
                 detail=last_lines(log_path.read_text(encoding="utf-8", errors="replace")),
             )
         yield
@@ -196,11 +196,11 @@ def run_migration(variables: dict[str, str], runtime: AirflowRuntime) -> None:
     except subprocess.TimeoutExpired as error:
         raise EngineError(
             f"Airflow's metadata database was not migrated within {MIGRATION_SECONDS} s.",
-            hint="Run the command again on a less busy machine.",
+            hint="Run the command again: it goes on with what is migrated.",
         ) from error
     if done.returncode:
         raise EngineError(
             f"Airflow's metadata database could not be migrated to Airflow {runtime.version}.",
-            hint="Start it anew: pipectl reset",
+            hint="The lines above are Airflow's. Mend what they name, or start with new data: pipectl reset",
             detail=last_lines(done.stdout, DETAIL_LINES),
         )

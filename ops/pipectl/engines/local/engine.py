@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.local import logs
+from pipectl.engines.local.airflow import require_no_expansion
 from pipectl.engines.local.folders import airflow_volume, database_volume
 from pipectl.engines.local.supervisor.supervisor import Supervisor
-from pipectl.engines.project import forget_engine, remember_engine
+from pipectl.engines.project import forget_engine, remember_engine, require_unix_line_ends
 from pipectl.errors import UsageError
 from pipectl.models import Service
 from pipectl.observer import Observer
@@ -49,6 +50,8 @@ class LocalEngine(Engine):
         from pipectl.engines.local.start import find_software  # noqa: PLC0415  10 ms
 
         # A mistake in these files shows before anything is installed.
+        require_unix_line_ends(self._settings)
+        require_no_expansion(self._settings.project)
         airflow_env.read(self._settings.project, self._settings.variables)
         self._software = find_software(self._settings, observer)
 

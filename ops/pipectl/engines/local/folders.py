@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipectl import surroundings
-from pipectl.errors import EngineError
+from pipectl.errors import EngineError, remedy
 from pipectl.models import Volume
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise EngineError(
             f"{target.parent} cannot be written: {error.strerror}.",
-            hint="Check its owner and the space on its disk.",
+            hint=remedy(error, target.parent),
         ) from error
     try:
         yield folder
@@ -91,7 +91,7 @@ class VolumeFolder:
         except OSError as error:
             raise EngineError(
                 f"{self.path} cannot be written: {error.strerror}.",
-                hint="Check who owns the project's folder and the space on its disk.",
+                hint=remedy(error, self.path),
             ) from error
 
     def describe(self) -> Volume | None:
@@ -113,7 +113,7 @@ class VolumeFolder:
         except OSError as error:
             raise EngineError(
                 f"{error.filename or self.path} cannot be deleted: {error.strerror}.",
-                hint="Check who owns the project's .pipectl folder, then run the command again.",
+                hint=remedy(error, self.path),
             ) from error
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipectl import surroundings
 from pipectl.engines.local.privileges import drop_prefix
-from pipectl.errors import EngineError
+from pipectl.errors import EngineError, remedy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -36,7 +36,7 @@ def install_lock(cache_dir: Path, what: str, report: Report) -> Iterator[None]:
     except OSError as error:
         raise EngineError(
             f"The cache folder {cache_dir} cannot be written: {error.strerror}.",
-            hint="Check its owner and the space on its disk, or set XDG_CACHE_HOME to another folder.",
+            hint=f"{remedy(error, cache_dir)} PIPECTL_CACHE_DIR names another folder.",
         ) from error
     try:
         try:

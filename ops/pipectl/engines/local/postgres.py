@@ -34,11 +34,17 @@ NAMES = frozenset({"postgres", "postmaster"})
 
 
 def data_version(data_dir: Path) -> int | None:
-    """Major version of the server that made `data_dir`; None where there is no cluster."""
+    """Major version of the server that made `data_dir`, None where there is no cluster; EngineError."""
+    path = data_dir / "PG_VERSION"
     try:
-        return int((data_dir / "PG_VERSION").read_text(encoding="ascii").strip())
+        return int(path.read_text(encoding="ascii").strip())
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"{path} cannot be read as the version of a PostgreSQL: {error}.",
+            hint="Mend the file, or start with new data: pipectl reset",
+        ) from error
 
 
 def prepare(
@@ -201,7 +207,7 @@ def _require_version(binaries: PostgresBinaries, data_dir: Path, version: int) -
 
 
 def _run(binaries: PostgresBinaries, command: tuple[str, ...], failure: str, statements: str = "") -> None:
-    hint = "Check the space on its disk; start with new data: pipectl reset"
+    hint = "The lines above are PostgreSQL's. Mend what they name, or start with new data: pipectl reset"
     program = str(binaries.bin_dir / command[0])
     run_server_tool(
         (program, *command[1:]), binaries.environment, EngineError(failure, hint=hint), statements

@@ -41,11 +41,19 @@ def privileges() -> Privileges:
     """Find out, once per process, how this user starts servers.
 
     Raises:
-        EngineError: root, and neither unshare nor setpriv can drop privileges.
+        EngineError: root, and neither unshare nor setpriv can drop privileges; or a user without a name.
 
     """
     if os.geteuid() != 0:
-        return Privileges((), os.geteuid())
+        if surroundings.has_account():
+            return Privileges((), os.geteuid())
+        # initdb asks for the user's name; in a namespace the user is nobody, who has one.
+        if _works(USER_NAMESPACE):
+            return Privileges(USER_NAMESPACE, os.geteuid())
+        raise EngineError(
+            f"This user, uid {os.geteuid()}, has no entry in /etc/passwd, and PostgreSQL asks for its name.",
+            hint="Add an entry for it, or give it one through nss_wrapper (LD_PRELOAD, NSS_WRAPPER_PASSWD).",
+        )
     if _works(USER_NAMESPACE):
         return Privileges(USER_NAMESPACE, 0)
     for capability in ("dac_read_search", "dac_override"):
