@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 # The width of a table without a terminal: a pipe or a file should not cut names.
 WIDTH_WITHOUT_TERMINAL = 140
-# Controls of the two old sets, and those that change the direction of what follows. Not tab and line feed.
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# Controls of the two old sets, what changes the direction of the text after it, and halves of pairs. Not tab
+# and line feed.
+CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 PICTURES = 0x2400  # of the first set, one after the other
 OTHER = "\ufffd"
 
