@@ -191,18 +191,18 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
 
 
 def cache_dir() -> Path:
-    """The per-user folder of downloaded binaries, shared by projects."""
-    from platformdirs import user_cache_path  # noqa: PLC0415  25 ms that `--version` need not pay
+    """The per-user folder of downloaded binaries, shared by projects; UsageError without a home."""
+    try:
+        if value := os.environ.get("PIPECTL_CACHE_DIR"):
+            return Path(value).expanduser().resolve()
+        from platformdirs import user_cache_path  # noqa: PLC0415  25 ms that `--version` need not pay
 
-    value = os.environ.get("PIPECTL_CACHE_DIR")
-    folder = Path(os.path.expanduser(value) if value else user_cache_path("pipectl", appauthor=False))  # noqa: PTH111  pathlib's raises an error for a name that nobody has
-    # Without a home, `~` stands for itself.
-    if folder.parts[:1] and folder.parts[0].startswith("~"):
+        return user_cache_path("pipectl", appauthor=False)
+    except RuntimeError as error:
         raise UsageError(
-            f"There is no home folder for {folder}, where pipectl keeps what it installs.",
+            f"There is no home folder for what pipectl installs: {error}.",
             hint="Set HOME, or PIPECTL_CACHE_DIR to a folder of your own.",
-        )
-    return folder.resolve()
+        ) from error
 
 
 def _is_folder(path: Path) -> bool:
