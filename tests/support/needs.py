@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 AIRFLOW_REQUIREMENTS = ROOT / "stack" / "airflow-requirements.txt"
 POSTGRES_REQUIREMENTS = ROOT / "stack" / "postgres-requirements.txt"
-DEFAULT_IMAGE = re.compile(r"\$\{[A-Z]+_IMAGE:-([^}]+)\}")
+IMAGE = re.compile(r"\$\{([A-Z]+_IMAGE):-([^}]+)\}")
+# On images that tests/images/build-images.sh built.
+STAND_IN_LABEL = "org.pipectl.recipe"
+# What need_docker found: each image's digest, or its id if no registry knows it, and which are stand-ins.
+DIGESTS: dict[str, str] = {}
+STAND_INS: set[str] = set()
 
 Found = TypeVar("Found")
 
@@ -88,8 +93,14 @@ def _mariadb() -> MariadbBinaries:
 
 
 def need_docker() -> None:
-    """Look for an engine that answers, Compose, and every image of the stack, which the first call pulls."""
+    """Look for an engine that answers, Compose, and every image of the stack, which the first call pulls.
+
+    The images that the environment names must be what their names say.
+    """
     need("docker", _docker)
+    for variable, name in images().items():
+        if variable in os.environ and name in STAND_INS:
+            pytest.fail(f"{variable}={name} is a stand-in, which tests/images/build-images.sh built.")
 
 
 def _docker() -> None:
@@ -100,16 +111,19 @@ def _docker() -> None:
         raise EngineError(f"No Docker engine answers at {engine.host}.")
     if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
         raise EngineError("The docker command has no Compose plugin.")
-    for image in compose_images():
+    for image in images().values():
         if not engine.has_image(image):
             pulled = subprocess.run(["docker", "pull", image], capture_output=True, text=True, check=False)
             if pulled.returncode:
                 raise EngineError(f"The image {image} cannot be pulled: {pulled.stderr.strip()}")
+        found = engine.get(f"/images/{image}/json")
+        DIGESTS[image] = ", ".join(found.get("RepoDigests") or ()) or found["Id"]
+        if (found["Config"].get("Labels") or {}).get(STAND_IN_LABEL):
+            STAND_INS.add(image)
 
 
-def compose_images() -> list[str]:
-    """Return the default image of every service."""
+def images() -> dict[str, str]:
+    """Return the images of the stack by variable: those of the environment, else the Compose files' own."""
     files = sorted((ROOT / "stack").glob("docker-compose*.yml"))
-    return sorted(
-        {image for file in files for image in DEFAULT_IMAGE.findall(file.read_text(encoding="utf-8"))}
-    )
+    defaults = {name: image for file in files for name, image in IMAGE.findall(file.read_text("utf-8"))}
+    return {name: os.environ.get(name) or image for name, image in sorted(defaults.items())}

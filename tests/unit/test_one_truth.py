@@ -45,6 +45,7 @@ OF_OTHERS = {
     "DOCKER_HOST": "the docker client's",
     "PATH": "the system's",
     "USER": "the system's",
+    "XDG_RUNTIME_DIR": "the system's",
     "PYTHON": "the caller's choice for make",
 }
 # An empty default in .env.example: the engine's own database, whose address differs between engines.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipectl.engines.docker.api import WITHOUT_DOCKER
+from pipectl.engines.docker.connection import WITHOUT_DOCKER
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
