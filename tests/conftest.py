@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-# Where binaries are cached, what must not be skipped, and on which images the docker tests run, is the business of
-# who runs them.
+# Where binaries are cached, what must not be skipped, and which images the docker tests run on: the business
+# of who runs them.
 KEPT = {
     "PIPECTL_CACHE_DIR",
     "PIPECTL_REQUIRE",

@@ -58,6 +58,17 @@ def test_an_engine_that_is_too_old_is_named(
     assert error["message"] == "The Docker engine 20.10.24 is older than 25.0."
 
 
+@pytest.mark.parametrize(("version", "age"), [("1.20", "old"), ("1.99", "new")])
+def test_a_docker_command_that_the_engine_refuses_is_named(
+    project: DockerProject, monkeypatch: pytest.MonkeyPatch, version: str, age: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("DOCKER_API_VERSION", version)
+        error = sentences(project, "up", code=3)
+    assert "have no version of the API in common" in error["message"]
+    assert f"client version {version} is too {age}" in error["detail"]
+
+
 def test_a_missing_compose_plugin_is_named(
     project: DockerProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 import pytest
 
 from pipectl.engines.docker.api import DockerApi
+from pipectl.engines.docker.connection import find_host
 from pipectl.engines.local.airflow_install import ensure_airflow
 from pipectl.engines.local.binaries import find_mariadb, find_postgres
 from pipectl.errors import EngineError
@@ -43,18 +44,18 @@ def missing(part: str, reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def need(part: str, find: Callable[[], Found]) -> Found:
+def need(part: str, find: Callable[..., Found], *arguments: str) -> Found:
     """Return what `find` returns; the part is missing if it raises EngineError."""
-    found, error = _outcome(find)
+    found, error = _outcome(find, *arguments)
     if error:
         missing(part, str(error))
     return cast("Found", found)
 
 
 @cache  # what cannot be installed is not tried again for every test
-def _outcome(find: Callable[[], object]) -> tuple[object, EngineError | None]:
+def _outcome(find: Callable[..., object], *arguments: str) -> tuple[object, EngineError | None]:
     try:
-        return find(), None
+        return find(*arguments), None
     except EngineError as error:
         return None, error
 
@@ -97,18 +98,27 @@ def need_docker() -> None:
 
     The images that the environment names must be what their names say.
     """
-    need("docker", _docker)
+    try:
+        host = find_host()
+    except EngineError as error:
+        missing("docker", str(error))
+    need("docker", _docker, host)
     for variable, name in images().items():
         if variable in os.environ and name in STAND_INS:
             pytest.fail(f"{variable}={name} is a stand-in, which tests/images/build-images.sh built.")
 
 
-def _docker() -> None:
+def skip_on_podman(reason: str) -> None:
+    """Skip the test if the engine is Podman."""
+    if DockerApi().version().is_podman:
+        pytest.skip(f"Podman {reason}")
+
+
+def _docker(host: str) -> None:
     if shutil.which("docker") is None:
         raise EngineError("There is no docker command.")
-    engine = DockerApi()
-    if not engine.answers():
-        raise EngineError(f"No Docker engine answers at {engine.host}.")
+    engine = DockerApi(host)
+    engine.version()
     if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
         raise EngineError("The docker command has no Compose plugin.")
     for image in images().values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError
 from pipectl.observer import Observer
 from pipectl.settings import Settings
-from support import engine_socket
+from support import ROOT, engine_socket
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -257,6 +258,16 @@ def test_podman_gets_a_file_without_what_its_api_lacks(tmp_path: Path) -> None:
     )
     newer: Any = FakeApi(engine=replace(PODMAN, api=(1, 44)))
     assert "podman" not in DockerEngine(settings(tmp_path), newer).equivalent("up")[0]
+
+
+def test_podmans_file_names_every_service_that_is_checked_often_at_its_start() -> None:
+    names = ("docker-compose.yml", "docker-compose.podman.yml")
+    text, reset = ((ROOT / "stack" / name).read_text(encoding="utf-8") for name in names)
+    services = text.split("\nservices:\n")[1].split("\nnetworks:\n")[0]
+    blocks = re.findall(r"^  ([\w-]+):\n((?:    .*\n|\n)+)", services, re.MULTILINE)
+    checked = {name for name, block in blocks if "<<: *check" in block}
+    assert checked
+    assert set(re.findall(r"^  ([\w-]+): .*start_interval: !reset null", reset, re.MULTILINE)) == checked
 
 
 @pytest.mark.parametrize(

@@ -302,12 +302,14 @@ def texts(*patterns: str) -> dict[str, str]:
 def test_each_images_version_is_the_same_everywhere(image: str, pattern: str, listed: dict[str, str]) -> None:
     where = (
         "README.md",
+        "CONTRIBUTING.md",
         "docs/**/*.md",
         "stack/**/*.y*ml",
         "stack/.env.example",
         "tests/e2e/*.py",
         "tests/benchmarks/*.yml",
         "tests/images/*.sh",
+        ".github/workflows/*.yml",
     )
     found = {
         (place, version)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 DETAIL_LINES = 10
+OTHER_API = re.compile(r"client version \S+ is too (?:old|new)\. [^,\n]*")
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,12 @@ class Compose:
                 raise EngineError(
                     "Docker has no Compose plugin.",
                     hint=f"Install it (Debian: apt install docker-compose-plugin). {WITHOUT_DOCKER}",
+                ) from error
+            if match := OTHER_API.search(detail):
+                raise EngineError(
+                    f"The docker command and the engine at {self.host} have no version of the API in common.",
+                    hint=f"Unset DOCKER_API_VERSION, or update the older of the two. {WITHOUT_DOCKER}",
+                    detail=match[0],
                 ) from error
             raise EngineError(
                 message,
