@@ -69,12 +69,17 @@ def test_a_docker_command_that_the_engine_refuses_is_named(
     assert f"client version {version} is too {age}" in error["detail"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["docker: 'compose' is not a docker command.", "Error: looking up compose provider failed"],
+    ids=["docker", "podman-docker"],
+)
 def test_a_missing_compose_plugin_is_named(
-    project: DockerProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: DockerProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
     client = tmp_path / "bin" / "docker"
     client.parent.mkdir()
-    client.write_text("#!/bin/sh\necho \"docker: 'compose' is not a docker command.\" >&2; exit 1\n")
+    client.write_text(f'#!/bin/sh\necho "{words}" >&2; exit 1\n')
     client.chmod(0o755)
     with monkeypatch.context() as patch:
         patch.setenv("PATH", f"{client.parent}:{os.environ['PATH']}")

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 DETAIL_LINES = 10
+# In the words of the docker command, of older ones, and of Podman's in its place.
+NO_COMPOSE = (
+    "is not a docker command",
+    "unknown shorthand flag: 'f'",
+    "looking up compose provider failed",
+)
 OTHER_API = re.compile(r"client version \S+ is too (?:old|new)\. [^,\n]*")
 
 
@@ -104,7 +110,7 @@ class Compose:
             ) from error
         except DockerException as error:
             detail = ESCAPE.sub("", error.stderr or error.stdout or "").strip()
-            if "is not a docker command" in detail or "unknown shorthand flag: 'f'" in detail:
+            if any(words in detail for words in NO_COMPOSE):
                 raise EngineError(
                     "Docker has no Compose plugin.",
                     hint=f"Install it (Debian: apt install docker-compose-plugin). {WITHOUT_DOCKER}",
