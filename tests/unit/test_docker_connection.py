@@ -216,6 +216,8 @@ def test_a_port_that_wants_tls_is_named(socket_path: Path) -> None:
     with sending(socket_path, http(b"Client sent an HTTP request to an HTTPS server.\n", "400 Bad Request")):
         error = failure(socket_path)
     assert "wants TLS" in error.message
+    with pytest.raises(EngineError, match="wants TLS"):
+        DockerApi("https://127.0.0.1:2376").version()
 
 
 @pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])

@@ -111,10 +111,7 @@ def request(
     if error:
         raise no_engine(host, repr(error)) from error
     if status == http.client.BAD_REQUEST and b"HTTPS server" in body:
-        raise EngineError(
-            f"The Docker engine at {host} wants TLS, which pipectl does not speak.",
-            hint=f"Name a socket of this machine: export DOCKER_HOST={DEFAULT_HOST}. {WITHOUT_DOCKER}",
-        )
+        raise _wants_tls(host)
     return status, body
 
 
@@ -160,6 +157,13 @@ def no_engine(host: str, detail: str) -> EngineError:
     )
 
 
+def _wants_tls(host: str) -> EngineError:
+    return EngineError(
+        f"The Docker engine at {host} wants TLS, which pipectl does not speak.",
+        hint=f"Name a socket of this machine: export DOCKER_HOST={DEFAULT_HOST}. {WITHOUT_DOCKER}",
+    )
+
+
 def _current_context(path: Path) -> str:
     # Of a file that it cannot read the docker client too uses nothing.
     try:
@@ -182,7 +186,9 @@ def _connection(host: str, seconds: float) -> http.client.HTTPConnection:
         raise EngineError(
             f"{host} is no address of a Docker engine that pipectl can use: unix:// or tcp://.", hint=hint
         )
-    if scheme in {"tcp", "http"} and (name == "localhost" or name.startswith(LOOPBACK)):
+    if scheme != "ssh" and (name == "localhost" or name.startswith(LOOPBACK)):
+        if scheme == "https":
+            raise _wants_tls(host)
         return http.client.HTTPConnection(name, port, timeout=seconds)
     raise EngineError(
         f"The Docker engine at {host} is not on this machine, whose folders the stack mounts.", hint=hint
