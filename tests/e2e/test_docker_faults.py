@@ -11,7 +11,7 @@ import pytest
 
 from support import engine_socket
 from support.docker_project import DockerProject, docker, new_docker_project
-from support.needs import images, skip_on_podman
+from support.needs import images
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -141,7 +141,6 @@ def test_a_taken_port_is_replaced_and_remembered(project: DockerProject) -> None
 def test_databases_elsewhere_are_used_and_left_alone(project: DockerProject) -> None:
     name = f"someone-elses-postgres-{os.getpid()}"
     # An address that this machine and every container reach: the gateway of the engine's default network.
-    skip_on_podman("has no network of the name 'bridge'")
     gateway = docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}").strip()
     with socket.socket() as probe:
         try:
