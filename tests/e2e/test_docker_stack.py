@@ -40,6 +40,11 @@ def test_up_ends_with_every_container_running(project: DockerProject, first_up: 
     assert first_up["engine"] == "docker"
 
 
+def test_containers_run_on_the_images_that_the_tests_are_about(project: DockerProject) -> None:
+    wanted = {docker("image", "inspect", "-f", "{{.Id}}", name).strip() for name in images().values()}
+    assert {found["Image"] for found in project.containers().values()} <= wanted
+
+
 def test_every_published_port_is_bound_to_loopback(project: DockerProject) -> None:
     bindings = [
         binding["HostIp"]
