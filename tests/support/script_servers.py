@@ -155,9 +155,9 @@ def servers_in(folder: Path) -> Iterator[Servers]:
     )
     with ExitStack() as stack:
         for program in programs:
-            stack.enter_context(_running(program, folder / f"{program.name}.log"))
-        servers.until(lambda: _answers(servers.postgres), f"PostgreSQL (log in {folder})")
-        servers.until(lambda: _answers(servers.mysql), f"MySQL (log in {folder})")
+            stack.enter_context(running(program, folder / f"{program.name}.log"))
+        servers.until(lambda: answers(servers.postgres), f"PostgreSQL (log in {folder})")
+        servers.until(lambda: answers(servers.mysql), f"MySQL (log in {folder})")
         yield servers
 
 
@@ -181,7 +181,7 @@ def servers(running_servers: Servers) -> Servers:
 
 
 @contextmanager
-def _running(program: Program, log: Path) -> Iterator[None]:
+def running(program: Program, log: Path) -> Iterator[None]:
     process = start_program(program, log)
     try:
         yield
@@ -193,7 +193,7 @@ def _running(program: Program, log: Path) -> Iterator[None]:
             process.kill()
 
 
-def _answers(connect: Callable[[], Any]) -> bool:
+def answers(connect: Callable[[], Any]) -> bool:
     try:
         connect().close()
     except Exception:  # noqa: BLE001 -- two drivers' errors, all of which mean not yet
