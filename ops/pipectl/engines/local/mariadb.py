@@ -39,7 +39,7 @@ def prepare(
     password: str,
     database: str,
 ) -> bool:
-    """Make a data folder with one database and its user; True where it was made.
+    """Make a data folder with one database and its user; True if it was made.
 
     `replication` is an account that reads the database and its changes, and nothing else; `files` is the
     project's folder stack/mysql, which holds the statements for both accounts. The user has all rights on
@@ -172,13 +172,13 @@ def _initialize_mysql(binaries: MariadbBinaries, folder: Path, statements: list[
 
 
 def _script(binaries: MariadbBinaries, name: str) -> Path:
-    found = sorted(binaries.share.glob(f"m*_{name}.sql"))
-    if not found:
+    scripts = sorted(binaries.share.glob(f"m*_{name}.sql"))
+    if not scripts:
         raise EngineError(
             f"{binaries.share} lacks MariaDB's script {name}.sql.",
             hint="Install it again: apt install mariadb-server",
         )
-    return found[0]
+    return scripts[0]
 
 
 def _statements(
