@@ -95,7 +95,7 @@ def test_tables_are_in_the_documentation() -> None:
 def test_collation_of_mysql_is_the_same_everywhere() -> None:
     collation = connections.MYSQL_COLLATION
     assert collation == published.MYSQL_COLLATION
-    places = [*schema.migrations("mysql"), *(ROOT / "stack").rglob("*.cnf"), *PACKAGE.rglob("*.py")]
+    places = [*schema.migrations("mysql"), *(ROOT / "stack" / "mysql").iterdir(), *PACKAGE.rglob("*.py")]
     found = {name for path in places for name in re.findall(r"utf8mb4_\w+", path.read_text(encoding="utf-8"))}
     assert found == {collation}
 

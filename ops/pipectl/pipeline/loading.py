@@ -52,7 +52,7 @@ class LoadResult:
 
 @dataclass(frozen=True)
 class LoadProgress:
-    """How far a phase is: `rate` in rows a second, `left` in seconds, None where nothing is known yet."""
+    """How far a phase is: `rate` in rows a second, `left` in seconds, None if nothing is known yet."""
 
     phase: str
     done: int
@@ -186,7 +186,7 @@ def _environment(databases: tuple[DatabaseAddress, DatabaseAddress], seed: str |
 
 
 def _read(number: int, lines: IO[str] | None, told: queue.SimpleQueue[dict[str, Any] | int]) -> None:
-    """Pass on what a process tells, and at its end its number."""
+    """Queue the events of a process, and at its end its number."""
     for line in lines or ():
         told.put(json.loads(line))
     told.put(number)
@@ -207,8 +207,8 @@ def _stop(process: subprocess.Popen[str]) -> None:
 def _failure(code: int, log: IO[str]) -> PipectlError:
     log.seek(0)
     text = log.read().strip()
-    found = _FAILURE.findall(text)
-    reason = found[-1] if found else ""
+    failures = _FAILURE.findall(text)
+    reason = failures[-1] if failures else ""
     message = json.loads(reason) if reason.startswith('"') else reason
     again = "What is committed stays: the same command goes on from there."
     if code == SCRIPT_DATABASE:
@@ -220,5 +220,5 @@ def _failure(code: int, log: IO[str]) -> PipectlError:
 
 
 def seed_of(variables: Mapping[str, str]) -> str | None:
-    """The seed of the project's data, where stack/.env or the environment sets one."""
+    """The seed of the project's data, if stack/.env or the environment sets one."""
     return variables.get("PIPECTL_SEED") or None

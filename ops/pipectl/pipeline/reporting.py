@@ -35,7 +35,7 @@ class _Transactions:
 
 
 def build(databases: Databases) -> Report:
-    """Read both databases, side by side. Raises DatabaseError where one does not answer."""
+    """Read both databases, side by side. Raises DatabaseError if one does not answer."""
     with ThreadPoolExecutor(max_workers=3) as pool:
         reading = pool.submit(_transactions, databases)
         counting = pool.submit(_labels, databases)
@@ -126,8 +126,8 @@ def _edge(number: int) -> float:
 
 def _lag(databases: Databases, latest: dict[int, float]) -> LabelLag | None:
     with databases.ask_mysql() as ask:
-        found = ask(published.LATEST_LABELS, min(latest), max(latest))
-    lags = sorted(float(when) - latest[number] for number, when in found if number in latest)
+        rows = ask(published.LATEST_LABELS, min(latest), max(latest))
+    lags = sorted(float(when) - latest[number] for number, when in rows if number in latest)
     if not lags:
         return None
     return LabelLag(
