@@ -14,13 +14,13 @@ from pipectl import cli
 from pipectl.databases import Databases
 from pipectl.errors import ExitCode
 from pipectl.pipeline import reporting
-from pipectl.report_models import Labels
+from pipectl.pipeline.reporting import Labels
 from support.needs import need_program
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipectl.report_models import Report
+    from pipectl.pipeline.reporting import Report
     from support.script_servers import Servers
 
 pytest_plugins = ["support.script_servers"]

@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from pipectl.invocation import Invocation
-    from pipectl.report_models import Report
+    from pipectl.pipeline.reporting import Report
 
 Document: TypeAlias = "Report"
 
