@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 INTERRUPT_AGAIN_SECONDS = 2.0
+INTERRUPTED = threading.Event()
 COLLECT_AFTER = 50_000  # new objects; Python's own 700 suits programs that run longer
 # Global options, which work before and after a command's name: True where a value follows.
 GLOBAL_OPTIONS = {
@@ -67,10 +69,18 @@ class Root(TyperGroup):
         return run_guarded(lambda: super(Root, self).invoke(ctx), lambda: _console_of(ctx))
 
 
+def _heeding_interrupts(action: Callable[[], Any]) -> Any:  # noqa: ANN401
+    """Run `action`; KeyboardInterrupt also if Python dropped it and `action` ended before it came again."""
+    result = action()
+    if INTERRUPTED.is_set():
+        raise KeyboardInterrupt
+    return result
+
+
 def run_guarded(action: Callable[[], Any], console: Callable[[], Console]) -> Any:  # noqa: ANN401
     """Run `action`; end with typer.Exit and the code of whatever it raises."""
     try:
-        return action()
+        return _heeding_interrupts(action)
     except PipectlError as error:
         console().error(error)
         raise typer.Exit(error.code) from error
@@ -165,6 +175,7 @@ dags.register(app)
 
 def interrupt(*_: object) -> None:
     """Raise KeyboardInterrupt, and once more after 2 s: Python drops one that hits a destructor."""
+    INTERRUPTED.set()
     signal.setitimer(signal.ITIMER_REAL, INTERRUPT_AGAIN_SECONDS)
     raise KeyboardInterrupt
 
