@@ -6,7 +6,7 @@ import re
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pipectl import published
+from pipectl import published, services
 from pipectl.errors import DatabaseError, LoginError
 from pipectl.models import Counts, DatabaseContent, Reconciliation, Table
 
@@ -187,7 +187,7 @@ def _postgres(address: DatabaseAddress) -> Iterator[Any]:
 def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal: str) -> DatabaseError:
     where = f"{server} {address.service!r} at {address.host}:{address.port}"
     text = re.sub(r"\s+", " ", str(error)).strip()
-    prefix = address.service.upper().replace("-", "_")
+    prefix = services.get(address.service).prefix
     if refusal in text:
         return LoginError(
             f"{where} refused the password of user {address.user!r} for database {address.database!r}.",
