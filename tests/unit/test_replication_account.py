@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -76,7 +77,9 @@ def test_containers_give_mysql_the_same_as_the_local_engine(odd: str) -> None:
     # The script reads its statements where the containers have them.
     script = (STACK / "mysql" / "create-accounts.sh").read_text(encoding="utf-8")
     assert script.count("/etc/pipectl/") == 2
-    command = CONTAINER_SCRIPT.replace('. "$5"', script.replace("/etc/pipectl", str(STACK / "mysql")))
+    command = CONTAINER_SCRIPT.replace(
+        '. "$5"', script.replace("/etc/pipectl", shlex.quote(str(STACK / "mysql")))
+    )
     done = subprocess.run(
         ("bash", "-c", command, "bash", odd, f"{odd}2", f"{odd}3", f"{odd}4"),
         capture_output=True,
