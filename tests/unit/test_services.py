@@ -107,7 +107,7 @@ def test_an_entry_in_the_list_is_all_that_pipectl_needs_of_a_new_service(
     assert "triggerer" in engine.start(Observer())
     assert engine.ports()["triggerer"] == 8794
     assert settings(tmp_path, AIRFLOW_TRIGGERER_PORT="8795").port("triggerer") == 8795
-    assert "triggerer" in services.airflow_programs()
+    assert "triggerer" in services.components()
     for changed in (
         LocalEngine(settings(tmp_path)),
         DockerEngine(settings(tmp_path), cast("Any", NoDocker())),
