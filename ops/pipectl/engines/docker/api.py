@@ -12,6 +12,7 @@ import json
 import os
 import socket
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -39,6 +40,7 @@ class Container:
     restarts: int
     health: str
     labels: dict[str, str]
+    started: datetime | None = None
 
 
 def find_host() -> str:
@@ -214,4 +216,5 @@ def _container(answer: dict[str, Any]) -> Container:
         restarts=answer.get("RestartCount", 0),
         health=(state.get("Health") or {}).get("Status", ""),
         labels=labels,
+        started=datetime.fromisoformat(state["StartedAt"]) if state["Pid"] else None,
     )
