@@ -77,6 +77,8 @@ def test_a_link_to_nowhere_is_nobodys_problem(project: Path) -> None:
 
 
 def test_engines_that_show_other_owners_are_not_judged(private: Path) -> None:
+    with pytest.raises(EngineError):
+        require_readable(private, STRANGER, {})
     require_readable(private, STRANGER, {"OperatingSystem": "Docker Desktop"})
     require_readable(private, STRANGER, {"SecurityOptions": ["name=userns"]})
 

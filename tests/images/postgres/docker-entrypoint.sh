@@ -32,9 +32,10 @@ if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
     # With the server's own options, but reached through its socket only, until all is there.
     export PGPASSWORD="$POSTGRES_PASSWORD"
     pg_ctl -D "$PGDATA" -o "$(printf '%q ' "${@:2}" -c listen_addresses='' -p 5432)" -w start
-    exists=$(POSTGRES_DB=postgres docker_process_sql -At -v db="$POSTGRES_DB" \
+    database=$POSTGRES_DB
+    exists=$(POSTGRES_DB=postgres docker_process_sql -At -v db="$database" \
         <<<"SELECT 1 FROM pg_database WHERE datname = :'db'")
-    [ -n "$exists" ] || POSTGRES_DB=postgres docker_process_sql -v db="$POSTGRES_DB" <<<'CREATE DATABASE :"db"'
+    [ -n "$exists" ] || POSTGRES_DB=postgres docker_process_sql -v db="$database" <<<'CREATE DATABASE :"db"'
     for file in /docker-entrypoint-initdb.d/*; do
         # shellcheck disable=SC1090  # whatever is mounted there
         case $file in
