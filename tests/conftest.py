@@ -21,14 +21,14 @@ settings.load_profile("untimed")
 # Where binaries are cached, what must not be skipped, and which images the docker tests run on: the business
 # of who runs them.
 KEPT = {
+    "AIRFLOW_IMAGE",
+    "MYSQL_IMAGE",
     "PIPECTL_CACHE_DIR",
     "PIPECTL_REQUIRE",
     "PIPECTL_SCREENSHOTS",
     "PIPECTL_TEST_AIRFLOW_PYTHON",
     "POSTGRES_IMAGE",
-    "MYSQL_IMAGE",
     "REDIS_IMAGE",
-    "AIRFLOW_IMAGE",
 }
 # Settings of pipectl, of its scripts, of Airflow, and of the databases' clients; then what makes Rich and
 # Typer write colours or other widths (both take a GitHub workflow for a terminal).

@@ -1,4 +1,4 @@
-"""Other ways to an engine than Docker's own socket: contexts, rootless Docker, Podman."""
+"""Other ways to an engine than DOCKER_HOST."""
 
 from __future__ import annotations
 
@@ -29,21 +29,6 @@ def check_pipeline(project: DockerProject) -> None:
     assert project.volumes()
     project.run("down", "--volumes", "--yes")
     assert project.volumes() == {}
-
-
-@pytest.mark.parametrize(
-    ("name", "address"),
-    [("rootless Docker", "docker.sock"), ("rootless Podman", "podman/podman.sock")],
-)
-def test_the_pipeline_runs_without_root(
-    name: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}") / address
-    if not path.is_socket():
-        pytest.skip(f"no {name} listens on {path}")
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
-    with new_docker_project(tmp_path / "project") as project:
-        check_pipeline(project)
 
 
 def test_the_engine_of_a_docker_context_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

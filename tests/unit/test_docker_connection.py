@@ -24,7 +24,7 @@ NOBODY = 65534
 CONTAINER = {
     "Id": "1",
     "Name": "/pipectl-scheduler-1",
-    "State": {"Status": "running", "ExitCode": 0, "Pid": 7},
+    "State": {"Status": "running", "ExitCode": 0, "Pid": 7, "StartedAt": "2026-11-25T10:00:00Z"},
     "Config": {"Labels": {"com.docker.compose.service": "scheduler"}},
 }
 LISTED = {"/containers/json": http([{"Id": "1", "Status": "Up 5 seconds"}])}

@@ -44,6 +44,7 @@ OF_OTHERS = {
     "DOCKER_CONTEXT": "the docker client's",
     "DOCKER_HOST": "the docker client's",
     "PATH": "the system's",
+    "AIRFLOW_USER_HOME_DIR": "of Airflow's image",
     "USER": "the system's",
     "XDG_RUNTIME_DIR": "the system's",
     "PYTHON": "the caller's choice for make",
@@ -215,6 +216,7 @@ def test_settings_of_one_engine_alone_are_addresses() -> None:
         "AIRFLOW__CORE__DAGS_FOLDER",
         "PATH",
         "PIPECTL_SCRIPTS",
+        "PYTHONPYCACHEPREFIX",
     }
 
 

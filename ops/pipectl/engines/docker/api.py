@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
@@ -54,6 +55,7 @@ class Container:
     restarts: int
     health: str
     labels: dict[str, str]
+    started: datetime | None = None
 
 
 def _understood(
@@ -215,4 +217,5 @@ def _container(answer: dict[str, Any]) -> Container:
         restarts=answer.get("RestartCount", 0),
         health=(state.get("Health") or {}).get("Status", ""),
         labels=labels,
+        started=datetime.fromisoformat(state["StartedAt"]) if state["Pid"] else None,
     )
