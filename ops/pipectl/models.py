@@ -57,7 +57,10 @@ class AirflowAddress:
 
 @dataclass(frozen=True)
 class Service:
-    """One service of the stack. `state` is running, starting, stopped or crashed."""
+    """One service of the stack. `state` is running, starting, stopped or crashed.
+
+    `started` is the start of the process that runs now, None if none runs.
+    """
 
     name: str
     state: str
@@ -66,6 +69,7 @@ class Service:
     pid: int | None = None
     container: str = ""
     restarts: int = 0
+    started: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -172,3 +176,14 @@ class ImportFailure:
 
     filename: str
     stack_trace: str
+
+
+@dataclass(frozen=True)
+class LoadProgress:
+    """How far a phase is: `rate` in rows a second, `left` in seconds, None if nothing is known yet."""
+
+    phase: str
+    done: int
+    total: int
+    rate: float | None = None
+    left: float | None = None

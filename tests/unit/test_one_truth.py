@@ -44,11 +44,14 @@ OF_OTHERS = {
     "DOCKER_CONTEXT": "the docker client's",
     "DOCKER_HOST": "the docker client's",
     "PATH": "the system's",
+    "AIRFLOW_USER_HOME_DIR": "of Airflow's image",
+    "HOME": "the system's",
     "TMPDIR": "the system's",
     "USER": "the system's",
     "UV_CONFIG_FILE": "uv's",
     "XDG_CONFIG_DIRS": "the system's",
     "XDG_CONFIG_HOME": "the system's",
+    "XDG_RUNTIME_DIR": "the system's",
     "PYTHON": "the caller's choice for make",
 }
 # An empty default in .env.example: the engine's own database, whose address differs between engines.
@@ -218,6 +221,7 @@ def test_settings_of_one_engine_alone_are_addresses() -> None:
         "AIRFLOW__CORE__DAGS_FOLDER",
         "PATH",
         "PIPECTL_SCRIPTS",
+        "PYTHONPYCACHEPREFIX",
     }
 
 
@@ -305,12 +309,14 @@ def texts(*patterns: str) -> dict[str, str]:
 def test_each_images_version_is_the_same_everywhere(image: str, pattern: str, listed: dict[str, str]) -> None:
     where = (
         "README.md",
+        "CONTRIBUTING.md",
         "docs/**/*.md",
         "stack/**/*.y*ml",
         "stack/.env.example",
         "tests/e2e/*.py",
         "tests/benchmarks/*.yml",
         "tests/images/*.sh",
+        ".github/workflows/*.yml",
     )
     found = {
         (place, version)

@@ -84,7 +84,7 @@ def _files() -> Iterator[Path]:
     here = Path.cwd()
     for folder in (here, *here.parents):
         yield from (folder / "uv.toml", folder / "pyproject.toml")
-    own = os.environ.get("XDG_CONFIG_HOME") or str(Path("~/.config").expanduser())
+    own = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111  there may be no home
     shared = os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg"
     yield from (Path(folder, "uv", "uv.toml") for folder in (own, *shared.split(":"), "/etc"))
 
