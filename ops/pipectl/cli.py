@@ -85,7 +85,10 @@ class Root(TyperGroup):
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401  Typer's own
         """Parse the arguments; `--help` and `--version` print here."""
-        return run_guarded(lambda: super(Root, self).make_context(*arguments, **options), Console)
+        wants_json = "--json" in sys.argv[1:]
+        return run_guarded(
+            lambda: super(Root, self).make_context(*arguments, **options), lambda: Console(json=wants_json)
+        )
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  Typer's own context
         """Run the command; turn what it raises into one sentence and a code."""
@@ -130,7 +133,12 @@ def run_guarded(action: Callable[[], Any], console: Callable[[], Console]) -> An
         raise typer.Exit(ExitCode.DONE) from error
     except Exception as error:
         if type(error).__module__.startswith(("typer", "click")):
-            raise
+            message, context = getattr(error, "format_message", None), getattr(error, "ctx", None)
+            if message is None or not console().json:
+                raise
+            command = context.command_path if context else "pipectl"
+            console().error(UsageError(message(), hint=f"Look at: {command} --help"))
+            raise typer.Exit(ExitCode.USAGE) from error
         if isinstance(error, OSError) and (reason := output_failure(error)):
             console().error(
                 UsageError(
@@ -161,7 +169,7 @@ def output_failure(error: OSError) -> str:
 
 
 def _console_of(ctx: Any) -> Console:  # noqa: ANN401  Typer's own context
-    return ctx.obj.console if isinstance(ctx.obj, Invocation) else Console()
+    return ctx.obj.console if isinstance(ctx.obj, Invocation) else Console(json=bool(ctx.params.get("json")))
 
 
 app = typer.Typer(

@@ -135,7 +135,7 @@ def _console(*, stderr: bool) -> rich.console.Console:
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     return (Patient if stderr else RichConsole)(
         stderr=stderr,
-        width=None if terminal else WIDTH_WITHOUT_TERMINAL,
+        width=None if terminal else int(os.environ.get("COLUMNS") or WIDTH_WITHOUT_TERMINAL),
         soft_wrap=not terminal,
         highlight=False,
     )

@@ -6,6 +6,7 @@ An environment variable wins over stack/.env, as Compose has it, and an option w
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,20 @@ LARGEST_PORT = 65535
 # By libpq's words, for both databases.
 SSL_MODES = frozenset({"disable", "prefer", "require", "verify-full"})
 
+_COUNT, _NUMBER = r"0*[1-9][0-9]{0,5}", r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?"
+# What only other programs read, which fail long after the start: the form of a value, and its description.
+FORMS = {
+    "AIRFLOW_PARALLELISM": (_COUNT, "a whole number above 0"),
+    "AIRFLOW_WORKERS": (_COUNT, "a whole number above 0"),
+    "PIPECTL_RETENTION_DAYS": (_COUNT, "a whole number above 0"),
+    "PIPECTL_SEED": ("[+-]?[0-9]{1,18}", "a whole number"),
+    "PIPECTL_ALERT_FRAUD_RATE": (f"{_NUMBER}:{_NUMBER}", "LOWEST:HIGHEST, as in 0.0005:0.03"),
+    "PIPECTL_ALERT_LAG_SECONDS": (_NUMBER, "a number of seconds"),
+    "PIPECTL_ALERT_WEBHOOK": ("https?://[!-~]+", "an address that begins with http:// or https://"),
+}
+# A webhook's address may carry a token.
+NOT_SHOWN = frozenset({"PIPECTL_ALERT_WEBHOOK"})
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -28,6 +43,8 @@ class Settings:
     engine: str
     cache_dir: Path
     variables: dict[str, str] = field(repr=False)
+    # Names whose value the environment gave.
+    from_environment: frozenset[str] = frozenset()
 
     @property
     def state_dir(self) -> Path:
@@ -44,10 +61,7 @@ class Settings:
         """The pipeline's DAG, which `up` waits for; UsageError if the setting can be no DAG's id."""
         chosen = self.variables.get("PIPECTL_DAG_ID") or DAG_ID
         if not is_dag_id(chosen):
-            raise UsageError(
-                f"PIPECTL_DAG_ID={chosen!r} can be no DAG's id.",
-                hint=f"Correct it in {self.env_path} or in the environment: {DAG_ID_RULE}.",
-            )
+            raise self.is_not("PIPECTL_DAG_ID", "a DAG's id", DAG_ID_RULE)
         return chosen
 
     @property
@@ -77,11 +91,31 @@ class Settings:
         variable = definition.port_variable
         text = self.variables.get(variable) or str(definition.default_port)
         if not is_port(text):
-            raise UsageError(
-                f"{variable}={text!r} in {self.env_path} is not a port number.",
-                hint=f"Set {variable} to a number from 1 to {LARGEST_PORT}, or delete the line.",
-            )
+            raise self.is_not(variable, "a port number", f"a number from 1 to {LARGEST_PORT}")
         return int(text)
+
+    def check(self) -> None:
+        """Raise UsageError for a value that would fail only after the start, if at all."""
+        for variable, (form, description) in FORMS.items():
+            text = self.variables.get(variable)
+            if text and not re.fullmatch(form, text):
+                raise self.is_not(variable, description)
+        for definition in services.business_databases():
+            self._encryption(definition.prefix)
+
+    def is_not(self, variable: str, description: str, wanted: str = "") -> UsageError:
+        """Return the error for a value that is not what `description` says."""
+        shown = "" if variable in NOT_SHOWN else f"={self.variables[variable]!r}"
+        cure = f"{variable} to {wanted or description}"
+        if variable in self.from_environment:
+            return UsageError(
+                f"The environment variable {variable}{shown} is not {description}.",
+                hint=f"Remove it (unset {variable}), or set {cure}.",
+            )
+        return UsageError(
+            f"{variable}{shown} in {self.env_path} is not {description}.",
+            hint=f"Set {cure}, or delete the line.",
+        )
 
     def database(self, service: str) -> DatabaseAddress:
         """Address of a business database as seen from this machine."""
@@ -89,10 +123,7 @@ class Settings:
         prefix = definition.prefix
         host = self.variables.get(f"{prefix}_HOST") or "127.0.0.1"
         if not is_host(host):
-            raise UsageError(
-                f"{prefix}_HOST={host!r} in {self.env_path} is no name or address of a machine.",
-                hint=f"Correct {prefix}_HOST, or delete the line.",
-            )
+            raise self.is_not(f"{prefix}_HOST", "the name or address of a machine")
         return DatabaseAddress(
             service=service,
             host=host,
@@ -106,10 +137,8 @@ class Settings:
     def _encryption(self, prefix: str) -> dict[str, str]:
         mode = self.variables.get(f"{prefix}_SSLMODE") or "prefer"
         if mode not in SSL_MODES:
-            raise UsageError(
-                f"{prefix}_SSLMODE={mode!r} in {self.env_path} is no mode of encryption.",
-                hint=f"Set {prefix}_SSLMODE to one of {', '.join(sorted(SSL_MODES))}, or delete the line.",
-            )
+            modes = ", ".join(sorted(SSL_MODES))
+            raise self.is_not(f"{prefix}_SSLMODE", "a mode of encryption", f"one of {modes}")
         name = self.variables.get(f"{prefix}_SSLROOTCERT") or ""
         certificate = self.project / "stack" / "airflow" / name
         if name and not certificate.is_file():
@@ -171,9 +200,11 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
         here = chosen
     root = find_project((chosen or here).resolve())
     written = EnvFile(env_path(root)).read()
-    known = written.keys() | {
-        definition.port_variable for definition in services.SERVICES if definition.default_port
-    }
+    known = (
+        written.keys()
+        | FORMS.keys()
+        | {definition.port_variable for definition in services.SERVICES if definition.default_port}
+    )
     overrides = {
         name: value
         for name, value in os.environ.items()
@@ -187,6 +218,7 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
         engine=engine or os.environ.get("PIPECTL_ENGINE") or "auto",
         cache_dir=cache_dir(),
         variables={**written, **overrides},
+        from_environment=frozenset(overrides),
     )
 
 

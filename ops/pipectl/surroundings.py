@@ -82,7 +82,7 @@ PYTHON = (
 )
 # Widths that Rich and Typer would convert, whatever they are.
 WIDTHS = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
-WIDEST = 1000
+NARROWEST, WIDEST = 20, 1000
 OTHERS_MAY_NOT_WRITE = 0o022
 
 
@@ -100,7 +100,7 @@ def settle() -> None:
     if not os.environ.get("HOME", "/"):
         del os.environ["HOME"]
     for name in WIDTHS:
-        if not is_width(os.environ.get(name, "1")):
+        if name in os.environ and not is_width(os.environ[name]):
             del os.environ[name]
     # Others would else be able to replace what is installed into the cache, under a mask of 000.
     os.umask(os.umask(OTHERS_MAY_NOT_WRITE) | OTHERS_MAY_NOT_WRITE)
@@ -120,8 +120,9 @@ def forget_clients() -> None:
 
 
 def is_width(text: str) -> bool:
-    """Whether a text is a number of columns or lines."""
-    return text.isascii() and text.isdigit() and len(text) <= len(str(WIDEST)) and 0 < int(text) <= WIDEST
+    """Whether a text is a number of columns or lines that names fit into."""
+    digits = text.isascii() and text.isdigit() and len(text) <= len(str(WIDEST))
+    return digits and NARROWEST <= int(text) <= WIDEST
 
 
 def open_streams() -> None:

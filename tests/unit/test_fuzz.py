@@ -290,7 +290,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     return [command, *words]
 
 
-@inputs(5000)
+@inputs(4500)
 @given(command_lines())
 def test_command_lines(project: Path, words: list[str]) -> None:
     del project
@@ -384,7 +384,7 @@ def test_stack_env(project: Path, content: bytes, command: str) -> None:
     assert_tame(out, err)
 
 
-@inputs(2000)
+@inputs(2500)
 @given(st.one_of(st.lists(LINE, max_size=5).map(encoded), st.binary(max_size=60)))
 def test_user_env(project: Path, content: bytes) -> None:
     path = project / "stack" / "airflow" / "user.env"
@@ -472,7 +472,7 @@ def test_dag_ids(project: Path, dag_id: str, command: str) -> None:
     assert_tame(out, err)
 
 
-@inputs(1500)
+@inputs(700)
 @given(JSON, st.sampled_from(["/api/v2/monitor/health", "runs", "dag", "errors"]))
 def test_answers_of_airflow_to_status(project: Path, answer: Any, which: str) -> None:
     del project
@@ -513,7 +513,7 @@ def test_answers_of_airflow_to_commands(
     assert_tame(out, err)
 
 
-@inputs(1000)
+@inputs(1500)
 @given(st.one_of(JSON, st.fixed_dictionaries({"content": JSON})))
 def test_task_logs(project: Path, answer: Any) -> None:
     from pipectl.airflow_api import AirflowApi
@@ -530,7 +530,7 @@ def test_task_logs(project: Path, answer: Any) -> None:
 CELL = st.one_of(TEXT, st.integers(0, 2**63))
 
 
-@inputs(1500)
+@inputs(700)
 @given(
     st.lists(st.tuples(TEXT, TEXT), max_size=3),
     st.integers(0, 2**63),
@@ -574,7 +574,7 @@ def test_contents_of_databases_and_logs(
     assert_tame(out)
 
 
-@inputs(200)
+@inputs(100)
 @given(
     st.lists(st.one_of(st.sampled_from(sorted(COMMANDS)), ARGUMENT), max_size=3),
     st.dictionaries(

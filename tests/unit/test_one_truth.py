@@ -45,6 +45,7 @@ OF_OTHERS = {
     "DOCKER_HOST": "the docker client's",
     "PATH": "the system's",
     "AIRFLOW_USER_HOME_DIR": "of Airflow's image",
+    "COLUMNS": "the terminal's",
     "HOME": "the system's",
     "TMPDIR": "the system's",
     "USER": "the system's",

@@ -116,7 +116,16 @@ def test_variables_of_clients_are_forgotten(
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("80", True), ("0", False), ("-1", False), ("²", False), ("1" * 5000, False), ("", False)],
+    [
+        ("80", True),
+        ("1000", True),
+        ("1", False),
+        ("0", False),
+        ("-1", False),
+        ("²", False),
+        ("1" * 5000, False),
+        ("", False),
+    ],
 )
 def test_widths(text: str, expected: bool) -> None:  # noqa: FBT001
     assert surroundings.is_width(text) == expected

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pipectl.engines.claims import lock_file
+from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError, remedy
 
 if TYPE_CHECKING:
@@ -14,10 +16,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipectl.engines.claims import Claims
+    from pipectl.observer import Observer
     from pipectl.settings import Settings
 
 ENGINE_FILE = "engine"
 LINUX_FILES = {".sh", ".cnf", ".conf", ".sql"}
+OURS = ("AIRFLOW_", "AIRBYTE_", "PIPECTL_")
+ALIKE = 0.8
 
 
 def new_password(random_bytes: int = 24) -> str:
@@ -63,6 +68,35 @@ def project_lock(settings: Settings, claims: Claims) -> Iterator[None]:
             yield
     finally:
         os.close(descriptor)
+
+
+def check(settings: Settings, observer: Observer) -> None:
+    """Look before a start at what would fail later; say which lines of stack/.env nothing reads.
+
+    Raises UsageError.
+    """
+    settings.check()
+    require_unix_line_ends(settings)
+    for sentence in unknown_names(settings):
+        observer.report(sentence)
+
+
+def unknown_names(settings: Settings) -> Iterator[str]:
+    """Yield a sentence for each name in stack/.env that is ours, or almost, and not in .env.example."""
+    from difflib import get_close_matches  # noqa: PLC0415  5 ms, for a start alone
+
+    try:
+        example = settings.env_path.with_name(".env.example").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return
+    known = re.findall(r"^# ([A-Z][A-Z0-9_]*)=", example, re.MULTILINE)
+    for name in EnvFile(settings.env_path).read().keys() - set(known):
+        near = get_close_matches(name.upper(), known, n=1, cutoff=ALIKE)
+        if name.startswith("AIRFLOW__"):
+            yield f"stack/.env sets {name}, which Airflow takes from stack/airflow/user.env alone."
+        elif near or name.startswith(OURS):
+            nearest = f"; the nearest name is {near[0]}" if near else ""
+            yield f"stack/.env sets {name}, which is no setting of pipectl{nearest}."
 
 
 def require_unix_line_ends(settings: Settings) -> None:

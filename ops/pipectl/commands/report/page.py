@@ -45,6 +45,10 @@ class Target:
             raise UsageError(f"{self.path} can be no file: {error}.", hint="Name another file.") from error
 
     def _check(self) -> None:
+        if str(self.path) == "-":
+            raise UsageError(
+                "--html writes a file, and no page to stdout.", hint="Name a file: --html report.html"
+            )
         folder = self.path.resolve().parent
         if not folder.is_dir():
             raise UsageError(f"There is no folder {folder}.", hint="Make it, or name another file.")

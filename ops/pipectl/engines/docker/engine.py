@@ -20,13 +20,7 @@ from pipectl.engines.docker.api import DockerApi
 from pipectl.engines.docker.compose import Compose
 from pipectl.engines.docker.connection import WITHOUT_DOCKER
 from pipectl.engines.docker.mounts import airflow_user, require_readable
-from pipectl.engines.project import (
-    SECRETS,
-    forget_engine,
-    new_password,
-    remember_engine,
-    require_unix_line_ends,
-)
+from pipectl.engines.project import SECRETS, check, forget_engine, new_password, remember_engine
 from pipectl.errors import EngineError, UsageError
 from pipectl.models import LogLine, Service, Volume
 from pipectl.services import ENGINE, SERVICES, business_databases, databases, find
@@ -64,10 +58,7 @@ class DockerEngine(Engine):
         """Airflow's executor, as stack/.env has it."""
         chosen = self._settings.variables.get("PIPECTL_EXECUTOR") or "local"
         if chosen not in EXECUTORS:
-            raise UsageError(
-                f"PIPECTL_EXECUTOR={chosen!r} in {self._settings.env_path} is no executor.",
-                hint=f"Set it to one of {', '.join(EXECUTORS)}.",
-            )
+            raise self._settings.is_not("PIPECTL_EXECUTOR", "an executor", " or ".join(EXECUTORS))
         return EXECUTORS[chosen]
 
     @property
@@ -76,7 +67,7 @@ class DockerEngine(Engine):
 
     def install(self, observer: Observer) -> None:
         """Check the engine and Compose, choose names and ports, make secrets, fetch missing images."""
-        require_unix_line_ends(self._settings)
+        check(self._settings, observer)
         self._check_versions()
         require_readable(
             self._settings.project, airflow_user(self._settings.variables), self._api.get("/info")
@@ -114,10 +105,6 @@ class DockerEngine(Engine):
         """Remember the executor and its number of workers for the next start."""
         changes = {}
         if executor is not None:
-            if executor not in EXECUTORS:
-                raise UsageError(
-                    f"There is no executor {executor!r}.", hint=f"There are: {', '.join(EXECUTORS)}."
-                )
             changes["PIPECTL_EXECUTOR"] = executor
         if workers is not None:
             if not (executor == "celery" or (executor is None and self._has_celery)):

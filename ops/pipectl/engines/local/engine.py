@@ -11,7 +11,7 @@ from pipectl.engines.local import logs
 from pipectl.engines.local.airflow import require_no_expansion
 from pipectl.engines.local.folders import airflow_volume, database_volume
 from pipectl.engines.local.supervisor.supervisor import Supervisor
-from pipectl.engines.project import forget_engine, remember_engine, require_unix_line_ends
+from pipectl.engines.project import check, forget_engine, remember_engine
 from pipectl.errors import UsageError
 from pipectl.models import Service
 from pipectl.observer import Observer
@@ -52,7 +52,7 @@ class LocalEngine(Engine):
         from pipectl.engines.local.start import find_software  # noqa: PLC0415  10 ms
 
         # A mistake in these files shows before anything is installed.
-        require_unix_line_ends(self._settings)
+        check(self._settings, observer)
         require_no_expansion(self._settings.project)
         airflow_env.read(self._settings.project, self._settings.variables)
         self._software = find_software(self._settings, observer)
