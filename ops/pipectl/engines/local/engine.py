@@ -51,7 +51,7 @@ class LocalEngine(Engine):
         """Find or install Airflow, PostgreSQL and MariaDB, side by side."""
         from pipectl.engines.local.start import find_software  # noqa: PLC0415  10 ms
 
-        # A mistake in these files shows before anything is installed.
+        # A mistake in the project's files shows before anything is installed.
         check(self._settings, observer)
         require_no_expansion(self._settings.project)
         airflow_env.read(self._settings.project, self._settings.variables)

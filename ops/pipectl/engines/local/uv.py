@@ -65,12 +65,12 @@ def settings() -> dict[str, Any]:
     for path in _files():
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            if path.name == "pyproject.toml":
+                content = content.get("tool", {}).get("uv", {})
+            for part in (content, content.get("pip", {})):
+                found = {name: value for name, value in part.items() if name in KEPT} | found
+        except (OSError, ValueError, AttributeError):
             continue
-        if path.name == "pyproject.toml":
-            content = content.get("tool", {}).get("uv", {})
-        for part in (content, content.get("pip", {})):
-            found = {name: value for name, value in part.items() if name in KEPT} | found
     return found
 
 
