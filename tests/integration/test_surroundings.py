@@ -191,84 +191,6 @@ ROWS = [
     Row("proxies and exemptions", RUNS, {"http_proxy": "http://127.0.0.1:9", "no_proxy": "[::1],fd00::/8"}),
     Row("both spellings", RUNS, {"http_proxy": "", "HTTP_PROXY": "http://127.0.0.1:9"}),
     *variables(RUNS, "SSL_CERT_FILE=/nowhere", "REQUESTS_CA_BUNDLE=/nowhere", "SSLKEYLOGFILE=/nowhere/x"),
-    # --- Python.
-    *variables(
-        STATUS,
-        "PYTHONWARNINGS=error",
-        "PYTHONWARNINGS=nonsense",
-        "PYTHONOPTIMIZE=1",
-        "PYTHONOPTIMIZE=2",
-        "PYTHONHASHSEED=0",
-        "PYTHONNODEBUGRANGES=1",
-        "PYTHONDONTWRITEBYTECODE=1",
-        "PYTHONPYCACHEPREFIX=/dev/null/x",
-        "PYTHONUNBUFFERED=1",
-        "PYTHONINSPECT=1",
-        "PYTHONSTARTUP=/nowhere",
-        "PYTHONDEVMODE=1",
-        "PYTHONASYNCIODEBUG=1",
-        "PYTHONMALLOC=debug",
-        "PYTHONFAULTHANDLER=1",
-        "PYTHONTRACEMALLOC=1",
-        "PYTHONSAFEPATH=1",
-        "PYTHONNOUSERSITE=1",
-        "PYTHONUSERBASE=/nowhere",
-        "PYTHONCASEOK=1",
-        "PYTHONBREAKPOINT=nonsense.x",
-        "PYTHONCOERCECLOCALE=0",
-        "PYTHONUTF8=0",
-        "PYTHONUTF8=1",
-        "PYTHONPATH=/nowhere",
-        "PYTHONIOENCODING=ascii",
-        "VIRTUAL_ENV=/nowhere",
-    ),
-    *variables(RUNS, "PYTHONWARNINGS=error"),
-    *variables(REPORT, "PYTHONWARNINGS=error", "PYTHONIOENCODING=ascii", "PYTHONIOENCODING=latin-1"),
-    *variables("status --help", "PYTHONOPTIMIZE=2", says="Examples"),
-    *shell(STATUS, "PYTHONPATH=$HERE $PIPECTL {command}", "$PIPECTL {command}", before=STRAY),
-    *shell(STATUS, "$PYTHON -m pipectl --engine $ENGINE --project $PROJECT {command}", before=STRAY),
-    *shell(RUNS, "PYTHONPATH=$HERE $PIPECTL {command}", before=STRAY),
-    # --- Words and signs.
-    *variables(
-        REPORT,
-        "LANG=C",
-        "LC_ALL=C",
-        "LC_ALL=POSIX",
-        "LC_ALL=xx",
-        "LC_ALL=",
-        "LANG=de_DE.ISO-8859-1",
-        "LC_CTYPE=xx",
-    ),
-    Row("ASCII for certain", REPORT, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
-    Row("ASCII for certain, JSON", STATUS, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
-    *gone(STATUS, "LANG", "LC_ALL"),
-    # --- The terminal.
-    *variables(
-        "status",
-        "COLUMNS=0",
-        "COLUMNS=1",
-        "COLUMNS=-5",
-        "COLUMNS=nonsense",
-        "COLUMNS=²",
-        f"COLUMNS={'1' * 5000}",
-        "COLUMNS=1000000000",
-        "COLUMNS=",
-        "LINES=nonsense",
-        "LINES=0",
-        "TERMINAL_WIDTH=nonsense",
-        "TERM=dumb",
-        "TERM=nonsense",
-        "TERM=",
-        "NO_COLOR=1",
-        "FORCE_COLOR=1",
-        "CLICOLOR_FORCE=1",
-        "PY_COLORS=1",
-        "TTY_COMPATIBLE=1",
-        "GITHUB_ACTIONS=1",
-        says="webserver",
-    ),
-    *variables("--help", "COLUMNS=1", "COLUMNS=²", "TERMINAL_WIDTH=nonsense", says=""),
-    *gone("status", "TERM"),
     # --- Time.
     *variables(STATUS, "TZ=Asia/Kathmandu", "TZ=nonsense", "TZ=:/etc/passwd", "TZ=", "TZDIR=/nowhere"),
     *variables("runs", "TZ=nonsense", "TZ=Asia/Kathmandu"),
@@ -374,6 +296,87 @@ ROWS = [
         code=2,
         says="--conf",
     ),
+]
+# Of what no engine knows: beside the local one alone, to save time.
+ROWS_OF_ANY_ENGINE = [
+    # --- Python.
+    *variables(
+        STATUS,
+        "PYTHONWARNINGS=error",
+        "PYTHONWARNINGS=nonsense",
+        "PYTHONOPTIMIZE=1",
+        "PYTHONOPTIMIZE=2",
+        "PYTHONHASHSEED=0",
+        "PYTHONNODEBUGRANGES=1",
+        "PYTHONDONTWRITEBYTECODE=1",
+        "PYTHONPYCACHEPREFIX=/dev/null/x",
+        "PYTHONUNBUFFERED=1",
+        "PYTHONINSPECT=1",
+        "PYTHONSTARTUP=/nowhere",
+        "PYTHONDEVMODE=1",
+        "PYTHONASYNCIODEBUG=1",
+        "PYTHONMALLOC=debug",
+        "PYTHONFAULTHANDLER=1",
+        "PYTHONTRACEMALLOC=1",
+        "PYTHONSAFEPATH=1",
+        "PYTHONNOUSERSITE=1",
+        "PYTHONUSERBASE=/nowhere",
+        "PYTHONCASEOK=1",
+        "PYTHONBREAKPOINT=nonsense.x",
+        "PYTHONCOERCECLOCALE=0",
+        "PYTHONUTF8=0",
+        "PYTHONUTF8=1",
+        "PYTHONPATH=/nowhere",
+        "PYTHONIOENCODING=ascii",
+        "VIRTUAL_ENV=/nowhere",
+    ),
+    *variables(RUNS, "PYTHONWARNINGS=error"),
+    *variables(REPORT, "PYTHONWARNINGS=error", "PYTHONIOENCODING=ascii", "PYTHONIOENCODING=latin-1"),
+    *variables("status --help", "PYTHONOPTIMIZE=2", says="Examples"),
+    *shell(STATUS, "PYTHONPATH=$HERE $PIPECTL {command}", "$PIPECTL {command}", before=STRAY),
+    *shell(STATUS, "$PYTHON -m pipectl --engine $ENGINE --project $PROJECT {command}", before=STRAY),
+    *shell(RUNS, "PYTHONPATH=$HERE $PIPECTL {command}", before=STRAY),
+    # --- Words and signs.
+    *variables(
+        REPORT,
+        "LANG=C",
+        "LC_ALL=C",
+        "LC_ALL=POSIX",
+        "LC_ALL=xx",
+        "LC_ALL=",
+        "LANG=de_DE.ISO-8859-1",
+        "LC_CTYPE=xx",
+    ),
+    Row("ASCII for certain", REPORT, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+    Row("ASCII for certain, JSON", STATUS, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+    *gone(STATUS, "LANG", "LC_ALL"),
+    # --- The terminal.
+    *variables(
+        "status",
+        "COLUMNS=0",
+        "COLUMNS=1",
+        "COLUMNS=-5",
+        "COLUMNS=nonsense",
+        "COLUMNS=²",
+        f"COLUMNS={'1' * 5000}",
+        "COLUMNS=1000000000",
+        "COLUMNS=",
+        "LINES=nonsense",
+        "LINES=0",
+        "TERMINAL_WIDTH=nonsense",
+        "TERM=dumb",
+        "TERM=nonsense",
+        "TERM=",
+        "NO_COLOR=1",
+        "FORCE_COLOR=1",
+        "CLICOLOR_FORCE=1",
+        "PY_COLORS=1",
+        "TTY_COMPATIBLE=1",
+        "GITHUB_ACTIONS=1",
+        says="webserver",
+    ),
+    *variables("--help", "COLUMNS=1", "COLUMNS=²", "TERMINAL_WIDTH=nonsense", says=""),
+    *gone("status", "TERM"),
     # --- uv: what is installed is what the lock files pin.
     *[
         Row(setting, "", dict([setting.split("=", 1)]), line=UV)
@@ -409,7 +412,7 @@ ROWS = [
 
 def test_the_table_is_long() -> None:
     assert len(ROWS) >= 150
-    names = [(row.name, row.command) for row in ROWS]
+    names = [(row.name, row.command) for row in (*ROWS, *ROWS_OF_ANY_ENGINE)]
     assert len(set(names)) == len(names)
 
 
@@ -429,7 +432,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=["local", pytest.param("docker", marks=pytest.mark.docker)])
+@pytest.fixture(scope="module")
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A stack that runs, holds data and rests."""
     new: Any = {"local": new_local_project, "docker": new_docker_project}[request.param]
@@ -491,19 +494,32 @@ def outcomes(
     request: pytest.FixtureRequest, stack: Project, wheel: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[int, Future[Outcome]]]:
     """What becomes of each row that is asked for."""
-    items = [item for item in request.session.items if hasattr(item, "callspec")]
-    chosen = {id(item.callspec.params.get("row")) for item in items}
+    items = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    chosen = {id(item.get("row")) for item in items if item.get("stack") == stack.engine}
     folder = tmp_path_factory.mktemp("rows")
     with ThreadPoolExecutor(max_workers=THREADS) as pool:
         yield {
             id(row): pool.submit(outcome_of, row, stack, folder / str(number), wheel)
-            for number, row in enumerate(ROWS)
+            for number, row in enumerate((*ROWS, *ROWS_OF_ANY_ENGINE))
             if id(row) in chosen
         }
         pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.name[:40]}-{row.command[:20]}")
+def cases(engine: str, rows: list[Row]) -> list[Any]:
+    marks = [pytest.mark.docker] if engine == "docker" else []
+    return [
+        pytest.param(engine, row, marks=marks, id=f"{engine}-{row.name[:40]}-{row.command[:20]}")
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stack", "row"),
+    [*cases("local", [*ROWS, *ROWS_OF_ANY_ENGINE]), *cases("docker", ROWS)],
+    indirect=["stack"],
+    scope="module",
+)
 def test_surroundings_change_nothing(row: Row, outcomes: dict[int, Future[Outcome]]) -> None:
     done = outcomes[id(row)].result()
     note = f"{row}\n{done.out}\n{done.err}"
@@ -521,6 +537,9 @@ def test_surroundings_change_nothing(row: Row, outcomes: dict[int, Future[Outcom
             assert content["ok"], note
 
 
+@pytest.mark.parametrize(
+    "stack", ["local", pytest.param("docker", marks=pytest.mark.docker)], indirect=True, scope="module"
+)
 def test_a_login_through_a_forwarded_port_stays_there(stack: Project) -> None:
     """As `ssh -L 9999:127.0.0.1:8080` has it: the browser names another port than the server listens on."""
     import http.client
