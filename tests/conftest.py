@@ -24,6 +24,8 @@ KEPT = {
     "PIPECTL_REQUIRE",
     "PIPECTL_SCREENSHOTS",
     "PIPECTL_TEST_AIRFLOW_PYTHON",
+    "PIPECTL_TEST_AIRFLOW_VERSIONS",
+    "PIPECTL_TEST_RECORD",
 }
 # Settings of pipectl, of its scripts, of Airflow, and of the databases' clients; then what makes Rich and
 # Typer write colours or other widths (both take a GitHub workflow for a terminal).

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pipectl import published
 from pipectl.databases import BUCKET, Databases
 from pipectl.errors import DatabaseError, LoginError
 from pipectl.models import Counts, DatabaseAddress
@@ -82,10 +83,34 @@ def test_ranges_that_one_side_lacks_are_counted_whole(servers: Servers) -> None:
     assert (found.unlabelled, found.orphans) == (5, 7)
 
 
-def test_counts_tell_frauds_from_labels(servers: Servers) -> None:
-    assert databases(servers).counts() == Counts(0, 0, 0)
-    fill(servers, set(range(1, 15)), set(range(1, 15)))
-    assert databases(servers).counts() == Counts(14, 14, 2)
+def test_a_batch_is_counted_apart_from_what_others_write_meanwhile(servers: Servers) -> None:
+    asked = databases(servers)
+    assert asked.batch("run 2") is None
+    for run in ("run 1", "run 2", "run 3"):
+        code, log = servers.run("transaction_generator", PIPECTL_BATCH_ID=run)
+        assert code == 0, log
+    assert asked.batch("run 4") is None
+    [(written,)] = servers.ask_postgres("SELECT transactions FROM sim.batches WHERE batch_id = 'run 2'")
+    assert asked.batch("run 2") == Counts(written, 0, 0)
+    servers.run("detection_generator")
+    servers.ask_mysql("UPDATE fraud_labels SET is_fraud = 1")
+    assert asked.batch("run 2") == Counts(written, written, written)
+    # A row that came later than the batch's does not count, nor does its label.
+    [(last,)] = servers.ask_postgres("SELECT max(transaction_id) FROM public.transactions")
+    servers.ask_mysql("DELETE FROM fraud_labels WHERE transaction_id < %s", last)
+    assert asked.batch("run 2") == Counts(written, 0, 0)
+
+
+def test_a_batch_is_found_when_the_servers_numbers_of_transactions_have_wrapped_round(
+    servers: Servers,
+) -> None:
+    numbers = """
+        SELECT next, low, low + 4294967296 * floor((next - low) / 4294967296)
+        FROM (VALUES (100::numeric, 90::numeric), (4294967296 * 3 + 5, 4294967295), (4294967296 * 3 + 5, 4))
+             AS v (next, low)"""
+    assert "low + 4294967296 * floor((next - low) / 4294967296)" in published.BATCH
+    found = [int(row[2]) for row in servers.ask_postgres(numbers)]
+    assert found == [90, 4294967296 * 2 + 4294967295, 4294967296 * 3 + 4]
 
 
 def test_emptying_keeps_the_tables_and_tells_what_was_there(servers: Servers) -> None:
