@@ -44,6 +44,9 @@ OF_OTHERS = {
     "DOCKER_CONTEXT": "the docker client's",
     "DOCKER_HOST": "the docker client's",
     "PATH": "the system's",
+    "PIP_CERT": "pip's",
+    "REQUESTS_CA_BUNDLE": "pip's",
+    "SSL_CERT_FILE": "OpenSSL's",
     "USER": "the system's",
     "PYTHON": "the caller's choice for make",
 }

@@ -112,5 +112,7 @@ def _shown(console: Console) -> Iterator[Callable[[LoadProgress], None]]:
             steps[progress.phase] = step
             console.say(progress_text(progress))
 
-    with console.live(lambda: group(*(line(progress_text(phase)) for phase in latest.values()))) as redraw:
+    with console.live(
+        lambda: group(*(line(progress_text(phase)) for phase in tuple(latest.values())))
+    ) as redraw:
         yield watch

@@ -11,24 +11,33 @@ import http.client
 import json
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from pipectl.errors import EngineError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 CONNECT_SECONDS = 1.0
-START_SECONDS = 60
+CHANGE_SECONDS = 150  # a worker gets 120 s for its tasks
 REQUEST_SECONDS = 30.0
+# How long a registry may be silent in the middle of a pull.
+PULL_SECONDS = 300
+PULL_HINT = "Try it by hand: docker pull {image}. Another image or a mirror's: …_IMAGE in stack/.env"
 NEAR = {"", "localhost", "127.0.0.1", "::1"}
 WITHOUT_DOCKER = "Or run the stack without Docker: pipectl --engine local up"
 
 
 @dataclass(frozen=True)
 class Container:
-    """A container as the engine describes it; `service` is empty outside Compose."""
+    """A container as the engine describes it.
+
+    `service` is empty outside Compose, `image` is the image's digest.
+    """
 
     id: str
     name: str
@@ -39,6 +48,8 @@ class Container:
     restarts: int
     health: str
     labels: dict[str, str]
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
+    image: str = ""
 
 
 def find_host() -> str:
@@ -120,12 +131,50 @@ class DockerApi:
         """Whether the image is on this machine."""
         return self._explained(f"/images/{name}/json")[0] == http.client.OK
 
+    def pull(self, name: str) -> Iterator[dict[str, Any]]:
+        """Pull an image; yield what the engine tells of it, layer by layer.
+
+        Raises EngineError with the engine's words as its detail.
+        """
+        repository, tag = name, ""
+        if "@" not in name:
+            repository, _, tag = (
+                name.rpartition(":") if ":" in name.rsplit("/", 1)[-1] else (name, "", "latest")
+            )
+        failure = EngineError(f"The image {name} could not be pulled.", hint=PULL_HINT.format(image=name))
+        connection = self._connection(PULL_SECONDS)
+        try:
+            query = f"fromImage={quote(repository, safe='')}&tag={quote(tag, safe='')}"
+            connection.request("POST", f"/images/create?{query}")
+            response = connection.getresponse()
+            if response.status != http.client.OK:
+                failure.detail = _message(response.read())
+                raise failure
+            for line in response:
+                event = json.loads(line)
+                if event.get("error"):
+                    failure.detail = str(event["error"])
+                    raise failure
+                yield event
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            failure.detail = str(error)
+            raise failure from error
+        finally:
+            connection.close()
+
     def start(self, container: str) -> None:
         """Start a container by its id; EngineError, the engine's words as its detail, if it cannot."""
-        status, body = self._explained(f"/containers/{container}/start", "POST", START_SECONDS)
+        self._change(f"/containers/{container}/start", "Docker could not start the stack.")
+
+    def stop(self, container: str) -> None:
+        """Stop a container by its id, after the time that Compose gives it; EngineError as above."""
+        self._change(f"/containers/{container}/stop", "Docker could not stop a service.")
+
+    def _change(self, path: str, message: str) -> None:
+        status, body = self._explained(path, "POST", CHANGE_SECONDS)
         if status not in {http.client.NO_CONTENT, http.client.NOT_MODIFIED}:
             raise EngineError(
-                "Docker could not start the stack.",
+                message,
                 hint="Look at its services and their logs: pipectl status, pipectl logs",
                 detail=_message(body),
             )
@@ -214,4 +263,6 @@ def _container(answer: dict[str, Any]) -> Container:
         restarts=answer.get("RestartCount", 0),
         health=(state.get("Health") or {}).get("Status", ""),
         labels=labels,
+        environment=dict(line.split("=", 1) for line in answer["Config"].get("Env") or () if "=" in line),
+        image=answer.get("Image", ""),
     )
