@@ -224,6 +224,17 @@ def test_a_first_start_and_a_stack_without_changes_restart_nothing(tmp_path: Pat
     assert noted(tmp_path, [container("webserver", "old", "exited")], same)[1] == []
 
 
+def test_containers_that_compose_stopped_for_a_database_are_named(tmp_path: Path) -> None:
+    before = [container("airbyte-mysql", "old"), container("scheduler", "same")]
+    changed = container("airbyte-mysql", "new", "created", labels={FILES_LABEL: "plugins:2"})
+    engine, told, _ = noted(tmp_path, before, [changed, container("scheduler", "same", "exited")])
+    assert told[:2] == [
+        "Restarting scheduler: airbyte-mysql restarts",
+        "Restarting airbyte-mysql: plugins changed",
+    ]
+    assert set(engine.restarts()) == {"airbyte-mysql", "scheduler"}
+
+
 def test_containers_that_need_a_replaced_metadata_database_are_stopped_first(tmp_path: Path) -> None:
     before = [container(name, name) for name in ("postgres", "scheduler", "airbyte-mysql")]
     changed = container("postgres", "new", "created", labels={FILES_LABEL: "plugins:2"})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipectl.engines.airflow_env import OWN
-from pipectl.services import airflow_programs, databases
+from pipectl.services import airflow_programs, databases, find
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -79,8 +79,8 @@ def restart_sentences(restarts: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
 
 def describe(changes: tuple[str, ...]) -> str:
     """Return what changed as one clause, without the tail of a long list."""
-    if changes == (METADATA,):
-        return f"{METADATA} restarts"
+    if all(find(change) for change in changes):
+        return f"{' and '.join(changes)} restart{'s' if len(changes) == 1 else ''}"
     more = [f"{len(changes) - MOST_SHOWN} more"] if len(changes) > MOST_SHOWN else []
     return f"{', '.join([*changes[:MOST_SHOWN], *more])} changed"
 

@@ -314,6 +314,15 @@ class DockerEngine(Engine):
             if (changes := _changes(old, container, user_settings))
         }
         restarts = with_dependents(replaced, {container.service for container in running})
+        # Some versions of Compose stop what depends on a container that they replace.
+        restarts = {
+            container.service: tuple(replaced)
+            for container in now
+            if (old := before.get(container.name))
+            and old.pid
+            and old.id == container.id
+            and not container.pid
+        } | restarts
         dependents = [container.id for container in running if container.service in restarts]
         for sentence in restart_sentences(restarts):
             observer.report(sentence)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipectl.engines.changes import StartState
-from pipectl.engines.local.processes import find_related, is_another, kill
+from pipectl.engines.local.processes import find_related, is_another, kill, with_descendants
 from pipectl.errors import EngineError
 from pipectl.wait import until
 
@@ -164,14 +164,16 @@ class Supervisor:
         self._call("startProcess", name, False)
 
     def end_work(self, name: str, seconds: float) -> None:
-        """Ask a running program itself, not its children, to end; wait for that, at most `seconds`.
+        """Ask a running program, but not its children, to end; kill all of them after `seconds`.
 
         The supervisor then starts it again, so stop it afterwards.
         """
         before = self._pid(name)
-        if before:
-            self._call("signalProcess", name, "TERM")
-            until(lambda: self._pid(name) != before, seconds, poll_seconds=0.05)
+        if before is None:
+            return
+        self._call("signalProcess", name, "TERM")
+        if not until(lambda: self._pid(name) != before, seconds, poll_seconds=0.05):
+            kill(with_descendants(before))
 
     def _pid(self, name: str) -> int | None:
         return next((process.pid for process in self.processes() if process.name == name), None)
