@@ -40,7 +40,12 @@ WANTED = [name for name in os.environ.get("PIPECTL_TEST_AIRFLOW_VERSIONS", "").s
 RECORDED = ROOT / "tests" / "fixtures" / "airflow-answers.json"
 PACKAGES = ("apache-airflow-providers-standard", "asyncpg", "psycopg2-binary")
 # When a version was new: later releases of what it needs may not fit.
-CUTOFFS = {"3.0.6": "2025-09-10", "3.1.8": "2026-04-15"}
+CUTOFFS = {
+    "3.0.6": "2025-09-10",
+    "3.1.8": "2026-04-15",
+    "3.2.2": "2026-11-20",
+    "3.4.0b2": "2026-11-20",
+}
 TWO_TASKS = """
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
