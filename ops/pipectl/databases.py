@@ -6,7 +6,7 @@ import re
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pipectl import published
+from pipectl import published, services
 from pipectl.errors import DatabaseError, LoginError
 from pipectl.models import Counts, DatabaseContent, Reconciliation, Table
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Ask = Callable[..., list[tuple[Any, ...]]]
 
 CONNECT_SECONDS = 5
-# Ids that are counted together, and fetched together where the counts do not tell.
+# Ids that are counted together, and fetched together if the counts do not tell.
 BUCKET = 10_000
 POSTGRES_TABLES = """
     SELECT format('%I.%I', schemaname, tablename), schemaname || '.' || tablename
@@ -106,7 +106,7 @@ class Databases:
         return Reconciliation(unlabelled, orphans)
 
     def empty(self) -> tuple[DatabaseContent, DatabaseContent]:
-        """Delete every row of both databases, keep the tables, and return what was there."""
+        """Delete every row of both databases, keep the tables, and return the tables as they were."""
         before = self.content()
         with self._postgres_cursor() as cursor:
             cursor.execute("SET lock_timeout = '10s'")
@@ -162,7 +162,7 @@ class Databases:
 
 
 def metadata_version(address: DatabaseAddress) -> str | None:
-    """Migration of the Airflow metadata database at `address`, None where it has none yet; DatabaseError."""
+    """Migration of the Airflow metadata database at `address`, None if it has none yet; DatabaseError."""
     with _postgres(address) as cursor:
         cursor.execute("SELECT to_regclass('public.alembic_version') IS NOT NULL")
         if not cursor.fetchall()[0][0]:
@@ -195,7 +195,7 @@ def _postgres(address: DatabaseAddress) -> Iterator[Any]:
 def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal: str) -> DatabaseError:
     where = f"{server} {address.service!r} at {address.host}:{address.port}"
     text = re.sub(r"\s+", " ", str(error)).strip()
-    prefix = address.service.upper().replace("-", "_")
+    prefix = services.get(address.service).prefix
     if refusal in text:
         return LoginError(
             f"{where} refused the password of user {address.user!r} for database {address.database!r}.",

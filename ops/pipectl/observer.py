@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from pipectl.models import DagRun, Service, TaskState
+    from pipectl.models import DagRun, LoadProgress, Service, TaskState
 
     class Show(Protocol):
         """Observer.see_progress."""
@@ -33,3 +33,6 @@ class Observer:
 
     def see_run(self, run: DagRun, tasks: tuple[TaskState, ...], behind: DagRun | None) -> None:
         """A run and its tasks as they are now; `behind` is the run that must end before it starts."""
+
+    def see_load(self, progress: LoadProgress) -> None:
+        """How far a phase of a load is."""
