@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-# What real API servers answered; tests/integration/test_airflow_versions.py writes them with --record.
+# What real API servers answered, as tests/integration/test_airflow_versions.py has written it.
 RECORDED = ROOT / "tests" / "fixtures" / "airflow-answers.json"
 ANSWERS: dict[str, dict[str, Any]] = json.loads(RECORDED.read_text(encoding="utf-8"))
 NEEDED = {"dag_id", "dag_run_id", "task_id"}
@@ -100,7 +100,7 @@ def ask_everything(server: FakeAirflow) -> None:
     assert all(task.seconds is not None for task in tasks)
     assert "the words of the task" in "\n".join(api.log("two_tasks", "run", tasks[0]))
     [failure] = api.import_failures_of("never_parsed")
-    assert failure.filename == "broken.py"
+    assert failure.filename.endswith("broken.py")  # of Airflow 3.0 the whole path
     assert "no_such_name" in failure.stack_trace
     assert api.import_failures_of("two_tasks") == ()
 
@@ -129,7 +129,7 @@ def test_the_answers_of_each_version_are_read(airflow: FakeAirflow) -> None:
 
 def test_fields_that_pipectl_does_not_know_change_nothing(newest: FakeAirflow) -> None:
     for _, body in newest.answers.values():
-        for each in objects_in(body):
+        for each in list(objects_in(body)):
             each["something_new"] = {"of": ["any", None]}
     ask_everything(newest)
 
@@ -139,7 +139,7 @@ def test_no_field_but_ids_is_needed(newest: FakeAirflow, change: str) -> None:
     """Whatever a version leaves out, sets to null or changes: never a bug of pipectl."""
     replaced = {"null": None, "another type": {"new": "kind"}}
     for path, (_, body) in newest.answers.items():
-        for each in objects_in(body) if path != "POST /auth/token" else ():
+        for each in list(objects_in(body)) if path != "POST /auth/token" else ():
             for name in list(each):
                 if name in NEEDED:
                     continue
