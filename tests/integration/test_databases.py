@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -99,6 +101,42 @@ def test_a_batch_is_counted_apart_from_what_others_write_meanwhile(servers: Serv
     [(last,)] = servers.ask_postgres("SELECT max(transaction_id) FROM public.transactions")
     servers.ask_mysql("DELETE FROM fraud_labels WHERE transaction_id < %s", last)
     assert asked.batch("run 2") == Counts(written, 0, 0)
+
+
+def test_a_batch_is_exact_among_writers_that_write_all_the_while(servers: Servers) -> None:
+    """Other runs, labellers, and writers that take ids from the same sequence and stay open for a while."""
+    asked, own = databases(servers), [f"run {number}" for number in range(5)]
+    assert servers.run("transaction_generator", PIPECTL_BATCH_ID="first")[0] == 0
+    stop = threading.Event()
+    with ThreadPoolExecutor() as pool:
+        try:
+            for _ in range(2):
+                pool.submit(servers.insert_beside, stop)
+            runs = [pool.submit(servers.run, "transaction_generator", PIPECTL_BATCH_ID=run) for run in own]
+            labellers = [pool.submit(servers.run, "detection_generator") for _ in range(2)]
+            assert [done.result()[0] for done in (*runs, *labellers)] == [0] * 7
+            meanwhile = {run: asked.batch(run) for run in own}
+        finally:
+            stop.set()
+    assert servers.run("detection_generator")[0] == 0
+    # Which rows are whose, told otherwise: both tables have the time at which their transaction began.
+    members = dict(
+        servers.ask_postgres(
+            "SELECT batch_id, array_agg(transaction_id) FROM sim.batches JOIN public.transactions"
+            " USING (created_at) GROUP BY 1"
+        )
+    )
+    labels = dict(servers.ask_mysql("SELECT transaction_id, is_fraud FROM fraud_labels"))
+    for run in own:
+        ids = members[run]
+        assert asked.batch(run) == Counts(len(ids), len(ids), sum(labels[identity] for identity in ids))
+        counted = meanwhile[run]
+        assert counted is not None
+        assert counted.transactions == len(ids)
+    [(rows, batches)] = servers.ask_postgres(
+        "SELECT count(*), (SELECT sum(transactions) FROM sim.batches) FROM public.transactions"
+    )
+    assert rows > batches
 
 
 def test_a_batch_is_found_when_the_servers_numbers_of_transactions_have_wrapped_round(
