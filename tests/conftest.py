@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-# Where binaries are cached, and what must not be skipped, is the business of who runs the tests.
+# Where binaries are cached, which images are tested and what must not be skipped: that is up to the caller.
 KEPT = {
+    "AIRFLOW_IMAGE",
+    "MYSQL_IMAGE",
     "PIPECTL_CACHE_DIR",
     "PIPECTL_REQUIRE",
     "PIPECTL_SCREENSHOTS",

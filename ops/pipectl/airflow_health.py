@@ -18,6 +18,8 @@ from pipectl.models import DagRun, ImportFailure
 from pipectl.services import components
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pipectl.models import AirflowAddress
 
 REQUEST_SECONDS = 20
@@ -30,13 +32,14 @@ OLDEST_AIRFLOW, NEWEST_AIRFLOW = "3.0", "3.4"
 class ParsedDag:
     """A DAG that Airflow has parsed, from `file` in the folder of DAGs.
 
-    `next_run` is a time in ISO 8601, empty if no run is planned.
+    `next_run` is a time in ISO 8601, empty if no run is planned; `parsed` is when the file was read last.
     """
 
     paused: bool
     has_import_errors: bool
     file: str
     next_run: str
+    parsed: datetime | None = None
 
 
 class AirflowHealth:
@@ -51,11 +54,22 @@ class AirflowHealth:
             parts.hostname or "127.0.0.1", parts.port or 80, timeout=REQUEST_SECONDS
         )
 
-    def components(self) -> dict[str, str]:
-        """Health of each of Airflow's components that is a service: healthy, unhealthy or unknown."""
+    def components(self, started: Mapping[str, datetime]) -> dict[str, str]:
+        """Health of each of Airflow's components that is a service: healthy, unhealthy or unknown.
+
+        A component whose process is one of `started` is unhealthy until that process has given a heartbeat:
+        Airflow still calls it healthy by that of the process before.
+        """
         _, body = self._request("GET", "/api/v2/monitor/health")
-        parts = {name: body[name] for name in components() if isinstance(body.get(name), dict)}
-        return {name: str(parts.get(name, {}).get("status") or "unknown") for name in components()}
+        health = {}
+        for name in components():
+            answer = body.get(name)
+            part = answer if isinstance(answer, dict) else {}
+            health[name] = str(part.get("status") or "unknown")
+            heartbeat = read_time(part.get(f"latest_{name}_heartbeat"))
+            if heartbeat and name in started and heartbeat < started[name]:
+                health[name] = "unhealthy"
+        return health
 
     def version(self) -> str:
         """Airflow's version."""
@@ -71,6 +85,7 @@ class AirflowHealth:
             has_import_errors=bool(body.get("has_import_errors")),
             file=str(body.get("relative_fileloc") or ""),
             next_run=str(body.get("next_dagrun_run_after") or ""),
+            parsed=read_time(body.get("last_parsed_time")),
         )
 
     def last_run(self, dag_id: str) -> DagRun | None:
@@ -83,9 +98,9 @@ class AirflowHealth:
         runs = self._runs(dag_id, "state=running&state=queued&order_by=run_after")
         return tuple(run.run_id for run in runs)
 
-    def import_failures(self) -> tuple[ImportFailure, ...]:
-        """The DAG files that Airflow could not import."""
-        return read_import_failures(self._get("/api/v2/importErrors?limit=100")[1])
+    def import_failures(self, since: datetime | None = None) -> tuple[ImportFailure, ...]:
+        """The DAG files that Airflow could not import, of those that it has tried `since` then."""
+        return read_import_failures(self._get("/api/v2/importErrors?limit=100")[1], since)
 
     def ask(self, path: str) -> dict[str, Any]:
         """Return the answer to a request for which one need not be logged in."""
@@ -196,9 +211,15 @@ def read_time(text: object) -> datetime | None:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def read_import_failures(answer: dict[str, Any]) -> tuple[ImportFailure, ...]:
-    """Read the list of DAG files that could not be imported."""
+def is_since(time: datetime | None, earliest: datetime | None) -> bool:
+    """Whether `time` is not before `earliest`; True if either is unknown."""
+    return time is None or earliest is None or time >= earliest
+
+
+def read_import_failures(answer: dict[str, Any], since: datetime | None = None) -> tuple[ImportFailure, ...]:
+    """Read the list of DAG files that could not be imported, of those that were tried `since` then."""
     return tuple(
         ImportFailure(str(error.get("filename") or ""), str(error.get("stack_trace") or ""))
         for error in objects(answer.get("import_errors"))
+        if is_since(read_time(error.get("timestamp")), since)
     )

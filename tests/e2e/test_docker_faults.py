@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support.docker_project import DockerProject, docker, new_docker_project
+from support.needs import compose_images
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def test_databases_elsewhere_are_used_and_left_alone(project: DockerProject) -> 
     docker(
         *("run", "--detach", "--name", name, "--publish", f"{gateway}::5432"),
         *("-e", "POSTGRES_USER=docker", "-e", "POSTGRES_PASSWORD=docker", "-e", "POSTGRES_DB=airbyte"),
-        *("postgres:17", "postgres", "-c", "wal_level=logical"),
+        *(compose_images()["POSTGRES_IMAGE"], "postgres", "-c", "wal_level=logical"),
     )
     try:
         project.set_variable("AIRBYTE_POSTGRES_HOST", gateway)

@@ -11,6 +11,7 @@ import pytest
 
 from pipectl.services import of_executor
 from support.docker_project import DockerProject, docker, new_docker_project
+from support.needs import compose_images
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def test_reset_deletes_this_projects_volumes_and_no_others(populated: DockerProj
     before = project.volumes()
     data, other = f"someone-elses-data-{os.getpid()}", f"someone-else-{os.getpid()}"
     docker("volume", "create", data)
-    docker("run", "--detach", "--name", other, "-v", f"{data}:/data", "redis:7")
+    docker("run", "--detach", "--name", other, "-v", f"{data}:/data", compose_images()["REDIS_IMAGE"])
     try:
         result = project.json("reset", "--yes")
         after = project.volumes()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 AIRFLOW_REQUIREMENTS = ROOT / "stack" / "airflow-requirements.txt"
 POSTGRES_REQUIREMENTS = ROOT / "stack" / "postgres-requirements.txt"
-DEFAULT_IMAGE = re.compile(r"\$\{[A-Z]+_IMAGE:-([^}]+)\}")
+IMAGE = re.compile(r"\$\{([A-Z]+_IMAGE):-([^}]+)\}")
 
 Found = TypeVar("Found")
 
@@ -100,16 +100,17 @@ def _docker() -> None:
         raise EngineError(f"No Docker engine answers at {engine.host}.")
     if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
         raise EngineError("The docker command has no Compose plugin.")
-    for image in compose_images():
+    for image in compose_images().values():
         if not engine.has_image(image):
             pulled = subprocess.run(["docker", "pull", image], capture_output=True, text=True, check=False)
             if pulled.returncode:
                 raise EngineError(f"The image {image} cannot be pulled: {pulled.stderr.strip()}")
 
 
-def compose_images() -> list[str]:
-    """Return the default image of every service."""
+def compose_images() -> dict[str, str]:
+    """Return the image of every service by its variable: the environment's, or the stack's own."""
     files = sorted((ROOT / "stack").glob("docker-compose*.yml"))
-    return sorted(
-        {image for file in files for image in DEFAULT_IMAGE.findall(file.read_text(encoding="utf-8"))}
-    )
+    defaults = {
+        name: image for file in files for name, image in IMAGE.findall(file.read_text(encoding="utf-8"))
+    }
+    return {name: os.environ.get(name) or image for name, image in defaults.items()}

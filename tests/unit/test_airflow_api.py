@@ -105,7 +105,7 @@ def ask_everything(server: FakeAirflow) -> None:
     assert api.import_failures_of("two_tasks") == ()
 
     health = AirflowHealth(server.address)
-    assert health.components() == dict.fromkeys(("metadatabase", "scheduler", "dag_processor"), "healthy")
+    assert health.components({}) == dict.fromkeys(("metadatabase", "scheduler", "dag_processor"), "healthy")
     assert health.version().startswith("3.")
     dag = health.dag("two_tasks")
     assert dag is not None
@@ -157,7 +157,7 @@ def test_no_field_but_ids_is_needed(newest: FakeAirflow, change: str) -> None:
     assert isinstance(api.log("two_tasks", "run", TaskState("first", "success", 1, None)), tuple)
     assert len(api.import_failures_of("never_parsed")) == 1
     health = AirflowHealth(newest.address)
-    assert set(health.components().values()) <= {"unknown", str({"new": "kind"})}
+    assert set(health.components({}).values()) <= {"unknown", str({"new": "kind"})}
     assert health.dag("two_tasks") is not None
     assert health.active_runs("two_tasks") == ("run",)
 

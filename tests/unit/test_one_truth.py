@@ -47,6 +47,7 @@ OF_OTHERS = {
     "PIP_CERT": "pip's",
     "REQUESTS_CA_BUNDLE": "pip's",
     "SSL_CERT_FILE": "OpenSSL's",
+    "AIRFLOW_USER_HOME_DIR": "of Airflow's image",
     "USER": "the system's",
     "PYTHON": "the caller's choice for make",
 }
@@ -217,6 +218,7 @@ def test_settings_of_one_engine_alone_are_addresses() -> None:
         "AIRFLOW__CORE__DAGS_FOLDER",
         "PATH",
         "PIPECTL_SCRIPTS",
+        "PYTHONPYCACHEPREFIX",
     }
 
 

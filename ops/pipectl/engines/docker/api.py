@@ -12,6 +12,7 @@ import json
 import os
 import socket
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -50,6 +51,7 @@ class Container:
     labels: dict[str, str]
     environment: dict[str, str] = field(default_factory=dict, repr=False)
     image: str = ""
+    started: datetime | None = None
 
 
 def find_host() -> str:
@@ -265,4 +267,5 @@ def _container(answer: dict[str, Any]) -> Container:
         labels=labels,
         environment=dict(line.split("=", 1) for line in answer["Config"].get("Env") or () if "=" in line),
         image=answer.get("Image", ""),
+        started=datetime.fromisoformat(state["StartedAt"]) if state["Pid"] else None,
     )

@@ -18,6 +18,7 @@ from pipectl.engines.changes import StartState, digests, restart_sentences, with
 from pipectl.engines.docker import identity
 from pipectl.engines.docker.api import WITHOUT_DOCKER, DockerApi
 from pipectl.engines.docker.compose import Compose
+from pipectl.engines.docker.mounts import airflow_user, require_readable
 from pipectl.engines.docker.pull import pull
 from pipectl.engines.project import SECRETS, forget_engine, new_password, remember_engine
 from pipectl.errors import EngineError, UsageError
@@ -78,6 +79,9 @@ class DockerEngine(Engine):
     def install(self, observer: Observer) -> None:
         """Check the engine and Compose, choose names and ports, make secrets, pull missing images."""
         self._check_versions()
+        require_readable(
+            self._settings.project, airflow_user(self._settings.variables), self._api.get("/info")
+        )
         self._configure(observer)
         missing = sorted(image for image in self._compose.images() if not self._api.has_image(image))
         if missing:
@@ -381,6 +385,7 @@ def _service(container: Container, port: int | None) -> Service:
         pid=container.pid,
         container=container.name,
         restarts=container.restarts,
+        started=container.started,
     )
 
 
