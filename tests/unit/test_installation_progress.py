@@ -184,7 +184,11 @@ def test_exactly_one_image_is_pulled(socket_path: Path, image: str, query: str) 
     with engine(socket_path, 200, EVENTS) as asked:
         shown, by_docker = pull_from(socket_path, image)
     assert asked == [f"/images/create?{query}"]
-    assert shown.milestones == ["pulled, 100 MB"]
+    assert shown.milestones == [
+        "2 of 3 layers, downloaded 40 of 40 MB",
+        "3 of 3 layers, downloaded 100 of 100 MB",
+        "pulled, 100 MB",
+    ]
     assert ("1 of 3 layers, downloaded 10 of 40 MB") in [text for _, text in shown.lines]
     assert by_docker == []
 

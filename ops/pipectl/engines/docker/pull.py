@@ -24,7 +24,7 @@ def pull(api: DockerApi, compose: Compose, image: str, show: Show) -> None:
     try:
         for event in api.pull(image):
             progress.see(event)
-            show(image, progress.text, milestone=False)
+            show(image, progress.text, milestone=event.get("status") == "Pull complete")
     except EngineError as error:
         if not any(words in error.detail.lower() for words in LOGIN_NEEDED):
             raise
