@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipectl.engines.changes import TASKS_RUN_AGAIN
+from pipectl.engines.local.airflow import LOCK_FILE
+from pipectl.engines.local.airflow_install import environment_key
 from pipectl.services import of_executor
+from pipectl.settings import cache_dir
 from support.project_copy import DAG_ID, Project, new_local_project
 from support.waiting import until
 
@@ -116,6 +119,22 @@ def test_a_changed_password_is_told_by_status_and_applied_by_up(project: Project
     sentence = "Restarting webserver: AIRFLOW_ADMIN_PASSWORD changed"
     assert restarted(project, sentence) == {"webserver"}
     assert project.json("trigger")["state"] == "success"
+
+
+def test_another_lock_file_restarts_airflow_alone(project: Project) -> None:
+    lock = project.folder / "stack" / "airflow-requirements.txt"
+    before = lock.read_bytes()
+    append(lock, "# what is installed stays the same")
+    # So that it need not be installed once more.
+    folder = cache_dir() / f"airflow-{environment_key(lock.read_bytes())}"
+    folder.symlink_to(f"airflow-{environment_key(before)}")
+    try:
+        assert restarted(project, f"{LOCK_FILE} changed") == AIRFLOW
+        assert project.json("trigger")["state"] == "success"
+    finally:
+        lock.write_bytes(before)
+        project.run("up")
+        folder.unlink()
 
 
 def test_a_changed_port_is_taken(project: Project) -> None:
