@@ -124,7 +124,8 @@ def test_a_broken_line_of_the_installers_settings_is_named(project: DockerProjec
 
 
 def test_an_option_of_a_server_replaces_that_server_alone(project: DockerProject) -> None:
-    append(project.folder / "stack" / "mysql" / "server.cnf", "max_connections = 77")
+    options = project.folder / "stack" / "mysql" / "server.cnf"
+    options.write_text(options.read_text().replace("max_connections = 60", "max_connections = 77"))
     sentence = "Restarting airbyte-mysql: stack/mysql/server.cnf changed"
     # Some versions of Compose restart what depends on it: the scheduler, so that its tasks end before.
     assert restarted(project, sentence) in ({"airbyte-mysql-1"}, {"airbyte-mysql-1", "scheduler-1"})

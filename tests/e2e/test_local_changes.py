@@ -87,7 +87,8 @@ def test_nothing_is_touched_by_a_comment_or_another_terminal(
 
 
 def test_an_option_of_a_server_restarts_that_server_alone(project: Project) -> None:
-    append(project.folder / "stack" / "mysql" / "server.cnf", "max_connections = 77")
+    options = project.folder / "stack" / "mysql" / "server.cnf"
+    options.write_text(options.read_text().replace("max_connections = 60", "max_connections = 77"))
     sentence = "Restarting airbyte-mysql: stack/mysql/server.cnf changed"
     assert restarted(project, sentence) == {"airbyte-mysql"}
     assert project.ask_mysql("SELECT @@max_connections") == [(77,)]
