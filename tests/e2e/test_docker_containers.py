@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipectl.services import databases, of_executor
+from support import ROOT
 from support.docker_project import DockerProject, docker, new_docker_project
 from support.waiting import until
 
@@ -22,6 +23,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 SERVICES = {service.name for service in of_executor("CeleryExecutor")}
 BYTECODE = "/opt/airflow/bytecode"
 DAG = "generate_transaction_and_labels"
+START_ENGINE = ROOT / "tests" / "images" / "start-engine.sh"
+# Where start-engine.sh lets it listen.
+TESTS_OWN_ENGINE = "unix:///tmp/pipectl-engine/docker.sock"
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +55,8 @@ def ends(project: DockerProject, since: float) -> dict[str, str]:
     return {each["com.docker.compose.service"]: each["exitCode"] for each in found}
 
 
-def log(project: DockerProject, service: str) -> str:
-    return docker("logs", project.containers()[f"{service}-1"]["Id"], errors=True)
+def log(project: DockerProject, service: str, since: float = 0) -> str:
+    return docker("logs", "--since", f"{since:.3f}", project.containers()[f"{service}-1"]["Id"], errors=True)
 
 
 def run_airflow(project: DockerProject, *command: str) -> str:
@@ -79,6 +83,24 @@ def test_every_container_ends_by_itself(project: DockerProject, command: str) ->
     for service in databases():
         assert "not properly shut down" not in log(project, service)
         assert "crash recovery" not in log(project, service)
+
+
+def test_servers_end_by_themselves_with_the_engine(project: DockerProject) -> None:
+    if os.environ.get("DOCKER_HOST") != TESTS_OWN_ENGINE:
+        pytest.skip("the engine is not the tests' own, which they may stop")
+    since = time.time()
+    subprocess.run([START_ENGINE, "--stop"], check=True)
+    subprocess.run([START_ENGINE], check=True, stdout=subprocess.DEVNULL)
+    project.run("up")
+    for service, words in {
+        "airbyte-postgres": "database system is shut down",
+        "airbyte-mysql": "Shutdown complete",
+        "redis": "ready to exit",
+    }.items():
+        text = log(project, service, since)
+        assert words in text
+        assert "not properly shut down" not in text
+        assert "crash recovery" not in text
 
 
 def test_privileges_are_those_that_have_a_reason(project: DockerProject) -> None:
@@ -165,7 +187,9 @@ def test_any_user_runs_airflow_on_new_and_existing_volumes(project: DockerProjec
     project.settle()
 
     # Modes of a volume from before the containers' umask was that of the official image.
-    run_airflow(project, "chmod", "-R", "g-w", "/opt/airflow/logs", BYTECODE)
+    container = project.containers()["webserver-1"]["Id"]
+    chmod = ("chmod", "-R", "g-w", "/opt/airflow/logs", BYTECODE)
+    docker("exec", "--user", "0", "--privileged", container, *chmod)
     subprocess.run(["chmod", "-R", "a+rX", project.folder], check=True)
     project.set_variable("AIRFLOW_UID", "12345")
     project.run("up")

@@ -137,6 +137,11 @@ def engine(path: Path, status: int, events: list[dict[str, Any]]) -> Iterator[li
     asked: list[str] = []
 
     class Images(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"Version": "25.0", "ApiVersion": "1.44", "MinAPIVersion": "1.24"}')
+
         def do_POST(self) -> None:
             asked.append(self.path)
             self.send_response(status)
@@ -183,7 +188,7 @@ def pull_from(path: Path, image: str) -> tuple[Shown, list[str]]:
 def test_exactly_one_image_is_pulled(socket_path: Path, image: str, query: str) -> None:
     with engine(socket_path, 200, EVENTS) as asked:
         shown, by_docker = pull_from(socket_path, image)
-    assert asked == [f"/images/create?{query}"]
+    assert asked == [f"/v1.44/images/create?{query}"]
     assert shown.milestones == [
         "2 of 3 layers, downloaded 40 of 40 MB",
         "3 of 3 layers, downloaded 100 of 100 MB",
