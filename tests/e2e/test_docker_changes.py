@@ -11,6 +11,7 @@ import pytest
 from pipectl.engines.changes import TASKS_RUN_AGAIN
 from support import own_settings
 from support.docker_project import DockerProject, docker, new_docker_project
+from support.needs import images, need_docker
 from support.project_copy import DAG_ID
 from support.waiting import until
 
@@ -42,7 +43,20 @@ with DAG("seen"):
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerProject]:
+def other_image() -> Iterator[str]:
+    """The same server in another image: with a label more."""
+    need_docker()
+    name = "pipectl-test/postgres:other"
+    container = docker("create", images()["POSTGRES_IMAGE"]).strip()
+    docker("commit", "--change", "LABEL other=1", container, name)
+    docker("rm", "--volumes", container)
+    yield name
+    docker("rmi", name)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, other_image: str) -> Iterator[DockerProject]:
+    del other_image  # outlives the containers
     with new_docker_project(tmp_path_factory.mktemp("changes") / "project") as made:
         yield made
 
@@ -160,18 +174,11 @@ def test_a_changed_password_is_told_by_status_and_applied_by_up(project: DockerP
     assert project.json("trigger")["state"] == "success"
 
 
-def test_another_image_is_taken(project: DockerProject) -> None:
-    docker("tag", "postgres:17", "pipectl-test/postgres:other")
-    container = project.containers()["airbyte-postgres-1"]["Id"]
-    # The same server, but another image: with a label more.
-    docker("commit", "--change", "LABEL other=1", container, "pipectl-test/postgres:other")
-    project.set_variable("POSTGRES_IMAGE", "pipectl-test/postgres:other")
-    try:
-        assert restarted(project, "its image changed") >= {"postgres-1", "airbyte-postgres-1"}
-    finally:
-        project.set_variable("POSTGRES_IMAGE", "postgres:17")
-        project.run("up")
-        docker("rmi", "pipectl-test/postgres:other")
+def test_another_image_is_taken(
+    project: DockerProject, other_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTGRES_IMAGE", other_image)
+    assert restarted(project, "its image changed") >= {"postgres-1", "airbyte-postgres-1"}
 
 
 def test_a_task_in_the_middle_of_a_restart_is_run_once_more(project: DockerProject) -> None:
