@@ -69,6 +69,10 @@ class AirflowError(PipectlError):
     code = ExitCode.AIRFLOW
 
 
+class AirflowLoginError(AirflowError):
+    """Airflow answers, and refuses the user or the password."""
+
+
 class DatabaseError(PipectlError):
     """A database is unreachable, refused the login or failed a statement."""
 

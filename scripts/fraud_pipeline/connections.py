@@ -5,6 +5,7 @@ Drivers are imported when a connection is opened: `--help` and a bad setting cos
 
 from __future__ import annotations
 
+import importlib
 import os
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -194,6 +195,15 @@ def _require_cipher(connection: MySQLConnectionAbstract, database: Database) -> 
     if not dict(rows).get("Ssl_cipher"):
         connection.close()
         raise DatabaseError(f"{database} offers no encryption: check {database.variables('SSLMODE')}.")
+
+
+def missing_mysql_extension() -> str | None:
+    """Return why the driver runs without its extension in C, None if it has it. It falls back silently."""
+    try:
+        importlib.import_module("_mysql_connector")
+    except ImportError as error:
+        return _one_line(error)
+    return None
 
 
 def mysql_value(cursor: MySQLCursorAbstract) -> object:

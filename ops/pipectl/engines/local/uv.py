@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipectl import surroundings
-from pipectl.engines.local.install import run_tool
+from pipectl.engines.local.install import ignore, run_tool
 from pipectl.errors import EngineError, PipectlError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 KEPT = frozenset(
     {
@@ -47,8 +47,13 @@ KEPT = frozenset(
 )
 
 
-def run(arguments: tuple[str, ...], failure: EngineError) -> str:
-    """Run uv and return its output. Raises `failure`, with its last lines as its detail."""
+def run(arguments: tuple[str, ...], failure: EngineError, *, watch: Callable[[str], None] = ignore) -> str:
+    """Run uv, whose lines `watch` sees, and return its output.
+
+    Raises:
+        EngineError: `failure`, with uv's last lines as its detail.
+
+    """
     from uv import find_uv_bin
 
     with tempfile.NamedTemporaryFile("w", suffix=".toml", encoding="utf-8") as file:
@@ -56,7 +61,7 @@ def run(arguments: tuple[str, ...], failure: EngineError) -> str:
         file.write("".join(f"{name} = {_toml(value)}\n" for name, value in settings().items()))
         file.flush()
         variables = surroundings.of_installers(UV_CONFIG_FILE=file.name, UV_NO_PROGRESS="1")
-        return run_tool((find_uv_bin(), *arguments), failure, variables)
+        return run_tool((find_uv_bin(), *arguments), failure, variables, watch=watch)
 
 
 def settings() -> dict[str, Any]:
