@@ -62,9 +62,9 @@ with DAG("telling"):
 """
 
 
-@pytest.fixture(scope="module", params=["a 'quoted' \"folder\"", "100%s ünïcode", "new\nline"])
-def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    folder = tmp_path_factory.mktemp("awkward") / request.param
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    folder = tmp_path_factory.mktemp("awkward") / "a 'quoted' \"folder\" at 100%s, ünïcode\nand line"
     with new_local_project(folder) as project:
         yield project
 
