@@ -275,11 +275,11 @@ ROWS = [
         says="nothing was deleted",
     ),
     # --- pipectl's own variables with values that are none.
-    *variables(STATUS, "PIPECTL_JSON=nonsense", "PIPECTL_QUIET=nonsense", code=2),
+    *variables("status", "PIPECTL_JSON=nonsense", "PIPECTL_QUIET=nonsense", code=2),
     *variables("status", "PIPECTL_DAG_ID=a b", code=2, says="is not a DAG's id"),
     *variables("status", "AIRFLOW_PORT=abc", code=2, says="The environment variable AIRFLOW_PORT='abc'"),
     *variables("up", "AIRFLOW_PARALLELISM=many", code=2, says="AIRFLOW_PARALLELISM='many'"),
-    *variables(REPORT, "COLUMNS=60", "COLUMNS=20", says="honest"),
+    *variables(REPORT, "COLUMNS=60", says="honest"),
     *shell(REPORT, "$PIPECTL {command} --html -", code=2, says="no page to stdout"),
     *shell(STATUS, "$PIPECTL {command} --nonsense", code=2, says='"kind": "usage"'),
     *shell(
