@@ -88,6 +88,8 @@ def main(command: str, *options: str) -> None:
     with_shortcuts, started = os.environ.get(NO_SHORTCUTS) != "1", time.monotonic()
     signals = note_signals()
     proxies.settle()
+    if command == "api-server":
+        redirect_to_where_the_browser_is()
     try:
         start(command, *options, with_shortcuts=with_shortcuts)
     except metadata_database.WrongPasswordError as error:
@@ -128,8 +130,6 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
     # Imports make millions of objects, none of them garbage: collecting meanwhile costs a third of the time.
     gc.disable()
     migration = metadata_database.head()
-    if command == "api-server":
-        redirect_to_where_the_browser_is()
     if with_shortcuts:
         attempt("read YAML with libyaml", shortcuts.read_yaml_with_libyaml)
     for module in MODULES[command]:

@@ -64,7 +64,7 @@ with DAG("telling"):
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    folder = tmp_path_factory.mktemp("awkward") / "a 'quoted' \"folder\" at 100%s, ünïcode\nand line"
+    folder = tmp_path_factory.mktemp("awkward") / "a 'quoted' \"folder\" at 100%s, ünïcode"
     with new_local_project(folder) as project:
         yield project
 

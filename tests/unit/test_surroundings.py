@@ -255,9 +255,10 @@ def test_windows_line_ends_are_named_with_the_file(tmp_path: Path) -> None:
 
 
 def test_a_path_that_airflow_would_expand_is_refused() -> None:
-    airflow.require_no_expansion(Path("/a %b 'c'"))
-    with pytest.raises(UsageError, match="dollar sign"):
-        airflow.require_no_expansion(Path("/a$HOME"))
+    airflow.require_usable_path(Path("/a %b 'c'"))
+    for path, problem in (("/a$HOME", "dollar sign"), ("/a\nb", "line end")):
+        with pytest.raises(UsageError, match=problem):
+            airflow.require_usable_path(Path(path))
 
 
 @pytest.mark.parametrize("mode", ["", "require", "verify-full"])

@@ -153,8 +153,8 @@ def programs(site: AirflowSite, runtime: AirflowRuntime) -> tuple[Program, ...]:
     )
 
 
-def require_no_expansion(project: Path) -> None:
-    """Raise UsageError for a folder whose path Airflow would read as another one.
+def require_usable_path(project: Path) -> None:
+    """Raise UsageError for a folder whose path PostgreSQL refuses, or Airflow would read as another one.
 
     Airflow expands variables in every setting, and knows no way to write a dollar sign.
     """
@@ -162,6 +162,11 @@ def require_no_expansion(project: Path) -> None:
         raise UsageError(
             f"The project's path {project} holds a dollar sign, after which Airflow expands variables.",
             hint="Move the project to a folder without one, or use Docker: pipectl --engine docker up",
+        )
+    if "\n" in str(project) or "\r" in str(project):
+        raise UsageError(
+            f"The project's path {project} holds a line end, which PostgreSQL's programs refuse.",
+            hint="Move the project to a folder without one.",
         )
 
 

@@ -9,7 +9,7 @@ from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.changes import TASK_SECONDS, restart_sentences
 from pipectl.engines.local import logs
-from pipectl.engines.local.airflow import require_no_expansion
+from pipectl.engines.local.airflow import require_usable_path
 from pipectl.engines.local.folders import airflow_volume, database_volume
 from pipectl.engines.local.supervisor.supervisor import Supervisor
 from pipectl.engines.project import check, forget_engine, remember_engine
@@ -54,7 +54,7 @@ class LocalEngine(Engine):
 
         # A mistake in the project's files shows before anything is installed.
         check(self._settings, observer)
-        require_no_expansion(self._settings.project)
+        require_usable_path(self._settings.project)
         airflow_env.read(self._settings.project, self._settings.variables)
         self._software = find_software(self._settings, observer)
 
