@@ -6,7 +6,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from pipectl.errors import AirflowError, DagError
+from pipectl.errors import AirflowError, AirflowSilentError, DagError
 from pipectl.models import DagRun, ImportFailure, TaskState
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 REQUEST_SECONDS = 30.0
 NOT_FOUND = 404
+CONFLICT = 409
+SERVER_ERROR = 500
 ACTIVE_STATES = ["queued", "running"]
 
 
@@ -99,7 +101,13 @@ class AirflowApi:
         """Create a run of our own, without a logical date."""
         body = self._airflow.TriggerDAGRunPostBody(dag_run_id=run_id, logical_date=None, conf=conf or {})
         with self._explained(dag_id):
-            return _dag_run(self._runs.trigger_dag_run(dag_id, body, _request_timeout=REQUEST_SECONDS))
+            try:
+                return _dag_run(self._runs.trigger_dag_run(dag_id, body, _request_timeout=REQUEST_SECONDS))
+            except self._airflow.ApiException as error:
+                if error.status != CONFLICT:
+                    raise
+        # The id is ours: an earlier request got through, and its answer got lost.
+        return self.run(dag_id, run_id)
 
     def run(self, dag_id: str, run_id: str) -> DagRun:
         """Return a run as it is now."""
@@ -181,9 +189,10 @@ class AirflowApi:
                 raise DagError(
                     f"Airflow knows no DAG {dag_id!r}: {detail}.", hint="What is there: pipectl status"
                 ) from error
-            raise AirflowError(f"Airflow at {self.address.url} refused the request: {detail}.") from error
+            kind = AirflowSilentError if (error.status or 0) >= SERVER_ERROR else AirflowError
+            raise kind(f"Airflow at {self.address.url} refused the request: {detail}.") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise AirflowError(
+            raise AirflowSilentError(
                 f"Airflow does not answer at {self.address.url}.",
                 hint="Start the stack: pipectl up. What runs already: pipectl status",
                 detail=str(error),

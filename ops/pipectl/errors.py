@@ -56,10 +56,18 @@ class AirflowError(PipectlError):
     code = ExitCode.AIRFLOW
 
 
+class AirflowSilentError(AirflowError):
+    """Airflow does not answer, or says that it cannot: as while it, or its database, restarts."""
+
+
 class DatabaseError(PipectlError):
     """A database is unreachable, refused the login or failed a statement."""
 
     code = ExitCode.DATABASE
+
+
+class DatabaseSilentError(DatabaseError):
+    """A database does not answer: as while it restarts."""
 
 
 class LoginError(DatabaseError):

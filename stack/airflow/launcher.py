@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import login
     import metadata_database
     import shortcuts
+    import task_processes
 
 
 def neighbour(name: str) -> ModuleType:
@@ -42,8 +43,8 @@ def neighbour(name: str) -> ModuleType:
 
 
 if not TYPE_CHECKING:
-    connections, login, metadata_database, shortcuts = map(
-        neighbour, ("connections", "login", "metadata_database", "shortcuts")
+    connections, login, metadata_database, shortcuts, task_processes = map(
+        neighbour, ("connections", "login", "metadata_database", "shortcuts", "task_processes")
     )
 
 CLEANUP_DELAY_SECONDS = 3600
@@ -109,12 +110,15 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
     elif command == "scheduler":
         if with_shortcuts:
             shortcuts.leave_out_the_log_server()
-        attempt("let idle workers end with the scheduler", shortcuts.end_idle_workers_with_the_scheduler)
+        prepare_scheduler()
         # No log server of its own, whose port two projects would share: the web server reads the files.
         options = ("--skip-serve-logs", *options)
     metadata_database.wait(migration)
     # That was the check: Airflow's own imports alembic for it, 0.2 s.
     os.environ["AIRFLOW__DATABASE__CHECK_MIGRATIONS"] = "False"
+    if command == "scheduler":
+        connect = metadata_database.connect
+        attempt("report earlier schedulers", task_processes.report_earlier_schedulers, connect)
     if command == "api-server":
         attempt("write the connections", connections.write)
         threading.Thread(target=clean_up_every_day, daemon=True).start()
@@ -134,6 +138,13 @@ def attempt(purpose: str, action: Any, *arguments: Any) -> None:  # noqa: ANN401
         action(*arguments)
     except Exception as error:  # noqa: BLE001  Airflow's own command does without all of them
         sys.stderr.write(f"pipectl launcher: could not {purpose}: {type(error).__name__}: {error}\n")
+
+
+def prepare_scheduler() -> None:
+    """Let the scheduler know the state of its tasks from their processes."""
+    attempt("run each task in a process", task_processes.run_each_task_in_a_process_of_its_own)
+    attempt("look at processes", task_processes.give_up_only_tasks_whose_process_is_gone)
+    attempt("wait for the database", task_processes.wait_for_the_database, metadata_database.answers)
 
 
 def prepare_web_server(migration: str) -> None:
