@@ -76,6 +76,36 @@ def test_a_killed_process_comes_back(supervisor: Supervisor, tmp_path: Path) -> 
     until(lambda: pid_of(supervisor) not in {None, first}, "another process")
 
 
+def test_a_program_that_an_interrupted_command_left_stopping_is_started_once_it_has_stopped(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    ready = tmp_path / "ready"
+    stubborn = f"""
+import pathlib, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path({str(ready)!r}).touch()
+time.sleep(600)
+"""
+    supervisor.launch([program(tmp_path, (sys.executable, "-c", stubborn))])
+    supervisor.start("sleeper")
+    until(ready.exists, "a process that ignores SIGTERM")
+    first = pid_of(supervisor)
+    supervisor._call("stopProcess", "sleeper", False)
+    until(lambda: supervisor.processes()[0].state == "STOPPING", "a process that is stopping")
+    supervisor.start("sleeper")
+    until(lambda: pid_of(supervisor) not in {None, first}, "another process")
+
+
+def test_a_program_that_supervisord_starts_again_by_itself_needs_no_start(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    supervisor.launch([program(tmp_path, ("/bin/false",))])
+    supervisor.start("sleeper")
+    until(lambda: supervisor.processes()[0].state == "BACKOFF", "a process that has ended")
+    supervisor.start("sleeper")
+    assert supervisor.processes()[0].state in {"BACKOFF", "STARTING"}
+
+
 def test_the_environment_arrives_as_it_is_and_stays_out_of_arguments(
     supervisor: Supervisor, tmp_path: Path
 ) -> None:

@@ -40,6 +40,8 @@ RPC_FACTORY = "supervisor.rpcinterface:make_main_rpcinterface"
 MARKER = "PIPECTL_STATE_DIR"
 SHUTDOWN_SECONDS = 30
 START_SECONDS = 15
+# supervisord's words for what it runs, or is about to run again.
+STARTED = {"RUNNING", "STARTING", "BACKOFF"}
 
 
 @dataclass(frozen=True)
@@ -132,21 +134,28 @@ class Supervisor:
         _write_private(self._description_path(program.name), json.dumps(description))
 
     def start(self, name: str) -> None:
-        """Start a program that is not running."""
-        self._call("startProcess", name, False)
+        """Start a program, once it has stopped if an interrupted command has left it stopping.
+
+        One that supervisord starts again by itself, since it has ended, is left to that.
+        """
+        self._wait_until_stopped({name}, {"STOPPING"})
+        try:
+            self._call("startProcess", name, False)
+        except EngineError:
+            if not any(process.name == name and process.state in STARTED for process in self.processes()):
+                raise
 
     def stop(self, names: Iterable[str]) -> None:
         """Stop programs side by side and wait until they have ended."""
         wanted = set(names)
         for process in self.processes():
-            if process.name in wanted and process.state in {"RUNNING", "STARTING", "BACKOFF"}:
+            if process.name in wanted and process.state in STARTED:
                 self._call("stopProcess", process.name, False)
+        self._wait_until_stopped(wanted, {"RUNNING", "STARTING", "STOPPING"})
 
+    def _wait_until_stopped(self, wanted: set[str], states: set[str]) -> None:
         def have_stopped() -> bool:
-            return not any(
-                process.name in wanted and process.state in {"RUNNING", "STARTING", "STOPPING"}
-                for process in self.processes()
-            )
+            return not any(process.name in wanted and process.state in states for process in self.processes())
 
         if not until(have_stopped, SHUTDOWN_SECONDS, poll_seconds=0.05):
             raise EngineError(
