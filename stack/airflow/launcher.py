@@ -1,4 +1,6 @@
-"""Start one of Airflow's services quickly: `launcher.py api-server|scheduler|dag-processor [OPTION …]`.
+"""Start one of Airflow's services quickly: `launcher.py COMMAND [OPTION …]`.
+
+COMMAND is api-server, scheduler, dag-processor or celery, the last with the option worker.
 
 It ends in `airflow COMMAND OPTION …`, in the same process. Before that, while the database starts or is
 migrated, it does what needs no database: imports, and building the web application. If a service fails soon
@@ -10,11 +12,13 @@ Runs inside Airflow's environment, in containers as on the local engine, and nev
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import importlib
 import importlib.util
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     import connections
+    import liveness
     import login
     import metadata_database
     import shortcuts
@@ -43,8 +48,8 @@ def neighbour(name: str) -> ModuleType:
 
 
 if not TYPE_CHECKING:
-    connections, login, metadata_database, shortcuts, task_processes = map(
-        neighbour, ("connections", "login", "metadata_database", "shortcuts", "task_processes")
+    connections, liveness, login, metadata_database, shortcuts, task_processes = map(
+        neighbour, ("connections", "liveness", "login", "metadata_database", "shortcuts", "task_processes")
     )
 
 CLEANUP_DELAY_SECONDS = 3600
@@ -101,7 +106,7 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
     migration = metadata_database.head()
     if with_shortcuts:
         attempt("read YAML with libyaml", shortcuts.read_yaml_with_libyaml)
-    for module in MODULES[command]:
+    for module in MODULES.get(command, ()):
         attempt("import " + module, importlib.import_module, module)
     if with_shortcuts and command in {"api-server", "dag-processor"}:
         shortcuts.build_apis_quickly()
@@ -116,8 +121,11 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
     metadata_database.wait(migration)
     # That was the check: Airflow's own imports alembic for it, 0.2 s.
     os.environ["AIRFLOW__DATABASE__CHECK_MIGRATIONS"] = "False"
+    connect = metadata_database.connect
+    if command == "celery":
+        attempt("report lost tasks", task_processes.report_lost_tasks, connect)
+        liveness.hold(connect, socket.gethostname())
     if command == "scheduler":
-        connect = metadata_database.connect
         attempt("report earlier schedulers", task_processes.report_earlier_schedulers, connect)
     if command == "api-server":
         attempt("write the connections", connections.write)
@@ -143,7 +151,8 @@ def attempt(purpose: str, action: Any, *arguments: Any) -> None:  # noqa: ANN401
 def prepare_scheduler() -> None:
     """Let the scheduler know the state of its tasks from their processes."""
     attempt("run each task in a process", task_processes.run_each_task_in_a_process_of_its_own)
-    attempt("look at processes", task_processes.give_up_only_tasks_whose_process_is_gone)
+    is_held = functools.partial(liveness.is_held, metadata_database.connect)
+    attempt("look at processes", task_processes.give_up_only_tasks_whose_process_is_gone, is_held)
     attempt("wait for the database", task_processes.wait_for_the_database, metadata_database.answers)
 
 

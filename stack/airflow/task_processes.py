@@ -9,7 +9,7 @@ What Airflow gives up by the clock is given up here only if the process is gone,
 - a restarted scheduler adopts the tasks that outlived the one before it;
 - a scheduler waits for its metadata database instead of ending, and its tasks with it.
 
-CeleryExecutor's tasks are elsewhere, and nothing here is about them, except for the wait for the database.
+CeleryExecutor's tasks are in workers elsewhere: a task is given up only if its worker is gone (liveness.py).
 """
 
 from __future__ import annotations
@@ -33,18 +33,28 @@ if TYPE_CHECKING:
 # A new scheduler's first act is to look for tasks of schedulers that have failed.
 EARLIER_SCHEDULERS_FAILED = """
     UPDATE job SET state = 'failed' WHERE job_type = 'SchedulerJob' AND state = 'running' AND hostname = %s"""
+# As a host that does not exist, of long ago: the scheduler gives such a task up at its next look.
+TASKS_LOST = """
+    UPDATE task_instance
+    SET hostname = hostname || ' (ended)', last_heartbeat_at = last_heartbeat_at - interval '1 day'
+    WHERE state = 'running' AND hostname = %s"""
 PAUSE_SECONDS = 0.5
 STDERR = 2
 
 
 def report_earlier_schedulers(connect: Callable[[], Any]) -> None:
-    """Tell Airflow that this host's earlier schedulers are dead: where one starts, none before it runs."""
-    connection = connect()
-    try:
-        with connection, connection.cursor() as cursor:
-            cursor.execute(EARLIER_SCHEDULERS_FAILED, (socket.gethostname(),))
-    finally:
-        connection.close()
+    """Tell Airflow that this host's earlier schedulers are dead: when one starts, none before it runs."""
+    _of_this_host(connect, EARLIER_SCHEDULERS_FAILED)
+
+
+def report_lost_tasks(connect: Callable[[], Any]) -> None:
+    """Tell Airflow that this host's tasks are dead: when a Celery worker starts, nothing before it runs."""
+    _of_this_host(connect, TASKS_LOST)
+
+
+def _of_this_host(connect: Callable[[], Any], statement: str) -> None:
+    with contextlib.closing(connect()) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(statement, (socket.gethostname(),))
 
 
 def run_each_task_in_a_process_of_its_own() -> None:
@@ -115,15 +125,22 @@ class ProcessPerTask:
         self.sync()
 
     def try_adopt_task_instances(self, task_instances: Any) -> list[Any]:  # noqa: ANN401  Airflow's own
-        """Take over tasks that outlived their scheduler; return those whose process is gone."""
+        """Take over the tasks of a scheduler that has ended; return those that never began.
+
+        Airflow would run all of these once more, also those that had begun and must not be tried again.
+        """
         unknown = [ti for ti in task_instances if not self.has_task(ti)]
         outlived = processes_by_title(self.title) if unknown else {}
+        not_begun = []
         for ti in unknown:
-            if process := outlived.get(str(ti.id)):
-                self.log.info("Adopting %s, which runs in process %d", ti.key, process.pid)
-                self.running.add(ti.key)
-                self.processes[ti.key] = Adopted(process)
-        return [ti for ti in unknown if str(ti.id) not in outlived]
+            process = outlived.get(str(ti.id))
+            if process is None and ti.state == "queued":
+                not_begun.append(ti)
+                continue
+            self.log.info("Adopting %s: %s", ti.key, process or "its process has ended")
+            self.running.add(ti.key)
+            self.processes[ti.key] = Adopted(process)
+        return not_begun
 
 
 class Child:
@@ -151,14 +168,14 @@ class Child:
 
 
 class Adopted:
-    """The process of a task that an earlier scheduler started. Its exit code is not to be had."""
+    """The process of a task that an earlier scheduler started, None if it has ended."""
 
     def __init__(self, process: Any) -> None:  # noqa: ANN401  psutil's process
         self._process = process
 
     def is_alive(self) -> bool:
         """Whether it runs."""
-        return is_alive(self._process)
+        return self._process is not None and is_alive(self._process)
 
     def join(self) -> None:
         """Do not wait: it goes on without this scheduler, as it has done before."""
@@ -217,13 +234,21 @@ def leave_sockets_to_the_scheduler() -> None:
     os.close(null)
 
 
-def give_up_only_tasks_whose_process_is_gone() -> None:
-    """Let the scheduler fail a task for want of heartbeats only if no executor of its own runs it."""
+def give_up_only_tasks_whose_process_is_gone(is_worker_alive: Callable[[str], bool]) -> None:
+    """Let the scheduler fail a task for want of heartbeats only if nobody runs it.
+
+    `is_worker_alive` tells it of a worker elsewhere, by the name of its host.
+    """
     runner: Any = importlib.import_module("airflow.jobs.scheduler_job_runner").SchedulerJobRunner
     find = runner._find_task_instances_without_heartbeats  # noqa: SLF001  there is no public place for it
 
     def find_without_process(self: Any, *, session: Any) -> list[Any]:  # noqa: ANN401  passed through
-        return [ti for ti in find(self, session=session) if not is_run_by(self, ti)]
+        return [
+            ti
+            for ti in find(self, session=session)
+            if not is_run_by(self, ti)
+            and (all(executor.is_local for executor in self.executors) or not is_worker_alive(ti.hostname))
+        ]
 
     runner._find_task_instances_without_heartbeats = find_without_process  # noqa: SLF001
 

@@ -113,7 +113,7 @@ def installed_runtime(folder: Path, key: str) -> AirflowRuntime | None:
 
 
 def packages(folder: Path) -> list[str]:
-    """Return the names in the environment's folder of packages: a cache that was deleted in part misses some."""
+    """Return the names in the environment's folder of packages, some of which a damaged cache misses."""
     return sorted(path.name for path in folder.glob("lib/python*/site-packages/*"))
 
 
