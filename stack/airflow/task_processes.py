@@ -198,12 +198,13 @@ def is_alive(process: Any) -> bool:  # noqa: ANN401  psutil's process
 def processes_by_title(title: str) -> dict[str, Any]:
     """Return the processes whose title begins with `title`, by the rest of it: the id of a task instance."""
     psutil = importlib.import_module("psutil")
-    found = {}
+    found: dict[str, Any] = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             words = " ".join(process.cmdline()).strip()
             if words.startswith(title) and is_alive(process):
-                found[words.removeprefix(title).strip()] = process
+                # Its own child has its title for a moment.
+                found.setdefault(words.removeprefix(title).strip(), process)
     return found
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import json
+import shutil
 import signal
 import subprocess
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
-from pipectl.services import of_executor
 from support.project_copy import Project, new_local_project
-from support.server_process import free_port
+from support.stacks import ALL, ALONE, TASKS, LocalStack, wait_until_the_scheduler_has_judged
 from support.waiting import until
 from support.watched_run import WatchedRun, pass_time
 
@@ -22,16 +20,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
-SERVICES = tuple(service.name for service in of_executor("LocalExecutor"))
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    with new_local_project(tmp_path_factory.mktemp("faults") / "project") as made:
-        for service in of_executor("LocalExecutor"):
-            if service.default_port:
-                made.set_variable(service.port_variable, str(free_port()))
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    with LocalStack.new(tmp_path_factory.mktemp("faults") / "project") as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def stack(local: LocalStack) -> Project:
+    return local.project
 
 
 def shell(command: str) -> str:
@@ -46,77 +45,100 @@ def watched(project: Project, tmp_path: Path) -> Iterator[WatchedRun]:
     run.let_go()
 
 
-def pids(project: Project) -> dict[str, int]:
-    return {service["name"]: service["pid"] for service in project.json("status")["services"]}
-
-
-def family(pid: int) -> list[psutil.Process]:
-    parent = psutil.Process(pid)
-    return [parent, *parent.children(recursive=True)]
-
-
-def victims(project: Project, name: str) -> list[psutil.Process]:
-    """Return the processes of a service, `scheduler alone`, the `tasks`, or `all` with supervisord."""
-    if name == "all":
-        return family(int((project.folder / ".pipectl/run/supervisord.pid").read_text()))
-    if name in {"scheduler alone", "tasks"}:
-        scheduler, *tasks = family(pids(project)["scheduler"])
-        return [scheduler] if name == "scheduler alone" else tasks
-    return family(pids(project)[name])
-
-
-@contextmanager
-def stopped(processes: list[psutil.Process]) -> Iterator[None]:
-    """Stop processes as a suspended machine does, for the time of a block."""
-    for process in processes:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in reversed(processes):
-            process.resume()
-
-
-def scheduler_looks(project: Project) -> int:
-    """How often the scheduler has looked for tasks that nobody runs."""
-    logs = (project.folder / ".pipectl/logs").glob("scheduler.log*")
-    return sum(
-        path.read_text(errors="replace").count("Adopting or resetting orphaned tasks") for path in logs
-    )
-
-
-def wait_until_the_scheduler_has_judged(project: Project) -> None:
-    """Wait until the scheduler has looked three times: by then it has given up what it would give up."""
-    before = scheduler_looks(project)
-    until(lambda: scheduler_looks(project) >= before + 3, "the scheduler's look for lost tasks")
-
-
-@pytest.mark.parametrize("name", ["scheduler alone", "tasks", "all", *SERVICES])
+@pytest.mark.parametrize("name", [ALONE, TASKS, ALL, *LocalStack.services])
 @pytest.mark.parametrize("seconds", [15, 60, pytest.param(300, marks=pytest.mark.slow)])
 def test_what_was_stopped_for_a_while_runs_no_task_twice(
-    project: Project, watched: WatchedRun, name: str, seconds: int
+    local: LocalStack, watched: WatchedRun, name: str, seconds: int
 ) -> None:
-    with stopped(victims(project, name)):
+    with local.stopped(name):
         pass_time(seconds)
-    wait_until_the_scheduler_has_judged(project)
+    wait_until_the_scheduler_has_judged(local)
     watched.assert_each_task_runs_once()
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", LocalStack.services)
 def test_a_service_that_is_killed_takes_no_task_with_it(
-    project: Project, watched: WatchedRun, name: str
+    local: LocalStack, watched: WatchedRun, name: str
 ) -> None:
-    before = pids(project)[name]
-    os.kill(before, signal.SIGKILL)
-    until(lambda: pids(project)[name] not in {None, before}, f"another {name}")
-    wait_until_the_scheduler_has_judged(project)
+    local.kill_alone(name)
+    wait_until_the_scheduler_has_judged(local)
     watched.assert_each_task_runs_once()
 
 
-@pytest.mark.parametrize("name", ["tasks", "scheduler"])
+@pytest.mark.parametrize("name", [TASKS, "scheduler"])
 def test_a_task_whose_process_was_killed_is_tried_again_as_often_as_it_may(
-    project: Project, watched: WatchedRun, name: str
+    local: LocalStack, watched: WatchedRun, name: str
 ) -> None:
-    for process in victims(project, name):
-        process.kill()
+    local.kill(name)
     watched.assert_only_what_may_be_is_tried_again()
+
+
+def test_a_machine_that_is_very_busy_runs_no_task_twice(local: LocalStack, watched: WatchedRun) -> None:
+    busy = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(30)]
+    try:
+        wait_until_the_scheduler_has_judged(local)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    watched.assert_each_task_runs_once()
+
+
+@pytest.mark.parametrize("name", LocalStack.services)
+def test_trigger_follows_its_run_while_a_service_restarts(
+    local: LocalStack, project: Project, tmp_path: Path, name: str
+) -> None:
+    run = WatchedRun(project, str(tmp_path), shell, by_command=True)
+    local.kill_alone(name)
+    run.let_go()
+    out, said = run.command.communicate(timeout=300)
+    assert run.command.returncode == 0, said
+    result = json.loads(out)
+    assert (result["run_id"], result["state"]) == (run.run_id, "success")
+    assert [task["try"] for task in result["tasks"]] == [1, 1]
+
+
+def test_trigger_that_waits_less_than_a_silence_lasts_ends_with_what_it_knows(
+    local: LocalStack, project: Project, tmp_path: Path
+) -> None:
+    run = WatchedRun(project, str(tmp_path), shell)
+    command = project.start("trigger", run.dag_id, "--timeout", "5")
+    runs = f"/api/v2/dags/{run.dag_id}/dagRuns"
+    until(lambda: len(project.client().call(runs)["dag_runs"]) > 1, "the command's run")
+    with local.stopped("webserver"):
+        _, said = command.communicate(timeout=200)
+    run.let_go()
+    assert command.returncode == 8, said
+    assert "when Airflow last answered" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_after_a_down_that_was_interrupted_the_next_up_works(
+    local: LocalStack, project: Project, number: signal.Signals
+) -> None:
+    process = project.start("down")
+    until(lambda: None in local.pids().values(), "a service that has stopped")
+    process.send_signal(number)
+    process.communicate()
+    project.run("up")
+    assert project.json("trigger")["state"] == "success"
+
+
+def test_a_project_that_is_moved_or_copied_writes_nothing_into_the_folder_where_it_was_made(
+    tmp_path: Path,
+) -> None:
+    with new_local_project(tmp_path / "first") as first:
+        first.run("up")
+        first.run("down")
+        copy = Project(tmp_path / "copy")
+        shutil.copytree(first.folder, copy.folder, symlinks=True)
+        moved = Project(tmp_path / "moved")
+        first.folder.rename(moved.folder)
+        try:
+            for project in (copy, moved):
+                project.run("up")
+                assert project.json("trigger")["state"] == "success"
+                project.run("down", "--volumes", "--yes")
+                assert not first.folder.exists()
+        finally:
+            moved.folder.rename(first.folder)

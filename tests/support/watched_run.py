@@ -40,9 +40,14 @@ TASKS = ("once", "repeatable")
 
 
 class WatchedRun:
-    """The run; `folder` is where its tasks write, and `shell` runs a command where that folder is seen."""
+    """The run; `folder` is where its tasks write, and `shell` runs a command where that folder is seen.
 
-    def __init__(self, project: Project, folder: str, shell: Callable[[str], str]) -> None:
+    It is triggered by `pipectl trigger`, which is `command`, if `by_command` is set, else by the REST API.
+    """
+
+    def __init__(
+        self, project: Project, folder: str, shell: Callable[[str], str], *, by_command: bool = False
+    ) -> None:
         # An id of its own: Airflow takes a while to forget a DAG whose file is gone.
         self.dag_id = f"watched_{uuid4().hex}"
         self.folder = f"{folder}/{self.dag_id}"
@@ -50,7 +55,12 @@ class WatchedRun:
         project.dag(f"{self.dag_id}.py", DAG.format(folder=self.folder, dag_id=self.dag_id))
         self._client = project.client()
         until(lambda: self._client.sees(self.dag_id), "the DAG")
-        self.run_id = self._client.trigger(self.dag_id)
+        if by_command:
+            self.command = project.start("trigger", self.dag_id, "--json", "--timeout", "300")
+            runs = f"/api/v2/dags/{self.dag_id}/dagRuns"
+            self.run_id = until(lambda: self._client.call(runs)["dag_runs"], "a run")[0]["dag_run_id"]
+        else:
+            self.run_id = self._client.trigger(self.dag_id)
         until(lambda: all(self.lines(task) == ["started"] for task in TASKS), "both tasks at work")
 
     def lines(self, task: str) -> list[str]:
