@@ -19,10 +19,12 @@ import gc
 import importlib
 import multiprocessing
 import os
+import select
 import signal
 import socket
 import stat
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +41,7 @@ TASKS_LOST = """
     SET hostname = hostname || ' (ended)', last_heartbeat_at = last_heartbeat_at - interval '1 day'
     WHERE state = 'running' AND hostname = %s"""
 PAUSE_SECONDS = 0.5
-STDERR = 2
+STDOUT, STDERR = 1, 2
 
 
 def report_earlier_schedulers(connect: Callable[[], Any]) -> None:
@@ -213,11 +215,27 @@ def run(executor: Any, workload: Any, server: str, title: str) -> None:  # noqa:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()
     leave_sockets_to_the_scheduler()
+    threading.Thread(target=outlive_the_reader_of_the_log, daemon=True).start()
     try:
         executor.run_workload(workload, server=server, proctitle=title, subprocess_logs_to_stdout=True)
     except Exception:  # as Airflow's own worker does
         executor.log.exception("Workload execution failed.", workload_type=type(workload).__name__)
         sys.exit(1)
+
+
+def outlive_the_reader_of_the_log() -> None:
+    """Write to /dev/null once nobody reads what this process prints.
+
+    The supervisor stops reading when the scheduler dies, and the next line would end this task.
+    """
+    poller = select.poll()
+    # For errors alone, and a pipe without a reader is one.
+    poller.register(STDOUT, 0)
+    poller.poll()
+    null = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (STDOUT, STDERR):
+        os.dup2(null, descriptor)
+    os.close(null)
 
 
 def leave_sockets_to_the_scheduler() -> None:
