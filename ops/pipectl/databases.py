@@ -6,7 +6,7 @@ import re
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pipectl import published
+from pipectl import published, services
 from pipectl.errors import DatabaseError, DatabaseSilentError, LoginError
 from pipectl.models import Counts, DatabaseContent, Reconciliation, Table
 
@@ -24,7 +24,7 @@ CONNECT_SECONDS = 5
 NO_CONNECTION = {None, 1053, 1927, 2003, 2005, 2006, 2013, 2055}
 # PostgreSQL: it is starting up, shutting down, or in recovery; or it is ending this connection for that.
 STARTING_OR_ENDING = re.compile(r"the database system is|terminating connection due to")
-# Ids that are counted together, and fetched together where the counts do not tell.
+# Ids that are counted together, and fetched together if the counts do not tell.
 BUCKET = 10_000
 POSTGRES_TABLES = """
     SELECT format('%I.%I', schemaname, tablename), schemaname || '.' || tablename
@@ -64,7 +64,7 @@ class Databases:
             return DatabaseContent(self.mysql.service, _count_tables(cursor, MYSQL_TABLES))
 
     def counts(self) -> Counts:
-        """Rows of the published tables; 0 where a table does not exist yet."""
+        """Rows of the published tables; 0 if a table does not exist yet."""
         labels = frauds = transactions = 0
         with self._mysql_cursor() as cursor:
             if _mysql_has_labels(cursor):
@@ -102,7 +102,7 @@ class Databases:
         return Reconciliation(unlabelled, orphans)
 
     def empty(self) -> tuple[DatabaseContent, DatabaseContent]:
-        """Delete every row of both databases, keep the tables, and return what was there."""
+        """Delete every row of both databases, keep the tables, and return the tables as they were."""
         before = self.content()
         with self._postgres_cursor() as cursor:
             cursor.execute("SET lock_timeout = '10s'")
@@ -158,7 +158,7 @@ class Databases:
 
 
 def metadata_version(address: DatabaseAddress) -> str | None:
-    """Migration of the Airflow metadata database at `address`, None where it has none yet; DatabaseError."""
+    """Migration of the Airflow metadata database at `address`, None if it has none yet; DatabaseError."""
     with _postgres(address) as cursor:
         cursor.execute("SELECT to_regclass('public.alembic_version') IS NOT NULL")
         if not cursor.fetchall()[0][0]:
@@ -191,7 +191,7 @@ def _postgres(address: DatabaseAddress) -> Iterator[Any]:
 def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal: str) -> DatabaseError:
     where = f"{server} {address.service!r} at {address.host}:{address.port}"
     text = re.sub(r"\s+", " ", str(error)).strip()
-    prefix = address.service.upper().replace("-", "_")
+    prefix = services.get(address.service).prefix
     if refusal in text:
         return LoginError(
             f"{where} refused the password of user {address.user!r} for database {address.database!r}.",

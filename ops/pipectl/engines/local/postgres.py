@@ -34,7 +34,7 @@ NAMES = frozenset({"postgres", "postmaster"})
 
 
 def data_version(data_dir: Path) -> int | None:
-    """Major version of the server that made `data_dir`; None where there is no cluster.
+    """Major version of the server that made `data_dir`; None if there is no cluster.
 
     Raises EngineError if what is there is damaged.
     """
@@ -60,7 +60,7 @@ def prepare(
     password: str,
     database: str,
 ) -> bool:
-    """Make a cluster with one database, owned by the superuser `user`; True where it was made.
+    """Make a cluster with one database, owned by the superuser `user`; True if it was made.
 
     `replication` is an account that reads the tables of schema public and their changes, and nothing else;
     it comes with the file of its statements. Idempotent and atomic. An existing cluster keeps its passwords.
