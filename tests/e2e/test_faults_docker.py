@@ -8,7 +8,8 @@ import pytest
 
 from support.docker_project import docker
 from support.stacks import ALL, DockerStack, wait_until_the_scheduler_has_judged
-from support.watched_run import WatchedRun, pass_time
+from support.waiting import pass_time
+from support.watched_run import WatchedRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

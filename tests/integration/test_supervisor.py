@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import psutil
@@ -71,7 +72,6 @@ def test_a_killed_process_comes_back(supervisor: Supervisor, tmp_path: Path) -> 
     until(lambda: pid_of(supervisor), "a process")
     first = pid_of(supervisor)
     assert first
-    until(lambda: supervisor.processes()[0].state == "RUNNING", "a process that runs")
     os.kill(first, signal.SIGKILL)
     until(lambda: pid_of(supervisor) not in {None, first}, "another process")
 
@@ -96,14 +96,33 @@ time.sleep(600)
     until(lambda: pid_of(supervisor) not in {None, first}, "another process")
 
 
-def test_a_program_that_supervisord_starts_again_by_itself_needs_no_start(
+def test_a_program_that_crashes_at_its_start_is_started_again_after_growing_pauses(
     supervisor: Supervisor, tmp_path: Path
 ) -> None:
-    supervisor.launch([program(tmp_path, ("/bin/false",))])
+    starts = tmp_path / "starts"
+    # It takes longer to crash than a program that is misspelt.
+    crashing = ("sh", "-c", f"date +%s.%N >>'{starts}'; sleep 1.5; exit 1")
+    supervisor.launch([program(tmp_path, crashing)])
+    supervisor.start("sleeper")
+    until(lambda: starts.exists() and len(starts.read_text().split()) == 4, "the fourth start")
+    times = [float(time) for time in starts.read_text().split()]
+    first, second, third = (after - before for before, after in pairwise(times))
+    assert first < second < third
+    until(lambda: supervisor.processes()[0].state == "BACKOFF", "a pause")
+
+
+def test_a_program_that_has_crashed_is_started_at_once_when_asked_to(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    starts = tmp_path / "starts"
+    crashing = ("sh", "-c", f"echo start >>'{starts}'; test -e '{tmp_path}/well' && exec sleep 600")
+    supervisor.launch([program(tmp_path, crashing)])
     supervisor.start("sleeper")
     until(lambda: supervisor.processes()[0].state == "BACKOFF", "a process that has ended")
+    (tmp_path / "well").touch()
+    # Whether its pause has just ended or not.
     supervisor.start("sleeper")
-    assert supervisor.processes()[0].state in {"BACKOFF", "STARTING"}
+    assert supervisor.processes()[0].state == "STARTING"
 
 
 def test_the_environment_arrives_as_it_is_and_stays_out_of_arguments(
@@ -182,9 +201,7 @@ def test_supervisord_rests_after_programs_that_close_their_input_were_started_si
         starts = [pool.submit(supervisor.start, name) for name in names]
         for start in starts:
             start.result()
-        until(
-            lambda: all(process.state == "RUNNING" for process in supervisor.processes()), "running programs"
-        )
+        until(lambda: all(process.pid for process in supervisor.processes()), "running programs")
         asked_enough.set()
         asking.result()
     daemon = psutil.Process(int(supervisor.pid_path.read_text(encoding="ascii")))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from pipectl.services import of_executor
 from support.docker_project import DockerProject, docker, new_docker_project
 from support.project_copy import DAG_ID, Project, new_local_project
 from support.server_process import free_port
-from support.waiting import until
+from support.waiting import pass_time, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +30,8 @@ SUPERVISOR = "supervisord"
 FALSE_ALARM = "unconfirmed"
 # What the scheduler's log says at each of its looks.
 LOOK = "Adopting or resetting orphaned tasks"
+# What `docker stats` takes to measure.
+DOCKER_STATS_SECONDS = 2
 PENDING = "load that is not finished"
 
 
@@ -181,13 +182,12 @@ class LocalStack(Stack):
         """Share of a core that each service uses, supervisord and what has no service included."""
         services = {process.pid: name for name in self.services for process in self.processes(name)}
         watched = {process: _cpu_time(process) for process in self.project.processes()}
-        begun = time.monotonic()
-        until(lambda: time.monotonic() >= begun + seconds, "the time", seconds + 60)
+        pass_time(seconds)
         shares: dict[str, float] = {}
         for process, before in watched.items():
             name = services.get(process.pid, SUPERVISOR)
             used = max(_cpu_time(process) - before, 0.0)
-            shares[name] = shares.get(name, 0.0) + used / (time.monotonic() - begun)
+            shares[name] = shares.get(name, 0.0) + used / seconds
         return shares
 
     def looks(self) -> int:
@@ -248,8 +248,7 @@ class DockerStack(Stack):
     def cpu(self, seconds: float) -> dict[str, float]:
         """Share of a core that each service uses, from the engine's own measurements."""
         shares: dict[str, list[float]] = {}
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        for _ in range(max(int(seconds / DOCKER_STATS_SECONDS), 1)):
             listed = docker("stats", "--no-stream", "--format", "{{.ID}} {{.CPUPerc}}", *self.containers(ALL))
             for line in listed.splitlines():
                 container, share = line.split()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -94,9 +93,3 @@ class WatchedRun:
         assert self.lines("once") == ["started"]
         assert self.lines("repeatable") == ["started", "started", "ended"]
         assert self.tries("repeatable") == 2
-
-
-def pass_time(seconds: float) -> None:
-    """Let time pass, where a fault is one that lasts."""
-    end = time.monotonic() + seconds
-    until(lambda: time.monotonic() >= end, "the time", seconds + 60)

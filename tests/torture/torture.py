@@ -28,8 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support import ROOT
 from support.stacks import DockerStack, LocalStack
-from support.waiting import until
-from support.watched_run import pass_time
+from support.waiting import pass_time, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -26,7 +26,7 @@ from pipectl.errors import (
 from pipectl.models import Counts, DagRun, Service
 from pipectl.observer import Observer
 from pipectl.pipeline import triggering
-from pipectl.pipeline.loading import HistoryLoader, LoadProgress
+from pipectl.pipeline.loading import HistoryLoader
 from pipectl.settings import Settings
 
 if TYPE_CHECKING:
@@ -226,9 +226,8 @@ def test_a_loader_that_was_killed_is_exit_3_with_the_signal(
     script.write_text(
         f"import os, signal, sys\nsys.stdout.write('{{\"event\": ')\nsys.stdout.flush()\n{ending}\n"
     )
-    seen: list[LoadProgress] = []
     nowhere = cast("tuple[DatabaseAddress, DatabaseAddress]", ())
-    loader = HistoryLoader(tmp_path, nowhere, seed=None, watch=seen.append)
+    loader = HistoryLoader(tmp_path, nowhere, seed=None, observer=Observer())
     with pytest.raises(EngineError) as caught:
         loader.load(transactions=1, days=1, shards=1)
     assert caught.value.message == f"scripts/history_loader.py {expected}."

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 # supervisord's words for a process, in ours.
 STATES = {
     "RUNNING": "running",
-    "STARTING": "starting",
+    # supervisord calls it so until it knows that the process has not crashed at its start.
+    "STARTING": "running",
     "BACKOFF": "crashed",
     "EXITED": "crashed",
     "FATAL": "crashed",

@@ -32,8 +32,10 @@ LOG_BYTES = 5_000_000
 LOG_BACKUPS = 2
 # A UNIX socket's path has 104 bytes on macOS, 108 on Linux; supervisord appends ".<pid>" while it binds.
 LONGEST_SOCKET_PATH = 92
-# A service may fail this often before it is given up; the pause grows by 1 s each time.
-START_RETRIES = 20
+# A program that ends earlier has crashed at its start, which takes Airflow that long on a busy machine. The
+# pause before the next start grows by 1 s each time. It is never given up: a full disk may be emptied.
+START_CRASH_SECONDS = 30
+START_RETRIES = 1_000_000
 # supervisord, with a fault of its own mended.
 DAEMON = "pipectl.engines.local.supervisor.daemon"
 RPC_FACTORY = "supervisor.rpcinterface:make_main_rpcinterface"
@@ -136,14 +138,20 @@ class Supervisor:
     def start(self, name: str) -> None:
         """Start a program, once it has stopped if an interrupted command has left it stopping.
 
-        One that supervisord starts again by itself, since it has ended, is left to that.
+        One that has crashed is started now, and not after supervisord's pause. One that supervisord has
+        started again meanwhile is left to that.
         """
+        if self._state(name) == "BACKOFF":
+            self._call("stopProcess", name, False)
         self._wait_until_stopped({name}, {"STOPPING"})
         try:
             self._call("startProcess", name, False)
         except EngineError:
-            if not any(process.name == name and process.state in STARTED for process in self.processes()):
+            if self._state(name) not in STARTED:
                 raise
+
+    def _state(self, name: str) -> str:
+        return next((process.state for process in self.processes() if process.name == name), "")
 
     def stop(self, names: Iterable[str]) -> None:
         """Stop programs side by side and wait until they have ended."""
@@ -249,8 +257,8 @@ class Supervisor:
             sections.append(
                 f"[program:{program.name}]\n"
                 f"command={_escape(shlex.join(words))}\n"
-                "autostart=false\nautorestart=true\nstartsecs=1\n"
-                f"startretries={START_RETRIES}\n"
+                "autostart=false\nautorestart=true\n"
+                f"startsecs={START_CRASH_SECONDS}\nstartretries={START_RETRIES}\n"
                 f"stopsignal={program.stop_signal}\nstopwaitsecs={program.stop_seconds}\n"
                 "stopasgroup=true\nkillasgroup=true\nredirect_stderr=true\n"
                 f"stdout_logfile=../logs/{program.name}.log\n"
