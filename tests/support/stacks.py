@@ -6,11 +6,12 @@ import json
 import os
 import signal
 from abc import ABC, abstractmethod
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import psutil
 
+from pipectl.engines.local.supervisor.supervisor import Supervisor
 from pipectl.services import of_executor
 from support.docker_project import DockerProject, docker, new_docker_project
 from support.project_copy import DAG_ID, Project, new_local_project
@@ -32,6 +33,8 @@ FALSE_ALARM = "unconfirmed"
 LOOK = "Adopting or resetting orphaned tasks"
 # What `docker stats` takes to measure.
 DOCKER_STATS_SECONDS = 2
+# What has ended by itself since it was listed, as the `sleep` of a task's loop does, is as good as hit.
+ENDED = suppress(psutil.NoSuchProcess)
 PENDING = "load that is not finished"
 
 
@@ -69,26 +72,38 @@ class Stack(ABC):
 
     def is_healthy(self) -> bool:
         """Whether `status` calls every service healthy."""
+        return all(service["health"] == "healthy" for service in self._services())
+
+    def is_stopped(self) -> bool:
+        """Whether `status` calls a service stopped, which nothing but a command starts again."""
+        return any(service["state"] == "stopped" for service in self._services())
+
+    def _services(self) -> list[dict[str, str]]:
         asked = self.project.start("status", "--json")
-        said, _ = asked.communicate()
-        return asked.returncode == 0 and all(
-            service["health"] == "healthy" for service in json.loads(said)["services"]
-        )
+        said, errors = asked.communicate()
+        assert asked.returncode in {0, 3, 4, 5}, errors
+        return list(json.loads(said)["services"]) if said else [{"health": "", "state": "unknown"}]
 
     def transactions(self) -> int:
         """How many there are."""
         return int(self.postgres("SELECT count(*) FROM public.transactions")[0][0])
 
-    def most_tries(self) -> int:
-        """The highest number of a try that a task of the pipeline has had."""
-        path = f"/api/v2/dags/{DAG_ID}/dagRuns/~/taskInstances?limit=1000&order_by=-start_date"
-        return max(int(task["try_number"]) for task in self.project.client().call(path)["task_instances"])
+    def runs(self) -> int:
+        """How many runs the pipeline has had."""
+        return int(self.project.client().call(f"/api/v2/dags/{DAG_ID}/dagRuns?limit=1")["total_entries"])
+
+    def retried(self) -> int:
+        """How often tasks of the pipeline were tried again."""
+        path = f"/api/v2/dags/{DAG_ID}/dagRuns/~/taskInstances?limit=1000"
+        tasks = self.project.client().call(path)["task_instances"]
+        return sum(max(int(task["try_number"]) - 1, 0) for task in tasks)
 
     def harm(self) -> dict[str, int]:
         """Count rows that are lost, doubled or mislabelled, when nothing writes and no load is unfinished."""
         assert self.postgres("SELECT count(*) FROM sim.loads WHERE finished_at IS NULL") == [("0",)], PENDING
         [(planned, written)] = self.postgres(
-            "SELECT (SELECT COALESCE(sum(transactions), 0) FROM sim.batches)"
+            "SELECT (SELECT COALESCE(sum(transactions), 0) FROM sim.batches WHERE NOT EXISTS"
+            " (SELECT FROM sim.loads WHERE starts_with(batch_id, load_id || '/')))"
             " + (SELECT COALESCE(sum(transactions), 0) FROM sim.loads),"
             " (SELECT count(*) FROM public.transactions)"
         )
@@ -142,8 +157,9 @@ class LocalStack(Stack):
             yield cls(project)
 
     def pids(self) -> dict[str, int]:
-        """The process of each service."""
-        return {found["name"]: found["pid"] for found in self.project.json("status")["services"]}
+        """The process of each service, from the supervisor itself: a fault's moment is short."""
+        processes = Supervisor(self.project.folder / ".pipectl").processes()
+        return {process.name: process.pid or 0 for process in processes}
 
     def processes(self, name: str) -> list[psutil.Process]:
         """Return the processes of a service or of another victim, parents first."""
@@ -151,32 +167,37 @@ class LocalStack(Stack):
             all_of_them = family(int((self.project.folder / ".pipectl/run/supervisord.pid").read_text()))
             return all_of_them if name == ALL else all_of_them[:1]
         if name in {ALONE, TASKS}:
-            scheduler, *tasks = family(self.pids()["scheduler"])
-            return [scheduler] if name == ALONE else tasks
+            scheduler = family(self.pids()["scheduler"])
+            if name == ALONE:
+                return scheduler[:1]
+            return until(lambda: family(scheduler[0].pid)[1:], "a task at work")
         return family(self.pids()[name])
 
     def kill(self, name: str) -> None:
         """Kill it; what comes back does so as other processes."""
         for process in self.processes(name):
-            process.kill()
+            with ENDED:
+                process.kill()
 
     def kill_alone(self, name: str) -> None:
         """Kill the first process of a service, none of its children, and wait until another one is there."""
         before = self.pids()[name]
         os.kill(before, signal.SIGKILL)
-        until(lambda: self.pids()[name] not in {None, before}, f"another {name}")
+        until(lambda: self.pids()[name] not in {0, before}, f"another {name}")
 
     @contextmanager
     def stopped(self, name: str) -> Iterator[None]:
         """Stop it as a suspended machine does, for the time of a block."""
         processes = self.processes(name)
         for process in processes:
-            process.suspend()
+            with ENDED:
+                process.suspend()
         try:
             yield
         finally:
             for process in reversed(processes):
-                process.resume()
+                with ENDED:
+                    process.resume()
 
     def cpu(self, seconds: float) -> dict[str, float]:
         """Share of a core that each service uses, supervisord and what has no service included."""

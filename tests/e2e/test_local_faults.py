@@ -123,7 +123,7 @@ def test_after_a_down_that_was_interrupted_the_next_up_works(
     local: LocalStack, project: Project, number: signal.Signals
 ) -> None:
     process = project.start("down")
-    until(lambda: None in local.pids().values(), "a service that has stopped")
+    until(lambda: 0 in local.pids().values(), "a service that has stopped")
     process.send_signal(number)
     process.communicate()
     project.run("up")
