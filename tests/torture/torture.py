@@ -290,9 +290,43 @@ class Torture:
         return max(busiest, 0.0)
 
 
+def endure(stack: LocalStack, runs: int) -> Iterator[str]:
+    """Run the pipeline `runs` times, and again, after bursts of commands; yield rows of what grew."""
+    project = stack.project
+    samples: list[dict[str, float]] = []
+    for round_runs in (3, runs, runs):
+        for words, count in ((("trigger",), 20), (("status",), 50)):
+            commands = [project.start(*words) for _ in range(count if samples else 1)]
+            for command in commands:
+                _, said = command.communicate(timeout=COMMAND_SECONDS)
+                assert command.returncode == 0, said
+        project.run("trigger", "--repeat", str(round_runs))
+        project.settle()
+        samples.append(sizes(stack))
+    for name, (_, before, after) in {name: [each[name] for each in samples] for name in samples[0]}.items():
+        growth = (after - before) / (runs + 20)
+        yield f"| {name} | {samples[0][name]:.1f} | {before:.1f} | {after:.1f} | {growth:.3f} |"
+
+
+def sizes(stack: LocalStack) -> dict[str, float]:
+    """What a stack at rest uses."""
+    processes = stack.project.processes()
+    files = [path for path in (stack.project.folder / ".pipectl").rglob("*") if path.is_file()]
+    [(connections,)] = stack.postgres("SELECT count(*) FROM pg_stat_activity WHERE client_port IS NOT NULL")
+    return {
+        "memory, MB": sum(process.memory_full_info().pss for process in processes) / 1e6,
+        "files on disk, MB": sum(path.stat().st_size for path in files) / 1e6,
+        "processes": len(processes),
+        "open files and sockets": sum(process.num_fds() for process in processes),
+        "connections to airbyte-postgres": float(connections) - 1,
+    }
+
+
 def main(given: argparse.Namespace) -> int:
     """Run what was asked for, add it to the results, and write the page; 1 if anything was harmed."""
-    results = read(given.results)
+    results: dict[str, Any] = {"faults": {}, "endurance": []}
+    if given.results.exists():
+        results = json.loads(given.results.read_text(encoding="utf-8"))
     harmed = False
     for engine in given.engine:
         with ExitStack() as opened:
@@ -301,19 +335,18 @@ def main(given: argparse.Namespace) -> int:
             if engine == "local" and os.geteuid() == 0 and not given.short:
                 opened.enter_context(small_disk(folder / ".pipectl"))
             stack = opened.enter_context(kind.new(folder, celery=engine == "celery"))
-            rows = list(chosen(given, stack))
-            say(f"{engine}: {len(rows)} faults")
-            torture = Torture(stack) if rows else None
-            for fault, situation in rows:
-                assert torture
+            torture = Torture(stack)
+            for fault, situation in chosen(given, stack):
                 result = torture.inflict(fault, situation)
                 harmed = harmed or not result.is_well
-                results[f"{result.engine}/{result.fault}/{result.situation}"] = result
-                given.results.write_text(json.dumps([asdict(each) for each in results.values()], indent=1))
-                fields = " ".join(f"{name}={value}" for name, value in asdict(result).items())
-                say(("   " if result.is_well else "!! ") + fields)
+                results["faults"][f"{engine}, {fault.name}, {situation}"] = asdict(result)
+                say(("   " if result.is_well else "!! ") + str(result))
+                given.results.write_text(json.dumps(results, indent=1))
+            if given.endurance and isinstance(stack, LocalStack):
+                results["endurance"] = list(endure(stack, given.endurance))
+                given.results.write_text(json.dumps(results, indent=1))
     if given.page:
-        write_page(list(results.values()))
+        write_page([Result(**each) for each in results["faults"].values()], results["endurance"])
     return int(harmed)
 
 
@@ -328,15 +361,8 @@ def chosen(given: argparse.Namespace, stack: Stack) -> Iterator[tuple[Fault, str
                 yield fault, situation
 
 
-def read(path: Path) -> dict[str, Result]:
-    """Return earlier results, none if there is no file."""
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    found = [Result(**each) for each in known]
-    return {f"{each.engine}/{each.fault}/{each.situation}": each for each in found}
-
-
-def write_page(results: list[Result]) -> None:
-    """Write the table of results into docs/reliability.md, below its mark."""
+def write_page(results: list[Result], endurance: list[str]) -> None:
+    """Write the tables of results into docs/reliability.md, below its mark."""
     head, _, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
     titles = (
         "| engine | fault | during | recovered | starts | command | again | lost, doubled, mislabelled |\n"
@@ -347,6 +373,16 @@ def write_page(results: list[Result]) -> None:
         f"{each.command} | {each.retried} | {each.lost}, {each.doubled}, {each.mislabelled} |"
         for each in sorted(results, key=lambda each: (each.engine, each.fault, each.situation))
     ]
+    if endurance:
+        rows += [
+            "",
+            "What a stack of the local engine uses at rest, before and after many runs one after the other,"
+            " 20 `pipectl trigger` at once and 50 `pipectl status` at once:",
+            "",
+            "| | after its start | before | after | growth in a run |",
+            "|---|---|---|---|---|",
+            *endurance,
+        ]
     PAGE.write_text("\n".join([head + MARK, "", titles, *rows]) + "\n", encoding="utf-8")
 
 
@@ -365,6 +401,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--fault", nargs="+", default=[""], help="parts of faults' names")
     parser.add_argument("--situation", nargs="+", choices=SITUATIONS, default=list(SITUATIONS))
     parser.add_argument("--short", action="store_true", help="three faults on the local engine")
+    parser.add_argument("--endurance", type=int, default=0, help="runs, twice, to see what grows with them")
     parser.add_argument("--page", action="store_true", help="write docs/reliability.md")
     parser.add_argument("--results", type=Path, default=Path(tempfile.gettempdir()) / "pipectl-torture.json")
     given: Any = parser.parse_args()
