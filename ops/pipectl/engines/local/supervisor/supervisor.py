@@ -48,12 +48,16 @@ STARTED = {"RUNNING", "STARTING", "BACKOFF"}
 
 @dataclass(frozen=True)
 class ProcessState:
-    """A supervised process. `state` is supervisord's own word: RUNNING, STARTING, BACKOFF and so on."""
+    """A supervised process. `state` is supervisord's own word: RUNNING, STARTING, BACKOFF and so on.
+
+    `started` is its latest start, in seconds since 1970.
+    """
 
     name: str
     state: str
     pid: int | None
     description: str
+    started: int = 0
 
 
 class Supervisor:
@@ -183,6 +187,7 @@ class Supervisor:
                 state=info["statename"],
                 pid=info["pid"] or None,
                 description=info["spawnerr"] or info["description"],
+                started=info["start"],
             )
             for info in answer
         )
