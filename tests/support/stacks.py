@@ -7,7 +7,7 @@ import os
 import signal
 from abc import ABC, abstractmethod
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -246,15 +246,19 @@ class DockerStack(Stack):
 
     def containers(self, name: str) -> list[str]:
         """Return the running containers of a service, or everything."""
-        found = self.project.containers()
-        running = [each for each, state in found.items() if state["State"]["Running"]]
-        return [found[each]["Id"] for each in running if name in {ALL, each.rpartition("-")[0]}]
+        return [container["Id"] for container in self._running(name)]
+
+    def _running(self, name: str) -> list[dict[str, Any]]:
+        return [
+            container
+            for service, container in self.project.containers().items()
+            if container["State"]["Running"] and name in {ALL, service.rpartition("-")[0]}
+        ]
 
     def kill(self, name: str) -> None:
-        """Kill all processes from inside, as a fault does: Docker starts again what Docker did not kill."""
-        for container in self.containers(name):
-            kill_all = ("sh", "-c", "kill -9 -1 2>/dev/null || true")
-            docker("exec", "--user", "root", "--privileged", container, *kill_all)
+        """Kill the first process of each container, and so all. Docker starts again what it did not end."""
+        for container in self._running(name):
+            os.kill(container["State"]["Pid"], signal.SIGKILL)
 
     @contextmanager
     def stopped(self, name: str) -> Iterator[None]:
