@@ -409,4 +409,6 @@ def options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    # Also a run that is ended leaves no stack behind.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main(options()))

@@ -105,10 +105,10 @@ def test_patience_ends_at_the_deadline() -> None:
 
 
 class Api:
-    """Knows one run, and falls silent after it was triggered, or in the end."""
+    """Knows one run, and does not answer one question about it."""
 
-    def __init__(self, *, silent_after_trigger: bool = False) -> None:
-        self.silent_after_trigger = silent_after_trigger
+    def __init__(self, silent_about: str = "") -> None:
+        self.silent_about = silent_about
 
     def runs(self, _: str) -> tuple[DagRun, ...]:
         return ()
@@ -117,12 +117,16 @@ class Api:
         return DagRun(dag_id, run_id, "manual", "queued")
 
     def run(self, dag_id: str, run_id: str) -> DagRun:
-        if self.silent_after_trigger:
-            raise AirflowSilentError("Airflow does not answer.")
-        return DagRun(dag_id, run_id, "manual", "success")
+        self.answer("run")
+        return DagRun(dag_id, run_id, "manual", {"tasks": "running"}.get(self.silent_about, "success"))
 
     def tasks(self, *_: str) -> tuple[()]:
+        self.answer("tasks")
         return ()
+
+    def answer(self, name: str) -> None:
+        if name == self.silent_about:
+            raise AirflowSilentError("Airflow does not answer.")
 
 
 def follow(api: Api, observer: Observer, count: Any = None) -> triggering.TriggerResult:
@@ -137,9 +141,12 @@ def follow(api: Api, observer: Observer, count: Any = None) -> triggering.Trigge
     )
 
 
-def test_a_run_that_could_not_be_followed_to_its_end_is_timed_out_with_its_last_state() -> None:
-    with pytest.raises(WaitTimeoutError, match="was queued when Airflow last answered") as caught:
-        follow(Api(silent_after_trigger=True), Told())
+@pytest.mark.parametrize(("silent_about", "state"), [("run", "queued"), ("tasks", "running")])
+def test_a_run_that_could_not_be_followed_to_its_end_is_timed_out_with_its_last_state(
+    silent_about: str, state: str
+) -> None:
+    with pytest.raises(WaitTimeoutError, match=f"was {state} when Airflow last answered") as caught:
+        follow(Api(silent_about), Told())
     assert "pipectl runs mine" in caught.value.hint
 
 

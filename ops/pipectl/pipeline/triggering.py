@@ -193,21 +193,19 @@ def _follow(
     for _ in attempts(time.monotonic() + timeout):
         try:
             run = api.run(run.dag_id, run.run_id)
+            active = api.active_runs(run.dag_id) if run.state == "queued" else ()
+            behind = next((other for other in active if other.run_id != run.run_id), None)
+            if behind:
+                waited = True
+            elif waited and run.state == "running":
+                # Another run has written since `before`; its first task takes longer to start than this count.
+                before = count() if count else None
+                waited = False
+            tasks = api.tasks(run.dag_id, run.run_id) if run.state == "running" else ()
         except AirflowSilentError as error:
             raise WaitTimeoutError(
                 f"The run {run.run_id} was {run.state} when Airflow last answered. {error.message}", hint=hint
             ) from error
-        behind = None
-        if run.state == "queued":
-            behind = next(
-                (other for other in api.active_runs(run.dag_id) if other.run_id != run.run_id), None
-            )
-            waited = waited or behind is not None
-        elif waited and not run.finished:
-            # Another run has written since `before`; its first task takes longer to start than this count.
-            before = count() if count else None
-            waited = False
-        tasks = api.tasks(run.dag_id, run.run_id) if run.state == "running" else ()
         observer.see_run(run, tasks, behind)
         if run.finished:
             return run, before
