@@ -140,7 +140,7 @@ class LocalStack(Stack):
 
     name = "local"
     services = tuple(service.name for service in of_executor("LocalExecutor"))
-    victims = (*services, ALONE, TASKS, SUPERVISOR, ALL)
+    victims = (ALL, SUPERVISOR, ALONE, TASKS, *services)
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -227,7 +227,7 @@ class DockerStack(Stack):
         self.name = "celery" if celery else "docker"
         self.up = ("up", "--executor", "celery" if celery else "local")
         services = of_executor("CeleryExecutor" if celery else "LocalExecutor")
-        self.victims = (*(service.name for service in services), ALL)
+        self.victims = (ALL, *(service.name for service in services))
 
     @classmethod
     @contextmanager

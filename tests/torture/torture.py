@@ -101,6 +101,9 @@ class Result:
 
 def faults(stack: Stack) -> Iterator[Fault]:
     """Yield the table of faults."""
+    if isinstance(stack, LocalStack):
+        yield Fault("a full disk, 20 s", lambda _: fill_disk(stack, 20))
+        yield Fault("garbage in .pipectl/run, kill -9 everything", lambda _: garble(stack), ("idle",))
     for name in stack.victims:
         # A task is there only while one runs.
         during = ("trigger",) if name == TASKS else AT_WORK
@@ -112,9 +115,6 @@ def faults(stack: Stack) -> Iterator[Fault]:
         interrupted = tuple(situation for situation, command in SITUATIONS.items() if command)
         yield Fault(f"{number.name} to pipectl", partial(signalled, number), interrupted)
     yield Fault("30 busy processes, 60 s", lambda _: keep_busy(60), ends_tasks=False)
-    if isinstance(stack, LocalStack):
-        yield Fault("a full disk, 20 s", lambda _: fill_disk(stack, 20))
-        yield Fault("garbage in .pipectl/run, kill -9 everything", lambda _: garble(stack), ("idle",))
 
 
 def stopped(stack: Stack, name: str, seconds: float, _command: object) -> None:

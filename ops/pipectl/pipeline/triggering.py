@@ -198,7 +198,7 @@ def _follow(
             if behind:
                 waited = True
             elif waited and run.state == "running":
-                # Another run has written since `before`; its first task takes longer to start than this count.
+                # Another run has written since `before`; its first task starts later than this count ends.
                 before = count() if count else None
                 waited = False
             tasks = api.tasks(run.dag_id, run.run_id) if run.state == "running" else ()
