@@ -20,7 +20,6 @@ from support.waiting import pass_time, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
 ALONE = "scheduler alone"
@@ -47,12 +46,28 @@ class Stack(ABC):
     victims: tuple[str, ...]
 
     @abstractmethod
-    def kill(self, name: str) -> None:
-        """Kill all processes of a victim."""
+    def processes(self, name: str) -> list[psutil.Process]:
+        """Return the processes of a service or of another victim, parents first."""
 
-    @abstractmethod
-    def stopped(self, name: str) -> AbstractContextManager[None]:
-        """Stop a victim for the time of a block."""
+    def kill(self, name: str) -> None:
+        """Kill it; what comes back does so as other processes."""
+        for process in self.processes(name):
+            with ENDED:
+                process.kill()
+
+    @contextmanager
+    def stopped(self, name: str) -> Iterator[None]:
+        """Stop it as a suspended machine does, for the time of a block."""
+        processes = self.processes(name)
+        for process in processes:
+            with ENDED:
+                process.suspend()
+        try:
+            yield
+        finally:
+            for process in reversed(processes):
+                with ENDED:
+                    process.resume()
 
     @abstractmethod
     def cpu(self, seconds: float) -> dict[str, float]:
@@ -173,31 +188,11 @@ class LocalStack(Stack):
             return until(lambda: family(scheduler[0].pid)[1:], "a task at work")
         return family(self.pids()[name])
 
-    def kill(self, name: str) -> None:
-        """Kill it; what comes back does so as other processes."""
-        for process in self.processes(name):
-            with ENDED:
-                process.kill()
-
     def kill_alone(self, name: str) -> None:
         """Kill the first process of a service, none of its children, and wait until another one is there."""
         before = self.pids()[name]
         os.kill(before, signal.SIGKILL)
         until(lambda: self.pids()[name] not in {0, before}, f"another {name}")
-
-    @contextmanager
-    def stopped(self, name: str) -> Iterator[None]:
-        """Stop it as a suspended machine does, for the time of a block."""
-        processes = self.processes(name)
-        for process in processes:
-            with ENDED:
-                process.suspend()
-        try:
-            yield
-        finally:
-            for process in reversed(processes):
-                with ENDED:
-                    process.resume()
 
     def cpu(self, seconds: float) -> dict[str, float]:
         """Share of a core that each service uses, supervisord and what has no service included."""
@@ -255,20 +250,9 @@ class DockerStack(Stack):
             if container["State"]["Running"] and name in {ALL, service.rpartition("-")[0]}
         ]
 
-    def kill(self, name: str) -> None:
-        """Kill the first process of each container, and so all. Docker starts again what it did not end."""
-        for container in self._running(name):
-            os.kill(container["State"]["Pid"], signal.SIGKILL)
-
-    @contextmanager
-    def stopped(self, name: str) -> Iterator[None]:
-        """Pause its containers for the time of a block."""
-        containers = self.containers(name)
-        docker("pause", *containers)
-        try:
-            yield
-        finally:
-            docker("unpause", *containers)
+    def processes(self, name: str) -> list[psutil.Process]:
+        """Return the processes in the containers of a service, or in all, as the machine sees them."""
+        return [process for container in self._running(name) for process in family(container["State"]["Pid"])]
 
     def cpu(self, seconds: float) -> dict[str, float]:
         """Share of a core that each service uses, from the engine's own measurements."""
