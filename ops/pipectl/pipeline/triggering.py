@@ -204,7 +204,8 @@ def _follow(
             tasks = api.tasks(run.dag_id, run.run_id) if run.state == "running" else ()
         except AirflowSilentError as error:
             raise WaitTimeoutError(
-                f"The run {run.run_id} was {run.state} when Airflow last answered. {error.message}", hint=hint
+                f"The run {run.run_id} was {run.state} when Airflow last answered. {error.message}",
+                hint=f"What runs: pipectl status. The run, once Airflow answers: pipectl runs {run.dag_id}",
             ) from error
         observer.see_run(run, tasks, behind)
         if run.finished:
