@@ -1,7 +1,7 @@
 """Inject faults into real stacks, ask the databases what they did to the data, and write docs/reliability.md.
 
-    make torture                                         all faults, on every engine that is there
-    make torture TORTURE="--engine local --fault SIGSTOP --situation trigger"
+    make torture                                         all faults on the local engine, in two hours
+    make torture TORTURE="--engine docker celery --fault SIGSTOP --situation trigger"
     make torture TORTURE=--short                         three faults, in two minutes: what CI runs
 
 A run of parts adds to the results of earlier ones, which lie in --results; --page writes the page from all of
@@ -383,7 +383,8 @@ def write_page(results: list[Result], endurance: list[str]) -> None:
             "|---|---|---|---|---|",
             *endurance,
         ]
-    PAGE.write_text("\n".join([head + MARK, "", titles, *rows]) + "\n", encoding="utf-8")
+    count = f"{len(results)} faults, on {os.cpu_count()} processor cores:"
+    PAGE.write_text("\n".join([head + MARK, "", count, "", titles, *rows]) + "\n", encoding="utf-8")
 
 
 def say(text: str) -> None:
