@@ -15,7 +15,7 @@ import pytest
 
 from pipectl.engines.local import logs
 from pipectl.engines.local.supervisor.program import Program
-from pipectl.engines.local.supervisor.supervisor import MARKER, Supervisor
+from pipectl.engines.local.supervisor.supervisor import MARKER, Supervisor, SupervisorSilentError
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -123,6 +123,23 @@ def test_a_program_that_has_crashed_is_started_at_once_when_asked_to(
     # Whether its pause has just ended or not.
     supervisor.start("sleeper")
     assert supervisor.processes()[0].state == "STARTING"
+
+
+def test_a_supervisor_that_is_stopped_for_a_while_is_not_taken_for_none(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor.launch([program(tmp_path)])
+    supervisor.start("sleeper")
+    daemon = int(supervisor.pid_path.read_text())
+    os.kill(daemon, signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipectl.engines.local.supervisor.supervisor.ANSWER_SECONDS", 0.2)
+        for question in (supervisor.is_running, supervisor.processes):
+            with pytest.raises(SupervisorSilentError, match="has not answered"):
+                question()
+        # `down` ends it nevertheless.
+        supervisor.shutdown()
+    assert ours(supervisor.state_dir) == []
 
 
 def test_the_environment_arrives_as_it_is_and_stays_out_of_arguments(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.local import logs
 from pipectl.engines.local.folders import airflow_volume, database_volume
-from pipectl.engines.local.supervisor.supervisor import Supervisor
+from pipectl.engines.local.supervisor.supervisor import Supervisor, SupervisorSilentError
 from pipectl.engines.project import forget_engine, remember_engine
 from pipectl.errors import UsageError
 from pipectl.models import Service
@@ -82,8 +83,10 @@ class LocalEngine(Engine):
 
     def stop(self) -> tuple[str, ...]:
         """Stop Airflow first, then the databases, then the supervisor and what anything left behind."""
-        running = [process.name for process in self._supervisor.processes() if process.pid]
-        if running:
+        running: list[str] = []
+        # One that does not answer is ended with all that it runs.
+        with suppress(SupervisorSilentError):
+            running = [process.name for process in self._supervisor.processes() if process.pid]
             self._supervisor.stop(name for name in running if name not in databases())
             self._supervisor.stop(name for name in running if name in databases())
         self._supervisor.shutdown()

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,9 +42,14 @@ DAEMON = "pipectl.engines.local.supervisor.daemon"
 RPC_FACTORY = "supervisor.rpcinterface:make_main_rpcinterface"
 MARKER = "PIPECTL_STATE_DIR"
 SHUTDOWN_SECONDS = 30
+ANSWER_SECONDS = 10
 START_SECONDS = 15
 # supervisord's words for what it runs, or is about to run again.
 STARTED = {"RUNNING", "STARTING", "BACKOFF"}
+
+
+class SupervisorSilentError(EngineError):
+    """supervisord is there and does not answer: what it runs is not to be taken for stopped."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +92,11 @@ class Supervisor:
         return self.log_dir / f"{name}.log"
 
     def is_running(self) -> bool:
-        """Whether supervisord answers."""
+        """Whether supervisord answers. Raises SupervisorSilentError."""
         try:
             self._call("getState")
+        except SupervisorSilentError:
+            raise
         except EngineError:
             return False
         return True
@@ -176,9 +184,11 @@ class Supervisor:
             )
 
     def processes(self) -> tuple[ProcessState, ...]:
-        """State of every program; empty if supervisord does not run."""
+        """State of every program; empty if supervisord does not run. Raises SupervisorSilentError."""
         try:
             answer = self._call("getAllProcessInfo")
+        except SupervisorSilentError:
+            raise
         except EngineError:
             return ()
         return tuple(
@@ -194,7 +204,8 @@ class Supervisor:
 
     def shutdown(self) -> None:
         """End every process that this project's supervisord, or an earlier one, started, and itself."""
-        self.stop(process.name for process in self.processes())
+        with suppress(SupervisorSilentError):
+            self.stop(process.name for process in self.processes())
         # Once nothing is left to supervise, supervisord has nothing to save; told to shut down it takes 2 s.
         self.end_leftovers()
 
@@ -284,7 +295,7 @@ class Supervisor:
         class UnixConnection(http.client.HTTPConnection):
             def connect(self) -> None:
                 self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                self.sock.settimeout(10)
+                self.sock.settimeout(ANSWER_SECONDS)
                 self.sock.connect(path)
 
         class UnixTransport(xmlrpc.client.Transport):
@@ -298,6 +309,11 @@ class Supervisor:
             raise EngineError(
                 f"The supervisor refused {method} {' '.join(map(str, arguments))}: {fault.faultString}."
             ) from fault
+        except TimeoutError as error:
+            raise SupervisorSilentError(
+                f"The stack's supervisor has not answered for {ANSWER_SECONDS} s.",
+                hint="Run the command again later. If that fails too, `pipectl down` ends all of it.",
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             raise EngineError(
                 "The stack is not running: its supervisor does not answer.", hint="Start it: pipectl up"
