@@ -56,6 +56,14 @@ class AirflowError(PipectlError):
     code = ExitCode.AIRFLOW
 
 
+class AirflowLoginError(AirflowError):
+    """Airflow answers, and refuses the user or the password."""
+
+
+class AirflowConflictError(AirflowError):
+    """Airflow has already what the request asks it to make."""
+
+
 class AirflowSilentError(AirflowError):
     """Airflow does not answer, or says that it cannot: as while it, or its database, restarts."""
 

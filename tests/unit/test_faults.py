@@ -129,13 +129,13 @@ class Api:
             raise AirflowSilentError("Airflow does not answer.")
 
 
-def follow(api: Api, observer: Observer, count: Any = None) -> triggering.TriggerResult:
+def follow(api: Api, observer: Observer, batch: Any = None) -> triggering.TriggerResult:
     return triggering.trigger(
         cast("AirflowApi", api),
         "mine",
         paused=False,
         conf=None,
-        count=count,
+        batch=batch,
         observer=observer,
         timeout=1,
     )
@@ -151,14 +151,12 @@ def test_a_run_that_could_not_be_followed_to_its_end_is_timed_out_with_its_last_
 
 
 def test_a_run_that_succeeded_is_a_success_even_if_its_rows_cannot_be_counted() -> None:
-    told, counts = Told(), [Counts(1, 1, 0)]
+    told = Told()
 
-    def count() -> Counts:
-        if not counts:
-            raise DatabaseSilentError("MySQL does not answer.")
-        return counts.pop()
+    def batch(_: str) -> Counts:
+        raise DatabaseSilentError("MySQL does not answer.")
 
-    result = follow(Api(), told, count)
+    result = follow(Api(), told, batch)
     assert (result.state, result.delta) == ("success", None)
     assert told.sentences == ["MySQL does not answer. The run's rows are not counted."]
 

@@ -78,8 +78,8 @@ def _trigger_once(
     patience = triggering.Patience(invocation.engine, observer, timeout)
     api = patience.repeating(api)
 
-    def count() -> Counts:
-        return patience.ask(lambda: business_databases(invocation.engine).counts())
+    def batch(batch_id: str) -> Counts | None:
+        return patience.ask(lambda: business_databases(invocation.engine).batch(batch_id))
 
     paused = triggering.wait_until_parsed(api, dag_id, dags_dir=settings.project / "dags", observer=observer)
     return triggering.trigger(
@@ -87,7 +87,7 @@ def _trigger_once(
         dag_id,
         paused=paused,
         conf=conf,
-        count=count if dag_id == settings.dag_id else None,
+        batch=batch if dag_id == settings.dag_id else None,
         observer=observer,
         timeout=timeout,
         wait=wait,

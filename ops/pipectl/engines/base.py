@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from pipectl.engines import ports
+from pipectl.engines.changes import describe
 from pipectl.engines.claims import Claims
 from pipectl.engines.project import SECRETS, project_lock
 from pipectl.env_file import EnvFile
@@ -32,6 +33,7 @@ class Engine(ABC):
         self._settings = settings
         self._claims = Claims(settings.cache_dir)
         self._moved_ports: dict[str, tuple[int, int]] = {}
+        self._restarts: dict[str, tuple[str, ...]] = {}
 
     @property
     @abstractmethod
@@ -44,7 +46,7 @@ class Engine(ABC):
 
     @abstractmethod
     def start(self, observer: Observer) -> tuple[str, ...]:
-        """Start what is not running, and return its names; what runs is left alone."""
+        """Start what is not running, and anew what would start with something else now; return the names."""
 
     @abstractmethod
     def resize(self, *, executor: str | None, workers: int | None) -> None:
@@ -93,6 +95,10 @@ class Engine(ABC):
     def moved_ports(self) -> dict[str, tuple[int, int]]:
         """Services whose wanted port was taken at the last start: (wanted, now used)."""
         return self._moved_ports
+
+    def restarts(self) -> dict[str, str]:
+        """Services that the last start found running and started anew, and what had changed for each."""
+        return {name: describe(changes) for name, changes in self._restarts.items()}
 
     def airflow(self) -> AirflowAddress:
         """Where Airflow answers."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
-from pipectl.errors import AirflowError, DatabaseError
+from pipectl.errors import AirflowError, AirflowLoginError, DatabaseError
 from pipectl.pipeline.access import down_services
 from pipectl.pipeline.readiness import component_starts, with_health
 
@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AirflowStatus:
-    """Airflow as `status` shows it; `health` maps its components to healthy, unhealthy or unknown."""
+    """Airflow as `status` shows it; `health` maps its components to healthy, unhealthy or unknown.
+
+    `error` says why nothing is known of the DAG although Airflow answers.
+    """
 
     url: str
     version: str
     executor: str
     reachable: bool
     health: dict[str, str] = field(default_factory=dict)
+    error: str = field(default="", metadata={"optional": True})
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def _airflow(
 ) -> tuple[AirflowStatus, DagStatus]:
     address = engine.airflow()
     health = AirflowHealth(address)
-    unreachable = AirflowStatus(address.url, "", engine.executor, reachable=False)
+    status = unreachable = AirflowStatus(address.url, "", engine.executor, reachable=False)
     try:
         # What answers there while ours is down is another project's.
         if is_down:
@@ -115,6 +119,8 @@ def _airflow(
             last_run=health.last_run(dag_id),
             next_run=dag.next_run,
         )
+    except AirflowLoginError as error:
+        return replace(status, error=f"{error.message} {error.hint}"), DagStatus(dag_id, found=False)
     except AirflowError:
         return unreachable, DagStatus(dag_id, found=False)
 

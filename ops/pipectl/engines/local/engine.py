@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
+from pipectl.engines.changes import TASK_SECONDS, restart_sentences
 from pipectl.engines.local import logs
 from pipectl.engines.local.folders import airflow_volume, database_volume
 from pipectl.engines.local.supervisor.supervisor import Supervisor, SupervisorSilentError
@@ -17,7 +18,7 @@ from pipectl.models import Service
 from pipectl.services import databases
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from pipectl.engines.local.folders import VolumeFolder
     from pipectl.engines.local.start import Software
@@ -57,18 +58,39 @@ class LocalEngine(Engine):
         self._software = find_software(self._settings, observer)
 
     def start(self, observer: Observer) -> tuple[str, ...]:
-        """Start what is not running. Airflow's programs import while the databases are made and started."""
+        """Start what is not running, and anew what would be started with something else now.
+
+        Airflow's programs import while the databases are made and started.
+        """
         from pipectl.engines.local.start import Start, find_software  # noqa: PLC0415  10 ms
 
         remember_engine(self._settings, self.name)
-        running = {service.name for service in self.services() if service.state in {"running", "starting"}}
-        missing = tuple(name for name in self._names if name not in running)
-        if missing:
-            self._fill_in_settings()
         software = self._software or find_software(self._settings, observer)
-        start = Start(self._settings, self._supervisor, software, observer)
+        while True:
+            running = {
+                service.name for service in self.services() if service.state in {"running", "starting"}
+            }
+            missing = tuple(name for name in self._names if name not in running)
+            if missing:
+                self._fill_in_settings()
+            start = Start(self._settings, self._supervisor, software, observer)
+            outdated = start.outdated(tuple(name for name in self._names if name in running))
+            if not outdated:
+                break
+            # Another look follows: a service that is stopped may get another port, which concerns others.
+            self._restarts |= outdated
+            for sentence in restart_sentences(outdated):
+                observer.report(sentence)
+            if "scheduler" in outdated:
+                self._supervisor.end_work("scheduler", TASK_SECONDS)
+            self._stop_in_order(outdated)
         if missing:
             start.start(missing, self._names)
+        if lacking := start.missing_requirements():
+            observer.report(
+                f"requirements.txt asks for {lacking}, which the local engine's Airflow lacks: it is made of "
+                "stack/airflow-requirements.txt. Pin it there (make lock), then run pipectl up again."
+            )
         # Even if nothing was missing: an earlier start may have been interrupted before this step.
         start.migrate_metadata()
         return missing
@@ -87,10 +109,13 @@ class LocalEngine(Engine):
         # One that does not answer is ended with all that it runs.
         with suppress(SupervisorSilentError):
             running = [process.name for process in self._supervisor.processes() if process.pid]
-            self._supervisor.stop(name for name in running if name not in databases())
-            self._supervisor.stop(name for name in running if name in databases())
+            self._stop_in_order(running)
         self._supervisor.shutdown()
         return tuple(running)
+
+    def _stop_in_order(self, names: Collection[str]) -> None:
+        self._supervisor.stop(name for name in names if name not in databases())
+        self._supervisor.stop(name for name in names if name in databases())
 
     def services(self) -> tuple[Service, ...]:
         """Every service with the state of its process."""

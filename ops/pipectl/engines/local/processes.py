@@ -64,6 +64,17 @@ def find_related(session: int | None, variable: str, value: str) -> list[psutil.
     return list(related.values())
 
 
+def with_descendants(pid: int) -> list[psutil.Process]:
+    """Return a process and all that it has started, in whatever session; none if it has ended."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
 def kill(processes: list[psutil.Process]) -> None:
     """Kill processes, and wait until they have ended."""
     import psutil
