@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from pipectl.errors import AirflowError, AirflowLoginError
+from pipectl.errors import AirflowError, AirflowLoginError, AirflowSilentError
 from pipectl.models import DagRun, ImportFailure
 from pipectl.services import components
 
@@ -118,6 +118,8 @@ class AirflowHealth:
                     hint="If AIRFLOW_ADMIN_USER or AIRFLOW_ADMIN_PASSWORD changed in stack/.env since Airflow"
                     " started, apply it: pipectl up",
                 )
+            if status >= http.client.INTERNAL_SERVER_ERROR:
+                raise AirflowSilentError(f"Airflow at {self.address.url} cannot log in: HTTP {status}.")
             if not token:
                 reason = f"it gave no access_token (HTTP {status})"
                 raise unusable_answer(self.address, server_version(self.address), reason)
@@ -148,7 +150,7 @@ class AirflowHealth:
             text = response.read()
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            raise AirflowError(
+            raise AirflowSilentError(
                 f"Airflow does not answer at {self.address.url}.",
                 hint="What runs: pipectl status. Its log: pipectl logs webserver",
                 detail=str(error),

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pipectl import published, services
-from pipectl.errors import DatabaseError, LoginError
+from pipectl.errors import DatabaseError, DatabaseSilentError, LoginError
 from pipectl.models import Counts, DatabaseContent, Reconciliation, Table
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     Ask = Callable[..., list[tuple[Any, ...]]]
 
 CONNECT_SECONDS = 5
+# MySQL's numbers for no connection, for one that was lost, and for a server that is shutting down.
+NO_CONNECTION = {None, 1053, 1927, 2003, 2005, 2006, 2013, 2055}
+# PostgreSQL: it is starting up, shutting down, or in recovery; or it is ending this connection for that.
+STARTING_OR_ENDING = re.compile(r"the database system is|terminating connection due to")
 # Ids that are counted together, and fetched together if the counts do not tell.
 BUCKET = 10_000
 POSTGRES_TABLES = """
@@ -236,11 +240,10 @@ def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal
             hint=f"Set {prefix}_PASSWORD in stack/.env to the password that its data was created with, "
             "or start anew: pipectl reset",
         )
-    # psycopg2 knows no code of a failed connection, but a server that answers says FATAL; MySQL's connector
-    # has 2003, 2005 and 2013 for no connection.
+    # psycopg2 knows no code of a failed connection, but a server that answers says FATAL.
     silent = getattr(error, "pgcode", None) is None and "FATAL" not in text
-    if silent and getattr(error, "errno", None) in {None, 2003, 2005, 2013}:
-        return DatabaseError(
+    if (silent and getattr(error, "errno", None) in NO_CONNECTION) or STARTING_OR_ENDING.search(text):
+        return DatabaseSilentError(
             f"{where} does not answer.",
             hint=f"What runs: pipectl status. {prefix}_HOST and {prefix}_PORT in stack/.env are its address.",
             detail=text,

@@ -73,10 +73,22 @@ class AirflowLoginError(AirflowError):
     """Airflow answers, and refuses the user or the password."""
 
 
+class AirflowConflictError(AirflowError):
+    """Airflow has already what the request asks it to make."""
+
+
+class AirflowSilentError(AirflowError):
+    """Airflow does not answer, or says that it cannot: as while it, or its database, restarts."""
+
+
 class DatabaseError(PipectlError):
     """A database is unreachable, refused the login or failed a statement."""
 
     code = ExitCode.DATABASE
+
+
+class DatabaseSilentError(DatabaseError):
+    """A database does not answer: as while it restarts."""
 
 
 class LoginError(DatabaseError):

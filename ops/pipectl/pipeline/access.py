@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipectl.databases import Databases
-from pipectl.errors import AirflowError, DatabaseError, UsageError
+from pipectl.errors import AirflowSilentError, DatabaseSilentError, UsageError
 
 if TYPE_CHECKING:
     from pipectl.engines.base import Engine
@@ -22,7 +22,7 @@ DOWN = {"stopped", "crashed"}
 def airflow_address(engine: Engine) -> AirflowAddress:
     """Where this project's Airflow answers; AirflowError if it does not run."""
     if "webserver" in down_services(engine.services()):
-        raise AirflowError("This project's Airflow is not running.", hint=HINT)
+        raise AirflowSilentError("This project's Airflow is not running.", hint=HINT)
     return engine.airflow()
 
 
@@ -32,7 +32,7 @@ def business_databases(engine: Engine) -> Databases:
     down = down_services(engine.services())
     names = [address.service for address in (postgres, mysql) if address.service in down]
     if names:
-        raise DatabaseError(f"Not running in this project: {' and '.join(names)}.", hint=HINT)
+        raise DatabaseSilentError(f"Not running in this project: {' and '.join(names)}.", hint=HINT)
     return Databases(postgres, mysql)
 
 

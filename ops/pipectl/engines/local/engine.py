@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from pipectl.engines.changes import TASK_SECONDS, restart_sentences
 from pipectl.engines.local import logs
 from pipectl.engines.local.airflow import require_usable_path
 from pipectl.engines.local.folders import airflow_volume, database_volume
-from pipectl.engines.local.supervisor.supervisor import Supervisor
+from pipectl.engines.local.supervisor.supervisor import Supervisor, SupervisorSilentError
 from pipectl.engines.project import check, forget_engine, remember_engine
 from pipectl.errors import UsageError
 from pipectl.models import Service
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 # supervisord's words for a process, in ours.
 STATES = {
     "RUNNING": "running",
-    "STARTING": "starting",
+    # supervisord calls it so until it knows that the process has not crashed at its start.
+    "STARTING": "running",
     "BACKOFF": "crashed",
     "EXITED": "crashed",
     "FATAL": "crashed",
@@ -106,8 +108,10 @@ class LocalEngine(Engine):
 
     def stop(self) -> tuple[str, ...]:
         """Stop Airflow first, then the databases, then the supervisor and what anything left behind."""
-        running = [process.name for process in self._supervisor.processes() if process.pid]
-        if running:
+        running: list[str] = []
+        # One that does not answer is ended with all that it runs.
+        with suppress(SupervisorSilentError):
+            running = [process.name for process in self._supervisor.processes() if process.pid]
             self._stop_in_order(running)
         self._supervisor.shutdown()
         return tuple(running)

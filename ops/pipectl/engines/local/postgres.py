@@ -34,7 +34,10 @@ NAMES = frozenset({"postgres", "postmaster"})
 
 
 def data_version(data_dir: Path) -> int | None:
-    """Major version of the server that made `data_dir`; None if there is no cluster. Raises EngineError."""
+    """Major version of the server that made `data_dir`; None if there is no cluster.
+
+    Raises EngineError if what is there is damaged.
+    """
     path = data_dir / "PG_VERSION"
     try:
         return int(path.read_text(encoding="ascii").strip())
@@ -42,8 +45,8 @@ def data_version(data_dir: Path) -> int | None:
         return None
     except (OSError, ValueError) as error:
         raise EngineError(
-            f"{path} cannot be read as the version of a PostgreSQL: {error}.",
-            hint="Mend the file, or start with new data: pipectl reset",
+            f"{path} does not say which PostgreSQL made this data.",
+            hint="Put the file back, or start with new data: pipectl reset",
         ) from error
 
 
