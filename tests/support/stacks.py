@@ -14,6 +14,7 @@ import psutil
 from pipectl.engines.local.supervisor.supervisor import Supervisor
 from pipectl.services import of_executor
 from support.docker_project import DockerProject, docker, new_docker_project
+from support.needs import missing
 from support.project_copy import DAG_ID, Project, new_local_project
 from support.server_process import free_port
 from support.waiting import pass_time, until
@@ -228,6 +229,8 @@ class DockerStack(Stack):
     @contextmanager
     def new(cls, folder: Path, *, celery: bool = False) -> Iterator[DockerStack]:
         """Copy the project to `folder` for the time of a block."""
+        if os.geteuid() != 0:
+            missing("docker", "only root may stop the processes of containers")
         with new_docker_project(folder) as project:
             yield cls(project, celery=celery)
 
