@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from pipectl import options
-from pipectl.commands.shared import StartProgress, commands_text, group, line, say_commands
+from pipectl.commands.shared import (
+    StartProgress,
+    commands_text,
+    group,
+    import_failures_text,
+    line,
+    say_commands,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -87,6 +94,7 @@ def result_text(result: UpResult) -> RenderableType:
         )
         for name, port in result.moved_ports.items()
     ]
+    lines += import_failures_text(result.import_failures)
     lines.append(line("  Next      pipectl trigger, pipectl status, pipectl down"))
     return group(*lines)
 
