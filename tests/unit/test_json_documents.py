@@ -60,6 +60,7 @@ UP = UpResult(
     started=("webserver",),
     moved_ports={"webserver": MovedPort(8080, 8081)},
     import_failures=(ImportFailure("broken.py", "SyntaxError"),),
+    removed=("worker-2",),
 )
 UP_JSON = {
     "engine": "local",
@@ -72,6 +73,7 @@ UP_JSON = {
     "restarted": {"scheduler": "stack/airflow/user.env changed"},
     "moved_ports": {"webserver": {"wanted": 8080, "used": 8081}},
     "import_failures": [{"filename": "broken.py", "stack_trace": "SyntaxError"}],
+    "removed": ["worker-2"],
 }
 RUN = DagRun(
     "shop", "scheduled__1", "scheduled", "success", START, START, START, START + timedelta(seconds=3)

@@ -6,7 +6,7 @@ import io
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -100,7 +100,8 @@ def test_every_broken_file_is_named_with_its_error() -> None:
     assert text.count("NameError") == text.count("SyntaxError") == 1
 
 
-def test_up_names_a_broken_file() -> None:
+def started(**changes: Any) -> str:
+    """What `up` says after a start that changed this."""
     result = UpResult(
         engine="local",
         url="http://127.0.0.1:8080",
@@ -112,9 +113,13 @@ def test_up_names_a_broken_file() -> None:
         started=(),
         restarted={},
         moved_ports={},
-        import_failures=(OTHER, ImportFailure("silent.py", "")),
+        **changes,
     )
-    text = plain(up.result_text(result))
+    return plain(up.result_text(result))
+
+
+def test_up_names_a_broken_file() -> None:
+    text = started(import_failures=(OTHER, ImportFailure("silent.py", "")))
     assert "Warning   Airflow cannot import broken.py: SyntaxError: invalid syntax\n" in text
     assert "Warning   Airflow cannot import silent.py: it does not say why\n" in text
 
@@ -123,3 +128,10 @@ def test_up_names_a_broken_file() -> None:
 def test_the_column_of_a_stopped_stack_is_that_of_its_engine(name: str, column: str) -> None:
     text = plain(status.result_text(state_of(FakeEngine("stopped", name))))
     assert re.search(rf"service +state +health +port +{column}\b", text)
+
+
+def test_a_start_that_only_removed_a_worker_did_something() -> None:
+    assert "Everything ran already" in started()
+    text = started(removed=("worker-2",))
+    assert "Removed   worker-2" in text
+    assert "Everything ran already" not in text

@@ -45,7 +45,7 @@ class UpResult:
 
     `restarted` has those of the `started` services that ran before, with what had changed; `moved_ports` has
     the services whose port was taken. `import_failures` are DAG files, not the pipeline's, that Airflow has
-    tried and cannot import.
+    tried and cannot import; `removed` are services that ran before, and are no part of the stack any more.
     """
 
     engine: str
@@ -59,6 +59,7 @@ class UpResult:
     restarted: dict[str, str]
     moved_ports: dict[str, MovedPort]
     import_failures: tuple[ImportFailure, ...] = ()
+    removed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> U
         started=started,
         restarted=engine.restarts(),
         moved_ports={name: MovedPort(*ports) for name, ports in engine.moved_ports().items()},
+        removed=engine.removed(),
         import_failures=health.import_failures(processor_start(engine.services())),
     )
 
