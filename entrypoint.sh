@@ -47,7 +47,10 @@ install_requirements() {
     log=$(mktemp)
     if ! (install_with_uv_or_pip) >"$log" 2>&1; then
         cat "$log" >&2
-        fail "requirements.txt could not be installed (missing: $1)"
+        why=
+        ! grep -qiE 'certificate|UnknownIssuer' "$log" ||
+            why="; the index's certificate was refused: name yours in stack/airflow/install.env, see README.md"
+        fail "requirements.txt could not be installed (missing: $1)$why"
     fi
     rm -f "$log"
 }

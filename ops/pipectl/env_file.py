@@ -54,6 +54,15 @@ class EnvFile:
                 values[binding.key] = binding.value
         return values
 
+    def expanded(self) -> tuple[str, ...]:
+        """Return the names whose values Compose changes: those with a dollar sign outside single quotes."""
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ()
+        assigned = re.findall(r"^[ \t]*(?:export[ \t]+)?(\w+)[ \t]*=[ \t]*([^'\s#].*)$", text, re.MULTILINE)
+        return tuple(name for name, value in assigned if "$" in value)
+
     def update(self, changes: Mapping[str, str]) -> None:
         """Set `changes` at once, or not at all; EngineError if the folder is not writable.
 

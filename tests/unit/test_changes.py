@@ -15,6 +15,7 @@ from pipectl.engines.docker.api import Container
 from pipectl.engines.docker.engine import FILES_LABEL, DockerEngine
 from pipectl.engines.local.supervisor.program import Program
 from pipectl.engines.local.supervisor.supervisor import Supervisor
+from pipectl.env_file import EnvFile
 from pipectl.observer import Observer
 from pipectl.settings import Settings
 from support import ROOT
@@ -171,12 +172,16 @@ class FakeApi:
         self.before = before
         self.now = now
         self.stopped: list[str] = []
+        self.started: list[str] = []
 
     def containers(self, _: dict[str, str]) -> tuple[Container, ...]:
         return tuple(self.now)
 
     def stop(self, container: str) -> None:
         self.stopped.append(container)
+
+    def start(self, container: str) -> None:
+        self.started.append(container)
 
 
 def container(service: str, identity: str, state: str = "running", **changed: Any) -> Container:
@@ -211,6 +216,8 @@ def noted(
         ({"labels": {FILES_LABEL: "plugins:2"}}, "plugins"),
         ({"environment": {"A": "2"}}, "A"),
         ({"image": "sha256:2", "environment": {"A": "2"}}, "its image"),
+        ({"user": "1000:0"}, "AIRFLOW_UID"),
+        ({"ports": '{"8080/tcp": [{"HostPort": "8081"}]}'}, "its port"),
         ({}, "its configuration"),
     ],
 )
@@ -223,6 +230,56 @@ def test_containers_that_compose_replaced_are_named_with_the_cause(
     assert told == [f"Restarting webserver: {cause} changed"]
     assert engine.restarts() == {"webserver": f"{cause} changed"}
     assert api.stopped == []
+
+
+def test_a_container_that_differs_in_nothing_was_replaced_for_another(tmp_path: Path) -> None:
+    before = [container("scheduler", "old"), container("airbyte-mysql", "old")]
+    changed = container("airbyte-mysql", "new", "created", labels={FILES_LABEL: "plugins:2"})
+    _, told, _ = noted(tmp_path, before, [container("scheduler", "new", "created"), changed])
+    assert told[:2] == [
+        "Restarting scheduler: airbyte-mysql restarts",
+        "Restarting airbyte-mysql: plugins changed",
+    ]
+
+
+def test_a_password_that_the_data_were_made_with_is_not_called_changed_alone(tmp_path: Path) -> None:
+    before = [container("airbyte-mysql", "old", environment={"MYSQL_ROOT_PASSWORD": "a"})]
+    now = [container("airbyte-mysql", "new", "created", environment={"MYSQL_ROOT_PASSWORD": "b"})]
+    _, told, _ = noted(tmp_path, before, now)
+    assert told[0].startswith(
+        "The databases keep the AIRBYTE_MYSQL_ROOT_PASSWORD that their data were made with"
+    )
+
+
+def test_a_container_in_a_crash_loop_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looping = replace(container("webserver", "loop", "restarting"), restarts=7)
+    waiting = container("scheduler", "new", "created")
+    api: Any = FakeApi([looping, waiting], [looping, waiting])
+    variables = {"PIPECTL_PROJECT_ID": "me"}
+    engine = DockerEngine(Settings(tmp_path, "docker", tmp_path / "cache", variables), api)
+    monkeypatch.setattr(engine, "_create", lambda: None)
+    (tmp_path / "stack" / "airflow").mkdir(parents=True)
+    assert engine.start(Told()) == ("webserver", "scheduler")
+    assert api.stopped == ["loop"]
+    assert set(api.started) == {"loop", "new"}
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("A=it$x", ("A",)),
+        ('A="it$x"', ("A",)),
+        ("export A = it$x", ("A",)),
+        ("A='it$x'", ()),
+        ("# A=it$x", ()),
+        ("A=", ()),
+    ],
+)
+def test_a_value_that_compose_would_change_is_found(
+    tmp_path: Path, line: str, names: tuple[str, ...]
+) -> None:
+    (tmp_path / ".env").write_text(f"{line}\n", encoding="utf-8")
+    assert EnvFile(tmp_path / ".env").expanded() == names
 
 
 def test_a_first_start_and_a_stack_without_changes_restart_nothing(tmp_path: Path) -> None:

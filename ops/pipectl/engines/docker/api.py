@@ -49,7 +49,7 @@ class EngineVersion:
 class Container:
     """A container as the engine describes it.
 
-    `service` is empty outside Compose, `image` is the image's digest.
+    `service` is empty outside Compose, `image` is the image's digest, `user` and `ports` are as configured.
     """
 
     id: str
@@ -64,6 +64,8 @@ class Container:
     environment: dict[str, str] = field(default_factory=dict, repr=False)
     image: str = ""
     started: datetime | None = None
+    user: str = ""
+    ports: str = ""
 
 
 def _understood(
@@ -266,4 +268,6 @@ def _container(answer: dict[str, Any]) -> Container:
         environment=dict(line.split("=", 1) for line in answer["Config"].get("Env") or () if "=" in line),
         image=answer.get("Image", ""),
         started=datetime.fromisoformat(state["StartedAt"]) if state["Pid"] else None,
+        user=answer["Config"].get("User") or "",
+        ports=json.dumps((answer.get("HostConfig") or {}).get("PortBindings") or {}, sort_keys=True),
     )
