@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -14,7 +14,8 @@ class DatabaseAddress:
     """Where a business database listens and how to log in.
 
     `ssl_mode` is one of settings.SSL_MODES, and `root_certificate` the file that verify-full trusts, empty
-    for the authorities that this machine trusts.
+    for the authorities that this machine trusts. `password_variable` of stack/.env holds the password, empty
+    for that of the database's owner.
     """
 
     service: str
@@ -25,14 +26,23 @@ class DatabaseAddress:
     password: str = field(repr=False)
     ssl_mode: str = "prefer"
     root_certificate: str = ""
+    password_variable: str = ""
 
 
 @dataclass(frozen=True)
 class ReplicationLogin:
     """The account with which Airbyte reads both business databases and their changes; it cannot write."""
 
+    password_variable: ClassVar = "AIRBYTE_REPLICATION_PASSWORD"  # noqa: S105  the name of a variable
+
     user: str
     password: str = field(repr=False)
+
+    def at(self, address: DatabaseAddress) -> DatabaseAddress:
+        """The same database, for this account."""
+        return replace(
+            address, user=self.user, password=self.password, password_variable=self.password_variable
+        )
 
 
 @dataclass(frozen=True)

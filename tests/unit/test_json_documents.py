@@ -26,6 +26,7 @@ from pipectl.models import (
     DagRun,
     DatabaseAddress,
     DatabaseContent,
+    ImportFailure,
     LogLine,
     Service,
     Table,
@@ -58,6 +59,8 @@ UP = UpResult(
     restarted={"scheduler": "stack/airflow/user.env changed"},
     started=("webserver",),
     moved_ports={"webserver": MovedPort(8080, 8081)},
+    import_failures=(ImportFailure("broken.py", "SyntaxError"),),
+    removed=("worker-2",),
 )
 UP_JSON = {
     "engine": "local",
@@ -69,6 +72,8 @@ UP_JSON = {
     "started": ["webserver"],
     "restarted": {"scheduler": "stack/airflow/user.env changed"},
     "moved_ports": {"webserver": {"wanted": 8080, "used": 8081}},
+    "import_failures": [{"filename": "broken.py", "stack_trace": "SyntaxError"}],
+    "removed": ["worker-2"],
 }
 RUN = DagRun(
     "shop", "scheduled__1", "scheduled", "success", START, START, START, START + timedelta(seconds=3)
@@ -144,6 +149,7 @@ STATUS_JSON = {
         "executor": "LocalExecutor",
         "reachable": True,
         "health": {"scheduler": "healthy"},
+        "import_failures": [],
     },
     "dag": {
         "dag_id": "shop",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pipectl.engines import ports
 from pipectl.engines.changes import describe
 from pipectl.engines.claims import Claims
-from pipectl.engines.project import SECRETS, project_lock
+from pipectl.engines.project import SECRETS, check, project_lock
 from pipectl.env_file import EnvFile
 from pipectl.models import AirflowAddress
 from pipectl.services import business_databases, of_executor
@@ -34,11 +34,16 @@ class Engine(ABC):
         self._claims = Claims(settings.cache_dir)
         self._moved_ports: dict[str, tuple[int, int]] = {}
         self._restarts: dict[str, tuple[str, ...]] = {}
+        self._removed: tuple[str, ...] = ()
 
     @property
     @abstractmethod
     def executor(self) -> str:
         """Airflow's executor, by its class name."""
+
+    def check(self, observer: Observer) -> None:
+        """Raise what would end a start before it changes anything."""
+        check(self._settings, observer)
 
     @abstractmethod
     def install(self, observer: Observer) -> None:
@@ -103,6 +108,10 @@ class Engine(ABC):
     def restarts(self) -> dict[str, str]:
         """Services that the last start found running and started anew, and what had changed for each."""
         return {name: describe(changes) for name, changes in self._restarts.items()}
+
+    def removed(self) -> tuple[str, ...]:
+        """Services that ran and that the last start removed: surplus workers, those of another executor."""
+        return self._removed
 
     def airflow(self) -> AirflowAddress:
         """Where Airflow answers."""
