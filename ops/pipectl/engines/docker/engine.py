@@ -51,9 +51,12 @@ AIRFLOW_FILES = (
     "stack/airflow/missing_requirements.py",
 )
 START_FILE = "stack/databases/start.sh"
-OURS = "AIRBYTE_"
-# Variables, in stack/.env with OURS before them, that servers read only when their data are made.
-MADE_WITH = {"MYSQL_ROOT_PASSWORD", f"{OURS}REPLICATION_USER", f"{OURS}REPLICATION_PASSWORD"}
+# Variables that servers read only when their data are made, by their names in stack/.env.
+MADE_WITH = {
+    "MYSQL_ROOT_PASSWORD": "AIRBYTE_MYSQL_ROOT_PASSWORD",
+    "AIRBYTE_REPLICATION_USER": "AIRBYTE_REPLICATION_USER",
+    "AIRBYTE_REPLICATION_PASSWORD": "AIRBYTE_REPLICATION_PASSWORD",
+}
 FILES_LABEL = "org.pipectl.files"
 EXECUTORS = {"local": "LocalExecutor", "celery": "CeleryExecutor"}
 LOOPBACK = ("localhost", "127.", "::1")
@@ -359,10 +362,10 @@ class DockerEngine(Engine):
             if (old := before.get(container.name)) and old.pid and old.id != container.id
             if (changes := _changes(old, container, user_settings))
         }
-        for name in sorted({name for changes in replaced.values() for name in changes} & MADE_WITH):
+        for name in sorted({name for changes in replaced.values() for name in changes} & MADE_WITH.keys()):
             observer.report(
-                f"The databases keep the {OURS}{name.removeprefix(OURS)} that their data were made with: set it back in "
-                "stack/.env, or change it in the servers too"
+                f"The databases keep the {MADE_WITH[name]} that their data were made with: "
+                "set it back in stack/.env, or change it in the servers too"
             )
         # What differs in nothing was replaced because another was.
         known = tuple(sorted(name for name, changes in replaced.items() if changes != UNKNOWN))
