@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # A new scheduler's first act is to look for tasks of schedulers that have failed.
+# The version of Airflow whose executor and scheduler these changes fit.
+WRITTEN_FOR = "3.3"
 EARLIER_SCHEDULERS_FAILED = """
     UPDATE job SET state = 'failed' WHERE job_type = 'SchedulerJob' AND state = 'running' AND hostname = %s"""
 # As a host that does not exist, of long ago: the scheduler gives such a task up at its next look.

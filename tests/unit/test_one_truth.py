@@ -352,6 +352,8 @@ def test_airflow_is_one_version_everywhere(listed: dict[str, str]) -> None:
     prose = re.findall(r"Airflow (\d+\.\d+\.\d+)", "".join(texts("README.md", "docs/**/*.md").values()))
     assert {found for _, found in pins} | set(prose) == {version}
     minor = version.rpartition(".")[0]
+    [text] = texts("stack/airflow/task_processes.py").values()
+    assert f'\nWRITTEN_FOR = "{minor}"\n' in text
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     # But for the range of versions that pipectl works with, which test_airflow_api.py holds.
     assert set(re.findall(r"Airflow (\d+\.\d+)\b(?! to )", readme)) == {minor}
