@@ -71,7 +71,13 @@ def test_every_container_ends_by_itself(project: DockerProject, command: str) ->
         project.run("down")
     else:
         compose(project, command)
-    found = ends(project, since)
+
+    def all_ends() -> dict[str, str]:
+        # The engine tells of an end a moment after Compose has seen it.
+        found = ends(project, since)
+        return found if found.keys() >= SERVICES else {}
+
+    found = until(all_ends, "the end of every container")
     assert found.keys() - {"airflow-init"} == SERVICES
     assert set(found.values()) == {"0"}, found
     if command == "stop":
