@@ -140,6 +140,7 @@ def test_after_a_down_that_was_interrupted_the_next_up_works(
     assert project.json("trigger")["state"] == "success"
 
 
+@pytest.mark.slow
 def test_a_project_that_is_moved_or_copied_writes_nothing_into_the_folder_where_it_was_made(
     tmp_path: Path,
 ) -> None:
