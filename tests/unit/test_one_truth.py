@@ -336,6 +336,13 @@ def test_each_images_version_is_the_same_everywhere(image: str, pattern: str, li
     assert {version for _, version in found} == {listed[image].split(":")[1]}, found
 
 
+def test_both_migrations_may_idle_within_a_transaction() -> None:
+    option = '{"PGOPTIONS": "-c idle_in_transaction_session_timeout=0"}'
+    found = texts("stack/airflow/metadata_database.py", "ops/pipectl/engines/local/airflow_metadata.py")
+    assert len(found) == 2
+    assert all(option in text for text in found.values())
+
+
 def test_airflow_is_one_version_everywhere(listed: dict[str, str]) -> None:
     version = listed["AIRFLOW_IMAGE"].split(":")[1]
     where = ("stack/airflow-requirements.*", "tests/images/airflow/requirements.*")
