@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import psutil
+
     from pipectl.observer import Observer
 
 SHARE = 1 if os.environ.get("PIPECTL_REQUIRE") else 0.1
@@ -398,11 +400,19 @@ STATE_FILES = (
 )
 
 
+def end_nobody(process: psutil.Process, *_: int) -> None:
+    pytest.fail(f"{process} was to be ended")
+
+
 @inputs(1500)
 @given(
     st.dictionaries(
         st.sampled_from(STATE_FILES),
-        st.one_of(st.binary(max_size=40), TEXT.map(lambda text: text.encode(errors="replace"))),
+        st.one_of(
+            st.binary(max_size=40),
+            TEXT.map(lambda text: text.encode(errors="replace")),
+            st.sampled_from([b"0", b"-1", b"1", b"32000"]),
+        ),
         max_size=4,
     ),
     st.sampled_from(
@@ -429,6 +439,9 @@ def test_state_files_of_the_local_engine(
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("pipectl.engines.choice.choose", LocalEngine)
+            # No process is this project's here, and a number in a file may be that of any other.
+            patch.setattr("psutil.Process.kill", end_nobody)
+            patch.setattr("psutil.Process.send_signal", end_nobody)
             code, out, err = run(*command)
     finally:
         for name in files:

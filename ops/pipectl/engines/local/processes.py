@@ -29,18 +29,34 @@ def server_pid(pid_file: Path, names: frozenset[str]) -> int | None:
         return None
 
 
-def is_another(pid: int, argument: str) -> bool:
-    """Whether the pid is that of a process that was started without `argument`; False if it is nobody's."""
+def is_session_of(session: int, *, folder: Path, argument: str, variable: str) -> bool:
+    """Whether a session is that of the daemon started with `argument`, which keeps its files in `folder`.
+
+    A number in a file proves nothing. The daemon that leads the session does; once it has ended, a member
+    that works in `folder`, or whose environment names it in `variable`, does.
+    """
     import psutil
 
-    try:
-        return argument not in psutil.Process(pid).cmdline()
-    except psutil.ZombieProcess:
-        return True
-    except psutil.NoSuchProcess:
+    # 0 is the session of all processes whose leader is outside this container, and of the kernel's own.
+    if session <= 0:
         return False
+    try:
+        leader = psutil.Process(session)
+        if leader.status() != psutil.STATUS_ZOMBIE:
+            return argument in leader.cmdline()
+    except psutil.NoSuchProcess:
+        pass
     except psutil.Error:
-        return True
+        return False
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) != session:
+                continue
+            if process.environ().get(variable) == str(folder) or folder in Path(process.cwd()).parents:
+                return True
+        except (psutil.Error, OSError):
+            continue
+    return False
 
 
 def find_related(session: int | None, variable: str, value: str) -> list[psutil.Process]:

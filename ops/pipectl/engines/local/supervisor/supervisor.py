@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipectl import surroundings
 from pipectl.engines.changes import StartState
-from pipectl.engines.local.processes import find_related, is_another, kill, with_descendants
+from pipectl.engines.local.processes import find_related, is_session_of, kill, with_descendants
 from pipectl.errors import EngineError
 from pipectl.wait import until
 
@@ -258,20 +258,21 @@ class Supervisor:
         """
         if not self.run_dir.exists():
             return
-        leader = self._read_pid()
-        if leader and is_another(leader, str(self.config_path)):
-            leader = None  # the number belongs to another process by now, so none of its session is ours
-        kill(find_related(leader, MARKER, str(self.state_dir)))
+        kill(find_related(self._session(), MARKER, str(self.state_dir)))
         self.pid_path.unlink(missing_ok=True)
         self.socket_path.unlink(missing_ok=True)
         if self.socket_path.parent != self.run_dir:
             shutil.rmtree(self.socket_path.parent, ignore_errors=True)
 
-    def _read_pid(self) -> int | None:
+    def _session(self) -> int | None:
+        """Return the session of this project's supervisord, which may have ended; None if nothing is left."""
         try:
-            return int(self.pid_path.read_text(encoding="ascii"))
+            session = int(self.pid_path.read_text(encoding="ascii"))
         except (OSError, ValueError):
             return None
+        argument = str(self.config_path)
+        is_own = is_session_of(session, folder=self.state_dir, argument=argument, variable=MARKER)
+        return session if is_own else None
 
     def _make_socket_folder(self) -> None:
         folder = self.socket_path.parent
