@@ -35,7 +35,7 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 
 int gettimeofday(struct timeval *restrict now, void *restrict zone) {
     int failed = (int)syscall(SYS_gettimeofday, now, zone);
-    if (!failed && now) now->tv_sec += seconds();
+    if (!failed) now->tv_sec += seconds();
     return failed;
 }
 

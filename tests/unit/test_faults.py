@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from pipectl import disk
-from pipectl.engines.local import airflow_install, postgres
+from pipectl.engines.local import airflow_install, airflow_metadata, postgres
 from pipectl.engines.local.folders import atomic_folder
 from pipectl.engines.project import ENGINE_FILE, remember_engine, remembered_engine, state_folder
 from pipectl.errors import (
@@ -278,12 +278,29 @@ def test_a_damaged_name_of_the_engine_is_no_name_that_counts(settings: Settings,
 
 
 def test_an_environment_that_was_deleted_in_part_is_not_taken_for_whole(tmp_path: Path) -> None:
-    site = tmp_path / "lib" / "python3.11" / "site-packages"
-    (site / "airflow").mkdir(parents=True)
+    package = tmp_path / "lib" / "python3.11" / "site-packages" / "airflow"
+    package.mkdir(parents=True)
+    for name in ("__init__.py", "models.py"):
+        (package / name).touch()
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
-    marker = '{"version": "3.3.2", "migration_head": "abc", "packages": ["airflow"]}'
-    (tmp_path / airflow_install.MARKER).write_text(marker)
+    marker = tmp_path / airflow_install.MARKER
+    marker.write_text('{"version": "3.3.2", "migration_head": "abc", "files": 4}')
     assert airflow_install.installed_runtime(tmp_path, "key")
-    (site / "airflow").rename(site / "airfl")
+    # Byte code comes and goes.
+    (package / "__pycache__").mkdir()
+    (package / "__pycache__" / "models.pyc").touch()
+    (package / "models.py").unlink()
     assert airflow_install.installed_runtime(tmp_path, "key") is None
+
+
+def test_a_template_that_was_deleted_in_part_is_not_taken_for_whole(tmp_path: Path) -> None:
+    data = tmp_path / airflow_metadata.DATA
+    data.mkdir()
+    for name in ("PG_VERSION", "1259"):
+        (data / name).touch()
+    assert not airflow_metadata.is_whole(tmp_path)
+    (tmp_path / airflow_metadata.COUNT).write_text("2")
+    assert airflow_metadata.is_whole(tmp_path)
+    (data / "1259").unlink()
+    assert not airflow_metadata.is_whole(tmp_path)
