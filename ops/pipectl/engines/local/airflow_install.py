@@ -114,7 +114,7 @@ def installed_runtime(folder: Path, key: str) -> AirflowRuntime | None:
     try:
         marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         version, head = str(marker["version"]), str(marker["migration_head"])
-        is_complete = int(marker.get("files", 0)) <= count_files(folder)
+        is_complete = int(marker["files"]) <= count_files(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     # The link goes nowhere if the base interpreter was removed.
