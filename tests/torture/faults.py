@@ -60,7 +60,7 @@ CUT_OFF = ("postgres", "airbyte-postgres", "airbyte-mysql", "redis", "webserver"
 class Fault(NamedTuple):
     """What is done to a stack while `situations` go on; `inject` gets the command that runs meanwhile.
 
-    `ends_tasks` tells whether a task may have died, and be tried again. `prepare` surrounds all of it.
+    `ends_tasks` tells whether a task may have failed, and be tried again. `prepare` surrounds all of it.
     """
 
     name: str
@@ -128,7 +128,7 @@ def faults_of_the_engine(stack: DockerStack) -> Iterator[Fault]:
     for name in CUT_OFF:
         if name in stack.victims:
             cut = _later(injections.cut_off, stack, name, 30)
-            yield Fault(f"no network for {name}, 30 s", cut, ("trigger", "load"), ends_tasks=False)
+            yield Fault(f"no network for {name}, 30 s", cut, ("trigger", "load"))
     if "ENGINE_STATE" in os.environ:
         end = _later(injections.end_engine, Path(os.environ["ENGINE_STATE"]))
         yield Fault("kill -9 the Docker engine", end)
