@@ -6,6 +6,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from pipectl.airflow_login import ProvenConnection, api_token
 from pipectl.errors import AirflowError, DagError
 from pipectl.models import DagRun, ImportFailure, TaskState
 
@@ -21,7 +22,10 @@ ACTIVE_STATES = ["queued", "running"]
 
 
 class AirflowApi:
-    """A logged-in client. Every method may raise AirflowError, and DagError for an unknown DAG."""
+    """A logged-in client. Every method may raise AirflowError, and DagError for an unknown DAG.
+
+    Whenever it opens a connection, the server proves that it is this project's: ForeignAirflowError if not.
+    """
 
     def __init__(self, address: AirflowAddress) -> None:
         import airflow_client.client as airflow  # 1.1 s
@@ -30,6 +34,7 @@ class AirflowApi:
         self.address = address
         self._configuration = airflow.Configuration(host=address.url, retries=False)
         self._client = airflow.ApiClient(self._configuration)
+        self._client.rest_client.pool_manager.pool_classes_by_scheme = {"http": _proven_pool(address)}
         self._dags = airflow.DAGApi(self._client)
         self._runs = airflow.DagRunApi(self._client)
         self._tasks = airflow.TaskInstanceApi(self._client)
@@ -37,6 +42,9 @@ class AirflowApi:
         self._log_in()
 
     def _log_in(self) -> None:
+        if self.address.takes_signed and self.address.secret:
+            self._configuration.access_token = api_token(self.address)
+            return
         login = self._airflow.LoginApi(self._client)
         # The client has no model for /auth/token, which belongs to the auth manager.
         with self._explained():
@@ -188,6 +196,20 @@ class AirflowApi:
                 hint="Start the stack: pipectl up. What runs already: pipectl status",
                 detail=str(error),
             ) from error
+
+
+def _proven_pool(address: AirflowAddress) -> Any:  # noqa: ANN401  a class of urllib3
+    """Return a class of connection pools, on whose connections the server at `address` proves itself."""
+    import urllib3  # noqa: PLC0415  imported by airflow_client already
+
+    class Connection(ProvenConnection, urllib3.connection.HTTPConnection):
+        pass
+
+    class Pool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Connection
+
+    Connection.address = address
+    return Pool
 
 
 def _dag_run(run: Any) -> DagRun:  # noqa: ANN401  generated model

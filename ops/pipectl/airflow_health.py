@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from pipectl.airflow_login import ProvenConnection, api_token
 from pipectl.errors import AirflowError
 from pipectl.models import DagRun, ImportFailure
 from pipectl.services import components
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pipectl.models import AirflowAddress
 
 REQUEST_SECONDS = 20
+REFUSALS = {http.client.UNAUTHORIZED, http.client.FORBIDDEN}
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,20 @@ class ParsedDag:
 
 
 class AirflowHealth:
-    """One keep-alive connection to Airflow's API server. Every method may raise AirflowError."""
+    """One keep-alive connection to Airflow's API server. Every method may raise AirflowError.
+
+    Each time it is opened, the server proves that it is this project's: ForeignAirflowError if it is not.
+    """
 
     def __init__(self, address: AirflowAddress) -> None:
         self.address = address
         self._token = ""
         parts = urlsplit(address.url)
         self._path = parts.path.rstrip("/")
-        self._connection = http.client.HTTPConnection(
+        self._connection = ProvenConnection(
             parts.hostname or "127.0.0.1", parts.port or 80, timeout=REQUEST_SECONDS
         )
+        self._connection.address = address
 
     def components(self) -> dict[str, str]:
         """Health of each of Airflow's components that is a service: healthy, unhealthy or unknown."""
@@ -89,6 +95,12 @@ class AirflowHealth:
 
     def _get(self, path: str) -> tuple[int, dict[str, Any]]:
         """Make a request for which one must be logged in."""
+        if not self._token and self.address.takes_signed and self.address.secret:
+            self._token = api_token(self.address)
+            status, body = self._request("GET", path)
+            if status not in REFUSALS:
+                return status, body
+            self._token = ""
         if not self._token:
             login = {"username": self.address.user, "password": self.address.password}
             status, body = self._request("POST", "/auth/token", login)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pipectl import published
-from pipectl.errors import DatabaseError, LoginError
+from pipectl.errors import DatabaseError, ForeignDatabaseError, LoginError
 from pipectl.models import Counts, DatabaseContent, Reconciliation, Table
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ MYSQL_TABLES = """
     SELECT CONCAT('`', REPLACE(table_name, '`', '``'), '`'), table_name
     FROM information_schema.tables
     WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' ORDER BY 1"""
+
+
+# How a server names itself: options that the engine sets.
+POSTGRES_MARK = "SELECT current_setting('cluster_name')"
+MYSQL_MARK = "SELECT @@report_host"
 
 
 class Databases:
@@ -148,6 +154,8 @@ class Databases:
                 autocommit=True,
             )
             with closing(connection), closing(connection.cursor()) as cursor:
+                if address.mark:
+                    _require_mark(cursor, MYSQL_MARK, address)
                 yield cursor
         except mysql.connector.Error as error:
             raise _explain("MySQL", address, error, refusal="Access denied") from error
@@ -178,15 +186,48 @@ def _postgres(address: DatabaseAddress) -> Iterator[Any]:
             connect_timeout=CONNECT_SECONDS,
             application_name="pipectl",
         )
-        with closing(connection), connection, connection.cursor() as cursor:
-            yield cursor
+        with closing(connection):
+            if address.mark:
+                connection.autocommit = True
+                with connection.cursor() as cursor:
+                    _require_mark(cursor, POSTGRES_MARK, address)
+                connection.autocommit = False
+            with connection, connection.cursor() as cursor:
+                yield cursor
     except psycopg2.Error as error:
         raise _explain("PostgreSQL", address, error, refusal="authentication failed") from error
+
+
+def _require_mark(cursor: Any, question: str, address: DatabaseAddress) -> None:  # noqa: ANN401
+    """Raise ForeignDatabaseError if the server is not this project's.
+
+    A server without the mark is this project's if the engine sees it there: an earlier release started it.
+    """
+    cursor.execute(question)
+    if str(cursor.fetchall()[0][0]) != address.mark and not _is_held(address):
+        raise foreign(address)
+
+
+def _is_held(address: DatabaseAddress) -> bool:
+    return address.witness is not None and address.witness.holds(address.service, address.port)
+
+
+def foreign(address: DatabaseAddress) -> ForeignDatabaseError:
+    """Return the error that says whose server answers at an address."""
+    who = (address.witness.stranger(address.port) if address.witness else "") or "another program"
+    return ForeignDatabaseError(
+        f"At {address.host}:{address.port} answers {who}, not this project's {address.service}.",
+        hint="Start this project's own: pipectl up. It takes another port if this one stays taken.",
+    )
 
 
 def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal: str) -> DatabaseError:
     where = f"{server} {address.service!r} at {address.host}:{address.port}"
     text = re.sub(r"\s+", " ", str(error)).strip()
+    answered = not _is_silent(error, text)
+    # Another project's server may have another password, and what is no database answers nonsense.
+    if address.witness and (answered or _listens(address)) and not _is_held(address):
+        return foreign(address)
     prefix = address.service.upper().replace("-", "_")
     if refusal in text:
         return LoginError(
@@ -194,16 +235,28 @@ def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal
             hint=f"Set {prefix}_PASSWORD in stack/.env to the password that its data was created with, "
             "or start anew: pipectl reset",
         )
-    # psycopg2 knows no code of a failed connection, but a server that answers says FATAL; MySQL's connector
-    # has 2003, 2005 and 2013 for no connection.
-    silent = getattr(error, "pgcode", None) is None and "FATAL" not in text
-    if silent and getattr(error, "errno", None) in {None, 2003, 2005, 2013}:
+    if not answered:
         return DatabaseError(
             f"{where} does not answer.",
             hint="Start the stack: pipectl up. What runs already: pipectl status",
             detail=text,
         )
     return DatabaseError(f"{where} refused: {text}")
+
+
+def _listens(address: DatabaseAddress) -> bool:
+    try:
+        socket.create_connection((address.host, address.port), CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _is_silent(error: Exception, text: str) -> bool:
+    # psycopg2 knows no code of a failed connection, but a server that answers says FATAL; MySQL's connector
+    # has 2003, 2005 and 2013 for no connection.
+    silent = getattr(error, "pgcode", None) is None and "FATAL" not in text
+    return silent and getattr(error, "errno", None) in {None, 2003, 2005, 2013}
 
 
 def _ask(cursor: Any, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:  # noqa: ANN401

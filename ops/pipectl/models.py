@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from datetime import datetime
 
 
+class Witness(Protocol):
+    """Who sees which program listens on a port of this machine: the engine."""
+
+    def holds(self, service: str, port: int) -> bool:
+        """Whether the project's own service listens there."""
+
+    def stranger(self, port: int) -> str:
+        """Name who listens there, for a message."""
+
+
 @dataclass(frozen=True)
 class DatabaseAddress:
-    """Where a business database listens and how to log in."""
+    """Where a database listens and how to log in.
+
+    `mark` is what the project's own server says of itself, empty for one that stack/.env places elsewhere.
+    """
 
     service: str
     host: str
@@ -19,6 +32,8 @@ class DatabaseAddress:
     database: str
     user: str
     password: str = field(repr=False)
+    mark: str = ""
+    witness: Witness | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -42,11 +57,21 @@ class CaptureCheck:
 
 @dataclass(frozen=True)
 class AirflowAddress:
-    """Airflow's base URL (no trailing slash) and the login of its administrator."""
+    """Airflow's base URL (no trailing slash) and the login of its administrator.
+
+    `secret` signs the tokens of this project's Airflow, empty if it is not known; `takes_signed` tells
+    whether the auth manager takes one that names the administrator. The other fields are claims of tokens.
+    """
 
     url: str
     user: str
     password: str = field(repr=False)
+    secret: str = field(default="", repr=False)
+    takes_signed: bool = True
+    audience: str = "apache-airflow"
+    task_audience: str = "urn:airflow.apache.org:task"
+    issuer: str = ""
+    witness: Witness | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

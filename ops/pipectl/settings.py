@@ -16,6 +16,23 @@ from pipectl.models import DatabaseAddress, ReplicationLogin
 from pipectl.names import DAG_ID
 
 LARGEST_PORT = 65535
+MOST_DIGITS = 5
+# What is random per project or names it: if stack/.env loses one of these, the copy in .pipectl has it.
+LASTING = (
+    "PIPECTL_PROJECT_ID",
+    "COMPOSE_PROJECT_NAME",
+    "AIRBYTE_POSTGRES_CONTAINER",
+    "AIRBYTE_MYSQL_CONTAINER",
+    "AIRBYTE_NETWORK",
+    "AIRFLOW_JWT_SECRET",
+    "AIRFLOW_API_SECRET_KEY",
+    "AIRFLOW_FERNET_KEY",
+    "AIRFLOW_POSTGRES_PASSWORD",
+    "AIRFLOW_REDIS_PASSWORD",
+    "AIRBYTE_POSTGRES_SUPERUSER_PASSWORD",
+    "AIRBYTE_MYSQL_ROOT_PASSWORD",
+    "AIRBYTE_REPLICATION_PASSWORD",
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +43,9 @@ class Settings:
     engine: str
     cache_dir: Path
     variables: dict[str, str] = field(repr=False)
+    # Names whose value the environment gave, and values that stack/.env has lost.
+    from_environment: frozenset[str] = frozenset()
+    restored: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def state_dir(self) -> Path:
@@ -68,12 +88,18 @@ class Settings:
         definition = services.get(service)
         variable = definition.port_variable
         text = self.variables.get(variable) or str(definition.default_port)
-        if not text.isdigit() or not 0 < int(text) <= LARGEST_PORT:
+        if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS and 0 < int(text) <= LARGEST_PORT:
+            return int(text)
+        if variable in self.from_environment:
             raise UsageError(
-                f"{variable}={text!r} in {self.env_path} is not a port number.",
-                hint=f"Set {variable} to a number from 1 to {LARGEST_PORT}, or delete the line.",
+                f"The environment variable {variable}={text!r} is not a port number.",
+                # Kubernetes sets such variables in every pod, for each service of its namespace.
+                hint=f"Remove it (unset {variable}), or set it to a number from 1 to {LARGEST_PORT}.",
             )
-        return int(text)
+        raise UsageError(
+            f"{variable}={text!r} in {self.env_path} is not a port number.",
+            hint=f"Set {variable} to a number from 1 to {LARGEST_PORT}, or delete the line.",
+        )
 
     def database(self, service: str) -> DatabaseAddress:
         """Address of a business database as seen from this machine."""
@@ -92,6 +118,26 @@ class Settings:
 def env_path(project: Path) -> Path:
     """The `.env` file of `project`."""
     return project / "stack" / ".env"
+
+
+def kept_path(project: Path) -> Path:
+    """The copy of the settings of the latest start, a JSON object."""
+    return project / ".pipectl" / "settings.json"
+
+
+def _restored(project: Path, written: dict[str, str]) -> dict[str, str]:
+    """Return what stack/.env has lost since the latest start: everything, or what lasts for a project."""
+    import json  # noqa: PLC0415  5 ms that `--version` need not pay
+
+    try:
+        kept = dict(json.loads(kept_path(project).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+    return {
+        str(name): str(value)
+        for name, value in kept.items()
+        if not written or (name in LASTING and not written.get(name))
+    }
 
 
 def find_project(start: Path) -> Path:
@@ -115,6 +161,8 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
         raise UsageError(f"There is no folder {chosen}.", hint="Check --project (or PIPECTL_PROJECT).")
     root = find_project((chosen or Path.cwd()).resolve())
     written = EnvFile(env_path(root)).read()
+    restored = _restored(root, written)
+    written |= restored
     known = written.keys() | {
         definition.port_variable for definition in services.SERVICES if definition.default_port
     }
@@ -131,6 +179,8 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
         engine=engine or os.environ.get("PIPECTL_ENGINE") or "auto",
         cache_dir=cache_dir(),
         variables={**written, **overrides},
+        from_environment=frozenset(overrides),
+        restored=restored,
     )
 
 

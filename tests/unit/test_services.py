@@ -65,6 +65,15 @@ class FakeEngine(Engine):
     def services(self) -> tuple[Service, ...]:
         return tuple(Service(name, "running", pid=1) for name in self._names)
 
+    def holds(self, service: str, port: int) -> bool:
+        return bool(service and port)
+
+    def _ports_in_use(self) -> dict[str, int]:
+        return {}
+
+    def _mark(self, service: str) -> str:
+        return service
+
     def volumes(self) -> tuple[Volume, ...]:
         return ()
 
@@ -210,7 +219,11 @@ def test_the_local_engine_has_a_program_for_every_listed_service(
         MariadbBinaries(tmp_path, tmp_path, tmp_path, "mariadb", (11, 0, 0), "here"),
     )
     start = Start(
-        settings(tmp_path, **dict.fromkeys(SECRETS, "secret")), engine._supervisor, software, Observer()
+        settings(tmp_path, **dict.fromkeys(SECRETS, "secret")),
+        engine._supervisor,
+        engine._claims,
+        software,
+        Observer(),
     )
     listed = [service.name for service in services.of_executor("LocalExecutor")]
     assert sorted(program.name for program in start.programs(tuple(listed))) == sorted(listed)

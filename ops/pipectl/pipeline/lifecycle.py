@@ -40,7 +40,7 @@ class MovedPort:
 
 @dataclass(frozen=True)
 class UpResult:
-    """What `up` did. `moved_ports` has the services whose port was taken."""
+    """What `up` did. `moved_ports` has the services whose port was taken; `notes` are sentences."""
 
     engine: str
     url: str
@@ -51,6 +51,7 @@ class UpResult:
     phases: tuple[Phase, ...]
     started: tuple[str, ...]
     moved_ports: dict[str, MovedPort]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> U
         phases=tuple(stopwatch.phases),
         started=started,
         moved_ports={name: MovedPort(*ports) for name, ports in engine.moved_ports().items()},
+        notes=engine.notes(),
     )
 
 

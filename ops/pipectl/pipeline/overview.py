@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
-from pipectl.errors import AirflowError, DatabaseError
+from pipectl.errors import AirflowError, DatabaseError, ForeignAirflowError, ForeignDatabaseError
 from pipectl.pipeline.access import down_services
 from pipectl.pipeline.readiness import with_health
 
@@ -28,6 +28,7 @@ class AirflowStatus:
     executor: str
     reachable: bool
     health: dict[str, str] = field(default_factory=dict)
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class DatabaseStatus:
     reachable: bool
     rows: dict[str, int]
     error: str = ""
+    foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Status:
     airflow: AirflowStatus
     dag: DagStatus
     databases: tuple[DatabaseStatus, ...]
+    notes: tuple[str, ...] = ()
 
 
 def overview(engine: Engine, project: Path, dag_id: str) -> Status:
@@ -80,13 +83,18 @@ def overview(engine: Engine, project: Path, dag_id: str) -> Status:
         database_statuses = (contents[0].result(), contents[1].result())
     components = airflow_status.health if airflow_status.reachable else None
     answered = {database.address.service for database in database_statuses if database.reachable}
+    usurped = {database.address.service for database in database_statuses if database.foreign}
+    if airflow_status.error:
+        usurped.add("webserver")
+    errors = [airflow_status.error, *(database.error for database in database_statuses if database.foreign)]
     return Status(
         project=project,
         engine=engine.name,
-        services=with_health(services, components, answered),
+        services=with_health(services, components, answered, usurped),
         airflow=airflow_status,
         dag=dag_status,
         databases=database_statuses,
+        notes=(*filter(None, errors), *engine.notes()),
     )
 
 
@@ -113,6 +121,8 @@ def _airflow(engine: Engine, dag_id: str, *, is_down: bool) -> tuple[AirflowStat
             last_run=health.last_run(dag_id),
             next_run=dag.next_run,
         )
+    except ForeignAirflowError as error:
+        return replace(unreachable, error=error.message), DagStatus(dag_id, found=False)
     except AirflowError:
         return unreachable, DagStatus(dag_id, found=False)
 
@@ -128,5 +138,6 @@ def _database(databases: Databases, address: DatabaseAddress, *, is_down: bool) 
     try:
         content = read()
     except DatabaseError as error:
-        return DatabaseStatus(address, reachable=False, rows={}, error=error.message)
+        foreign = isinstance(error, ForeignDatabaseError)
+        return DatabaseStatus(address, reachable=False, rows={}, error=error.message, foreign=foreign)
     return DatabaseStatus(address, reachable=True, rows={table.name: table.rows for table in content.tables})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipectl import published
 from pipectl.airflow_health import AirflowHealth
-from pipectl.errors import AirflowError
+from pipectl.errors import AirflowError, ForeignAirflowError
 from pipectl.pipeline.access import airflow_address
 from pipectl.wait import until
 
@@ -39,12 +39,14 @@ def wait_for_active_runs(
     """Wait, at most `timeout` seconds, until no run of the DAG is active; return those that still are.
 
     In the middle of a run transactions have no labels yet, which says nothing about the data. Without
-    Airflow there is no run to wait for.
+    Airflow there is no run to wait for. Raises ForeignAirflowError if another program answers in its place.
     """
 
     def active_runs() -> tuple[str, ...]:
         try:
             return AirflowHealth(airflow_address(engine)).active_runs(dag_id)
+        except ForeignAirflowError:
+            raise
         except AirflowError:
             return ()
 

@@ -11,7 +11,7 @@ import http.client
 import json
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -19,6 +19,8 @@ from urllib.parse import quote, urlsplit
 from pipectl.errors import EngineError
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
+# Compose names the folder of its file here: stack/ of the project.
+FOLDER_LABEL = "com.docker.compose.project.working_dir"
 CONNECT_SECONDS = 1.0
 START_SECONDS = 60
 REQUEST_SECONDS = 30.0
@@ -39,6 +41,8 @@ class Container:
     restarts: int
     health: str
     labels: dict[str, str]
+    # Those of the container, each with the port of 127.0.0.1 that it is published on.
+    ports: dict[int, int] = field(default_factory=dict)
 
 
 def find_host() -> str:
@@ -99,6 +103,27 @@ class DockerApi:
             for entry in self.get("/containers/json?all=1")
             for name in entry.get("Names") or ()
         }
+
+    def published(self, port: int) -> dict[str, dict[str, str]]:
+        """Return the labels of the containers that publish a port of this machine now, by name."""
+        return {
+            entry["Names"][0].lstrip("/"): entry.get("Labels") or {}
+            for entry in self.get("/containers/json")
+            if any(published.get("PublicPort") == port for published in entry.get("Ports") or ())
+        }
+
+    def reserved_ports(self, folder: str) -> set[int]:
+        """Return the ports of running and restarting containers, but not of Compose's in `folder`."""
+        ports: set[int] = set()
+        for entry in self.get("/containers/json?all=1"):
+            if (entry.get("Labels") or {}).get(FOLDER_LABEL) == folder:
+                continue
+            if entry.get("State") == "restarting":
+                ports.update(_container(self.get(f"/containers/{entry['Id']}/json")).ports.values())
+            ports.update(
+                published["PublicPort"] for published in entry.get("Ports") or () if "PublicPort" in published
+            )
+        return ports
 
     def volumes(self, labels: dict[str, str] | None = None) -> list[dict[str, Any]]:
         """Return the volumes that carry `labels`, all volumes without them."""
@@ -214,4 +239,13 @@ def _container(answer: dict[str, Any]) -> Container:
         restarts=answer.get("RestartCount", 0),
         health=(state.get("Health") or {}).get("Status", ""),
         labels=labels,
+        ports=_ports(answer.get("HostConfig", {}).get("PortBindings") or {}),
     )
+
+
+def _ports(bindings: dict[str, list[dict[str, str]] | None]) -> dict[int, int]:
+    return {
+        int(name.split("/")[0]): int(published[0]["HostPort"])
+        for name, published in bindings.items()
+        if published and published[0].get("HostPort", "").isdecimal()
+    }

@@ -20,7 +20,7 @@ from pipectl.engines.docker.compose import Compose
 from pipectl.engines.project import SECRETS, forget_engine, new_password, remember_engine
 from pipectl.errors import EngineError, UsageError
 from pipectl.models import LogLine, Service, Volume
-from pipectl.services import ENGINE, SERVICES, business_databases, databases, find
+from pipectl.services import ENGINE, SERVICES, business_databases, databases, find, get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -138,6 +138,24 @@ class DockerEngine(Engine):
         ]
         return tuple(services)
 
+    def holds(self, service: str, port: int) -> bool:
+        """Whether a container of the service publishes the port."""
+        return any(
+            container.service == service and container.state == "running" and port in container.ports.values()
+            for container in self._containers
+        )
+
+    def _ports_in_use(self) -> dict[str, int]:
+        return {
+            container.service: next(iter(container.ports.values()))
+            for container in self._containers
+            if container.ports and container.state in {"running", "restarting"}
+        }
+
+    def _mark(self, service: str) -> str:
+        del service
+        return self._project_id
+
     def volumes(self) -> tuple[Volume, ...]:
         """Volumes that carry this project's label."""
         if not self._project_id:
@@ -239,6 +257,7 @@ class DockerEngine(Engine):
 
     def _configure(self, observer: Observer) -> None:
         """Write what Compose needs to stack/.env: names, secrets, free ports, which databases run here."""
+        self._adopt_ports()
         changes = self._scales()
         if not self._project_id:
             names, others = identity.choose(self._api, self._settings.variables, self._claims)
@@ -249,6 +268,11 @@ class DockerEngine(Engine):
                     f"{names[identity.PROJECT_NAME]!r}, with names of its own (remembered in stack/.env)"
                 )
         self._fill_in_settings(changes)
+        # Compose takes a variable of the environment before that of the file, which may name another port.
+        ports_in_use = self.ports()
+        os.environ.update(
+            {get(name).port_variable: str(ports_in_use[name]) for name in self.differing_ports()}
+        )
 
     def _scales(self) -> dict[str, str]:
         """How many containers each business database has: none if stack/.env places it elsewhere.

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.local import logs
-from pipectl.engines.local.folders import airflow_volume, database_volume
+from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
+from pipectl.engines.local.processes import listens
 from pipectl.engines.local.supervisor.supervisor import Supervisor
+from pipectl.engines.ports import is_free
 from pipectl.engines.project import forget_engine, remember_engine
 from pipectl.errors import UsageError
 from pipectl.models import Service
@@ -57,12 +59,13 @@ class LocalEngine(Engine):
         from pipectl.engines.local.start import Start, find_software  # noqa: PLC0415  10 ms
 
         remember_engine(self._settings, self.name)
+        self._end_usurped()
+        self._adopt_ports()
         running = {service.name for service in self.services() if service.state in {"running", "starting"}}
         missing = tuple(name for name in self._names if name not in running)
-        if missing:
-            self._fill_in_settings()
+        self._fill_in_settings()
         software = self._software or find_software(self._settings, observer)
-        start = Start(self._settings, self._supervisor, software, observer)
+        start = Start(self._settings, self._supervisor, self._claims, software, observer)
         if missing:
             start.start(missing, self._names)
         # Even if nothing was missing: an earlier start may have been interrupted before this step.
@@ -83,8 +86,9 @@ class LocalEngine(Engine):
         if running:
             self._supervisor.stop(name for name in running if name not in databases())
             self._supervisor.stop(name for name in running if name in databases())
-        self._supervisor.shutdown()
-        return tuple(running)
+        # A supervisor that cannot be asked, for example since .pipectl was deleted, ran the whole stack.
+        found = self._supervisor.shutdown()
+        return tuple(running) or (self._names if found else ())
 
     def services(self) -> tuple[Service, ...]:
         """Every service with the state of its process."""
@@ -99,6 +103,28 @@ class LocalEngine(Engine):
             )
             for name in self._names
         )
+
+    def holds(self, service: str, port: int) -> bool:
+        """Whether the service's process listens on the port."""
+        pids = [process.pid for process in self._supervisor.processes() if process.name == service]
+        return any(pid and listens(pid, port) for pid in pids)
+
+    def _ports_in_use(self) -> dict[str, int]:
+        running = (process.name for process in self._supervisor.processes() if process.pid)
+        return {name: port for name in running if (port := self._supervisor.port(name))}
+
+    def _mark(self, service: str) -> str:
+        return server_mark(service, database_volume(self._settings.state_dir, service).path / DATA)
+
+    def _end_usurped(self) -> None:
+        """Stop services whose port another program has taken: they start again on another one."""
+        usurped = [
+            name
+            for name, port in self._ports_in_use().items()
+            if not is_free(port) and not self.holds(name, port) and self.stranger(port)
+        ]
+        if usurped:
+            self._supervisor.stop(usurped)
 
     def volumes(self) -> tuple[Volume, ...]:
         """The data folders of this project."""

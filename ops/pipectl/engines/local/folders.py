@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -116,6 +117,11 @@ class VolumeFolder:
 def database_volume(state_dir: Path, name: str) -> VolumeFolder:
     """Return the folder of a database's data, which lies in its subfolder DATA."""
     return VolumeFolder(name, state_dir / "volumes" / name)
+
+
+def server_mark(name: str, data_dir: Path) -> str:
+    """Return what the server of a data folder calls itself, and no other project's server does."""
+    return f"{name} {hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]}"
 
 
 def airflow_volume(state_dir: Path) -> VolumeFolder:

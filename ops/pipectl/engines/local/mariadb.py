@@ -11,7 +11,7 @@ import re
 import secrets
 from typing import TYPE_CHECKING
 
-from pipectl.engines.local.folders import atomic_folder
+from pipectl.engines.local.folders import atomic_folder, server_mark
 from pipectl.engines.local.install import one_line, run_server_tool
 from pipectl.engines.local.privileges import change_owner, drop_prefix
 from pipectl.engines.local.processes import server_pid
@@ -79,12 +79,15 @@ def program(binaries: MariadbBinaries, name: str, data_dir: Path, port: int, con
         "bind-address": "127.0.0.1",
         "socket": "",
         "pid-file": str(data_dir / PID_FILE),
+        # Nothing else asks for it, and every user may read it.
+        "report-host": server_mark(name, data_dir),
     }
     if binaries.flavor == "mysql":
         # Its default is a folder that the distribution makes, and without it the server does not start.
         options["secure-file-priv"] = "NULL"
     return Program(
         name=name,
+        port=port,
         command=(
             *drop_prefix(),
             *_server(binaries, data_dir, f"--defaults-file={copy_config(config, data_dir)}"),

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipectl.engines.local.folders import atomic_folder, copy_contents
+from pipectl.engines.local.folders import atomic_folder, copy_contents, server_mark
 from pipectl.engines.local.install import one_line, run_server_tool
 from pipectl.engines.local.privileges import change_owner, drop_prefix
-from pipectl.engines.local.processes import server_pid
+from pipectl.engines.local.processes import POSTGRES, server_pid
 from pipectl.engines.local.server_config import copy_config, read_statements
 from pipectl.engines.local.supervisor.program import Program
 from pipectl.errors import EngineError
@@ -30,7 +30,7 @@ host    replication  all   127.0.0.1/32  scram-sha-256
 # In a file for psql: :"name" is an identifier, :'name' a string.
 VARIABLE = re.compile(r""":(?P<mark>["'])(?P<name>\w+)(?P=mark)""")
 PID_FILE = "postmaster.pid"
-NAMES = frozenset({"postgres", "postmaster"})
+NAMES = POSTGRES
 
 
 def data_version(data_dir: Path) -> int | None:
@@ -162,7 +162,7 @@ def program(
         "listen_addresses": "127.0.0.1",
         "unix_socket_directories": "",
         "port": str(port),
-        "cluster_name": name,
+        "cluster_name": server_mark(name, data_dir),
     }
     if config is not None:
         chosen["config_file"] = str(copy_config(config, data_dir))
@@ -172,6 +172,7 @@ def program(
     interpreter = getattr(sys, "_base_executable", sys.executable)
     return Program(
         name=name,
+        port=port,
         command=(
             *(interpreter, "-I", "-S", str(starter), str(data_dir)),
             *(*drop_prefix(), str(binaries.bin_dir / "postgres"), "-D", str(data_dir)),

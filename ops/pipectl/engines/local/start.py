@@ -10,7 +10,7 @@ from pipectl.engines import airflow_env
 from pipectl.engines.local import airflow, airflow_metadata, binaries, mariadb, postgres
 from pipectl.engines.local.airflow import AirflowSite
 from pipectl.engines.local.airflow_install import ensure_airflow
-from pipectl.engines.local.folders import DATA, airflow_volume, database_volume
+from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
 from pipectl.errors import DatabaseError, EngineError
 from pipectl.models import DatabaseAddress
 from pipectl.services import databases
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from pipectl.engines.claims import Claims
     from pipectl.engines.local.airflow_install import AirflowRuntime
     from pipectl.engines.local.binaries import MariadbBinaries, PostgresBinaries
     from pipectl.engines.local.supervisor.program import Program
@@ -72,9 +73,15 @@ class Start:
     """One start of a project, whose ports and secrets `settings` holds."""
 
     def __init__(
-        self, settings: Settings, supervisor: Supervisor, software: Software, observer: Observer
+        self,
+        settings: Settings,
+        supervisor: Supervisor,
+        claims: Claims,
+        software: Software,
+        observer: Observer,
     ) -> None:
         self._settings = settings
+        self._claims = claims
         self._supervisor = supervisor
         self._software = software
         self._observer = observer
@@ -94,6 +101,9 @@ class Start:
         for name in missing:
             if name not in databases():
                 self._supervisor.start(name)
+        self._claims.keep(
+            (f"port-{program.port}" for program in programs.values() if program.port), self._supervisor.pid()
+        )
         self._observer.report(f"Starting {', '.join(missing)}")
         with ThreadPoolExecutor() as pool:
             list(pool.map(self._start_database, [name for name in missing if name in databases()]))
@@ -169,6 +179,7 @@ def site_of(settings: Settings) -> AirflowSite:
             database=airflow.METADATA_DATABASE,
             user=airflow.METADATA_USER,
             password=variables["AIRFLOW_POSTGRES_PASSWORD"],
+            mark=server_mark("postgres", database_volume(settings.state_dir, "postgres").path / DATA),
         ),
         postgres=settings.database("airbyte-postgres"),
         mysql=settings.database("airbyte-mysql"),

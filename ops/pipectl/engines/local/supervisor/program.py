@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 class Program:
     """One supervised process.
 
-    `environment` is all that the process gets besides PATH, HOME, LANG and TZ: secrets travel in it, never in
-    `command`. `stop_signal` is a signal's name without SIG; after `stop_seconds` the whole process
-    group is killed.
+    `environment` is all that the process gets besides PATH, HOME, LANG and TZ: secrets travel in it, never
+    in `command`. `port` is the one that it listens on, if any. `stop_signal` is a signal's name without
+    SIG; after `stop_seconds` the whole process group is killed.
     """
 
     name: str
     command: tuple[str, ...]
     directory: Path
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    port: int | None = None
     stop_signal: str = "TERM"
     stop_seconds: int = 10
