@@ -86,30 +86,35 @@ class ProvenConnection(http.client.HTTPConnection):
         claims = {"sub": "pipectl", "scope": "pipectl", "nonce": nonce, "aud": address.task_audience}
         token = sign(address, claims, CHALLENGE_SECONDS)
         parts = urlsplit(address.url)
-        # The base class's own methods: a subclass may read answers differently.
-        base = http.client.HTTPConnection
         path = parts.path.rstrip("/") + CHALLENGE_PATH
-        base.request(self, "GET", path, headers={"Authorization": f"Bearer {token}"})
         try:
-            answer = base.getresponse(self)
-            answer.read(LARGEST_ANSWER)
-            renewed = answer.getheader(RENEWED, "")
+            renewed = self._ask(f"{path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {token}")
         except http.client.RemoteDisconnected:
             raise
         except http.client.HTTPException:
             renewed = ""  # it does not speak HTTP
-        is_new = renewed != token and self.sock is not None
+        is_new = renewed not in {"", token}
         if address.secret and is_new and claims_of(address.secret, renewed).get("nonce") == nonce:
             return
         # Releases before 3.2 renew no such token.
         witness, port = address.witness, parts.port or http.client.HTTP_PORT
-        if witness is not None and self.sock is not None and witness.holds("webserver", port):
+        if witness is not None and witness.holds("webserver", port):
             return
         who = (witness.stranger(port) if witness else "") or "another program"
         raise ForeignAirflowError(
             f"At {address.url} answers {who}, not this project's Airflow.",
             hint="Start this project's own: pipectl up. It takes another port if this one stays taken.",
         )
+
+    def _ask(self, head: str) -> str:
+        """Send a request on the connection before the one that it was opened for; return the new token."""
+        self.sock.sendall(f"GET {head}\r\nAccept: */*\r\n\r\n".encode("ascii"))
+        with http.client.HTTPResponse(self.sock, method="GET") as answer:
+            answer.begin()
+            answer.read(LARGEST_ANSWER)
+            if answer.will_close:
+                raise http.client.NotConnected
+            return str(answer.getheader(RENEWED, ""))
 
 
 def _signature(secret: str, content: str) -> bytes:

@@ -128,10 +128,11 @@ class DatabaseContent:
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """Committed transactions without a label, and labels without a transaction."""
+    """Committed transactions without a label, labels without a transaction, and labels older than theirs."""
 
     unlabelled: int
     orphans: int
+    older: int = 0
 
 
 @dataclass(frozen=True)

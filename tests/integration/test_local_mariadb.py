@@ -296,6 +296,7 @@ def test_failed_preparation_leaves_nothing_and_shows_the_servers_words_without_t
 def no_user_namespaces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A container that forbids them."""
     with monkeypatch.context() as container:
+        container.setattr(privileges, "MOUNT_NAMESPACE", ("false",))
         container.setattr(privileges, "USER_NAMESPACE", ("false",))
         privileges.privileges.cache_clear()
         yield

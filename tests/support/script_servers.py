@@ -39,7 +39,12 @@ class Servers:
 
     postgres_port: int
     mysql_port: int
-    bytecode: Path
+    folder: Path
+
+    @property
+    def bytecode(self) -> Path:
+        """Where scripts keep their compiled modules."""
+        return self.folder / "bytecode"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -122,11 +127,13 @@ def servers_in(folder: Path) -> Iterator[Servers]:
     login = {"user": "docker", "password": "docker"}
     postgres_binaries, mariadb_binaries = need_postgres(), need_mariadb()
     account = REPLICATION, STACK / "postgres" / "replication-account.sql"
-    postgres.prepare(postgres_binaries, folder / "airbyte", account, database="airbyte", **login)
+    accounts = postgres.Accounts(
+        **login, database="airbyte", superuser_password="random", replication=account
+    )
+    postgres.prepare(postgres_binaries, folder / "airbyte", accounts)
     mariadb.prepare(mariadb_binaries, folder / "data", STACK / "mysql", REPLICATION, database="data", **login)
-    bytecode = folder / "bytecode"
-    bytecode.mkdir()
-    servers = Servers(free_port(), free_port(), bytecode)
+    servers = Servers(free_port(), free_port(), folder)
+    servers.bytecode.mkdir()
     programs = (
         postgres.program(
             postgres_binaries,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pipectl import services
 from pipectl.engines import airflow_env, ports
 from pipectl.engines.claims import Claims
-from pipectl.engines.project import LOSSES, SECRETS, keep_settings, project_lock
+from pipectl.engines.project import LOSSES, SECRETS, keep_settings, new_password, project_lock
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, PipectlError
 from pipectl.models import AirflowAddress
@@ -31,6 +31,12 @@ CLAIMS = {
     "AIRFLOW__EXECUTION_API__JWT_AUDIENCE": "task_audience",
     "AIRFLOW__API_AUTH__JWT_ISSUER": "issuer",
 }
+
+
+DEFAULT_LOGINS = (
+    "Any user of this machine can log in to Airflow as admin / admin and to the databases as docker / docker."
+    " Random passwords instead: PIPECTL_RANDOM_LOGINS=1 in stack/.env, then pipectl reset (see SECURITY.md)."
+)
 
 
 class Engine(ABC):
@@ -209,14 +215,28 @@ class Engine(ABC):
         self._moved_ports |= moved
         restored = self._settings.restored
         if restored:
-            self._notes.append(f"stack/.env had lost {', '.join(sorted(restored))}: restored from .pipectl.")
-        secrets = {
-            name: make() for name, make in self._secrets.items() if not self._settings.variables.get(name)
-        }
-        self._require_replaceable(tuple(secrets), running)
+            self._notes.append(f"stack/.env had lost {', '.join(sorted(restored))}: restored.")
+        makers = {**self._secrets, **self._random_logins()}
+        secrets = {name: make() for name, make in makers.items() if not self._settings.variables.get(name)}
+        is_first = "AIRFLOW_JWT_SECRET" in secrets and not self.volumes()
+        self._require_replaceable(tuple(name for name in secrets if name in SECRETS), running)
+        if (
+            is_first
+            and self._settings.admin == ("admin", "admin")
+            and "AIRFLOW_ADMIN_PASSWORD" not in secrets
+        ):
+            self._notes.append(DEFAULT_LOGINS)
         self._change_settings({**restored, **secrets, **(changes or {}), **ports.changes(moved)})
         self._settings = replace(self._settings, restored={})
         keep_settings(self._settings)
+
+    def _random_logins(self) -> Mapping[str, Callable[[], str]]:
+        """Passwords to make instead of the documented ones; databases keep those that they were made with."""
+        if self._settings.variables.get("PIPECTL_RANDOM_LOGINS") != "1":
+            return {}
+        own = [each for each in business_databases() if not self._settings.is_external(each.name)]
+        databases = [] if self.volumes() else [f"{each.prefix}_PASSWORD" for each in own]
+        return dict.fromkeys(("AIRFLOW_ADMIN_PASSWORD", *databases), new_password)
 
     def _require_replaceable(self, lost: tuple[str, ...], running: Collection[str]) -> None:
         """Say what is lost with secrets that neither stack/.env nor its copy has, if data needs them.

@@ -87,6 +87,11 @@ def overview(engine: Engine, project: Path, dag_id: str) -> Status:
     if airflow_status.error:
         usurped.add("webserver")
     errors = [airflow_status.error, *(database.error for database in database_statuses if database.foreign)]
+    errors += [
+        f"{service.name} cannot listen on port {service.port}, which {who} has."
+        for service in services
+        if service.state == "crashed" and service.port and (who := engine.stranger(service.port))
+    ]
     return Status(
         project=project,
         engine=engine.name,

@@ -30,6 +30,7 @@ class Verification:
     databases: tuple[DatabaseContent, ...]
     unlabelled: int
     orphans: int
+    older: int = 0
     reasons: tuple[str, ...] = ()
 
 
@@ -61,7 +62,8 @@ def verify(databases: Databases, expect: str) -> Verification:
 
     empty: no table, or tables without a row. populated: transactions and labels. reconciled: every
     committed transaction has exactly one label (the label's primary key is the transaction's id, so never
-    two), and no label is without its transaction.
+    two), and no label is without its transaction, or older than it: such a label is that of a transaction
+    which had the same id before.
     """
     content = databases.content()
     reconciliation = databases.reconcile()
@@ -74,6 +76,7 @@ def verify(databases: Databases, expect: str) -> Verification:
         databases=content,
         unlabelled=reconciliation.unlabelled,
         orphans=reconciliation.orphans,
+        older=reconciliation.older,
         reasons=reasons,
     )
 
@@ -96,4 +99,6 @@ def _not_reconciled(_: dict[str, int], reconciliation: Reconciliation) -> tuple[
         reasons.append(f"{reconciliation.unlabelled} transactions have no label")
     if reconciliation.orphans:
         reasons.append(f"{reconciliation.orphans} labels have no transaction")
+    if reconciliation.older:
+        reasons.append(f"{reconciliation.older} labels are older than their transaction")
     return tuple(reasons)

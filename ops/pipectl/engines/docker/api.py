@@ -43,6 +43,8 @@ class Container:
     labels: dict[str, str]
     # Those of the container, each with the port of 127.0.0.1 that it is published on.
     ports: dict[int, int] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
+    networks: tuple[str, ...] = ()
 
 
 def find_host() -> str:
@@ -240,6 +242,8 @@ def _container(answer: dict[str, Any]) -> Container:
         health=(state.get("Health") or {}).get("Status", ""),
         labels=labels,
         ports=_ports(answer.get("HostConfig", {}).get("PortBindings") or {}),
+        environment=dict(line.split("=", 1) for line in answer["Config"].get("Env") or () if "=" in line),
+        networks=tuple(answer.get("NetworkSettings", {}).get("Networks") or ()),
     )
 
 

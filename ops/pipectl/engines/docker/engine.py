@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.docker import identity
-from pipectl.engines.docker.api import WITHOUT_DOCKER, DockerApi
+from pipectl.engines.docker.api import FOLDER_LABEL, WITHOUT_DOCKER, DockerApi
 from pipectl.engines.docker.compose import Compose
 from pipectl.engines.project import SECRETS, forget_engine, new_password, remember_engine
 from pipectl.errors import EngineError, UsageError
@@ -23,7 +24,7 @@ from pipectl.models import LogLine, Service, Volume
 from pipectl.services import ENGINE, SERVICES, business_databases, databases, find, get
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
     from pipectl.engines.docker.api import Container
@@ -35,6 +36,7 @@ OLDEST_API, OLDEST_ENGINE = (1, 44), "25.0"
 OLDEST_COMPOSE = (2, 24)
 INIT = "airflow-init"
 EXECUTORS = {"local": "LocalExecutor", "celery": "CeleryExecutor"}
+METADATA_VOLUME, METADATA_PASSWORD = "postgres_airflow_data", "AIRFLOW_POSTGRES_PASSWORD"
 LOOPBACK = ("localhost", "127.", "::1")
 PORT_TAKEN = ("port is already allocated", "address already in use")
 STOPPED_CODES = {0, 130, 137, 143}  # ended by itself or by the signals of a stop
@@ -48,6 +50,20 @@ class DockerEngine(Engine):
     def __init__(self, settings: Settings, api: DockerApi | None = None) -> None:
         super().__init__(settings)
         self._api = api or DockerApi()
+        if not self._project_id:
+            self._recover()
+
+    def _recover(self) -> None:
+        """Take what stack/.env has lost from the containers that Compose has made in this folder."""
+        try:
+            containers = self._api.containers({FOLDER_LABEL: str(self._settings.project / "stack")})
+        except EngineError:
+            return
+        known = self._settings.variables
+        lost = {name: value for name, value in identity.recover(containers).items() if not known.get(name)}
+        self._settings = replace(
+            self._settings, variables={**known, **lost}, restored={**self._settings.restored, **lost}
+        )
 
     @property
     def executor(self) -> str:
@@ -273,6 +289,16 @@ class DockerEngine(Engine):
         os.environ.update(
             {get(name).port_variable: str(ports_in_use[name]) for name in self.differing_ports()}
         )
+
+    def _require_replaceable(self, lost: tuple[str, ...], running: Collection[str]) -> None:
+        volume = next((volume for volume in self.volumes() if volume.name == METADATA_VOLUME), None)
+        if METADATA_PASSWORD in lost and volume:
+            raise EngineError(
+                f"stack/.env has lost {METADATA_PASSWORD}, which Airflow's metadata database was made with.",
+                hint="Put the file back. Without it, Airflow's runs, connections and variables are lost, and"
+                f" nothing else: pipectl down, docker volume rm {volume.location}, pipectl up",
+            )
+        super()._require_replaceable(lost, running)
 
     def _scales(self) -> dict[str, str]:
         """How many containers each business database has: none if stack/.env places it elsewhere.

@@ -11,13 +11,13 @@ from pipectl.engines.local.folders import DATA, airflow_volume, database_volume,
 from pipectl.engines.local.processes import listens
 from pipectl.engines.local.supervisor.supervisor import Supervisor
 from pipectl.engines.ports import is_free
-from pipectl.engines.project import forget_engine, remember_engine
+from pipectl.engines.project import forget_engine, new_password, remember_engine
 from pipectl.errors import UsageError
 from pipectl.models import Service
 from pipectl.services import databases
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from pipectl.engines.local.folders import VolumeFolder
     from pipectl.engines.local.start import Software
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pipectl.observer import Observer
     from pipectl.settings import Settings
 
+# Nobody but pipectl's own single-user runs, which ask for none, needs it.
+SUPERUSER_PASSWORD = "AIRBYTE_POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105  the name of a variable
 # supervisord's words for a process, in ours.
 STATES = {
     "RUNNING": "running",
@@ -131,8 +133,8 @@ class LocalEngine(Engine):
         return tuple(volume for folder in self._folders if (volume := folder.describe()))
 
     def delete_volumes(self) -> None:
-        """Delete the data folders of this project."""
-        for folder in self._folders:
+        """Delete the data folders of this project, labels before the transactions that they are about."""
+        for folder in reversed(self._folders):
             folder.delete()
         forget_engine(self._settings)
 
@@ -140,6 +142,10 @@ class LocalEngine(Engine):
         """Read the services' logs."""
         paths = {name: self._supervisor.log_path(name) for name in services}
         return logs.read(paths, tail=tail, follow=follow)
+
+    @property
+    def _secrets(self) -> Mapping[str, Callable[[], str]]:
+        return {**super()._secrets, SUPERUSER_PASSWORD: new_password}
 
     @property
     def _folders(self) -> tuple[VolumeFolder, ...]:

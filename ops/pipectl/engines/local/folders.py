@@ -103,10 +103,14 @@ class VolumeFolder:
 
     def delete(self) -> None:
         """Delete the folder with all in it; EngineError if that is not allowed."""
+        hidden = self.path.with_name(f".{self.path.name}.deleted")
         try:
-            shutil.rmtree(self.path)
-        except FileNotFoundError:
-            return
+            # Half of a folder is worse than none, so it goes in one step.
+            shutil.rmtree(hidden, ignore_errors=True)
+            if self.path.exists():
+                self.path.rename(hidden)
+            if hidden.exists():
+                shutil.rmtree(hidden)
         except OSError as error:
             raise EngineError(
                 f"{error.filename or self.path} cannot be deleted: {error.strerror}.",

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipectl.engines.local.folders import atomic_folder, server_mark
@@ -17,12 +19,11 @@ from pipectl.engines.local.privileges import change_owner, drop_prefix
 from pipectl.engines.local.processes import server_pid
 from pipectl.engines.local.server_config import copy_config, read_statements
 from pipectl.engines.local.supervisor.program import Program
+from pipectl.engines.project import write_private
 from pipectl.errors import EngineError
 from pipectl.published import MYSQL_COLLATION
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pipectl.engines.local.binaries import MariadbBinaries
     from pipectl.models import ReplicationLogin
 
@@ -160,21 +161,17 @@ def _bootstrap_mariadb(binaries: MariadbBinaries, folder: Path, statements: list
 
 
 def _initialize_mysql(binaries: MariadbBinaries, folder: Path, statements: list[str]) -> None:
-    # The folder must be empty, so the file that holds the password lies beside it.
-    script = folder.with_name(folder.name + ".sql")
-    try:
-        descriptor = os.open(script, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            root = f"ALTER USER root@localhost IDENTIFIED BY '{secrets.token_hex(32)}';"
-            file.write("\n".join([root, *statements]) + "\n")
-        change_owner(script)
+    # The folder must be empty, so the file that holds the password lies beside it, in one of its own.
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as beside:
+        script = Path(beside, "accounts.sql")
+        root = f"ALTER USER root@localhost IDENTIFIED BY '{secrets.token_hex(32)}';"
+        write_private(script, "\n".join([root, *statements]) + "\n")
+        change_owner(Path(beside))
         _run(
             (*_server(binaries, folder), "--initialize-insecure", "--skip-log-bin", f"--init-file={script}"),
             binaries,
             folder,
         )
-    finally:
-        script.unlink(missing_ok=True)
 
 
 def _script(binaries: MariadbBinaries, name: str) -> Path:

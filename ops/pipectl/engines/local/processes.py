@@ -27,7 +27,10 @@ def server_pid(pid_file: Path, names: frozenset[str]) -> int | None:
         pid = int(pid_file.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0])
         process = psutil.Process(pid)
         alive = process.status() != psutil.STATUS_ZOMBIE and process.name() in names
-        return pid if alive and Path(process.cwd()).samefile(pid_file.parent) else None
+        # The link itself, if there is one: the path that it shows is that of the process's mount namespace.
+        link = Path(f"/proc/{pid}/cwd")
+        folder = link if os.path.lexists(link) else Path(process.cwd())
+        return pid if alive and folder.samefile(pid_file.parent) else None
     except (OSError, ValueError, psutil.Error):
         return None
 

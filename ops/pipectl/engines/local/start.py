@@ -142,8 +142,12 @@ class Start:
             if name == "airbyte-mysql":
                 mariadb.prepare(software.mariadb, data_dir, self._stack / "mysql", reader, **login)
             else:
-                account = reader, self._stack / "postgres" / "replication-account.sql"
-                postgres.prepare(software.postgres, data_dir, account, **login)
+                accounts = postgres.Accounts(
+                    **login,
+                    superuser_password=self._settings.variables["AIRBYTE_POSTGRES_SUPERUSER_PASSWORD"],
+                    replication=(reader, self._stack / "postgres" / "replication-account.sql"),
+                )
+                postgres.prepare(software.postgres, data_dir, accounts)
         self._supervisor.start(name)
 
     def _data_dir(self, name: str) -> Path:

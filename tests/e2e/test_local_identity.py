@@ -1,0 +1,211 @@
+"""Two projects side by side: neither takes the other's servers for its own, whatever is lost or moved."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.impostor import forwarding
+from support.project_copy import DAG_ID, Project, new_local_project
+from support.server_process import free_port
+from support.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import psutil
+
+pytestmark = pytest.mark.e2e
+VICTIMS = ("webserver", "airbyte-postgres", "airbyte-mysql")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """The project whose servers answer at the addresses of the other one."""
+    with new_local_project(tmp_path_factory.mktemp("first")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory, first_up: Any) -> Iterator[Project]:
+    """A second project in a folder whose path is longer than a socket's may be."""
+    assert first_up
+    folder = tmp_path_factory.mktemp("second") / ("a long name " * 8) / "project"
+    with new_local_project(folder) as made:
+        made.run("up")
+        yield made
+
+
+@pytest.fixture
+def other(second: Project) -> Project:
+    """The second project with everything up and its DAG at rest."""
+    second.run("up")
+    second.client().settle(DAG_ID)
+    return second
+
+
+def services(project: Project) -> dict[str, dict[str, Any]]:
+    return {service["name"]: service for service in project.json("status")["services"]}
+
+
+def supervisors(project: Project) -> list[psutil.Process]:
+    return [
+        process
+        for process in project.processes()
+        if any(word.endswith("supervisord.conf") for word in process.cmdline())
+    ]
+
+
+def runs(project: Project) -> int:
+    return len(project.client().call(f"/api/v2/dags/{DAG_ID}/dagRuns?limit=100")["dag_runs"])
+
+
+def test_another_projects_servers_are_neither_asked_nor_emptied_nor_called_healthy(
+    populated: Project, other: Project
+) -> None:
+    theirs, mine = services(populated), services(other)
+    rows, runs_before = populated.json("status")["databases"], runs(populated)
+    [supervisor] = supervisors(other)
+    supervisor.suspend()
+    with ExitStack() as impostors:
+        for name in VICTIMS:
+            os.kill(mine[name]["pid"], signal.SIGKILL)
+        for name in VICTIMS:
+            impostors.enter_context(forwarding(mine[name]["port"], theirs[name]["port"]))
+        supervisor.resume()
+
+        status = other.json("status")
+        states = {service["name"]: service for service in status["services"]}
+        assert {states[name]["state"] for name in VICTIMS} == {"crashed"}
+        assert not any(states[name]["health"] for name in VICTIMS)
+        assert not status["airflow"]["reachable"]
+        assert not any(database["reachable"] for database in status["databases"].values())
+        assert not any(database["rows"] for database in status["databases"].values())
+        assert any(f"process {os.getpid()} " in note for note in status["notes"])
+
+        triggered = other.run("trigger", code=4)
+        assert f"process {os.getpid()} " in triggered.stderr
+        assert "pipectl up" in triggered.stderr
+        for command, code in (
+            (("runs",), 4),
+            (("unpause",), 4),
+            (("open", "--url"), 4),
+            (("verify-db",), 5),
+            (("load", "--transactions", "10"), 5),
+            (("report",), 5),
+            (("connections", "--check"), 5),
+            (("connections", "--create-slot"), 5),
+            (("reset", "--data-only", "--dry-run"), 5),
+            (("reset", "--data-only", "--yes"), 4),
+        ):
+            assert "not this project's" in other.run(*command, code=code).stderr, command
+
+        healed = other.json("up")
+        assert set(VICTIMS) <= set(healed["moved_ports"])
+        assert {service["health"] for service in services(other).values()} == {"healthy"}
+    assert populated.json("status")["databases"] == rows
+    assert runs(populated) == runs_before
+    assert populated.json("verify-db", "--expect", "reconciled")["ok"]
+    assert other.json("trigger")["state"] == "success"
+
+
+def test_a_port_stays_claimed_while_its_service_is_started_again(other: Project, tmp_path: Path) -> None:
+    webserver = services(other)["webserver"]
+    [supervisor] = supervisors(other)
+    supervisor.suspend()
+    os.kill(webserver["pid"], signal.SIGKILL)
+    try:
+        with new_local_project(tmp_path / "third") as third:
+            third.set_variable("AIRFLOW_PORT", str(webserver["port"]))
+            third.run("up")
+            assert services(third)["webserver"]["port"] != webserver["port"]
+    finally:
+        supervisor.resume()
+    until(lambda: services(other)["webserver"]["health"] == "healthy", "the web server at its own port")
+    assert services(other)["webserver"]["port"] == webserver["port"]
+
+
+def test_ports_are_those_of_what_runs(other: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    other.run("down")
+    port = free_port()
+    with monkeypatch.context() as shell:
+        shell.setenv("AIRFLOW_PORT", str(port))
+        other.run("up")
+    status = other.json("status")
+    assert status["airflow"] | {"reachable": True} == status["airflow"]
+    assert status["airflow"]["url"] == f"http://127.0.0.1:{port}"
+    assert any(f"webserver runs on port {port}" in note for note in status["notes"])
+    other.run("runs")
+    again = other.json("up")
+    assert (again["started"], again["ports"]["webserver"]) == ([], port)
+    other.run("down")
+    assert other.json("up")["ports"]["webserver"] == int(other.variable("AIRFLOW_PORT") or 8080)
+
+
+def test_a_stack_is_found_wherever_its_commands_are_started(
+    other: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {process.pid for process in other.processes()}
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert {service["health"] for service in services(other).values()} == {"healthy"}
+    assert other.json("up")["started"] == []
+    assert {service["pid"] for service in services(other).values()} <= before
+
+
+@pytest.mark.parametrize("loss", ["deleted", "emptied", "one secret"])
+def test_a_lost_env_file_is_restored(other: Project, loss: str) -> None:
+    path = other.folder / "stack" / ".env"
+    before = path.read_text(encoding="utf-8")
+    secret = next(line for line in before.splitlines() if line.startswith("AIRFLOW_JWT_SECRET="))
+    if loss == "deleted":
+        path.unlink()
+    else:
+        path.write_text("" if loss == "emptied" else before.replace(secret, "# nothing"), encoding="utf-8")
+    assert {service["health"] for service in services(other).values()} == {"healthy"}
+    assert other.json("trigger")["state"] == "success"
+    assert other.json("verify-db", "--expect", "reconciled")["ok"]
+    restored = other.json("up")
+    assert restored["started"] == []
+    assert any("AIRFLOW_JWT_SECRET" in note for note in restored["notes"])
+    assert secret in path.read_text(encoding="utf-8").splitlines()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_secrets_that_are_lost_for_good_are_named_and_the_data_stays(other: Project) -> None:
+    ports = {name: other.variable(name) for name in ("AIRFLOW_PORT", "AIRBYTE_POSTGRES_PORT")}
+    rows = other.json("status")["databases"]["postgres"]["rows"]
+    (other.folder / "stack" / ".env").unlink()
+    (other.folder / ".pipectl" / "settings.json").unlink()
+    assert ports
+    assert other.json("verify-db", "--expect", "reconciled")["ok"]
+    assert other.json("runs")["runs"]  # by the administrator's login
+    refused = other.run("up", code=3)
+    assert "AIRFLOW_FERNET_KEY" in refused.stderr
+    assert "reset" not in refused.stderr
+    other.run("down")
+    begun = other.json("up")
+    assert any("AIRFLOW_FERNET_KEY" in note for note in begun["notes"])
+    assert other.json("status")["databases"]["postgres"]["rows"] == rows
+    assert other.json("trigger")["state"] == "success"
+
+
+def test_a_stack_whose_state_was_deleted_is_found_and_ended(other: Project) -> None:
+    assert other.processes()
+    shutil.rmtree(other.folder / ".pipectl")
+    assert other.json("down")["stopped"]
+    assert not other.processes()
+
+
+def test_no_second_stack_starts_beside_one_whose_state_was_deleted(other: Project) -> None:
+    [before] = supervisors(other)
+    shutil.rmtree(other.folder / ".pipectl")
+    other.run("up")
+    [after] = supervisors(other)
+    assert after.pid != before.pid
+    assert {service["health"] for service in services(other).values()} == {"healthy"}
