@@ -35,7 +35,7 @@ once, and every committed transaction gets exactly one label. Labels that had to
 are written by the next run; the log of *generate_labels* then warns of it.
 
 **When it fails**: each task is tried again once, after 2 minutes. After that an alert is logged, and posted
-as JSON to the address in `PIPECTL_ALERT_WEBHOOK` where one is set. The last line of the task's log names the
+as JSON to the address in `PIPECTL_ALERT_WEBHOOK` if one is set. The last line of the task's log names the
 database, and the variables (`AIRBYTE_POSTGRES_…`, `AIRBYTE_MYSQL_…`) to check.
 """
 

@@ -26,7 +26,7 @@ _LOG = logging.getLogger("detection_generator")
 
 
 def main(environment: Mapping[str, str], given: Namespace) -> None:
-    """Write the labels, log what was done, and alert where it is out of bounds. Raises PipelineError."""
+    """Write the labels, log what was done, and alert if it is out of bounds. Raises PipelineError."""
     started = time.monotonic()
     batch, seed, bounds = batch_of(environment), seed_of(environment), bounds_of(environment)
     addresses = postgres_database(environment), mysql_database(environment)
@@ -59,15 +59,17 @@ def main(environment: Mapping[str, str], given: Namespace) -> None:
 
 def options() -> ArgumentParser:
     """The script's command line."""
-    made = parser(__doc__ or "")
-    made.add_argument("--count", type=positive_number, metavar="N", help="labels at most (default: all)")
-    made.add_argument(
+    command_line = parser(__doc__ or "")
+    command_line.add_argument(
+        "--count", type=positive_number, metavar="N", help="labels at most (default: all)"
+    )
+    command_line.add_argument(
         "--until",
         type=moment_option,
         metavar="TIME",
         help="take in what is reported up to then (default: now)",
     )
-    return made
+    return command_line
 
 
 if __name__ == "__main__":

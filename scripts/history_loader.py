@@ -47,8 +47,8 @@ def main(environment: Mapping[str, str], given: argparse.Namespace) -> None:
             chunk=given.chunk or history.CHUNK,
         )
         if "plan" in parts:
-            there = sum(history.written_chunks(postgres, load).values())
-            _tell("plan", load=load.load_id, transactions=load.transactions, written=there)
+            written = sum(history.written_chunks(postgres, load).values())
+            _tell("plan", load=load.load_id, transactions=load.transactions, written=written)
     if "transactions" in parts:
         _write_transactions(environment, load, given.shard)
     if "labels" in parts:
@@ -115,23 +115,25 @@ def _write_labels(environment: Mapping[str, str], load: Load, *, tell_due: bool)
 
 def options() -> argparse.ArgumentParser:
     """The script's command line."""
-    made = parser(__doc__ or "")
-    made.add_argument(
+    command_line = parser(__doc__ or "")
+    command_line.add_argument(
         "--transactions", type=positive_number, default=1_000_000, metavar="N", help="default 1000000"
     )
-    made.add_argument("--days", type=positive_number, default=90, metavar="N", help="up to now (default 90)")
-    made.add_argument(
+    command_line.add_argument(
+        "--days", type=positive_number, default=90, metavar="N", help="up to now (default 90)"
+    )
+    command_line.add_argument(
         "--load", metavar="ID", help="the load's name (default: an unfinished one, else a new one)"
     )
-    made.add_argument(
+    command_line.add_argument(
         "--chunk", type=positive_number, metavar="N", help="transactions a commit (default 100000)"
     )
-    made.add_argument(
+    command_line.add_argument(
         "--shard", type=_shard, default=(1, 1), metavar="K/N", help="write the K-th of N parts only"
     )
-    made.add_argument("--due", action="store_true", help="tell first how many labels are missing")
-    made.add_argument("--only", choices=PARTS, help="do one part (default: all)")
-    return made
+    command_line.add_argument("--due", action="store_true", help="tell first how many labels are missing")
+    command_line.add_argument("--only", choices=PARTS, help="do one part (default: all)")
+    return command_line
 
 
 def _tell(event: str, **fields: object) -> None:

@@ -58,26 +58,26 @@ def main(environment: Mapping[str, str], given: Namespace) -> None:
 
 def options() -> ArgumentParser:
     """The script's command line."""
-    made = parser(__doc__ or "")
-    made.add_argument(
+    command_line = parser(__doc__ or "")
+    command_line.add_argument(
         "--count",
         type=positive_number,
         metavar="N",
         help="transactions (default: 50 to 200, by the batch's name)",
     )
-    made.add_argument(
+    command_line.add_argument(
         "--since",
         type=moment_option,
         metavar="TIME",
         help="the batch's begin (default: 30 minutes before its end)",
     )
-    made.add_argument(
+    command_line.add_argument(
         "--until",
         type=moment_option,
         metavar="TIME",
         help="its end (default: now, or 30 minutes after --since)",
     )
-    return made
+    return command_line
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 from importlib import import_module
 from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 INTERRUPT_AGAIN_SECONDS = 2.0
 MARKUP: Literal["markdown"] = "markdown"  # in docstrings that --help shows
+INTERRUPTED = threading.Event()
 COLLECT_AFTER = 50_000  # new objects; Python's own 700 suits programs that run longer
 # Global options, which work before and after a command's name: True if a value follows.
 GLOBAL_OPTIONS = {
@@ -96,10 +98,18 @@ def import_command(name: str) -> Any:  # noqa: ANN401  Typer's own command
     return typer.main.get_command(single)
 
 
+def _heeding_interrupts(action: Callable[[], Any]) -> Any:  # noqa: ANN401
+    """Run `action`; KeyboardInterrupt also if Python dropped it and `action` ended before it came again."""
+    result = action()
+    if INTERRUPTED.is_set():
+        raise KeyboardInterrupt
+    return result
+
+
 def run_guarded(action: Callable[[], Any], console: Callable[[], Console]) -> Any:  # noqa: ANN401
     """Run `action`; end with typer.Exit and the code of whatever it raises."""
     try:
-        return action()
+        return _heeding_interrupts(action)
     except PipectlError as error:
         console().error(error)
         raise typer.Exit(error.code) from error
@@ -190,6 +200,7 @@ def root(
 
 def interrupt(*_: object) -> None:
     """Raise KeyboardInterrupt, and once more after 2 s: Python drops one that hits a destructor."""
+    INTERRUPTED.set()
     signal.setitimer(signal.ITIMER_REAL, INTERRUPT_AGAIN_SECONDS)
     raise KeyboardInterrupt
 

@@ -7,7 +7,7 @@ import socket
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipectl import published
+from pipectl import published, services
 from pipectl.errors import DatabaseError, ForeignDatabaseError, LoginError
 from pipectl.models import Counts, DatabaseContent, Reconciliation, Table
 
@@ -35,7 +35,7 @@ MYSQL_BLOCKERS = """
     SELECT id, user, host, command, time FROM information_schema.processlist
     WHERE db = DATABASE() AND id <> CONNECTION_ID() AND command <> 'Daemon'
       AND COALESCE(state, '') NOT LIKE '%metadata lock%' ORDER BY time DESC"""
-# Ids that are counted together, and fetched together where the counts do not tell.
+# Ids that are counted together, and fetched together if the counts do not tell.
 BUCKET = 10_000
 POSTGRES_TABLES = """
     SELECT format('%I.%I', schemaname, tablename), schemaname || '.' || tablename
@@ -80,7 +80,7 @@ class Databases:
             return DatabaseContent(self.mysql.service, _count_tables(cursor, MYSQL_TABLES))
 
     def counts(self) -> Counts:
-        """Rows of the published tables; 0 where a table does not exist yet."""
+        """Rows of the published tables; 0 if a table does not exist yet."""
         labels = frauds = transactions = 0
         with self._mysql_cursor() as cursor:
             if _mysql_has_labels(cursor):
@@ -209,7 +209,7 @@ class Databases:
 
 
 def metadata_version(address: DatabaseAddress) -> str | None:
-    """Migration of the Airflow metadata database at `address`, None where it has none yet; DatabaseError."""
+    """Migration of the Airflow metadata database at `address`, None if it has none yet; DatabaseError."""
     with _postgres(address) as cursor:
         cursor.execute("SELECT to_regclass('public.alembic_version') IS NOT NULL")
         if not cursor.fetchall()[0][0]:
@@ -275,7 +275,7 @@ def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal
     # Another project's server may have another password, and what is no database answers nonsense.
     if address.witness and (answered or _listens(address)) and not _is_held(address):
         return foreign(address)
-    prefix = address.service.upper().replace("-", "_")
+    prefix = services.get(address.service).prefix
     if refusal in text:
         return LoginError(
             f"{where} refused the password of user {address.user!r} for database {address.database!r}.",

@@ -192,3 +192,14 @@ class ImportFailure:
 
     filename: str
     stack_trace: str
+
+
+@dataclass(frozen=True)
+class LoadProgress:
+    """How far a phase is: `rate` in rows a second, `left` in seconds, None if nothing is known yet."""
+
+    phase: str
+    done: int
+    total: int
+    rate: float | None = None
+    left: float | None = None

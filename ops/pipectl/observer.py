@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipectl.models import DagRun, Service, TaskState
+    from pipectl.models import DagRun, LoadProgress, Service, TaskState
 
 
 class Observer:
@@ -22,3 +22,6 @@ class Observer:
 
     def see_run(self, run: DagRun, tasks: tuple[TaskState, ...], behind: DagRun | None) -> None:
         """A run and its tasks as they are now; `behind` is the run that must end before it starts."""
+
+    def see_load(self, progress: LoadProgress) -> None:
+        """How far a phase of a load is."""

@@ -19,7 +19,7 @@ from pipectl.errors import DatabaseError
 if TYPE_CHECKING:
     from pipectl.models import DatabaseAddress
 
-# How long a new slot may wait for transactions that are open: it starts where none is.
+# How long a new slot may wait for transactions that are open: it starts when none is.
 SLOT_SECONDS = 10
 STREAM_SECONDS = 10
 # Replicas are told apart by their ids, and a second one with the same id throws the first one out.
@@ -29,7 +29,7 @@ LOWEST_SERVER_ID = 2**31
 def round_trip(address: DatabaseAddress, publication: str) -> float:
     """Write a message into PostgreSQL's log, read it back through pgoutput, and return the seconds between.
 
-    The message touches no table, and the slot is gone when the connection ends. Raises DatabaseError where
+    The message touches no table, and the slot is gone when the connection ends. Raises DatabaseError if
     the account may not replicate, the publication is missing, or nothing comes within STREAM_SECONDS.
     """
     import psycopg2  # 35 ms
@@ -76,7 +76,7 @@ def round_trip(address: DatabaseAddress, publication: str) -> float:
 def open_binlog(address: DatabaseAddress) -> str:
     """Read MySQL's binary log as a replica does, and return the name of its newest file.
 
-    Raises DatabaseError where the account may not replicate or the log is not written.
+    Raises DatabaseError if the account may not replicate or the log is not written.
     """
     import pymysql  # with pymysqlreplication 150 ms
     from pymysqlreplication import BinLogStreamReader

@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def alert(event: str, *, warning: bool = False, **fields: object) -> bool:
-    """Log the alert, as an error or a warning, and post it where a webhook is set; true when that took it."""
+    """Log the alert, as an error or a warning, and post it if a webhook is set; true if that took it."""
     _LOG.log(logging.WARNING if warning else logging.ERROR, logfmt(event, **fields))
     webhook = os.environ.get(WEBHOOK_VARIABLE, "").strip()
     if not webhook:

@@ -61,7 +61,7 @@ class Encoded:
 def prepare_batch(connection: PostgresConnection, request: BatchRequest, batch: Batch) -> Encoded:
     """Take ids for a batch and encode it, apart from writing it, so that both can go on at once.
 
-    Raises psycopg2.Error, and DatabaseError where other writers do not leave ids in a row.
+    Raises psycopg2.Error, and DatabaseError if other writers do not leave ids in a row.
     """
     rows = encode(batch)
     first = 1

@@ -41,12 +41,12 @@ _LOG = logging.getLogger(__name__)
 
 def parser(description: str) -> argparse.ArgumentParser:
     """A parser with the options that all scripts have."""
-    made = argparse.ArgumentParser(
+    command_line = argparse.ArgumentParser(
         description=description, epilog=VARIABLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--batch", metavar="ID", help=f"the batch's name; wins over {BATCH_VARIABLE}")
-    made.add_argument("--seed", metavar="N", help=f"the data's seed; wins over {SEED_VARIABLE}")
-    return made
+    command_line.add_argument("--batch", metavar="ID", help=f"the batch's name; wins over {BATCH_VARIABLE}")
+    command_line.add_argument("--seed", metavar="N", help=f"the data's seed; wins over {SEED_VARIABLE}")
+    return command_line
 
 
 def run(
@@ -82,10 +82,10 @@ def positive_number(text: str) -> int:
 def moment_option(text: str) -> datetime:
     """Read a moment in ISO 8601; one without an offset is UTC."""
     try:
-        found = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no time in ISO 8601, like 2026-01-31T12:00") from error
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def batch_of(environment: Mapping[str, str]) -> str:

@@ -145,7 +145,7 @@ def open_mysql(database: Database, files: Path | None = None) -> Iterator[MySQLC
 
 
 def mysql_value(cursor: MySQLCursorAbstract) -> object:
-    """Read a query's answer to its end and give the first row's first column, None where there is no row."""
+    """Read a query's answer to its end and give the first row's first column, None if there is no row."""
     rows = cast("list[Sequence[object]]", cursor.fetchall())
     return rows[0][0] if rows else None
 

@@ -114,12 +114,12 @@ def intentions(world: World, random: np.random.Generator, since: int, until: int
     scale = count * DAY / (world.daily * max(until - since, 1))
     parts = []
     for scenario, draw in _DRAW.items():
-        found = active(world, scenario, since, until)
-        start, end = np.maximum(found.start, since), np.minimum(found.end, until)
-        expected = scenario.events * scale * (end - start) / (found.end - found.start)
+        touching = active(world, scenario, since, until)
+        start, end = np.maximum(touching.start, since), np.minimum(touching.end, until)
+        expected = scenario.events * scale * (end - start) / (touching.end - touching.start)
         episode = np.repeat(np.arange(len(start)), random.poisson(expected))
         if len(episode):
-            seen = Episodes(start[episode], end[episode], found.block[episode], found.bits[episode])
+            seen = Episodes(start[episode], end[episode], touching.block[episode], touching.bits[episode])
             parts.append(draw(world, random, seen))
     return Intentions.joined(parts) if parts else Intentions.of(np.empty(0, np.int64), np.empty(0, np.int64))
 

@@ -103,7 +103,7 @@ def open_load(
 
 
 def find_load(connection: PostgresConnection, load_id: str) -> Load:
-    """The load of that name. Raises DatabaseError where there is none."""
+    """The load of that name. Raises DatabaseError if there is none."""
     with connection, connection.cursor() as cursor:
         cursor.execute(_BY_ID, (load_id,))
         row = cursor.fetchone()
@@ -133,8 +133,8 @@ def write_shard(
     While the server takes one chunk, a thread generates the next, and takes ids for it through `helper`.
     Raises psycopg2.Error and DatabaseError.
     """
-    there = written_chunks(connection, load)
-    missing = (number for number in range(shard, load.chunks, shards) if number not in there)
+    present = written_chunks(connection, load)
+    missing = (number for number in range(shard, load.chunks, shards) if number not in present)
     transactions = 0
     for encoded in _ahead(helper, load, missing):
         written = copy_batch(connection, encoded)
@@ -145,7 +145,7 @@ def write_shard(
 
 
 def finish_load(connection: PostgresConnection, load: Load) -> bool:
-    """Mark a load as finished where all its chunks are written; whether they are."""
+    """Mark a load as finished if all its chunks are written; whether they are."""
     complete = len(written_chunks(connection, load)) == load.chunks
     if complete:
         with connection, connection.cursor() as cursor:

@@ -208,10 +208,10 @@ class Labeller:
             labels.execute(_STILL_HONEST.format(", ".join(map(str, some))))
             wrong = [int(str(row[0])) for row in cast("list[tuple[object]]", labels.fetchall())]
             for identity in wrong:
-                found = positive(reported[identity], now)
-                if found:
-                    moment = found.detected_at.replace(tzinfo=None)
-                    labels.execute(_CORRECT, (found.fraud_type, found.source, moment, identity))
+                known = positive(reported[identity], now)
+                if known:
+                    moment = known.detected_at.replace(tzinfo=None)
+                    labels.execute(_CORRECT, (known.fraud_type, known.source, moment, identity))
                     corrected += labels.rowcount
         return corrected
 
@@ -250,9 +250,9 @@ class Labeller:
                 self.restarted, after = True, mark._replace(xid=0, identity=0)
             rows = _new_rows(reader, after, horizon, size)
             ids = rows["id"].astype(np.int64)
-            made = label(self.seed, ids, _frauds(reader, ids), mark.reported_until)
-        lines = made.lines() if self.pipes and len(rows) >= FEWEST_TO_LOAD else []
-        return Chunk(mark, size, rows, made, lines, restarted)
+            labels = label(self.seed, ids, _frauds(reader, ids), mark.reported_until)
+        lines = labels.lines() if self.pipes and len(rows) >= FEWEST_TO_LOAD else []
+        return Chunk(mark, size, rows, labels, lines, restarted)
 
     def _lock_mark(self, labels: MySQLCursor) -> Mark:
         labels.execute(_LOCK_MARK, (PROGRESS_NAME,))

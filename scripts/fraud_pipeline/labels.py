@@ -1,6 +1,6 @@
 """What a label says: a pure function of ground truth, seed, transaction id and of what is reported so far.
 
-An honest transaction is labelled so, but for rare false alarms. A fraud is labelled as fraud where it has
+An honest transaction is labelled so, but for rare false alarms. A fraud is labelled as fraud if it has
 been reported by then, else as honest: it is corrected when its chargeback comes. Some never come.
 """
 
@@ -113,10 +113,10 @@ def label(seed: int, ids: Integers, frauds: Mapping[int, Truth], as_of: datetime
     if frauds:
         mine = np.flatnonzero(np.isin(ids, np.fromiter(frauds, np.int64, len(frauds))))
         for position in mine.tolist():
-            found = positive(frauds[int(ids[position])], as_of)
+            known = positive(frauds[int(ids[position])], as_of)
             positives.pop(position, None)
-            if found:
-                positives[position] = found
+            if known:
+                positives[position] = known
     return Labels(ids, confidence.astype(np.int64), positives, as_of)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mysql.connector.abstracts import MySQLConnectionAbstract
 
-# Of MySQL and of MariaDB, where the server or the driver refuses LOAD DATA LOCAL.
+# Of MySQL and of MariaDB, when the server or the driver refuses LOAD DATA LOCAL.
 REFUSALS = frozenset({1148, 2068, 3948, 4166})
 # A warning count has 16 bits. More lines than that, and it could not be compared with the duplicates.
 MOST_LINES = 60_000

@@ -95,7 +95,7 @@ class _State(NamedTuple):
 
     version: int
     complete: bool
-    # PostgreSQL: the table is published, where that can be. MySQL: the row that carries the mark.
+    # PostgreSQL: the table is published, if that can be. MySQL: the row that carries the mark.
     ready: bool
 
 

@@ -130,49 +130,55 @@ def generate(request: BatchRequest) -> Batch:
     """Generate the batch of a request."""
     random = np.random.Generator(np.random.PCG64(key(request.seed, request.batch, "rows")))
     since, until = microseconds(request.since), microseconds(request.until)
-    there = world(request.seed, request.blocks or blocks_for(request.count, request.until - request.since))
-    special = episodes.intentions(there, random, since, until, request.count)
+    simulated_world = world(
+        request.seed, request.blocks or blocks_for(request.count, request.until - request.since)
+    )
+    special = episodes.intentions(simulated_world, random, since, until, request.count)
     if len(special.when) > request.count:
         special = special.taken(random.permutation(len(special.when))[: request.count])
-    habitual = _habitual(there, random, since, until, request.count - len(special.when))
+    habitual = _habitual(simulated_world, random, since, until, request.count - len(special.when))
     together = episodes.Intentions.joined([habitual, special])
-    return _carried_out(there, random, together.taken(np.argsort(together.when, kind="stable")))
+    return _carried_out(simulated_world, random, together.taken(np.argsort(together.when, kind="stable")))
 
 
-def _habitual(there: World, random: np.random.Generator, since: int, until: int, count: int) -> Intentions:
-    # Sorted here, where that is fast: putting the few others in between is then cheap.
+def _habitual(
+    simulated_world: World, random: np.random.Generator, since: int, until: int, count: int
+) -> Intentions:
+    # Sorted here, which is fast: putting the few others in between is then cheap.
     when = np.sort(rhythm.draw(random, np.array([since]), np.array([until]), count))
     factor = np.ones(count)
     big = np.flatnonzero(random.random(count) < scenarios.BIG_PURCHASE_SHARE)
     factor[big] = np.exp(random.uniform(np.log(3), np.log(12), len(big)))
-    customers = there.customers_of_groups(random, rhythm.groups_at(random, when))
+    customers = simulated_world.customers_of_groups(random, rhythm.groups_at(random, when))
     return episodes.Intentions.of(when, customers, factor=factor)
 
 
-def _carried_out(there: World, random: np.random.Generator, wanted: Intentions) -> Batch:
+def _carried_out(simulated_world: World, random: np.random.Generator, wanted: Intentions) -> Batch:
     """Draw what the intentions leave open, and give every payment its columns."""
     n, customer = len(wanted.when), wanted.customer
     chance = random.random(n)
-    channel = np.where(chance < there.web_share[customer], WEB, np.where(chance > 1 - ATM_SHARE, ATM, POS))
+    channel = np.where(
+        chance < simulated_world.web_share[customer], WEB, np.where(chance > 1 - ATM_SHARE, ATM, POS)
+    )
     channel = np.where(wanted.channel >= 0, wanted.channel, channel)
-    city = np.where(wanted.city >= 0, wanted.city, there.whereabouts(customer, wanted.when))
-    terminal = _terminals(there, random, wanted, channel, city)
+    city = np.where(wanted.city >= 0, wanted.city, simulated_world.whereabouts(customer, wanted.when))
+    terminal = _terminals(simulated_world, random, wanted, channel, city)
     terminal = np.where(wanted.terminal >= 0, wanted.terminal, terminal)
     web = channel == WEB
     fraud = wanted.scenario > 0
-    second = there.second_card[customer] & (random.random(n, np.float32) < SECOND_CARD_SHARE)
+    second = simulated_world.second_card[customer] & (random.random(n, np.float32) < SECOND_CARD_SHARE)
     return Batch(
         tx_time=wanted.when,
         customer_id=customer + 1,
         card_id=(customer + 1) * 10 + 1 + second,
         terminal_id=terminal + 1,
-        mcc=there.mcc[terminal],
-        cents=_cents(there, random, wanted, terminal, channel == ATM),
+        mcc=simulated_world.mcc[terminal],
+        cents=_cents(simulated_world, random, wanted, terminal, channel == ATM),
         country=CITY_COUNTRY[city],
         channel=channel.astype(np.int8),
         # Online it is where the buyer's address is thought to be, which is inexact.
-        lat=np.where(web, _near(random, LATS[city]), there.terminal_lat[terminal]),
-        lon=np.where(web, _near(random, LONS[city]), there.terminal_lon[terminal]),
+        lat=np.where(web, _near(random, LATS[city]), simulated_world.terminal_lat[terminal]),
+        lon=np.where(web, _near(random, LONS[city]), simulated_world.terminal_lon[terminal]),
         declined=random.random(n, np.float32) < np.where(fraud, FRAUD_DECLINED, HONEST_DECLINED),
         scenario=wanted.scenario.astype(np.int8),
         reported_at=_reports(random, wanted.when, fraud),
@@ -180,13 +186,13 @@ def _carried_out(there: World, random: np.random.Generator, wanted: Intentions) 
 
 
 def _terminals(
-    there: World, random: np.random.Generator, wanted: Intentions, channel: Integers, city: Integers
+    simulated_world: World, random: np.random.Generator, wanted: Intentions, channel: Integers, city: Integers
 ) -> Integers:
     """One of the customer's favourites in that city, or any there; all of the customer's own block."""
     n = len(channel)
     place = channel * len(LATS) + city
     favourite = (FAVOURITES * random.random(n, np.float32) ** 2).astype(np.int64)
-    bits = mixed(key(there.seed, "favourite"), wanted.customer * FAVOURITES + favourite)
+    bits = mixed(key(simulated_world.seed, "favourite"), wanted.customer * FAVOURITES + favourite)
     habit = (bits >> np.uint64(1)).view(np.int64)
     anywhere = random.integers(0, 2**31, n)
     chosen = np.where(random.random(n, np.float32) < wanted.known, habit, anywhere)
@@ -195,13 +201,13 @@ def _terminals(
 
 
 def _cents(
-    there: World,
+    simulated_world: World,
     random: np.random.Generator,
     wanted: Intentions,
     terminal: Integers,
     cash: NDArray[np.bool_],
 ) -> Integers:
-    usual = there.spend[wanted.customer] + there.terminal_spend[terminal]
+    usual = simulated_world.spend[wanted.customer] + simulated_world.terminal_spend[terminal]
     noise = random.standard_normal(len(terminal), np.float32)
     amount = np.exp(usual + np.float32(AMOUNT_SPREAD) * noise) * wanted.factor
     cents = np.clip(np.rint(amount * 100), LOWEST_CENTS, HIGHEST_CENTS).astype(np.int64)

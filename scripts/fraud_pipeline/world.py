@@ -96,10 +96,10 @@ class World:
         """Draw a customer for each group, the more often the more active; any block."""
         n = len(groups)
         slot = self.first_slot[groups] + (random.random(n) * self.slots_there[groups]).astype(np.int64)
-        found = self.slots[slot]
+        customer = self.slots[slot]
         if self.blocks > 1:
-            found = found + BLOCK_CUSTOMERS * random.integers(0, self.blocks, n)
-        return np.asarray(found)
+            customer = customer + BLOCK_CUSTOMERS * random.integers(0, self.blocks, n)
+        return np.asarray(customer)
 
     def customer_of(self, bits: Integers, block: Integers) -> Integers:
         """A customer of a block for each number, the more often the more active."""
@@ -175,10 +175,10 @@ def _homes(seed: int, customers: Integers, country: Integers) -> NDArray[np.int8
     home = np.empty(len(customers), np.int8)
     chance = unit(key(seed, "home"), customers)
     for number in range(len(rhythm.COUNTRY_SHARES)):
-        there = np.flatnonzero(number == CITY_COUNTRY)
-        bounds = np.cumsum([CITIES[city].weight for city in there])
+        cities = np.flatnonzero(number == CITY_COUNTRY)
+        bounds = np.cumsum([CITIES[city].weight for city in cities])
         mine = country == number
-        home[mine] = there[np.minimum(np.searchsorted(bounds, chance[mine]), len(there) - 1)]
+        home[mine] = cities[np.minimum(np.searchsorted(bounds, chance[mine]), len(cities) - 1)]
     return home
 
 

@@ -7,12 +7,12 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import psycopg2
 import pytest
 
 from pipectl.services import of_executor
 from support.project_copy import COMMAND_SECONDS, Project, new_local_project
+from support.server_process import listening_addresses
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -94,12 +94,7 @@ def test_no_secret_is_shown_or_is_in_an_argument(project: Project, first_up: Any
 
 
 def test_every_port_is_bound_to_loopback_only(project: Project) -> None:
-    listening = {
-        (connection.laddr.ip, connection.laddr.port)
-        for process in project.processes()
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    listening = listening_addresses(process.pid for process in project.processes())
     assert {port for _, port in listening} == set(project.json("up")["ports"].values())
     assert {address for address, _ in listening} == {"127.0.0.1"}
 

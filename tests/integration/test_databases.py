@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipectl.databases import BUCKET, Databases
+from pipectl.databases import BUCKET, Databases, metadata_version
 from pipectl.engines.local.folders import server_mark
 from pipectl.errors import DatabaseError, ForeignDatabaseError, LoginError
 from pipectl.models import Counts, DatabaseAddress
@@ -249,7 +249,10 @@ def test_a_wrong_password_names_the_variable_to_set(servers: Servers) -> None:
     ):
         with pytest.raises(LoginError, match="refused the password of user 'docker'") as caught:
             wrong.content()
-        assert variable in caught.value.hint
+        assert f"Set {variable} in" in caught.value.hint
+    with pytest.raises(LoginError) as caught:
+        metadata_version(replace(right.postgres, service="postgres", password="x"))
+    assert "Set AIRFLOW_POSTGRES_PASSWORD in" in caught.value.hint
 
 
 def test_a_server_that_is_not_there_says_how_to_start_it(servers: Servers) -> None:

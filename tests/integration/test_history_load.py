@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipectl.errors import DatabaseError, UsageError
-from pipectl.pipeline.loading import HistoryLoader, LoadProgress
+from pipectl.observer import Observer
+from pipectl.pipeline.loading import HistoryLoader
+from support.load_observer import LoadObserver
 
 if TYPE_CHECKING:
     from support.script_servers import Servers
@@ -136,24 +138,24 @@ def test_rows_do_not_depend_on_the_shards_that_write_them(servers: Servers) -> N
     assert begun[0][0] <= first < last <= begun[0][1]
 
 
-def loader(servers: Servers, seen: list[LoadProgress]) -> HistoryLoader:
-    return HistoryLoader(ROOT, servers.addresses, seed=None, watch=seen.append)
+def loader(servers: Servers, observer: Observer) -> HistoryLoader:
+    return HistoryLoader(ROOT, servers.addresses, seed=None, observer=observer)
 
 
 def test_loader_of_pipectl_reports_progress_and_what_it_did(servers: Servers) -> None:
-    seen: list[LoadProgress] = []
+    observer = LoadObserver()
 
-    result = loader(servers, seen).load(transactions=230_000, days=30, shards=2)
+    result = loader(servers, observer).load(transactions=230_000, days=30, shards=2)
 
     assert (result.transactions, result.labels, result.resumed) == (230_000, 230_000, 0)
     assert 1_000 < result.frauds < 4_000
     assert result.seconds >= result.transactions_seconds + result.labels_seconds
     for phase in ("transactions", "labels"):
-        done = [progress.done for progress in seen if progress.phase == phase]
+        done = [progress.done for progress in observer.seen if progress.phase == phase]
         assert done[0] == 0 or phase == "labels"
         assert done == sorted(done)
         assert done[-1] == 230_000
-    assert any(progress.rate and progress.left for progress in seen)
+    assert any(progress.rate and progress.left for progress in observer.seen)
     assert counts(servers) == NOTHING_WRONG
 
 
@@ -161,12 +163,12 @@ def test_loader_of_pipectl_takes_up_what_is_there(servers: Servers) -> None:
     arguments = ("--transactions", "150000", "--days", "30", "--only", "transactions", "--shard", "1/2")
     code, log = servers.run("history_loader", *arguments)
     assert code == 0, log
-    seen: list[LoadProgress] = []
+    observer = LoadObserver()
 
-    result = loader(servers, seen).load(transactions=150_000, days=30, shards=1)
+    result = loader(servers, observer).load(transactions=150_000, days=30, shards=1)
 
     assert (result.resumed, result.transactions, result.labels) == (100_000, 50_000, 150_000)
-    again = loader(servers, []).load(transactions=150_000, days=30, shards=1)
+    again = loader(servers, observer).load(transactions=150_000, days=30, shards=1)
     assert again.resumed == 0  # the first is complete, so this is another one
     assert servers.ask_postgres("SELECT count(*) FROM public.transactions") == [(300_000,)]
 
@@ -176,12 +178,12 @@ def test_loader_of_pipectl_says_which_database_fails(servers: Servers) -> None:
     wrong = type(mysql)(mysql.service, mysql.host, 1, mysql.database, mysql.user, mysql.password)
 
     with pytest.raises(DatabaseError, match=r"^MySQL at 127.0.0.1:1 .*cannot be reached") as caught:
-        HistoryLoader(ROOT, (postgres, wrong), seed=None, watch=lambda _: None).load(
+        HistoryLoader(ROOT, (postgres, wrong), seed=None, observer=Observer()).load(
             transactions=1_000, days=1, shards=1
         )
     assert "goes on from there" in caught.value.hint
     with pytest.raises(UsageError, match="PIPECTL_SEED is 'x'"):
-        HistoryLoader(ROOT, servers.addresses, seed="x", watch=lambda _: None).load(
+        HistoryLoader(ROOT, servers.addresses, seed="x", observer=Observer()).load(
             transactions=1_000, days=1, shards=1
         )
 

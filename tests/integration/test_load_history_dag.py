@@ -58,23 +58,19 @@ def tasks(stack: AirflowStack, run: str) -> list[dict[str, Any]]:
     return list(found["task_instances"])
 
 
-def process_of_a_shard(servers: Servers) -> int | None:
-    """The process whose transaction is in the middle of a COPY, by its end of the connection."""
-    ports = servers.ask_postgres(
-        "SELECT client_port FROM pg_stat_activity WHERE application_name = 'load_history'"
+def process_of_a_shard(stack: AirflowStack, servers: Servers) -> int | None:
+    """Return a task's process, a child of one of the scheduler's workers, while shards are being copied."""
+    copies = servers.ask_postgres(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'load_history'"
         " AND query LIKE 'COPY public.transactions (%%' AND state = 'active'"
     )
-    if not ports:
-        return None
-    for connection in psutil.net_connections("tcp"):
-        if connection.laddr and connection.laddr.port == ports[0][0]:
-            return connection.pid
-    return None
+    workers = psutil.Process(stack.processes["scheduler"].pid).children() if copies[0][0] else []
+    return next((task.pid for worker in workers for task in worker.children()), None)
 
 
 def test_shards_are_mapped_and_a_killed_one_is_taken_up(stack: AirflowStack, servers: Servers) -> None:
     run = trigger(stack, transactions=TRANSACTIONS, days=30, shards=SHARDS)
-    victim = until(lambda: process_of_a_shard(servers), "a shard that writes")
+    victim = until(lambda: process_of_a_shard(stack, servers), "a shard that writes")
     assert victim
     os.kill(victim, signal.SIGKILL)
     state = stack.client.end_of("load_history", run)

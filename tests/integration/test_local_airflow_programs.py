@@ -16,6 +16,7 @@ import pytest
 from pipectl.engines.local import airflow, airflow_metadata
 from support import own_settings
 from support.airflow_stack import TWO_TASKS, AirflowStack, members, signal_group
+from support.server_process import listening_addresses
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -209,16 +210,9 @@ def test_an_up_to_date_database_is_not_migrated(stack: AirflowStack, client: Res
 
 
 def test_only_this_machine_is_listened_to_and_on_one_port(stack: AirflowStack, client: RestClient) -> None:
-    import psutil
-
     assert client.healthy()
-    listening = {
-        (connection.laddr.ip, connection.laddr.port)
-        for name in airflow.COMMANDS
-        for pid in members(stack.processes[name].pid)
-        for connection in psutil.Process(pid).net_connections()
-        if connection.status == psutil.CONN_LISTEN
-    }
+    pids = [pid for name in airflow.COMMANDS for pid in members(stack.processes[name].pid)]
+    listening = listening_addresses(pids)
     assert listening == {("127.0.0.1", stack.site.port)}
 
 
@@ -248,10 +242,10 @@ def test_a_killed_scheduler_leaves_no_idle_worker_and_its_task_ends(
 
 def test_sigterm_ends_every_process(stack: AirflowStack, client: RestClient) -> None:
     assert client.run("nothing_to_do") == "success"
-    leaders = [stack.processes[name] for name in airflow.COMMANDS]
+    leaders = {name: stack.processes[name] for name in airflow.COMMANDS}
     stack.stop()
     try:
-        assert [leader.pid for leader in leaders if leader.returncode == -signal.SIGKILL] == []
-        assert [pid for leader in leaders for pid in members(leader.pid)] == []
+        assert [name for name, leader in leaders.items() if leader.returncode == -signal.SIGKILL] == []
+        assert [pid for leader in leaders.values() for pid in members(leader.pid)] == []
     finally:
         stack.start()

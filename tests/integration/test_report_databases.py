@@ -14,13 +14,13 @@ from pipectl import cli
 from pipectl.databases import Databases
 from pipectl.errors import ExitCode
 from pipectl.pipeline import reporting
-from pipectl.report_models import Labels
+from pipectl.pipeline.reporting import Labels
 from support.needs import need_program
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipectl.report_models import Report
+    from pipectl.pipeline.reporting import Report
     from support.script_servers import Servers
 
 pytest_plugins = ["support.script_servers"]
@@ -62,7 +62,8 @@ def project(servers: Servers, folder: Path) -> Path:
     for name in ("dags", "stack"):
         (folder / name).mkdir(parents=True)
     (folder / "stack" / ".env").write_text(
-        f"AIRBYTE_POSTGRES_PORT={servers.postgres_port}\nAIRBYTE_MYSQL_PORT={servers.mysql_port}\n"
+        f"AIRBYTE_POSTGRES_HOST=127.0.0.1\nAIRBYTE_POSTGRES_PORT={servers.postgres_port}\n"
+        f"AIRBYTE_MYSQL_HOST=127.0.0.1\nAIRBYTE_MYSQL_PORT={servers.mysql_port}\n"
     )
     return folder
 
@@ -166,7 +167,7 @@ def test_databases_that_are_down_are_one_sentence_and_no_file(tmp_path: Path) ->
     done = run(folder, "--html", str(tmp_path / "report.html"))
 
     assert done.exit_code == ExitCode.DATABASE
-    assert "does not answer" in done.output
+    assert "Not running in this project: airbyte-postgres and airbyte-mysql" in done.output
     assert not (tmp_path / "report.html").exists()
 
 

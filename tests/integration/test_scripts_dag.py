@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -16,6 +17,7 @@ from support.needs import need_airflow
 
 pytestmark = pytest.mark.integration
 
+SCRIPTS = shlex.quote(str(ROOT / "scripts"))
 DAG_FILE = ROOT / "dags" / "generate_data_dag.py"
 # Prints what the file defines, serialised as the DAG processor does, and the warnings that it raised.
 PARSE = """
@@ -97,13 +99,13 @@ def test_dag_is_as_the_team_wrote_it(airflow_python: Path, tmp_path: Path) -> No
     assert tasks == [
         {
             "id": "generate_transactions",
-            "command": f"python {ROOT}/scripts/transaction_generator.py",
+            "command": f"python {SCRIPTS}/transaction_generator.py",
             "downstream": ["generate_labels"],
             **common,
         },
         {
             "id": "generate_labels",
-            "command": f"python {ROOT}/scripts/detection_generator.py",
+            "command": f"python {SCRIPTS}/detection_generator.py",
             "downstream": [],
             **common,
         },

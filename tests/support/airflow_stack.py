@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pipectl.engines.local.supervisor.program import Program
 
 STACK = ROOT / "stack"
+STOP_SECONDS = 60  # of a busy machine; the supervisor kills after 5
 INHERITED = ("PATH", "HOME", "LANG", "TZ")
 TWO_TASKS = """\
 from datetime import datetime
@@ -129,13 +130,13 @@ class AirflowStack:
             signal_group(process.pid, signal.SIGTERM)
         for process in groups:
             try:
-                process.wait(10)
+                process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 signal_group(process.pid, signal.SIGKILL)
                 process.wait()
         if database := self.processes.get("postgres"):
             database.send_signal(signal.SIGINT)
-            database.wait(20)
+            database.wait(STOP_SECONDS)
         self.processes.clear()
 
 

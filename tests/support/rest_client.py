@@ -76,10 +76,21 @@ class RestClient:
         return self.end_of(dag_id, self.trigger(dag_id))
 
     def settle(self, dag_id: str) -> None:
-        """Pause a DAG and wait until none of its runs is under way, so that nothing writes any more."""
-        self.pause(dag_id)
-        active = f"/api/v2/dags/{dag_id}/dagRuns?state=running&state=queued&limit=1"
-        until(lambda: not self.call(active)["dag_runs"], f"the end of every run of {dag_id}")
+        """Leave a DAG paused with none of its runs under way, so that nothing writes any more."""
+
+        def active() -> bool:
+            runs = f"/api/v2/dags/{dag_id}/dagRuns?state=running&state=queued&limit=1"
+            return bool(self.call(runs)["dag_runs"])
+
+        def at_rest() -> bool:
+            self.pause(dag_id)
+            if not active():
+                return True
+            self.pause(dag_id, paused=False)  # the runs of a paused DAG would never end
+            until(lambda: not active(), f"the end of every run of {dag_id}")
+            return False
+
+        until(at_rest, f"{dag_id} to be at rest")
 
     def _login(self) -> dict[str, str]:
         return {"username": self.user, "password": self.password()}

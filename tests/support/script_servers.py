@@ -148,7 +148,7 @@ def servers_in(folder: Path) -> Iterator[Servers]:
     )
     logs = [folder / f"{program.name}.log" for program in programs]
     with ExitStack() as stack:
-        started = [stack.enter_context(_running(*pair)) for pair in zip(programs, logs, strict=True)]
+        started = [stack.enter_context(running(*pair)) for pair in zip(programs, logs, strict=True)]
         for server, connect, log in zip(started, (servers.postgres, servers.mysql), logs, strict=True):
             until_it_answers(server, connect, log)
         yield servers
@@ -168,7 +168,7 @@ def servers(running_servers: Servers) -> Servers:
 
 
 @contextmanager
-def _running(program: Program, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(program: Program, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     process = start_program(program, log)
     try:
         yield process

@@ -7,10 +7,12 @@ import socket
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from pipectl.engines.local.supervisor.program import Program
@@ -47,3 +49,19 @@ def until_it_answers(server: subprocess.Popen[bytes], connect: Callable[[], Any]
         return True
 
     until(answers, f"an answer of the server that writes {log}")
+
+
+def listening_addresses(pids: Iterable[int]) -> set[tuple[str, int]]:
+    """Return the addresses and ports on which processes listen; those of one that has ended are none."""
+    found = set()
+    for pid in pids:
+        try:
+            connections = psutil.Process(pid).net_connections("inet")
+        except psutil.AccessDenied:
+            continue  # Airflow's task workers hide theirs from all but root
+        except psutil.NoSuchProcess:
+            continue
+        for connection in connections:
+            if connection.status == psutil.CONN_LISTEN:
+                found.add((connection.laddr.ip, connection.laddr.port))
+    return found

@@ -91,11 +91,23 @@ def test_reset_without_a_terminal_and_without_yes_refuses() -> None:
     assert "pipectl reset --yes" in done.stderr
 
 
-@pytest.mark.usefixtures("project")
 @pytest.mark.parametrize(
-    "arguments", [("verify-db",), ("reset", "--data-only", "--yes"), ("reset", "--data-only", "--dry-run")]
+    "arguments",
+    [
+        ("verify-db",),
+        ("report",),
+        ("load",),
+        ("connections", "--check"),
+        ("connections", "--create-slot"),
+        ("connections", "--drop-slot"),
+        ("reset", "--data-only", "--yes"),
+        ("reset", "--data-only", "--dry-run"),
+    ],
 )
-def test_databases_that_do_not_run_are_exit_5_with_the_next_step(arguments: tuple[str, ...]) -> None:
+def test_databases_that_do_not_run_are_exit_5_with_the_next_step(
+    project: Path, arguments: tuple[str, ...]
+) -> None:
+    (project / "stack" / ".env").write_text("AIRBYTE_REPLICATION_PASSWORD=x\n")
     done = run("--engine", "local", *arguments)
     assert done.returncode == ExitCode.DATABASE
     assert "Not running in this project: airbyte-postgres and airbyte-mysql" in done.stderr

@@ -143,9 +143,10 @@ def test_before_the_first_start_there_is_no_password_to_show(project: Path) -> N
     assert "pipectl up" in done.output
 
 
-def test_databases_that_are_down_are_one_sentence_and_exit_5(project: Path) -> None:
+def test_a_database_elsewhere_that_is_down_is_one_sentence_and_exit_5(project: Path) -> None:
     (project / "stack" / ".env").write_text(
         "AIRBYTE_REPLICATION_PASSWORD=sesame\nAIRBYTE_POSTGRES_PORT=1\nAIRBYTE_MYSQL_PORT=1\n"
+        "AIRBYTE_POSTGRES_HOST=127.0.0.1\nAIRBYTE_MYSQL_HOST=127.0.0.1\n"
     )
     done = run(project, "--check")
     assert done.exit_code == ExitCode.DATABASE

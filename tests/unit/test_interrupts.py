@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 SWALLOWED = """
-import os, signal, time
+import os, signal, sys, time
 from pipectl import cli
 
 class Destructor:
@@ -17,7 +19,7 @@ class Destructor:
 def work():
     destructor = Destructor()
     del destructor
-    time.sleep(60)
+    time.sleep(float(sys.argv[1]))
 
 cli.app = lambda: cli.run_guarded(work, cli.Console)
 cli.main()
@@ -35,9 +37,14 @@ cli.main()
 """
 
 
-def test_an_interrupt_that_a_destructor_swallows_comes_again() -> None:
+@pytest.mark.parametrize("seconds_left", ["0", "60"])
+def test_an_interrupt_that_a_destructor_swallows_comes_again(seconds_left: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=40, check=False
+        [sys.executable, "-c", SWALLOWED, seconds_left],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
     )
     assert "Interrupted." in done.stderr
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pipectl.commands.load import duration, progress_text
-from pipectl.pipeline.loading import LoadProgress, Rate
+from pipectl.models import LoadProgress
+from pipectl.pipeline.loading import Rate
 
 
 class Clock:

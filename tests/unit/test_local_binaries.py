@@ -143,7 +143,7 @@ def test_machine_without_apt_is_told_what_to_install(bare_machine: Path, tmp_pat
 def test_mariadb_without_network_fails_in_one_sentence_and_leaves_nothing(
     bare_machine: Path, tmp_path: Path
 ) -> None:
-    script(bare_machine / "apt-get", "echo 'W: Failed to fetch http://deb.debian.org/'")
+    script(bare_machine / "apt-get", "echo 'W: Failed to fetch http://mirror.example.org/'")
     script(bare_machine / "apt-cache", "exit 0")
     for tool in ("dpkg", "dpkg-query"):
         script(bare_machine / tool, "exit 1")

@@ -21,6 +21,7 @@ from fraud_pipeline.logs import logfmt
 from pipectl import published
 from pipectl.models import DatabaseAddress
 from pipectl.pipeline import loading
+from support.load_observer import LoadObserver
 
 if TYPE_CHECKING:
     import argparse
@@ -95,7 +96,7 @@ def test_tables_are_in_the_documentation() -> None:
 def test_collation_of_mysql_is_the_same_everywhere() -> None:
     collation = connections.MYSQL_COLLATION
     assert collation == published.MYSQL_COLLATION
-    places = [*schema.migrations("mysql"), *(ROOT / "stack").rglob("*.cnf"), *PACKAGE.rglob("*.py")]
+    places = [*schema.migrations("mysql"), *(ROOT / "stack" / "mysql").iterdir(), *PACKAGE.rglob("*.py")]
     found = {name for path in places for name in re.findall(r"utf8mb4_\w+", path.read_text(encoding="utf-8"))}
     assert found == {collation}
 
@@ -140,9 +141,9 @@ def test_loader_speaks_the_scripts_language(monkeypatch: pytest.MonkeyPatch) -> 
                 yield told["done"]
 
     monkeypatch.setattr(loading.HistoryLoader, "_run", run)
-    seen: list[loading.LoadProgress] = []
+    observer = LoadObserver()
     addresses = (DatabaseAddress("a", "", 1, "", "", ""), DatabaseAddress("b", "", 2, "", "", ""))
-    loader = loading.HistoryLoader(ROOT, addresses, seed=None, watch=seen.append)
+    loader = loading.HistoryLoader(ROOT, addresses, seed=None, observer=observer)
 
     result = loader.load(transactions=3, days=2, shards=2)
 
@@ -157,7 +158,7 @@ def test_loader_speaks_the_scripts_language(monkeypatch: pytest.MonkeyPatch) -> 
     assert [given.shard for given in parsed[1:3]] == [(1, 2), (2, 2)]
     assert [given.load for given in parsed[1:]] == ["a load"] * 3
     assert parsed[3].due
-    assert seen[-1].done == seen[-1].total == 1
+    assert observer.seen[-1].done == observer.seen[-1].total == 1
 
 
 @pytest.mark.parametrize("message", ["plain", 'in "quotes" and = a\\backslash', "two words"])

@@ -15,7 +15,7 @@ from pipectl.commands.report.page import Target, page
 from pipectl.commands.report.text import report_text, seconds
 from pipectl.documents import dump
 from pipectl.errors import UsageError
-from pipectl.report_models import AmountBin, Amounts, Hour, LabelLag, Labels, Report
+from pipectl.pipeline.reporting import AmountBin, Amounts, Hour, LabelLag, Labels, Report
 from support.json_schemas import validate
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from pipectl import services
 from pipectl.airflow_health import AirflowHealth
 from pipectl.engines.base import Engine
 from pipectl.engines.docker.engine import INIT, DockerEngine
+from pipectl.engines.local import privileges
 from pipectl.engines.local.airflow_install import AirflowRuntime
 from pipectl.engines.local.binaries import MariadbBinaries, PostgresBinaries
 from pipectl.engines.local.engine import LocalEngine
@@ -116,7 +117,7 @@ def test_an_entry_in_the_list_is_all_that_pipectl_needs_of_a_new_service(
     assert "triggerer" in engine.start(Observer())
     assert engine.ports()["triggerer"] == 8794
     assert settings(tmp_path, AIRFLOW_TRIGGERER_PORT="8795").port("triggerer") == 8795
-    assert "triggerer" in services.airflow_programs()
+    assert "triggerer" in services.components()
     for changed in (
         LocalEngine(settings(tmp_path)),
         DockerEngine(settings(tmp_path), cast("Any", NoDocker())),
@@ -209,7 +210,8 @@ def test_services_that_only_the_engine_can_judge_have_a_health_check_there() -> 
 def test_the_local_engine_has_a_program_for_every_listed_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    # Not by os.geteuid: the answer is kept for the whole process, so for later tests too.
+    monkeypatch.setattr(privileges, "privileges", lambda: privileges.Privileges((), 1000))
     ignored = shutil.ignore_patterns("user.env", "plugins", "__pycache__", "*.txt")
     shutil.copytree(STACK, tmp_path / "stack", ignore=ignored)
     engine = LocalEngine(settings(tmp_path))

@@ -81,6 +81,7 @@ def connections(
 
     from pipectl.databases import Databases  # noqa: PLC0415
     from pipectl.pipeline import change_capture  # noqa: PLC0415
+    from pipectl.pipeline.access import business_databases  # noqa: PLC0415
 
     if create_slot and drop_slot:
         raise UsageError("--create-slot and --drop-slot exclude each other.", hint="Give one of them.")
@@ -91,6 +92,9 @@ def connections(
             f"{invocation.settings.env_path} has no AIRBYTE_REPLICATION_PASSWORD.",
             hint="Start the stack, which chooses one: pipectl up. For databases of your own, set it there.",
         )
+    if create_slot or drop_slot or check:
+        # Another project's database may listen on the port that this one would have.
+        business_databases(invocation.engine)
     own = Databases(replace(postgres, user=login.user, password=login.password), mysql)
     if create_slot:
         made = change_capture.create_slot(own)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from pipectl.commands.shared import group, line
+from pipectl.commands.shared import Progress, group, line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from pipectl.console import Console
     from pipectl.invocation import Invocation
-    from pipectl.pipeline.loading import LoadProgress, LoadResult
+    from pipectl.models import LoadProgress
+    from pipectl.observer import Observer
+    from pipectl.pipeline.loading import LoadResult
 
 MOST_SHARDS = 32
 BAR_WIDTH = 30
@@ -54,8 +56,9 @@ def load(
     databases = business_databases(engine)
     for address in addresses:
         databases.ping(address.service)
-    with _shown(console) as watch:
-        loader = HistoryLoader(settings.project, addresses, seed=seed_of(settings.variables), watch=watch)
+    with _LoadProgress(console).shown() as observer:
+        seed = seed_of(settings.variables)
+        loader = HistoryLoader(settings.project, addresses, seed=seed, observer=observer)
         result = loader.load(transactions=transactions, days=days, shards=shards)
     console.emit(result, lambda: result_text(result))
 
@@ -99,18 +102,28 @@ def result_text(result: LoadResult) -> RenderableType:
     return group(*lines)
 
 
-@contextmanager
-def _shown(console: Console) -> Iterator[Callable[[LoadProgress], None]]:
-    latest: dict[str, LoadProgress] = {}
-    steps: dict[str, int] = {}
+class _LoadProgress(Progress):
+    """Shows how far a load is: live lines in a terminal, a line for each tenth elsewhere."""
 
-    def watch(progress: LoadProgress) -> None:
-        latest[progress.phase] = progress
-        redraw()
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._latest: dict[str, LoadProgress] = {}
+        self._steps: dict[str, int] = {}
+        self._redraw: Callable[[], None] = lambda: None
+
+    def see_load(self, progress: LoadProgress) -> None:
+        """Show it."""
+        self._latest[progress.phase] = progress
+        self._redraw()
         step = STEPS * progress.done // progress.total if progress.total else STEPS
-        if not console.is_live and step > steps.get(progress.phase, 0):
-            steps[progress.phase] = step
-            console.say(progress_text(progress))
+        if not self._console.is_live and step > self._steps.get(progress.phase, 0):
+            self._steps[progress.phase] = step
+            self._console.say(progress_text(progress))
 
-    with console.live(lambda: group(*(line(progress_text(phase)) for phase in latest.values()))) as redraw:
-        yield watch
+    @contextmanager
+    def shown(self) -> Iterator[Observer]:
+        """Draw the live lines while the block runs."""
+        with self._console.live(
+            lambda: group(*(line(progress_text(phase)) for phase in self._latest.values()))
+        ) as self._redraw:
+            yield self

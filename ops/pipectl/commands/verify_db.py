@@ -52,8 +52,8 @@ def verify_db(
 
     if expect not in verification.EXPECTATIONS:
         raise UsageError(
-            f"Nobody knows how to expect {expect!r}.",
-            hint=f"--expect takes one of {', '.join(verification.EXPECTATIONS)}.",
+            f"--expect has no value {expect!r}.",
+            hint=f"It takes one of {', '.join(verification.EXPECTATIONS)}.",
         )
     engine, console = invocation.engine, invocation.console
     if expect != "empty":

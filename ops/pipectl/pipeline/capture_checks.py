@@ -47,7 +47,7 @@ MYSQL_RIGHTS = (
 def check(
     postgres: DatabaseAddress, mysql: DatabaseAddress, login: ReplicationLogin
 ) -> tuple[CaptureCheck, ...]:
-    """Try what Airbyte needs, one by one. Raises DatabaseError where a database does not answer."""
+    """Try what Airbyte needs, one by one. Raises DatabaseError if a database does not answer."""
     postgres = replace(postgres, user=login.user, password=login.password)
     mysql = replace(mysql, user=login.user, password=login.password)
     databases = Databases(postgres, mysql)

@@ -128,15 +128,15 @@ def source_configurations(
 
 
 def create_slot(databases: Databases) -> bool:
-    """Make the replication slot that Airbyte's PostgreSQL source reads; False where it is there already.
+    """Make the replication slot that Airbyte's PostgreSQL source reads; False if it exists already.
 
     From now on PostgreSQL keeps its log until Airbyte has read it, at most max_slot_wal_keep_size.
-    Raises DatabaseError where it cannot be made, UsageError where another kind of slot has its name.
+    Raises DatabaseError if it cannot be made, UsageError if another kind of slot has its name.
     """
     try:
         with databases.ask_postgres() as ask:
-            found = ask(SLOT_STATE, SLOT)
-            if not found:
+            slots = ask(SLOT_STATE, SLOT)
+            if not slots:
                 ask(f"SET LOCAL lock_timeout = '{SLOT_SECONDS}s'")
                 ask("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", SLOT)
                 return True
@@ -147,22 +147,22 @@ def create_slot(databases: Databases) -> bool:
             f"PostgreSQL made no slot in {SLOT_SECONDS} s: it waits for a transaction that is still open.",
             hint="Run the command again when nothing writes. Who does: SELECT * FROM pg_stat_activity",
         ) from error
-    plugin, database, _, _, own, _ = found[0]
-    if (plugin, database) != ("pgoutput", own):
+    plugin, database, _, _, current, _ = slots[0]
+    if (plugin, database) != ("pgoutput", current):
         raise UsageError(
-            f"The replication slot {SLOT!r} is not one of pgoutput for database {own!r}.",
+            f"The replication slot {SLOT!r} is not one of pgoutput for database {current!r}.",
             hint="If no other program reads it: pipectl connections --drop-slot, then --create-slot",
         )
     return False
 
 
 def drop_slot(databases: Databases) -> bool:
-    """Drop Airbyte's replication slot, so that PostgreSQL keeps no log for it; False where there is none.
+    """Drop Airbyte's replication slot, so that PostgreSQL keeps no log for it; False if there is none.
 
-    Raises DatabaseError where a client reads it.
+    Raises DatabaseError if a client reads it.
     """
     with databases.ask_postgres() as ask:
-        found = ask(SLOT_STATE, SLOT)
-        if found:
+        slots = ask(SLOT_STATE, SLOT)
+        if slots:
             ask("SELECT pg_drop_replication_slot(%s)", SLOT)
-        return bool(found)
+        return bool(slots)

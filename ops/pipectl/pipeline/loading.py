@@ -20,12 +20,14 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from pipectl.errors import DatabaseError, PipectlError, UsageError
+from pipectl.models import LoadProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from pipectl.models import DatabaseAddress
+    from pipectl.observer import Observer
 
 SCRIPT = "scripts/history_loader.py"
 STOP_SECONDS = 10
@@ -48,17 +50,6 @@ class LoadResult:
     transactions_seconds: float
     labels_seconds: float
     seconds: float
-
-
-@dataclass(frozen=True)
-class LoadProgress:
-    """How far a phase is: `rate` in rows a second, `left` in seconds, None where nothing is known yet."""
-
-    phase: str
-    done: int
-    total: int
-    rate: float | None = None
-    left: float | None = None
 
 
 class Rate:
@@ -95,11 +86,11 @@ class HistoryLoader:
         databases: tuple[DatabaseAddress, DatabaseAddress],
         *,
         seed: str | None,
-        watch: Callable[[LoadProgress], None],
+        observer: Observer,
     ) -> None:
         self._command = (sys.executable, str(project / SCRIPT))
         self._environment = _environment(databases, seed)
-        self._watch = watch
+        self._observer = observer
 
     def load(self, *, transactions: int, days: int, shards: int) -> LoadResult:
         """Write transactions in `shards` processes, then their labels; what an earlier try wrote stays."""
@@ -111,14 +102,14 @@ class HistoryLoader:
 
         begun = time.monotonic()
         written = Rate(transactions - resumed)
-        self._watch(written.progress("transactions"))
+        self._observer.see_load(written.progress("transactions"))
         parts = [
             (*size, *name, "--only", "transactions", "--shard", f"{shard}/{shards}")
             for shard in range(1, shards + 1)
         ]
         for event in self._run(*(parts if written.total else ())):
             written.add(int(event["rows"]))
-            self._watch(written.progress("transactions"))
+            self._observer.see_load(written.progress("transactions"))
 
         labelled = time.monotonic()
         labels = Rate(transactions)
@@ -130,7 +121,7 @@ class HistoryLoader:
                 labels.add(int(event["rows"]))
             else:
                 done = event
-            self._watch(labels.progress("labels"))
+            self._observer.see_load(labels.progress("labels"))
         ended = time.monotonic()
         return LoadResult(
             load=str(plan["load"]),
@@ -186,7 +177,7 @@ def _environment(databases: tuple[DatabaseAddress, DatabaseAddress], seed: str |
 
 
 def _read(number: int, lines: IO[str] | None, told: queue.SimpleQueue[dict[str, Any] | int]) -> None:
-    """Pass on what a process tells, and at its end its number."""
+    """Queue the events of a process, and at its end its number."""
     for line in lines or ():
         told.put(json.loads(line))
     told.put(number)
@@ -207,8 +198,8 @@ def _stop(process: subprocess.Popen[str]) -> None:
 def _failure(code: int, log: IO[str]) -> PipectlError:
     log.seek(0)
     text = log.read().strip()
-    found = _FAILURE.findall(text)
-    reason = found[-1] if found else ""
+    failures = _FAILURE.findall(text)
+    reason = failures[-1] if failures else ""
     message = json.loads(reason) if reason.startswith('"') else reason
     again = "What is committed stays: the same command goes on from there."
     if code == SCRIPT_DATABASE:
@@ -220,5 +211,5 @@ def _failure(code: int, log: IO[str]) -> PipectlError:
 
 
 def seed_of(variables: Mapping[str, str]) -> str | None:
-    """The seed of the project's data, where stack/.env or the environment sets one."""
+    """The seed of the project's data, if stack/.env or the environment sets one."""
     return variables.get("PIPECTL_SEED") or None

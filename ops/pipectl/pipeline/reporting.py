@@ -11,7 +11,6 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from pipectl import published
-from pipectl.report_models import AmountBin, Amounts, Hour, LabelLag, Labels, Report
 
 if TYPE_CHECKING:
     from pipectl.databases import Databases
@@ -25,6 +24,81 @@ LAG_SAMPLE = 10_000
 
 
 @dataclass(frozen=True)
+class Hour:
+    """Transactions of one hour, which begins at `start`, and the frauds among them."""
+
+    start: datetime
+    transactions: int
+    frauds: int
+
+
+@dataclass(frozen=True)
+class AmountBin:
+    """How many amounts are at least `low` and below `high`."""
+
+    low: float
+    high: float
+    transactions: int
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """Amounts of one scenario's transactions, each in its own currency; quantiles are good to 3 %.
+
+    `scenario` is empty for honest transactions, `labelled` counts labels that name it.
+    """
+
+    scenario: str
+    transactions: int
+    labelled: int
+    p05: float
+    p25: float
+    median: float
+    p75: float
+    p95: float
+    bins: tuple[AmountBin, ...]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """All labels. `revised` are those that were changed after they were written."""
+
+    labels: int
+    frauds: int
+    revised: int
+
+
+@dataclass(frozen=True)
+class LabelLag:
+    """Seconds from a transaction's insert to its label's, of the `sample` latest labelled transactions.
+
+    `percentiles` holds the 0th to the 100th.
+    """
+
+    sample: int
+    percentiles: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `report` shows. Times are UTC; frauds are the simulator's ground truth.
+
+    `has_ground_truth` is false if PostgreSQL has none: then nothing is known of frauds but the labels.
+    """
+
+    created: datetime
+    transactions: int
+    frauds: int
+    has_ground_truth: bool
+    labels: Labels
+    unlabelled: int
+    orphans: int
+    hours: tuple[Hour, ...]
+    amounts: tuple[Amounts, ...]
+    lag: LabelLag | None
+
+
+@dataclass(frozen=True)
 class _Transactions:
     """What PostgreSQL says: `bins` counts by scenario and narrow bin, `latest` are times of insert."""
 
@@ -35,7 +109,7 @@ class _Transactions:
 
 
 def build(databases: Databases) -> Report:
-    """Read both databases, side by side. Raises DatabaseError where one does not answer."""
+    """Read both databases, side by side. Raises DatabaseError if one does not answer."""
     with ThreadPoolExecutor(max_workers=3) as pool:
         reading = pool.submit(_transactions, databases)
         counting = pool.submit(_labels, databases)
@@ -126,8 +200,8 @@ def _edge(number: int) -> float:
 
 def _lag(databases: Databases, latest: dict[int, float]) -> LabelLag | None:
     with databases.ask_mysql() as ask:
-        found = ask(published.LATEST_LABELS, min(latest), max(latest))
-    lags = sorted(float(when) - latest[number] for number, when in found if number in latest)
+        rows = ask(published.LATEST_LABELS, min(latest), max(latest))
+    lags = sorted(float(when) - latest[number] for number, when in rows if number in latest)
     if not lags:
         return None
     return LabelLag(

@@ -19,7 +19,7 @@ if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
     initdb --username="$user" --pwfile=<(printf '%s\n' "$POSTGRES_PASSWORD") >/dev/null
     printf '\nhost all all all scram-sha-256\n' >>"$PGDATA/pg_hba.conf"
     # Reached through its socket only, until all is there.
-    PGPASSWORD=$POSTGRES_PASSWORD pg_ctl -D "$PGDATA" -o "-c listen_addresses=''" -w start >/dev/null
+    PGPASSWORD=$POSTGRES_PASSWORD pg_ctl -D "$PGDATA" -o "$(printf '%q ' "${@:2}") -c listen_addresses=''" -w start >/dev/null
     sql=(psql -v ON_ERROR_STOP=1 --no-psqlrc --username "$user")
     [ "$database" = postgres ] || "${sql[@]}" --dbname postgres -c "CREATE DATABASE \"$database\"" >/dev/null
     for file in /docker-entrypoint-initdb.d/*; do

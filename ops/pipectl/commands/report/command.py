@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from pipectl.invocation import Invocation
-    from pipectl.report_models import Report
+    from pipectl.pipeline.reporting import Report
 
 Document: TypeAlias = "Report"
 
@@ -35,13 +35,13 @@ def report(
     invocation: Invocation = ctx.obj
     from pipectl.commands.report.page import Target, page  # noqa: PLC0415
     from pipectl.commands.report.text import report_text  # noqa: PLC0415
-    from pipectl.databases import Databases  # noqa: PLC0415
     from pipectl.pipeline import reporting  # noqa: PLC0415
+    from pipectl.pipeline.access import business_databases  # noqa: PLC0415
 
     target = Target(html, replace_foreign=force) if html else None
     if target:
         target.check()  # before minutes may be spent on reading
-    result = reporting.build(Databases(*invocation.engine.databases()))
+    result = reporting.build(business_databases(invocation.engine))
     if target:
         target.write(page(result, invocation.settings.project.name))
     invocation.console.emit(result, lambda: report_text(result))

@@ -13,7 +13,7 @@ from pipectl.commands.report.text import filled, scenario_name, share
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from pipectl.report_models import Amounts, Hour, LabelLag, Report
+    from pipectl.pipeline.reporting import Amounts, Hour, LabelLag, Report
 
 TRANSACTIONS, FRAUD = "var(--transactions)", "var(--fraud)"
 TRANSACTIONS_FILL, FRAUD_FILL = "var(--transactions-fill)", "var(--fraud-fill)"
@@ -279,7 +279,7 @@ def _columns(points: list[Hour], step: int, name: str, *, shown: bool) -> Figure
 
 
 def _by_day(hours: list[Hour]) -> list[Hour]:
-    from pipectl.report_models import Hour  # noqa: PLC0415
+    from pipectl.pipeline.reporting import Hour  # noqa: PLC0415
 
     days: dict[Any, Hour] = {}
     for hour in hours:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipectl.commands.report.figures import Figure
-    from pipectl.report_models import Report
+    from pipectl.pipeline.reporting import Report
 
 # Tells a page of ours from a file that somebody would miss.
 MARK = b'<meta name="generator" content="pipectl report">'

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from pipectl.report_models import Amounts, Hour, LabelLag, Report
+    from pipectl.pipeline.reporting import Amounts, Hour, LabelLag, Report
 
 BAR_WIDTH = 44
 SHOWN_PERCENTILES = (50, 90, 95, 99, 100)
@@ -97,7 +97,7 @@ def _over_time(report: Report) -> list[RenderableType]:
 
 def filled(hours: tuple[Hour, ...]) -> list[Hour]:
     """Return hours without gaps: those without a transaction are there with 0."""
-    from pipectl.report_models import Hour  # noqa: PLC0415
+    from pipectl.pipeline.reporting import Hour  # noqa: PLC0415
 
     known = {hour.start: hour for hour in hours}
     first, last = hours[0].start, hours[-1].start

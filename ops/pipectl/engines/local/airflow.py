@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from pipectl.engines.local.supervisor.program import Program
 from pipectl.errors import EngineError, UsageError
+from pipectl.services import get
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pipectl.engines.local.airflow_install import AirflowRuntime
     from pipectl.models import DatabaseAddress
 
-METADATA_DATABASE = "airflow"
+METADATA_DATABASE = get("postgres").database
 METADATA_USER = "airflow"
 # Services, and the commands of Airflow that they run.
 COMMANDS = {"webserver": "api-server", "scheduler": "scheduler", "dag-processor": "dag-processor"}

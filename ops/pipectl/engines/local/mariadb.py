@@ -7,7 +7,6 @@ no server is reachable before its root has a password.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import tempfile
 from pathlib import Path
@@ -21,7 +20,6 @@ from pipectl.engines.local.server_config import copy_config, read_statements
 from pipectl.engines.local.supervisor.program import Program
 from pipectl.engines.project import write_private
 from pipectl.errors import EngineError
-from pipectl.published import MYSQL_COLLATION
 
 if TYPE_CHECKING:
     from pipectl.engines.local.binaries import MariadbBinaries
@@ -43,7 +41,7 @@ def prepare(
     password: str,
     database: str,
 ) -> bool:
-    """Make a data folder with one database and its user; True where it was made.
+    """Make a data folder with one database and its user; True if it was made.
 
     `replication` is an account that reads the database and its changes, and nothing else; `files` is the
     project's folder stack/mysql, which holds the statements for both accounts. The user has all rights on
@@ -175,42 +173,34 @@ def _initialize_mysql(binaries: MariadbBinaries, folder: Path, statements: list[
 
 
 def _script(binaries: MariadbBinaries, name: str) -> Path:
-    found = sorted(binaries.share.glob(f"m*_{name}.sql"))
-    if not found:
+    scripts = sorted(binaries.share.glob(f"m*_{name}.sql"))
+    if not scripts:
         raise EngineError(
             f"{binaries.share} lacks MariaDB's script {name}.sql.",
             hint="Install it again: apt install mariadb-server",
         )
-    return found[0]
+    return scripts[0]
 
 
 def _statements(
     files: Path, user: str, password: str, database: str, replication: ReplicationLogin | None
 ) -> list[str]:
-    account = f"{_literal(user)}@'%'"
-    # In a grant's database name _ and % are wildcards.
-    pattern = re.sub(r"([_%])", r"\\\1", database)
+    names = ["database.sql", "owner-rights.sql"]
+    values = {"database": database, "owner": user, "owner_password": password}
+    if replication is not None:
+        names.append("replication-account.sql")
+        values |= {"reader": replication.user, "password": replication.password}
     statements = [
         "SET NAMES utf8mb4",
-        f"CREATE DATABASE {_identifier(database)} CHARACTER SET utf8mb4 COLLATE {MYSQL_COLLATION}",
-        f"CREATE USER {account} IDENTIFIED BY {_literal(password)}",
-        f"GRANT ALL ON {_identifier(pattern)}.* TO {account}",
-        *_variables(owner=user),
-        *read_statements(files / "owner-rights.sql"),
+        # As hexadecimal digits no character can end a string. MySQL's init file ends some of them wrongly.
+        *(f"SET @{name} = CONVERT(X'{_digits(value)}' USING utf8mb4)" for name, value in values.items()),
+        *(statement for name in names for statement in read_statements(files / name)),
     ]
-    if replication is not None:
-        login = {"reader": replication.user, "password": replication.password}
-        statements += _variables(**login, database=database)
-        statements += read_statements(files / "replication-account.sql")
     return [f"{statement};" for statement in statements]
 
 
-def _variables(**values: str) -> list[str]:
-    """Give statements that set user variables, as hexadecimal digits: no character can end a string."""
-    return [
-        f"SET @{name} = CONVERT(X'{one_line(value).encode().hex()}' USING utf8mb4)"
-        for name, value in values.items()
-    ]
+def _digits(value: str) -> str:
+    return one_line(value).encode().hex()
 
 
 def _run(command: tuple[str, ...], binaries: MariadbBinaries, folder: Path, statements: str = "") -> None:
@@ -219,11 +209,3 @@ def _run(command: tuple[str, ...], binaries: MariadbBinaries, folder: Path, stat
         hint="Check the space on its disk, then run the command again.",
     )
     run_server_tool(command, binaries.environment, failure, statements)
-
-
-def _identifier(name: str) -> str:
-    return "`" + one_line(name).replace("`", "``") + "`"
-
-
-def _literal(text: str) -> str:
-    return "'" + one_line(text).replace("\\", "\\\\").replace("'", "''") + "'"

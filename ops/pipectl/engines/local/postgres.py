@@ -37,7 +37,7 @@ NAMES = POSTGRES
 
 
 def data_version(data_dir: Path) -> int | None:
-    """Major version of the server that made `data_dir`; None where there is no cluster."""
+    """Major version of the server that made `data_dir`; None if there is no cluster."""
     try:
         return int((data_dir / "PG_VERSION").read_text(encoding="ascii").strip())
     except (FileNotFoundError, NotADirectoryError):

@@ -2,7 +2,7 @@
 
     postgres_start.py DATA_DIR COMMAND...
 
-PostgreSQL refuses to start while the pid in postmaster.pid is alive, also where that number belongs to an
+PostgreSQL refuses to start while the pid in postmaster.pid is alive, even if that number belongs to an
 unrelated process by now, and while a child of the killed server is still attached to its memory. Standard
 library only, run with `python -I -S` at every start by the supervisor: 15 ms. Without /proc (macOS) only the
 second case is left to the supervisor, which tries again.
