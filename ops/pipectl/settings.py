@@ -17,14 +17,20 @@ from pipectl.names import DAG_ID
 
 LARGEST_PORT = 65535
 MOST_DIGITS = 5
-# What is random per project or names it: if stack/.env loses one of these, the copy in .pipectl has it.
-LASTING = (
+FOLDER = "PIPECTL_PROJECT_FOLDER"
+# What tells a project from every other one: a copy of its folder gets its own.
+IDENTITY = (
+    FOLDER,
     "PIPECTL_PROJECT_ID",
     "COMPOSE_PROJECT_NAME",
     "AIRBYTE_POSTGRES_CONTAINER",
     "AIRBYTE_MYSQL_CONTAINER",
     "AIRBYTE_NETWORK",
     "AIRFLOW_JWT_SECRET",
+)
+# If stack/.env loses one of these, the copy in .pipectl has it.
+LASTING = (
+    *IDENTITY,
     "AIRFLOW_API_SECRET_KEY",
     "AIRFLOW_FERNET_KEY",
     "AIRFLOW_POSTGRES_PASSWORD",
@@ -46,6 +52,8 @@ class Settings:
     # Names whose value the environment gave, and values that stack/.env has lost.
     from_environment: frozenset[str] = frozenset()
     restored: dict[str, str] = field(default_factory=dict, repr=False)
+    # The project that this one is a copy of.
+    origin: Path | None = None
 
     @property
     def state_dir(self) -> Path:
@@ -140,6 +148,29 @@ def _restored(project: Path, written: dict[str, str]) -> dict[str, str]:
     }
 
 
+def folder_text(project: Path) -> str:
+    """Return the folder as stack/.env holds it: without characters that its readers take differently."""
+    from urllib.parse import quote  # noqa: PLC0415  5 ms that `--version` need not pay
+
+    return quote(os.fsencode(project))
+
+
+def _origin(project: Path, variables: dict[str, str]) -> Path | None:
+    """Return the project that `project` is a copy of, with its stack/.env; None if it is none, or was moved."""
+    if variables.get(FOLDER, "") in {"", folder_text(project)}:
+        return None
+    from urllib.parse import unquote_to_bytes  # noqa: PLC0415  as above
+
+    origin = Path(os.fsdecode(unquote_to_bytes(variables[FOLDER])))
+    try:
+        written = EnvFile(env_path(origin)).read()
+        theirs = written | _restored(origin, written)
+        is_there = theirs.get("AIRFLOW_JWT_SECRET") == variables.get("AIRFLOW_JWT_SECRET")
+        return origin if is_there and not origin.samefile(project) else None
+    except (OSError, UsageError):
+        return None
+
+
 def find_project(start: Path) -> Path:
     """The nearest folder from `start` upwards that has dags/ and stack/; UsageError if none has."""
     for folder in (start, *start.parents):
@@ -163,6 +194,10 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
     written = EnvFile(env_path(root)).read()
     restored = _restored(root, written)
     written |= restored
+    origin = _origin(root, written)
+    if origin is not None:
+        written = {name: value for name, value in written.items() if name not in IDENTITY}
+        restored = {name: value for name, value in restored.items() if name not in IDENTITY}
     known = written.keys() | {
         definition.port_variable for definition in services.SERVICES if definition.default_port
     }
@@ -181,6 +216,7 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
         variables={**written, **overrides},
         from_environment=frozenset(overrides),
         restored=restored,
+        origin=origin,
     )
 
 

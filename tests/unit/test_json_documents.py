@@ -57,6 +57,7 @@ UP = UpResult(
     phases=(Phase("start", 0.5),),
     started=("webserver",),
     moved_ports={"webserver": MovedPort(8080, 8081)},
+    notes=("webserver runs on port 8081",),
 )
 UP_JSON = {
     "engine": "local",
@@ -67,6 +68,7 @@ UP_JSON = {
     "phases": [{"name": "start", "seconds": 0.5}],
     "started": ["webserver"],
     "moved_ports": {"webserver": {"wanted": 8080, "used": 8081}},
+    "notes": ["webserver runs on port 8081"],
 }
 RUN = DagRun(
     "shop", "scheduled__1", "scheduled", "success", START, START, START, START + timedelta(seconds=3)
@@ -125,6 +127,7 @@ def status(*services: Service) -> Status:
                 rows={"public.transactions": 3},
             ),
         ),
+        notes=("A note.",),
     )
 
 
@@ -142,6 +145,7 @@ STATUS_JSON = {
         "executor": "LocalExecutor",
         "reachable": True,
         "health": {"scheduler": "healthy"},
+        "error": "",
     },
     "dag": {
         "dag_id": "shop",
@@ -163,6 +167,7 @@ STATUS_JSON = {
             "error": "",
         }
     },
+    "notes": ["A note."],
 }
 # Every kind of document with the JSON that scripts rely on.
 DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
@@ -214,13 +219,14 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
     ),
     (
         "verify-db",
-        Verification("empty", False, CONTENT, 3, 0, ("public.transactions has 3 rows",)),
+        Verification("empty", False, CONTENT, 3, 0, 1, ("public.transactions has 3 rows",)),
         {
             "expect": "empty",
             "ok": False,
             "databases": CONTENT_JSON,
             "unlabelled": 3,
             "orphans": 0,
+            "older": 1,
             "reasons": ["public.transactions has 3 rows"],
         },
     ),

@@ -137,6 +137,9 @@ class NoDocker:
 
     host = "unix:///nowhere"
 
+    def containers(self, _: dict[str, str]) -> tuple[()]:
+        return ()
+
     def version(self) -> dict[str, str]:
         return {}
 

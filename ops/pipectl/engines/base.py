@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 from pipectl import services
 from pipectl.engines import airflow_env, ports
 from pipectl.engines.claims import Claims
-from pipectl.engines.project import LOSSES, SECRETS, keep_settings, new_password, project_lock
+from pipectl.engines.project import SECRETS, keep_settings, new_password, project_lock
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, PipectlError
 from pipectl.models import AirflowAddress
 from pipectl.services import business_databases, of_executor
+from pipectl.settings import FOLDER, IDENTITY, folder_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -193,7 +194,7 @@ class Engine(ABC):
     @property
     def _secrets(self) -> Mapping[str, Callable[[], str]]:
         """Variables that the engine fills in once per project, and what makes their values."""
-        return SECRETS
+        return {name: secret.make for name, secret in SECRETS.items()}
 
     def _adopt_ports(self) -> None:
         """Go on with the ports of what runs."""
@@ -219,16 +220,26 @@ class Engine(ABC):
         makers = {**self._secrets, **self._random_logins()}
         secrets = {name: make() for name, make in makers.items() if not self._settings.variables.get(name)}
         is_first = "AIRFLOW_JWT_SECRET" in secrets and not self.volumes()
-        self._require_replaceable(tuple(name for name in secrets if name in SECRETS), running)
+        self._require_replaceable(self._lost(secrets), running)
         if (
             is_first
             and self._settings.admin == ("admin", "admin")
             and "AIRFLOW_ADMIN_PASSWORD" not in secrets
         ):
             self._notes.append(DEFAULT_LOGINS)
-        self._change_settings({**restored, **secrets, **(changes or {}), **ports.changes(moved)})
-        self._settings = replace(self._settings, restored={})
+        folder = {FOLDER: folder_text(self._settings.project)}
+        self._change_settings({**restored, **secrets, **(changes or {}), **ports.changes(moved), **folder})
+        self._settings = replace(self._settings, restored={}, origin=None)
         keep_settings(self._settings)
+
+    def _lost(self, secrets: Mapping[str, str]) -> tuple[str, ...]:
+        """Names of the new secrets that stack/.env has lost. A copy of a project leaves some on purpose."""
+        if self._settings.origin is None:
+            return tuple(name for name in secrets if name in SECRETS)
+        self._notes.append(
+            f"This project is a copy of {self._settings.origin}, so it has an identity of its own."
+        )
+        return tuple(name for name in secrets if name in SECRETS and name not in IDENTITY)
 
     def _random_logins(self) -> Mapping[str, Callable[[], str]]:
         """Passwords to make instead of the documented ones; databases keep those that they were made with."""
@@ -256,7 +267,7 @@ class Engine(ABC):
 
     def _losses(self, lost: tuple[str, ...]) -> str:
         """Say what is lost without secrets, and what is not."""
-        losses = " ".join(LOSSES[name] for name in lost if name in LOSSES)
+        losses = " ".join(SECRETS[name].loss for name in lost if SECRETS[name].loss)
         return f"{losses} The business databases are as they were.".strip()
 
     def notes(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipectl.engines.claims import lock_file
 from pipectl.errors import EngineError
@@ -33,25 +33,25 @@ def new_fernet_key() -> str:
     return f"{new_password(32)}="
 
 
-# Variables of stack/.env that every engine fills in once per project, and what makes their values.
-SECRETS: dict[str, Callable[[], str]] = {
-    "AIRFLOW_JWT_SECRET": lambda: new_password(48),
-    "AIRFLOW_API_SECRET_KEY": lambda: new_password(32),
-    "AIRFLOW_FERNET_KEY": new_fernet_key,
-    "AIRFLOW_POSTGRES_PASSWORD": new_password,
-    "AIRBYTE_REPLICATION_PASSWORD": new_password,
-}
+class Secret(NamedTuple):
+    """What makes a secret, and what is lost with it although its data is there."""
+
+    make: Callable[[], str]
+    loss: str = ""
 
 
-# What is lost with such a secret although its data is there.
-LOSSES = {
-    "AIRFLOW_JWT_SECRET": "Whoever is logged in to Airflow logs in again.",
-    "AIRFLOW_FERNET_KEY": (
+# Variables of stack/.env that every engine fills in once per project.
+SECRETS = {
+    "AIRFLOW_JWT_SECRET": Secret(lambda: new_password(48), "Whoever is logged in to Airflow logs in again."),
+    "AIRFLOW_API_SECRET_KEY": Secret(lambda: new_password(32)),
+    "AIRFLOW_FERNET_KEY": Secret(
+        new_fernet_key,
         "Airflow cannot read the passwords of connections and variables that were entered in it:"
-        " enter them again."
+        " enter them again.",
     ),
-    "AIRBYTE_REPLICATION_PASSWORD": (
-        "Airbyte's sources need the new password: pipectl connections --show-secrets."
+    "AIRFLOW_POSTGRES_PASSWORD": Secret(new_password),
+    "AIRBYTE_REPLICATION_PASSWORD": Secret(
+        new_password, "Airbyte's sources need the new password: pipectl connections --show-secrets."
     ),
 }
 

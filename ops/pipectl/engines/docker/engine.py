@@ -18,7 +18,7 @@ from pipectl.engines.base import Engine
 from pipectl.engines.docker import identity
 from pipectl.engines.docker.api import FOLDER_LABEL, WITHOUT_DOCKER, DockerApi
 from pipectl.engines.docker.compose import Compose
-from pipectl.engines.project import SECRETS, forget_engine, new_password, remember_engine
+from pipectl.engines.project import forget_engine, new_password, remember_engine
 from pipectl.errors import EngineError, UsageError
 from pipectl.models import LogLine, Service, Volume
 from pipectl.services import ENGINE, SERVICES, business_databases, databases, find, get
@@ -269,7 +269,7 @@ class DockerEngine(Engine):
     @property
     def _secrets(self) -> Mapping[str, Callable[[], str]]:
         redis = {"AIRFLOW_REDIS_PASSWORD": new_password} if self._has_celery else {}
-        return {**SECRETS, "AIRBYTE_MYSQL_ROOT_PASSWORD": new_password, **redis}
+        return {**super()._secrets, "AIRBYTE_MYSQL_ROOT_PASSWORD": new_password, **redis}
 
     def _configure(self, observer: Observer) -> None:
         """Write what Compose needs to stack/.env: names, secrets, free ports, which databases run here."""

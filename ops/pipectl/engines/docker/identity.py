@@ -55,6 +55,7 @@ def choose(api: DockerApi, variables: Mapping[str, str], claims: Claims) -> tupl
     )
 
 
+REPLICATION_PASSWORD = "AIRBYTE_REPLICATION_PASSWORD"  # noqa: S105  the name of a variable
 # Variables of containers, and those of stack/.env that they were made of.
 ENVIRONMENT = {
     "AIRFLOW__API_AUTH__JWT_SECRET": "AIRFLOW_JWT_SECRET",
@@ -62,7 +63,7 @@ ENVIRONMENT = {
     "AIRFLOW__CORE__FERNET_KEY": "AIRFLOW_FERNET_KEY",
     "REDISCLI_AUTH": "AIRFLOW_REDIS_PASSWORD",
     "MYSQL_ROOT_PASSWORD": "AIRBYTE_MYSQL_ROOT_PASSWORD",
-    "AIRBYTE_REPLICATION_PASSWORD": "AIRBYTE_REPLICATION_PASSWORD",
+    REPLICATION_PASSWORD: REPLICATION_PASSWORD,
 }
 
 

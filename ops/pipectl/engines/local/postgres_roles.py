@@ -79,7 +79,7 @@ def roles(owner: str, password: str, superuser_password: str) -> list[str]:
 def ownership(owner: str, database: str) -> list[str]:
     """Give the owner its database with all in it: in that database."""
     # Within the block's string, format's string and an identifier.
-    query = _OWNED.format(owner=identifier(owner).replace("'", "''").replace("%", "%%"))
+    query = " ".join(_OWNED.split()).format(owner=identifier(owner).replace("'", "''").replace("%", "%%"))
     give = f"FOR change IN {query} LOOP EXECUTE change; END LOOP;"
     return [
         f"ALTER DATABASE {identifier(database)} OWNER TO {identifier(owner)}",
@@ -123,4 +123,4 @@ def _made(role: str) -> str:
 
 
 def _block(body: str, declarations: str = "") -> str:
-    return f"DO {literal(' '.join(f'{declarations} BEGIN {body} END'.split()))}"
+    return f"DO {literal(f'{declarations} BEGIN {body} END')}"
