@@ -131,6 +131,28 @@ def test_a_port_stays_claimed_while_its_service_is_started_again(other: Project,
     assert services(other)["webserver"]["port"] == webserver["port"]
 
 
+def test_a_copy_of_a_project_is_another_project(populated: Project, tmp_path: Path) -> None:
+    first = populated
+    rows, runs_before, started = first.json("status")["databases"], runs(first), services(first)
+    with new_local_project(tmp_path / "copy") as copy:
+        shutil.copy2(first.folder / "stack" / ".env", copy.folder / "stack" / ".env")
+        assert {service["state"] for service in services(copy).values()} == {"stopped"}
+        assert "not this project's" in copy.run("trigger", code=4).stderr
+        assert copy.json("reset", "--dry-run") == {"would_delete": []}
+        up = copy.json("up")
+        assert any(str(first.folder) in note for note in up["notes"])
+        assert not set(up["ports"].values()) & {service["port"] for service in started.values()}
+        assert copy.json("trigger")["state"] == "success"
+        assert copy.variable("AIRFLOW_JWT_SECRET") != first.variable("AIRFLOW_JWT_SECRET")
+        # Each takes the other's servers for foreign ones, though both have the same passwords.
+        copy.run("down")
+        copy.set_variable("AIRFLOW_PORT", str(started["webserver"]["port"]))
+        assert str(first.folder) in copy.run("runs", code=4).stderr
+    assert first.json("status")["databases"] == rows
+    assert runs(first) == runs_before
+    assert services(first) == started
+
+
 def test_ports_are_those_of_what_runs(other: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     other.run("down")
     port = free_port()
