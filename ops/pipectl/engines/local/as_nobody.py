@@ -68,7 +68,12 @@ def folders_of(words: list[str], library_path: str) -> list[str]:
     installation = words[0]
     for _ in range(LEVELS):
         installation = os.path.dirname(installation)  # noqa: PTH120  as above
-    return sorted({installation, *folders} - {"", "/"})
+    if os.stat(installation).st_mode & stat.S_IXOTH:  # noqa: PTH116  as above
+        folders.add(installation)
+    else:
+        with os.scandir(installation) as entries:
+            folders |= {entry.path for entry in entries if entry.is_dir()}
+    return sorted(folders - {"", "/"})
 
 
 def main(words: list[str]) -> None:
