@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import signal
-from contextlib import ExitStack
+import uuid
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from pipectl.airflow_login import sign
+from pipectl.models import AirflowAddress
 from support.impostor import forwarding
 from support.project_copy import DAG_ID, Project, new_local_project
 from support.server_process import free_port
@@ -113,6 +118,19 @@ def test_another_projects_servers_are_neither_asked_nor_emptied_nor_called_healt
     assert runs(populated) == runs_before
     assert populated.json("verify-db", "--expect", "reconciled")["ok"]
     assert other.json("trigger")["state"] == "success"
+
+
+def test_what_a_server_is_asked_to_prove_itself_opens_nothing(populated: Project) -> None:
+    """A stranger that gets the token may send it to the project's own Airflow."""
+    url = populated.json("status")["airflow"]["url"]
+    secret = populated.variable("AIRFLOW_JWT_SECRET")
+    address = AirflowAddress(url, "", "", secret=secret)
+    for scope, code in (("pipectl", 403), ("execution", 404)):
+        claims = {"sub": str(uuid.UUID(int=1)), "scope": scope, "aud": address.task_audience}
+        with closing(http.client.HTTPConnection(urlsplit(url).netloc)) as connection:
+            token = {"Authorization": f"Bearer {sign(address, claims, 20)}"}
+            connection.request("GET", "/execution/variables/none", headers=token)
+            assert connection.getresponse().status == code, scope
 
 
 def test_a_port_stays_claimed_while_its_service_is_started_again(other: Project, tmp_path: Path) -> None:

@@ -148,7 +148,15 @@ def test_user_owns_its_database_alone(binaries: MariadbBinaries, data_dir: Path)
 
     with running(binaries, data_dir) as port:
         query(port, "CREATE TABLE da_ta.t (id INT)")
-        for statement in ("CREATE DATABASE daxta", "SELECT * FROM mysql.user"):
+        for statement in (
+            "CREATE DATABASE daxta",
+            "SELECT * FROM mysql.user",
+            "SELECT 1 INTO OUTFILE '/tmp/written'",
+            "LOAD DATA INFILE '/etc/passwd' INTO TABLE da_ta.t",
+            "SET GLOBAL general_log_file = '/tmp/written'",
+            "INSTALL PLUGIN any SONAME 'any.so'",
+            "CREATE USER another",
+        ):
             with pytest.raises(mysql.connector.Error, match="denied"):
                 query(port, statement)
 

@@ -435,6 +435,31 @@ def test_failing_statement_is_an_error_that_does_not_repeat_it(
     assert "swordfish" not in f"{failure.value} {failure.value.detail}"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root drops privileges")
+def test_a_server_that_root_starts_is_nobody_to_the_kernel_and_reads_no_file_of_root(
+    binaries: PostgresBinaries, data_dir: Path, tmp_path: Path
+) -> None:
+    import psycopg2
+
+    if privileges.drop_prefix() != privileges.MOUNT_NAMESPACE:
+        pytest.skip("this machine allows no mount namespace")
+    secret = tmp_path / "secret"
+    secret.write_text("root's")
+    secret.chmod(0o600)
+    postgres.prepare(binaries, data_dir, ACCOUNTS)
+    server = start(binaries, data_dir, port := free_port())
+    try:
+        assert query(port, "SELECT 1") == [(1,)]
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        for path in (secret, "/etc/shadow"):
+            with pytest.raises(psycopg2.Error, match=r"No such file|Permission denied"):
+                query(port, f"SELECT pg_read_file('{path}')")  # as a superuser
+    finally:
+        stop(server)
+    assert "Uid:\t65534\t65534\t65534\t65534" in status
+    assert "CapEff:\t0000000000000000" in status
+
+
 @pytest.fixture
 def no_user_namespaces(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """A container that forbids them."""
