@@ -9,6 +9,7 @@ import signal
 import uuid
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 import pytest
@@ -169,6 +170,24 @@ def test_a_copy_of_a_project_is_another_project(populated: Project, tmp_path: Pa
     assert first.json("status")["databases"] == rows
     assert runs(first) == runs_before
     assert services(first) == started
+
+
+def test_one_setting_makes_every_login_random(tmp_path: Path) -> None:
+    with new_local_project(tmp_path / "random") as project:
+        project.set_variable("PIPECTL_RANDOM_LOGINS", "1")
+        begun = project.json("up")
+        assert not any("admin / admin" in note for note in begun["notes"])
+        assert project.json("trigger")["state"] == "success"
+        assert project.json("verify-db", "--expect", "reconciled")["ok"]
+        for name, ask in (("postgres", project.ask_postgres), ("mysql", project.ask_mysql)):
+            with pytest.raises(Exception, match=r"authentication failed|Access denied"):
+                ask("SELECT 1")  # as docker / docker
+            assert len(project.variable(f"AIRBYTE_{name.upper()}_PASSWORD")) > 20
+        with pytest.raises(HTTPError):
+            project.client().call("/api/v2/version")
+        password = project.variable("AIRFLOW_ADMIN_PASSWORD")
+        assert project.client(password=password).call(f"/api/v2/dags/{DAG_ID}")
+        assert project.json("up")["started"] == []
 
 
 def test_ports_are_those_of_what_runs(other: Project, monkeypatch: pytest.MonkeyPatch) -> None:

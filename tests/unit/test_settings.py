@@ -35,12 +35,12 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(
     assert settings.load(project).dag_id == "from_the_environment"
 
 
-@pytest.mark.parametrize("text", ["eighty", "0", "65536", "-1"])
+@pytest.mark.parametrize("text", ["eighty", "0", "65536", "-1", "tcp://10.0.0.1:8080", "²"])
 def test_a_port_that_is_none_is_a_usage_error(
     project: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setenv("AIRFLOW_PORT", text)
-    with pytest.raises(UsageError, match=f"AIRFLOW_PORT='{text}'"):
+    with pytest.raises(UsageError, match=f"environment variable AIRFLOW_PORT='{text}'"):
         settings.load(project).port("webserver")
 
 
