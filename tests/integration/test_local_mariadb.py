@@ -208,7 +208,10 @@ def test_committed_rows_survive_a_kill_and_an_immediate_restart(
 def test_stale_pid_file_that_names_somebody_elses_process_does_no_harm(
     binaries: MariadbBinaries, data_dir: Path
 ) -> None:
-    (data_dir / mariadb.PID_FILE).write_text(f"{os.getpid()}\n")
+    stale = data_dir / mariadb.PID_FILE
+    stale.write_text(f"{os.getpid()}\n")
+    # An earlier server wrote it.
+    os.chown(stale, data_dir.stat().st_uid, data_dir.stat().st_gid)
 
     assert mariadb.running_pid(data_dir) is None
     with running(binaries, data_dir) as port:
