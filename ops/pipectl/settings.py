@@ -157,7 +157,7 @@ def folder_text(project: Path) -> str:
 
 def _origin(project: Path, variables: dict[str, str]) -> Path | None:
     """Return the project that `project` is a copy of; None if it is none, or was moved."""
-    if variables.get(FOLDER, "") in {"", folder_text(project)}:
+    if variables.get(FOLDER, "") in {"", str(project)} or variables[FOLDER] == folder_text(project):
         return None
     from urllib.parse import unquote_to_bytes  # noqa: PLC0415  as above
 
