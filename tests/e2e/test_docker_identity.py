@@ -100,7 +100,7 @@ def test_strangers_on_the_ports_are_named_and_not_asked(populated: DockerProject
             (("trigger",), 4),
             (("runs",), 4),
             (("verify-db",), 5),
-            (("reset", "--data-only", "--yes"), 4),
+            (("reset", "--data-only", "--yes"), 5),
         ):
             refused = populated.run(*command, code=code).stderr
             assert f"process {os.getpid()} " in refused, command

@@ -108,7 +108,7 @@ def test_another_projects_servers_are_neither_asked_nor_emptied_nor_called_healt
             (("connections", "--check"), 5),
             (("connections", "--create-slot"), 5),
             (("reset", "--data-only", "--dry-run"), 5),
-            (("reset", "--data-only", "--yes"), 4),
+            (("reset", "--data-only", "--yes"), 5),
         ):
             assert "not this project's" in other.run(*command, code=code).stderr, command
 
