@@ -31,8 +31,13 @@ install_requirements() {
     rm -f "$log"
 }
 
-# Airflow asks for the user's name, and AIRFLOW_UID may be a user that the image does not know.
-export USER="${USER:-airflow}"
+# As in the official image: what one AIRFLOW_UID makes, another of group 0 may change.
+umask 0002
+
+# AIRFLOW_UID may be a user that the image does not know.
+if ! whoami >/dev/null 2>&1; then
+    export USER="${USER:-airflow}" HOME="${AIRFLOW_USER_HOME_DIR:-/tmp}"
+fi
 
 missing=$(python "$folder/stack/missing_requirements.py" "$requirements") || fail "$requirements cannot be read"
 [ -z "$missing" ] || install_requirements "$missing"

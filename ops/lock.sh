@@ -11,9 +11,10 @@ pin pyproject.toml --group build --output-file ops/requirements.txt
 pin pyproject.toml --group build --group dev --output-file tests/requirements.txt
 pin stack/postgres-requirements.in --no-deps --output-file stack/postgres-requirements.txt
 pin stack/airflow-requirements.in --override stack/airflow-overrides.txt --output-file stack/airflow-requirements.txt
-# The same versions in the tests' image, but for what FAB asks of python-dateutil: its flask-appbuilder takes no 4.
-constraints=$(mktemp)
-trap 'rm -f "$constraints"' EXIT
-sed -n 's/^\([a-z0-9].*\) \\$/\1/p' stack/airflow-requirements.txt | grep -v '^python-dateutil==' >"$constraints"
+# The tests' image has the same Airflow; its other versions are those of its extras, as in the official image.
+constraint=$(mktemp)
+trap 'rm -f "$constraint"' EXIT
+sed -n 's/^\(apache-airflow-core==[^ ]*\).*/\1/p' stack/airflow-requirements.txt >"$constraint"
 pin tests/images/airflow/requirements.in --override stack/airflow-overrides.txt \
-    --constraint "$constraints" --output-file tests/images/airflow/requirements.txt
+    --override tests/images/airflow/overrides.txt --constraint "$constraint" \
+    --output-file tests/images/airflow/requirements.txt

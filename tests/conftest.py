@@ -18,12 +18,17 @@ if TYPE_CHECKING:
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-# Where binaries are cached, and what must not be skipped, is the business of who runs the tests.
+# Where binaries are cached, what must not be skipped, and which images the docker tests run on: the business
+# of who runs them.
 KEPT = {
+    "AIRFLOW_IMAGE",
+    "MYSQL_IMAGE",
     "PIPECTL_CACHE_DIR",
     "PIPECTL_REQUIRE",
     "PIPECTL_SCREENSHOTS",
     "PIPECTL_TEST_AIRFLOW_PYTHON",
+    "POSTGRES_IMAGE",
+    "REDIS_IMAGE",
 }
 # Settings of pipectl, of its scripts, of Airflow, and of the databases' clients; then what makes Rich and
 # Typer write colours or other widths (both take a GitHub workflow for a terminal).
@@ -54,3 +59,12 @@ def socket_path() -> Iterator[Path]:
     """A path for a UNIX socket, which takes 104 bytes at most: TMPDIR may be longer."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         yield Path(folder) / "socket"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which images the docker tests ran on."""
+    from support.needs import DIGESTS, STAND_INS
+
+    for image, digest in DIGESTS.items():
+        stand_in = " (a stand-in)" if image in STAND_INS else ""
+        terminalreporter.write_line(f"image {image}{stand_in}: {digest}")

@@ -15,6 +15,8 @@ from pipectl.models import DagRun, ImportFailure
 from pipectl.services import components
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pipectl.models import AirflowAddress
 
 REQUEST_SECONDS = 20
@@ -25,13 +27,14 @@ REFUSALS = {http.client.UNAUTHORIZED, http.client.FORBIDDEN}
 class ParsedDag:
     """A DAG that Airflow has parsed, from `file` in the folder of DAGs.
 
-    `next_run` is a time in ISO 8601, empty if no run is planned.
+    `next_run` is a time in ISO 8601, empty if no run is planned; `parsed` is when the file was read last.
     """
 
     paused: bool
     has_import_errors: bool
     file: str
     next_run: str
+    parsed: datetime | None = None
 
 
 class AirflowHealth:
@@ -50,10 +53,21 @@ class AirflowHealth:
         )
         self._connection.address = address
 
-    def components(self) -> dict[str, str]:
-        """Health of each of Airflow's components that is a service: healthy, unhealthy or unknown."""
+    def components(self, started: Mapping[str, datetime]) -> dict[str, str]:
+        """Health of each of Airflow's components that is a service: healthy, unhealthy or unknown.
+
+        A component whose process is one of `started` is unhealthy until that process has given a heartbeat:
+        Airflow still calls it healthy by that of the process before.
+        """
         _, body = self._request("GET", "/api/v2/monitor/health")
-        return {name: (body.get(name) or {}).get("status") or "unknown" for name in components()}
+        health = {}
+        for name in components():
+            answer = body.get(name) or {}
+            health[name] = answer.get("status") or "unknown"
+            heartbeat = _time(answer.get(f"latest_{name}_heartbeat"))
+            if heartbeat and name in started and heartbeat < started[name]:
+                health[name] = "unhealthy"
+        return health
 
     def version(self) -> str:
         """Airflow's version."""
@@ -69,6 +83,7 @@ class AirflowHealth:
             has_import_errors=bool(body.get("has_import_errors")),
             file=str(body.get("relative_fileloc") or ""),
             next_run=str(body.get("next_dagrun_run_after") or ""),
+            parsed=_time(body.get("last_parsed_time")),
         )
 
     def last_run(self, dag_id: str) -> DagRun | None:
@@ -81,12 +96,13 @@ class AirflowHealth:
         runs = self._runs(dag_id, "state=running&state=queued&order_by=run_after")
         return tuple(str(run["dag_run_id"]) for run in runs)
 
-    def import_failures(self) -> tuple[ImportFailure, ...]:
-        """The DAG files that Airflow could not import."""
+    def import_failures(self, since: datetime | None = None) -> tuple[ImportFailure, ...]:
+        """The DAG files that Airflow could not import, of those that it has tried `since` then."""
         _, body = self._get("/api/v2/importErrors?limit=100")
         return tuple(
             ImportFailure(str(error.get("filename")), str(error.get("stack_trace")))
             for error in body.get("import_errors") or ()
+            if is_since(_time(error.get("timestamp")), since)
         )
 
     def _runs(self, dag_id: str, query: str) -> list[dict[str, Any]]:
@@ -139,18 +155,23 @@ class AirflowHealth:
         return response.status, body if isinstance(body, dict) else {}
 
 
-def _dag_run(run: dict[str, Any]) -> DagRun:
-    def time_of(name: str) -> datetime | None:
-        text = run.get(name)
-        return datetime.fromisoformat(str(text)) if text else None
+def is_since(time: datetime | None, earliest: datetime | None) -> bool:
+    """Whether `time` is not before `earliest`; True if either is unknown."""
+    return time is None or earliest is None or time >= earliest
 
+
+def _time(text: object) -> datetime | None:
+    return datetime.fromisoformat(str(text)) if text else None
+
+
+def _dag_run(run: dict[str, Any]) -> DagRun:
     return DagRun(
         dag_id=str(run["dag_id"]),
         run_id=str(run["dag_run_id"]),
         run_type=str(run["run_type"]),
         state=str(run["state"]),
-        logical_date=time_of("logical_date"),
-        queued_at=time_of("queued_at"),
-        start=time_of("start_date"),
-        end=time_of("end_date"),
+        logical_date=_time(run.get("logical_date")),
+        queued_at=_time(run.get("queued_at")),
+        start=_time(run.get("start_date")),
+        end=_time(run.get("end_date")),
     )

@@ -76,7 +76,10 @@ class AirflowAddress:
 
 @dataclass(frozen=True)
 class Service:
-    """One service of the stack. `state` is running, starting, stopped or crashed."""
+    """One service of the stack. `state` is running, starting, stopped or crashed.
+
+    `started` is the start of the process that runs now, None if none runs.
+    """
 
     name: str
     state: str
@@ -85,6 +88,7 @@ class Service:
     pid: int | None = None
     container: str = ""
     restarts: int = 0
+    started: datetime | None = None
 
 
 @dataclass(frozen=True)

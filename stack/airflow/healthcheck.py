@@ -15,6 +15,8 @@ import metadata_database
 
 FRESH_SECONDS = 30
 JOBS = {"scheduler": "SchedulerJob", "dag-processor": "DagProcessorJob"}
+# The server logs an error for a table that the migration has not made yet.
+HAS_JOBS = "SELECT to_regclass('job') IS NOT NULL"
 HEARTBEAT = """
     SELECT 1 FROM job
     WHERE job_type = %s AND hostname = %s AND state = 'running'
@@ -40,6 +42,9 @@ def has_heartbeat(service: str) -> bool:
     connection = metadata_database.connect()
     try:
         with connection.cursor() as cursor:
+            cursor.execute(HAS_JOBS)
+            if cursor.fetchone() != (True,):
+                return False
             cursor.execute(HEARTBEAT, (JOBS[service], socket.gethostname(), FRESH_SECONDS))
             return cursor.fetchone() is not None
     finally:

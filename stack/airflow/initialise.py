@@ -28,6 +28,8 @@ def main() -> None:
         metadata_database.wait("")
         migration = metadata_database.current()
     if not expected or migration != expected:
+        # It imports for seconds within a transaction, a minute on a slow machine.
+        os.environ |= metadata_database.LONG_TRANSACTIONS
         airflow("db", "migrate")
     if "fab" in os.environ["AIRFLOW__CORE__AUTH_MANAGER"].lower():
         make_fab_login()

@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -49,6 +50,7 @@ if not TYPE_CHECKING:
 CLEANUP_DELAY_SECONDS = 3600
 CLEANUP_INTERVAL_SECONDS = 86400
 NO_SHORTCUTS = "PIPECTL_NO_SHORTCUTS"
+PIPE_BYTES = 65536
 # A service that fails within this time may have failed because of a shortcut.
 SOON_SECONDS = 60
 ARGUMENTS = tuple(sys.argv)
@@ -81,16 +83,40 @@ MODULES = {
 def main(command: str, *options: str) -> None:
     """Become `airflow COMMAND OPTION …`; without shortcuts if it fails soon after its start with them."""
     with_shortcuts, started = os.environ.get(NO_SHORTCUTS) != "1", time.monotonic()
+    signals = note_signals()
     try:
         start(command, *options, with_shortcuts=with_shortcuts)
     except metadata_database.WrongPasswordError as error:
         sys.exit(f"pipectl launcher: {error}")
     except Exception as error:
+        # The database that is stopped at the same time is no failure of this service.
+        if was_told_to_end(signals):
+            sys.stderr.write(f"pipectl launcher: told to end, did so with {error!r}\n")
+            return
         if not with_shortcuts or time.monotonic() - started > SOON_SECONDS:
             raise
         sys.stderr.write(f"pipectl launcher: starting again without shortcuts after {error!r}\n")
         os.environ[NO_SHORTCUTS] = "1"
         os.execv(sys.executable, [sys.executable, "-P", *ARGUMENTS])  # noqa: S606  this process, anew
+
+
+def note_signals() -> int:
+    """Have every signal that Python handles written to a pipe; return its end to read from."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+    return read
+
+
+def was_told_to_end(signals: int) -> bool:
+    """Whether a signal to end was noted in the pipe `signals`."""
+    try:
+        noted = os.read(signals, PIPE_BYTES)
+    except BlockingIOError:
+        return False
+    return bool({signal.SIGTERM, signal.SIGINT} & set(noted))
 
 
 def start(command: str, *options: str, with_shortcuts: bool) -> None:

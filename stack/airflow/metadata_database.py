@@ -21,6 +21,8 @@ WAIT_SECONDS = 180
 POLL_SECONDS = 0.05
 TELL_SECONDS = 10
 CONNECT_SECONDS = 5
+# For libpq: connections that the server may not end because they idle in a transaction, see metadata.conf.
+LONG_TRANSACTIONS = {"PGOPTIONS": "-c idle_in_transaction_session_timeout=0"}
 REVISION = re.compile(r"""^(down_revision|revision)(?:\s*:[^=]+)?\s*=\s*['"](\w+)['"]""", re.MULTILINE)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.docker_project import DockerProject, docker, new_docker_project
+from support.needs import need_docker, skip_on_podman
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ with DAG("slow"):
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerProject]:
+    need_docker()
+    skip_on_podman("runs health checks too seldom for Celery's services")
     with new_docker_project(tmp_path_factory.mktemp("celery") / "project") as made:
         yield made
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import socket
-import socketserver
-import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from support import engine_socket
 from support.docker_project import DockerProject, docker, new_docker_project
+from support.needs import images
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -50,41 +49,37 @@ def test_an_engine_elsewhere_is_refused(project: DockerProject, monkeypatch: pyt
     assert "not on this machine" in error["message"]
 
 
-class OldEngine(http.server.BaseHTTPRequestHandler):
-    """Answers every question as an engine of 2021 does."""
-
-    def do_GET(self) -> None:
-        body = json.dumps({"Version": "20.10.24", "ApiVersion": "1.41"}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def address_string(self) -> str:
-        return "a socket"
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 def test_an_engine_that_is_too_old_is_named(
     project: DockerProject, socket_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socketserver.ThreadingUnixStreamServer(str(socket_path), OldEngine) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with monkeypatch.context() as patch:
-            patch.setenv("DOCKER_HOST", f"unix://{socket_path}")
-            error = sentences(project, "up", code=3)
-        server.shutdown()
+    with engine_socket.engine(socket_path, engine_socket.OLD_DOCKER), monkeypatch.context() as patch:
+        patch.setenv("DOCKER_HOST", f"unix://{socket_path}")
+        error = sentences(project, "up", code=3)
     assert error["message"] == "The Docker engine 20.10.24 is older than 25.0."
 
 
+@pytest.mark.parametrize(("version", "age"), [("1.20", "old"), ("1.99", "new")])
+def test_a_docker_command_that_the_engine_refuses_is_named(
+    project: DockerProject, monkeypatch: pytest.MonkeyPatch, version: str, age: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("DOCKER_API_VERSION", version)
+        error = sentences(project, "up", code=3)
+    assert "have no version of the API in common" in error["message"]
+    assert f"client version {version} is too {age}" in error["detail"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["docker: 'compose' is not a docker command.", "Error: looking up compose provider failed"],
+    ids=["docker", "podman-docker"],
+)
 def test_a_missing_compose_plugin_is_named(
-    project: DockerProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: DockerProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
     client = tmp_path / "bin" / "docker"
     client.parent.mkdir()
-    client.write_text("#!/bin/sh\necho \"docker: 'compose' is not a docker command.\" >&2; exit 1\n")
+    client.write_text(f'#!/bin/sh\necho "{words}" >&2; exit 1\n')
     client.chmod(0o755)
     with monkeypatch.context() as patch:
         patch.setenv("PATH", f"{client.parent}:{os.environ['PATH']}")
@@ -147,10 +142,15 @@ def test_databases_elsewhere_are_used_and_left_alone(project: DockerProject) -> 
     name = f"someone-elses-postgres-{os.getpid()}"
     # An address that this machine and every container reach: the gateway of the engine's default network.
     gateway = docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}").strip()
+    with socket.socket() as probe:
+        try:
+            probe.bind((gateway, 0))
+        except OSError:
+            pytest.skip(f"{gateway} is no address of this machine, as with a rootless engine")
     docker(
         *("run", "--detach", "--name", name, "--publish", f"{gateway}::5432"),
         *("-e", "POSTGRES_USER=docker", "-e", "POSTGRES_PASSWORD=docker", "-e", "POSTGRES_DB=airbyte"),
-        *("postgres:17", "postgres", "-c", "wal_level=logical"),
+        *(images()["POSTGRES_IMAGE"], "postgres", "-c", "wal_level=logical"),
     )
     try:
         project.set_variable("AIRBYTE_POSTGRES_HOST", gateway)

@@ -7,6 +7,7 @@ import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pipectl.engines.docker.api import DockerApi
 from support.needs import need_docker
 from support.project_copy import Project, copy_project
 
@@ -52,9 +53,16 @@ class DockerProject(Project):
             "exec", "--env", "MYSQL_PWD=docker", container, "mysql", "-udocker", "data", "-Ne", statement
         ).strip()
 
+    @property
+    def compose_files(self) -> list[str]:
+        """The Compose files for this engine, from the project's folder on."""
+        podman = ["stack/docker-compose.podman.yml"] if DockerApi().version().is_podman else []
+        return ["stack/docker-compose.yml", *podman]
+
     def compose(self, *arguments: str) -> str:
         """Run plain docker compose as a user would."""
-        return docker("compose", "-f", str(self.folder / "stack" / "docker-compose.yml"), *arguments)
+        files = [word for name in self.compose_files for word in ("-f", str(self.folder / name))]
+        return docker("compose", *files, *arguments)
 
 
 def docker(*arguments: str, errors: bool = False) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 import pytest
 
 from pipectl.engines.docker.api import DockerApi
+from pipectl.engines.docker.connection import find_host
 from pipectl.engines.local.airflow_install import ensure_airflow
 from pipectl.engines.local.binaries import find_mariadb, find_postgres
 from pipectl.errors import EngineError
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
 
 AIRFLOW_REQUIREMENTS = ROOT / "stack" / "airflow-requirements.txt"
 POSTGRES_REQUIREMENTS = ROOT / "stack" / "postgres-requirements.txt"
-DEFAULT_IMAGE = re.compile(r"\$\{[A-Z]+_IMAGE:-([^}]+)\}")
+IMAGE = re.compile(r"\$\{([A-Z]+_IMAGE):-([^}]+)\}")
+# On images that tests/images/build-images.sh built.
+STAND_IN_LABEL = "org.pipectl.recipe"
+# What need_docker found: each image's digest, or its id if no registry knows it, and which are stand-ins.
+DIGESTS: dict[str, str] = {}
+STAND_INS: set[str] = set()
 
 Found = TypeVar("Found")
 
@@ -38,18 +44,18 @@ def missing(part: str, reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def need(part: str, find: Callable[[], Found]) -> Found:
+def need(part: str, find: Callable[..., Found], *arguments: str) -> Found:
     """Return what `find` returns; the part is missing if it raises EngineError."""
-    found, error = _outcome(find)
+    found, error = _outcome(find, *arguments)
     if error:
         missing(part, str(error))
     return cast("Found", found)
 
 
 @cache  # what cannot be installed is not tried again for every test
-def _outcome(find: Callable[[], object]) -> tuple[object, EngineError | None]:
+def _outcome(find: Callable[..., object], *arguments: str) -> tuple[object, EngineError | None]:
     try:
-        return find(), None
+        return find(*arguments), None
     except EngineError as error:
         return None, error
 
@@ -88,28 +94,46 @@ def _mariadb() -> MariadbBinaries:
 
 
 def need_docker() -> None:
-    """Look for an engine that answers, Compose, and every image of the stack, which the first call pulls."""
-    need("docker", _docker)
+    """Look for an engine that answers, Compose, and every image of the stack, which the first call pulls.
+
+    The images that the environment names must be what their names say.
+    """
+    try:
+        host = find_host()
+    except EngineError as error:
+        missing("docker", str(error))
+    need("docker", _docker, host)
+    for variable, name in images().items():
+        if variable in os.environ and name in STAND_INS:
+            pytest.fail(f"{variable}={name} is a stand-in, which tests/images/build-images.sh built.")
 
 
-def _docker() -> None:
+def skip_on_podman(reason: str) -> None:
+    """Skip the test if the engine is Podman."""
+    if DockerApi().version().is_podman:
+        pytest.skip(f"Podman {reason}")
+
+
+def _docker(host: str) -> None:
     if shutil.which("docker") is None:
         raise EngineError("There is no docker command.")
-    engine = DockerApi()
-    if not engine.answers():
-        raise EngineError(f"No Docker engine answers at {engine.host}.")
+    engine = DockerApi(host)
+    engine.version()
     if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode:
         raise EngineError("The docker command has no Compose plugin.")
-    for image in compose_images():
+    for image in images().values():
         if not engine.has_image(image):
             pulled = subprocess.run(["docker", "pull", image], capture_output=True, text=True, check=False)
             if pulled.returncode:
                 raise EngineError(f"The image {image} cannot be pulled: {pulled.stderr.strip()}")
+        found = engine.get(f"/images/{image}/json")
+        DIGESTS[image] = ", ".join(found.get("RepoDigests") or ()) or found["Id"]
+        if (found["Config"].get("Labels") or {}).get(STAND_IN_LABEL):
+            STAND_INS.add(image)
 
 
-def compose_images() -> list[str]:
-    """Return the default image of every service."""
+def images() -> dict[str, str]:
+    """Return the images of the stack by variable: those of the environment, else the Compose files' own."""
     files = sorted((ROOT / "stack").glob("docker-compose*.yml"))
-    return sorted(
-        {image for file in files for image in DEFAULT_IMAGE.findall(file.read_text(encoding="utf-8"))}
-    )
+    defaults = {name: image for file in files for name, image in IMAGE.findall(file.read_text("utf-8"))}
+    return {name: os.environ.get(name) or image for name, image in sorted(defaults.items())}

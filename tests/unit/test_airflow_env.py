@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipectl.engines import airflow_env
+from pipectl.engines.docker.api import EngineVersion
 from pipectl.engines.docker.engine import DockerEngine
 from pipectl.errors import EngineError, UsageError
 from pipectl.observer import Observer
@@ -120,8 +121,8 @@ def test_the_docker_engine_calls_no_compose_with_a_refused_line(project: Path) -
         def containers(self, _: dict[str, str]) -> tuple[()]:
             return ()
 
-        def version(self) -> dict[str, str]:
-            return {"Version": "26.1.5", "ApiVersion": "1.45"}
+        def version(self) -> EngineVersion:
+            return EngineVersion("26.1.5", (1, 45), (1, 24), is_podman=False)
 
     for name in ("docker-compose.yml", "docker-compose.celery.yml"):
         (project / "stack" / name).write_text("no file that Compose could read", encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -20,9 +20,11 @@ RUN = {
     "start_date": "2026-01-01T00:00:01Z",
     "end_date": "2026-01-01T00:00:03.500000Z",
 }
+HEARTBEAT = {"status": "healthy", "latest_scheduler_heartbeat": "2026-01-01T00:00:00Z"}
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
 ANSWERS: dict[str, tuple[int, dict[str, Any]]] = {
     "/auth/token": (201, {"access_token": "t"}),
-    "/api/v2/monitor/health": (200, {"scheduler": {"status": "healthy"}, "triggerer": {"status": None}}),
+    "/api/v2/monitor/health": (200, {"scheduler": HEARTBEAT, "triggerer": {"status": None}}),
     "/api/v2/dags/mine": (
         200,
         {
@@ -30,10 +32,14 @@ ANSWERS: dict[str, tuple[int, dict[str, Any]]] = {
             "has_import_errors": False,
             "relative_fileloc": "mine.py",
             "next_dagrun_run_after": None,
+            "last_parsed_time": "2026-01-01T00:00:00Z",
         },
     ),
     "/api/v2/dags/mine/dagRuns?limit=1&order_by=-run_after": (200, {"dag_runs": [RUN]}),
-    "/api/v2/importErrors?limit=100": (200, {"import_errors": [{"filename": "a.py", "stack_trace": "No."}]}),
+    "/api/v2/importErrors?limit=100": (
+        200,
+        {"import_errors": [{"filename": "a.py", "stack_trace": "No.", "timestamp": "2026-01-01T00:00:00Z"}]},
+    ),
 }
 
 
@@ -50,15 +56,23 @@ def health(monkeypatch: pytest.MonkeyPatch) -> AirflowHealth:
 
 
 def test_a_component_that_airflow_says_nothing_of_is_unknown(health: AirflowHealth) -> None:
-    assert health.components() == {
+    assert health.components({}) == {
         "metadatabase": "unknown",
         "scheduler": "healthy",
         "dag_processor": "unknown",
     }
 
 
+def test_a_heartbeat_from_before_the_start_is_of_another_process(health: AirflowHealth) -> None:
+    assert health.components({"scheduler": TIME})["scheduler"] == "healthy"
+    later = TIME + timedelta(milliseconds=1)
+    assert health.components({"scheduler": later})["scheduler"] == "unhealthy"
+
+
 def test_a_dag_is_what_was_parsed_and_nothing_if_it_is_unknown(health: AirflowHealth) -> None:
-    assert health.dag("mine") == ParsedDag(paused=True, has_import_errors=False, file="mine.py", next_run="")
+    assert health.dag("mine") == ParsedDag(
+        paused=True, has_import_errors=False, file="mine.py", next_run="", parsed=TIME
+    )
     assert health.dag("other") is None
 
 
@@ -80,3 +94,5 @@ def test_the_last_run_has_its_times_and_a_dag_that_never_ran_has_none(health: Ai
 
 def test_import_failures_are_named_by_their_file(health: AirflowHealth) -> None:
     assert health.import_failures() == (ImportFailure("a.py", "No."),)
+    assert health.import_failures(TIME) == (ImportFailure("a.py", "No."),)
+    assert health.import_failures(TIME + timedelta(seconds=1)) == ()

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import re
 import socket
-import threading
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
-from socketserver import ThreadingUnixStreamServer
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +12,7 @@ import pytest
 from pipectl.engines import choice
 from pipectl.engines.claims import Claims
 from pipectl.engines.docker import identity
-from pipectl.engines.docker.api import Container, DockerApi, find_host
+from pipectl.engines.docker.api import Container, EngineVersion
 from pipectl.engines.docker.engine import DockerEngine
 from pipectl.engines.local.engine import LocalEngine
 from pipectl.engines.project import SECRETS, forget_engine, remember_engine
@@ -25,10 +20,14 @@ from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError
 from pipectl.observer import Observer
 from pipectl.settings import Settings
+from support import ROOT, engine_socket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+
+DOCKER = EngineVersion("26.1.5", (1, 45), (1, 24), is_podman=False)
+PODMAN = EngineVersion("5.4.2", (1, 41), (1, 24), is_podman=True)
 
 
 @dataclass
@@ -40,9 +39,10 @@ class FakeApi:
     volume_list: list[dict[str, Any]] = field(default_factory=list)
     network_names: tuple[str, ...] = ()
     host: str = "unix:///fake.sock"
+    engine: EngineVersion = DOCKER
 
-    def version(self) -> dict[str, str]:
-        return {"Version": "26.1.5", "ApiVersion": "1.45"}
+    def version(self) -> EngineVersion:
+        return self.engine
 
     def containers(self, _: dict[str, str]) -> tuple[Container, ...]:
         return self.found
@@ -85,31 +85,6 @@ def engine(folder: Path, *found: Container, **variables: str) -> DockerEngine:
     return DockerEngine(settings(folder, PIPECTL_PROJECT_ID="me", **variables), api)
 
 
-@contextmanager
-def answering(path: Path) -> Iterator[None]:
-    """Run a server on a socket that answers everything as an engine answers a ping."""
-
-    class Ping(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", "2")
-            self.end_headers()
-            self.wfile.write(b"OK")
-
-        def address_string(self) -> str:
-            return "a socket"
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingUnixStreamServer(str(path), Ping) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield
-        server.shutdown()
-        thread.join()
-
-
 def chosen(folder: Path) -> str:
     return choice.automatic(settings(folder))
 
@@ -118,7 +93,7 @@ def test_auto_takes_docker_where_an_engine_answers(
     tmp_path: Path, socket_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{socket_path}")
-    with answering(socket_path):
+    with engine_socket.engine(socket_path):
         assert chosen(tmp_path) == "docker"
     assert chosen(tmp_path) == "local"
 
@@ -128,7 +103,7 @@ def test_auto_stays_with_the_local_engines_data(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{socket_path}")
     (tmp_path / ".pipectl" / "volumes" / "postgres" / "data").mkdir(parents=True)
-    with answering(socket_path):
+    with engine_socket.engine(socket_path):
         assert chosen(tmp_path) == "local"
 
 
@@ -145,31 +120,6 @@ def test_an_engine_that_is_named_is_taken(tmp_path: Path) -> None:
     remember_engine(settings(tmp_path), "docker")
     assert isinstance(choice.choose(settings(tmp_path, "local")), LocalEngine)
     assert isinstance(choice.choose(settings(tmp_path, "docker")), DockerEngine)
-
-
-def test_the_engines_address_is_that_of_the_docker_client(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("DOCKER_HOST", raising=False)
-    monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    assert find_host() == "unix:///var/run/docker.sock"
-    (tmp_path / "config.json").write_text('{"currentContext": "mine"}')
-    assert find_host() == "unix:///var/run/docker.sock"
-    folder = tmp_path / "contexts" / "meta" / hashlib.sha256(b"mine").hexdigest()
-    folder.mkdir(parents=True)
-    endpoints = {"Endpoints": {"docker": {"Host": "unix:///run/mine.sock"}}}
-    (folder / "meta.json").write_text(json.dumps(endpoints))
-    assert find_host() == "unix:///run/mine.sock"
-    monkeypatch.setenv("DOCKER_HOST", "unix:///run/other.sock")
-    assert find_host() == "unix:///run/other.sock"
-
-
-@pytest.mark.parametrize("host", ["ssh://user@host", "tcp://192.0.2.7:2375"])
-def test_an_engine_on_another_machine_is_refused(host: str) -> None:
-    assert not DockerApi(host).answers()
-    with pytest.raises(EngineError, match="not on this machine"):
-        DockerApi(host).version()
 
 
 def test_the_first_project_gets_the_plain_names(tmp_path: Path) -> None:
@@ -299,6 +249,51 @@ def test_a_reset_stands_for_commands_that_name_this_projects_volumes(tmp_path: P
         "docker volume rm mine_data",
         "docker compose -f stack/docker-compose.yml up --detach --wait",
     )
+
+
+def test_podman_gets_a_file_without_what_its_api_lacks(tmp_path: Path) -> None:
+    api: Any = FakeApi(engine=PODMAN)
+    (command,) = DockerEngine(settings(tmp_path), api).equivalent("up")
+    assert command == (
+        "docker compose -f stack/docker-compose.yml -f stack/docker-compose.podman.yml up --detach --wait"
+    )
+    newer: Any = FakeApi(engine=replace(PODMAN, api=(1, 44)))
+    assert "podman" not in DockerEngine(settings(tmp_path), newer).equivalent("up")[0]
+
+
+def test_podmans_file_names_every_service_that_is_checked_often_at_its_start() -> None:
+    names = ("docker-compose.yml", "docker-compose.podman.yml")
+    text, reset = ((ROOT / "stack" / name).read_text(encoding="utf-8") for name in names)
+    services = text.split("\nservices:\n")[1].split("\nnetworks:\n")[0]
+    blocks = re.findall(r"^  ([\w-]+):\n((?:    .*\n|\n)+)", services, re.MULTILINE)
+    checked = {name for name, block in blocks if "<<: *check" in block}
+    assert checked
+    assert set(re.findall(r"^  ([\w-]+): .*start_interval: !reset null", reset, re.MULTILINE)) == checked
+
+
+@pytest.mark.parametrize(
+    ("version", "variables", "message"),
+    [
+        (
+            replace(DOCKER, version="20.10.24", api=(1, 41)),
+            {},
+            "The Docker engine 20.10.24 is older than 25.0.",
+        ),
+        (replace(PODMAN, version="4.3.1"), {}, "Podman 4.3.1 is older than 5.0."),
+        (
+            PODMAN,
+            {"PIPECTL_EXECUTOR": "celery"},
+            "Celery's services wait for health checks, which Podman 5.4.2 runs too seldom.",
+        ),
+    ],
+)
+def test_an_engine_that_the_stack_does_not_run_on_is_refused(
+    tmp_path: Path, version: EngineVersion, variables: dict[str, str], message: str
+) -> None:
+    api: Any = FakeApi(engine=version)
+    with pytest.raises(EngineError) as caught:
+        DockerEngine(settings(tmp_path, **variables), api).install(Observer())
+    assert caught.value.message == message
 
 
 def test_a_project_without_an_identity_has_neither_containers_nor_volumes(tmp_path: Path) -> None:

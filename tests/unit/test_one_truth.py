@@ -45,7 +45,9 @@ OF_OTHERS = {
     "DOCKER_HOST": "the docker client's",
     "LD_LIBRARY_PATH": "the dynamic linker's",
     "PATH": "the system's",
+    "AIRFLOW_USER_HOME_DIR": "of Airflow's image",
     "USER": "the system's",
+    "XDG_RUNTIME_DIR": "the system's",
     "PYTHON": "the caller's choice for make",
 }
 # An empty default in .env.example: the engine's own database, whose address differs between engines.
@@ -215,6 +217,7 @@ def test_settings_of_one_engine_alone_are_addresses() -> None:
         "AIRFLOW__CORE__DAGS_FOLDER",
         "PATH",
         "PIPECTL_SCRIPTS",
+        "PYTHONPYCACHEPREFIX",
     }
 
 
@@ -302,12 +305,14 @@ def texts(*patterns: str) -> dict[str, str]:
 def test_each_images_version_is_the_same_everywhere(image: str, pattern: str, listed: dict[str, str]) -> None:
     where = (
         "README.md",
+        "CONTRIBUTING.md",
         "docs/**/*.md",
         "stack/**/*.y*ml",
         "stack/.env.example",
         "tests/e2e/*.py",
         "tests/benchmarks/*.yml",
         "tests/images/*.sh",
+        ".github/workflows/*.yml",
     )
     found = {
         (place, version)

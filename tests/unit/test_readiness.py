@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from pipectl.airflow_health import ParsedDag
+from pipectl.airflow_health import ParsedDag, is_since
 from pipectl.errors import AirflowError, DagError, DatabaseError, EngineError, LoginError, WaitTimeoutError
 from pipectl.models import ImportFailure, LogLine, Service
 from pipectl.observer import Observer
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from pipectl.airflow_health import AirflowHealth
     from pipectl.databases import Databases
     from pipectl.engines.base import Engine
+
+
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class FakeEngine:
@@ -54,7 +58,8 @@ class FakeHealth:
         self._dag = dag
         self._failures = failures
 
-    def components(self) -> dict[str, str]:
+    def components(self, started: dict[str, datetime]) -> dict[str, str]:
+        self.started = started
         if self._components is None:
             raise AirflowError("Airflow does not answer.")
         return self._components
@@ -63,8 +68,9 @@ class FakeHealth:
         assert dag_id == "mine"
         return self._dag
 
-    def import_failures(self) -> tuple[ImportFailure, ...]:
-        return tuple(ImportFailure(name, trace) for name, trace in self._failures.items())
+    def import_failures(self, since: datetime | None) -> tuple[ImportFailure, ...]:
+        failures = tuple(ImportFailure(name, trace) for name, trace in self._failures.items())
+        return failures if is_since(TIME, since) else ()
 
 
 class Looks(Observer):
@@ -78,7 +84,7 @@ class Looks(Observer):
 
 
 def dag(*, has_import_errors: bool = False) -> ParsedDag:
-    return ParsedDag(paused=False, has_import_errors=has_import_errors, file="mine.py", next_run="")
+    return ParsedDag(False, has_import_errors, file="mine.py", next_run="", parsed=TIME)
 
 
 HEALTHY = {"metadatabase": "healthy", "scheduler": "healthy", "dag_processor": "healthy"}
@@ -154,8 +160,31 @@ def test_a_database_that_does_not_answer_yet_is_waited_for() -> None:
         )
 
 
-def parsed(health: FakeHealth, seconds: float = 0.2) -> None:
-    wait_until_parsed(cast("AirflowHealth", health), "mine", deadline=time.monotonic() + seconds)
+def test_components_are_asked_for_their_processes_of_now() -> None:
+    health = FakeHealth(HEALTHY)
+    services = [Service(name, "running", started=TIME) for name in ("postgres", "webserver", "dag-processor")]
+    wait(FakeEngine((*services, Service("scheduler", "running"))), health)
+    assert health.started == {"dag_processor": TIME}
+
+
+def parsed(health: FakeHealth, *looks: Service, seconds: float = 0.2) -> None:
+    engine = FakeEngine(*((look,) for look in looks or (Service("dag-processor", "running", started=TIME),)))
+    wait_until_parsed(
+        cast("Engine", engine), cast("AirflowHealth", health), "mine", deadline=time.monotonic() + seconds
+    )
+
+
+def test_what_an_earlier_processor_has_parsed_does_not_count() -> None:
+    later = Service("dag-processor", "running", started=TIME + timedelta(seconds=1))
+    with pytest.raises(WaitTimeoutError):
+        parsed(FakeHealth(HEALTHY, dag()), later)
+    with pytest.raises(WaitTimeoutError):
+        parsed(FakeHealth(HEALTHY, dag(has_import_errors=True), **{"mine.py": "SyntaxError"}), later)
+
+
+def test_a_processor_that_ends_while_it_parses_fails_the_wait_at_once() -> None:
+    with pytest.raises(EngineError, match="'dag-processor' ends as soon as it is started"):
+        parsed(FakeHealth(HEALTHY), service("dag-processor"), service("dag-processor", pid=2), seconds=60)
 
 
 def test_a_dag_that_cannot_be_imported_is_shown_with_its_trace() -> None:

@@ -129,20 +129,22 @@ def test_every_commit_is_checked_by_what_make_lint_runs() -> None:
     assert [tool for tool in tools if tool not in entries] == []
 
 
-def workflow() -> dict[str, Any]:
-    loaded = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+def workflow(name: str = "ci") -> dict[str, Any]:
+    loaded = yaml.safe_load((ROOT / f".github/workflows/{name}.yml").read_text(encoding="utf-8"))
     assert isinstance(loaded, dict)
     return loaded
 
 
-def test_the_workflow_may_only_read_and_pins_what_it_uses() -> None:
-    assert workflow()["permissions"] == {"contents": "read"}
-    steps = [step for job in workflow()["jobs"].values() for step in job["steps"]]
-    assert all("permissions" not in job for job in workflow()["jobs"].values())
+@pytest.mark.parametrize(("name", "command"), [("ci", ".ci/run"), ("official-images", '-m docker"')])
+def test_a_workflow_may_only_read_and_pins_what_it_uses(name: str, command: str) -> None:
+    jobs = workflow(name)["jobs"].values()
+    assert workflow(name)["permissions"] == {"contents": "read"}
+    steps = [step for job in jobs for step in job["steps"]]
+    assert all("permissions" not in job for job in jobs)
     used = [step["uses"] for step in steps if "uses" in step]
     assert used
     assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", action) for action in used)
-    assert any(".ci/run" in step.get("run", "") for step in steps)
+    assert any(command in step.get("run", "") for step in steps)
 
 
 def test_unit_tests_run_on_every_python_that_the_metadata_names() -> None:

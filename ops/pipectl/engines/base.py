@@ -290,8 +290,8 @@ def _ports_of_containers(settings: Settings) -> Collection[int]:
     """Ports on which containers of other projects are published, now or after their restart."""
     from pipectl.engines.docker.api import DockerApi  # noqa: PLC0415  25 ms, for a start alone
 
-    api = DockerApi()
     try:
+        api = DockerApi()
         return api.reserved_ports(str(settings.project / "stack")) if api.answers() else ()
     except EngineError:
         return ()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-
 from pipectl.engines.docker.api import FOLDER_LABEL, DockerApi
 from pipectl.engines.local.processes import Listener, listeners
 from pipectl.engines.local.supervisor.supervisor import project_of_session
@@ -29,12 +27,10 @@ def _process(listener: Listener) -> str:
 
 
 def _container(port: int) -> str:
-    api = DockerApi()
-    if not api.answers():
-        return ""
     try:
-        containers = api.published(port)
-    except (EngineError, OSError, http.client.HTTPException):
+        api = DockerApi()
+        containers = api.published(port) if api.answers() else {}
+    except EngineError:
         return ""
     for name, labels in containers.items():
         folder = labels.get(FOLDER_LABEL, "")

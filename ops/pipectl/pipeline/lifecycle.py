@@ -106,7 +106,7 @@ def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> U
         probe = HealthProbe(Databases(*engine.databases()), health)
         wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
     with stopwatch.phase("dag parsed"):
-        wait_until_parsed(health, dag_id, deadline=deadline)
+        wait_until_parsed(engine, health, dag_id, deadline=deadline)
     return UpResult(
         engine=engine.name,
         url=address.url,

@@ -10,7 +10,7 @@ from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
 from pipectl.errors import AirflowError, DatabaseError, ForeignAirflowError, ForeignDatabaseError
 from pipectl.pipeline.access import down_services
-from pipectl.pipeline.readiness import with_health
+from pipectl.pipeline.readiness import component_starts, with_health
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +74,7 @@ def overview(engine: Engine, project: Path, dag_id: str) -> Status:
     services = engine.services()
     down = down_services(services)
     with ThreadPoolExecutor(max_workers=3) as pool:
-        airflow = pool.submit(_airflow, engine, dag_id, is_down="webserver" in down)
+        airflow = pool.submit(_airflow, engine, dag_id, services, is_down="webserver" in down)
         contents = [
             pool.submit(_database, databases, address, is_down=address.service in down)
             for address in (postgres, mysql)
@@ -103,7 +103,9 @@ def overview(engine: Engine, project: Path, dag_id: str) -> Status:
     )
 
 
-def _airflow(engine: Engine, dag_id: str, *, is_down: bool) -> tuple[AirflowStatus, DagStatus]:
+def _airflow(
+    engine: Engine, dag_id: str, services: tuple[Service, ...], *, is_down: bool
+) -> tuple[AirflowStatus, DagStatus]:
     address = engine.airflow()
     health = AirflowHealth(address)
     unreachable = AirflowStatus(address.url, "", engine.executor, reachable=False)
@@ -111,7 +113,7 @@ def _airflow(engine: Engine, dag_id: str, *, is_down: bool) -> tuple[AirflowStat
         # What answers there while ours is down is another project's.
         if is_down:
             return unreachable, DagStatus(dag_id, found=False)
-        components = health.components()
+        components = health.components(component_starts(services))
         status = AirflowStatus(
             address.url, health.version(), engine.executor, reachable=True, health=components
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pipectl.airflow_health import is_since
 from pipectl.errors import (
     AirflowError,
     DagError,
@@ -15,11 +16,12 @@ from pipectl.errors import (
     LoginError,
     WaitTimeoutError,
 )
-from pipectl.services import AIRFLOW, ASKED, business_databases, databases, find
+from pipectl.services import AIRFLOW, ASKED, SERVICES, business_databases, databases, find
 from pipectl.wait import attempts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from datetime import datetime
 
     from pipectl.airflow_health import AirflowHealth
     from pipectl.databases import Databases
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from pipectl.observer import Observer
 
 LOG_LINES = 15
+PROCESSOR = "dag-processor"
 # A killed PostgreSQL's lock file may stop the first start after it; Airflow's programs wait by themselves.
 TOLERATED_DATABASE_CRASHES = 2
 
@@ -65,6 +68,16 @@ def with_health(
     return tuple(seen(service) for service in services)
 
 
+def component_starts(services: tuple[Service, ...]) -> dict[str, datetime]:
+    """Return the start of the process of each of Airflow's components that gives heartbeats."""
+    components = {service.name: service.component for service in SERVICES if not service.database}
+    return {
+        components[service.name]: service.started
+        for service in services
+        if service.started and components.get(service.name)
+    }
+
+
 class HealthProbe:
     """Fills in the health of services whose engine does not know it."""
 
@@ -81,7 +94,7 @@ class HealthProbe:
         another program has the port: waiting does not help.
         """
         running = {service.name: service for service in services if service.state == "running"}
-        components = self._components() if "webserver" in running else None
+        components = self._components(services) if "webserver" in running else None
         asked = [running[database.name] for database in business_databases() if database.name in running]
         answered = {service.name for service in asked if self._answers(service)}
         return with_health(services, components, answered)
@@ -97,9 +110,9 @@ class HealthProbe:
             self._answered[service.name] = service.pid
         return True
 
-    def _components(self) -> dict[str, str] | None:
+    def _components(self, services: tuple[Service, ...]) -> dict[str, str] | None:
         try:
-            return self._health.components()
+            return self._health.components(component_starts(services))
         except ForeignAirflowError:
             raise
         except AirflowError:
@@ -158,22 +171,30 @@ def wait_until_healthy(engine: Engine, probe: HealthProbe, *, deadline: float, o
     )
 
 
-def wait_until_parsed(health: AirflowHealth, dag_id: str, *, deadline: float) -> None:
-    """Return when Airflow has parsed the DAG.
+def wait_until_parsed(engine: Engine, health: AirflowHealth, dag_id: str, *, deadline: float) -> None:
+    """Return when the DAG processor that runs now has parsed the DAG: rows of an earlier one do not count.
 
-    Raises DagError with the stack trace when its file cannot be imported, WaitTimeoutError at `deadline`.
+    Raises DagError with the stack trace if its file cannot be imported, EngineError if a service crashes
+    meanwhile, WaitTimeoutError at `deadline`.
     """
+    crashes = CrashCounter()
     for _ in attempts(deadline):
+        services = engine.services()
+        if crashed := crashes.first_too_many(services):
+            raise _crash(engine, crashed)
+        since = next((service.started for service in services if service.name == PROCESSOR), None)
         dag = health.dag(dag_id)
-        if dag is not None and not dag.has_import_errors:
+        if dag is not None and not dag.has_import_errors and is_since(dag.parsed, since):
             return
         own = dag.file if dag else ""
-        failures = tuple(failure for failure in health.import_failures() if failure.filename.endswith(own))
+        failures = tuple(
+            failure for failure in health.import_failures(since) if failure.filename.endswith(own)
+        )
         if failures:
             raise broken_dag(dag_id, failures)
     raise WaitTimeoutError(
         f"Airflow has not parsed a DAG {dag_id!r} in time.",
-        hint="See what it did: pipectl logs dag-processor",
+        hint=f"See what it did: pipectl logs {PROCESSOR}",
     )
 
 

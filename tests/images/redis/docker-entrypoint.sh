@@ -1,9 +1,14 @@
 #!/bin/sh
-set -eu
-[ "${1#-}" = "$1" ] || set -- redis-server "$@"
+# The server as its own user, with its data folder.
+set -e
+[ "${1#-}" = "$1" ] && [ "${1%.conf}" = "$1" ] || set -- redis-server "$@"
 if [ "$1" = redis-server ]; then
-    # Containers are reached by their network, which only the stack's own services join.
+    if [ "$(id -u)" = 0 ]; then
+        find . \! -user redis -exec chown redis '{}' +
+        exec gosu redis "$0" "$@"
+    fi
+    # The official server is built without protected mode, since containers are reached by their network alone.
     set -- "$@" --protected-mode no
-    [ "$(id -u)" != 0 ] || exec gosu redis "$0" "$@"
 fi
+[ "$(umask)" != 0022 ] || umask 0077
 exec "$@"

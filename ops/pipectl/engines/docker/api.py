@@ -6,26 +6,42 @@ looks 10 times a second at containers that start on the same processors. All oth
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
-import os
-import socket
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-from urllib.parse import quote, urlsplit
+from datetime import datetime
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import quote
 
+from pipectl.engines.docker.connection import REQUEST_SECONDS, find_host, no_engine, request
 from pipectl.errors import EngineError
 
-DEFAULT_HOST = "unix:///var/run/docker.sock"
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # Compose names the folder of its file here: stack/ of the project.
 FOLDER_LABEL = "com.docker.compose.project.working_dir"
-CONNECT_SECONDS = 1.0
-START_SECONDS = 60
-REQUEST_SECONDS = 30.0
-NEAR = {"", "localhost", "127.0.0.1", "::1"}
-WITHOUT_DOCKER = "Or run the stack without Docker: pipectl --engine local up"
+# The version of the API that the methods below are written for.
+KNOWN_API = (1, 44)
+PODMAN = "Podman Engine"
+# A socket of systemd starts the engine at the first connection.
+PING_SECONDS = 5.0
+START_SECONDS = 60.0
+MESSAGE_LENGTH = 300
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class EngineVersion:
+    """What an engine says of itself; `api` and `oldest_api` are the versions of its API, as numbers."""
+
+    version: str
+    api: tuple[int, int]
+    oldest_api: tuple[int, int]
+    is_podman: bool
 
 
 @dataclass(frozen=True)
@@ -41,63 +57,77 @@ class Container:
     restarts: int
     health: str
     labels: dict[str, str]
+    started: datetime | None = None
     # Those of the container, each with the port of 127.0.0.1 that it is published on.
     ports: dict[int, int] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict, repr=False)
     networks: tuple[str, ...] = ()
 
 
-def find_host() -> str:
-    """Return the engine's address as the docker client finds it: DOCKER_HOST, then the current context."""
-    if host := os.environ.get("DOCKER_HOST"):
-        return host
-    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        context = os.environ.get("DOCKER_CONTEXT") or config.get("currentContext") or "default"
-        if context == "default":
-            return DEFAULT_HOST
-        digest = hashlib.sha256(str(context).encode()).hexdigest()
-        meta = json.loads((folder / "contexts" / "meta" / digest / "meta.json").read_text(encoding="utf-8"))
-        return str(meta["Endpoints"]["docker"]["Host"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return DEFAULT_HOST
+def _understood(
+    method: Callable[Concatenate[DockerApi, Parameters], Result],
+) -> Callable[Concatenate[DockerApi, Parameters], Result]:
+    """Turn an answer of another shape than an engine's into EngineError."""
+
+    @wraps(method)
+    def explained(api: DockerApi, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        try:
+            return method(api, *args, **kwargs)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise no_engine(api.host, repr(error)) from error
+
+    return explained
 
 
 class DockerApi:
     """The engine at `host`. Every method may raise EngineError."""
 
     def __init__(self, host: str | None = None) -> None:
-        self.host = host or find_host()
+        self._named_host = host
         self._inspected: dict[tuple[str, str], Container] = {}
+
+    @cached_property
+    def host(self) -> str:
+        """The engine's address."""
+        return self._named_host or find_host()
 
     def answers(self) -> bool:
         """Whether an engine answers that this user may use, and that runs on this machine."""
         try:
-            return self._request("/_ping", CONNECT_SECONDS)[0] == http.client.OK
-        except (EngineError, OSError, http.client.HTTPException):
+            return request(self.host, "/_ping", seconds=PING_SECONDS)[0] == http.client.OK
+        except EngineError:
             return False
 
-    def version(self) -> dict[str, Any]:
+    @_understood
+    def version(self) -> EngineVersion:
         """Version of the engine and of its API."""
-        version: dict[str, Any] = self.get("/version")
-        return version
+        answer = _json(self.host, "/version", *request(self.host, "/version"))
+        names = [part["Name"] for part in answer.get("Components") or ()]
+        return EngineVersion(
+            version=answer["Version"],
+            api=_numbers(answer["ApiVersion"]),
+            oldest_api=_numbers(answer.get("MinAPIVersion") or "0.0"),
+            is_podman=PODMAN in names,
+        )
 
+    @_understood
     def containers(self, labels: dict[str, str]) -> tuple[Container, ...]:
         """Return all containers, stopped ones too, that carry `labels`."""
         containers: dict[tuple[str, str], Container] = {}
         for entry in self.get(f"/containers/json?all=1&filters={_filters(labels)}"):
             # The status names state and age ("Up 5 seconds"): while it stays the same, so does all the rest.
             key = (entry["Id"], entry["Status"])
-            try:
-                containers[key] = self._inspected.get(key) or _container(
-                    self.get(f"/containers/{entry['Id']}/json")
-                )
-            except EngineError:
-                continue  # removed since it was listed
+            if not (container := self._inspected.get(key)):
+                path = f"/containers/{entry['Id']}/json"
+                status, body = self._request(path)
+                if status == http.client.NOT_FOUND:
+                    continue  # removed since it was listed
+                container = _container(_json(self.host, path, status, body))
+            containers[key] = container
         self._inspected = containers
         return tuple(containers.values())
 
+    @_understood
     def container_names(self) -> dict[str, dict[str, str]]:
         """Return the labels of every container of this engine, by name."""
         return {
@@ -106,6 +136,7 @@ class DockerApi:
             for name in entry.get("Names") or ()
         }
 
+    @_understood
     def published(self, port: int) -> dict[str, dict[str, str]]:
         """Return the labels of the containers that publish a port of this machine now, by name."""
         return {
@@ -114,6 +145,7 @@ class DockerApi:
             if any(published.get("PublicPort") == port for published in entry.get("Ports") or ())
         }
 
+    @_understood
     def reserved_ports(self, folder: str) -> set[int]:
         """Return the ports of running and restarting containers, but not of Compose's in `folder`."""
         ports: set[int] = set()
@@ -127,10 +159,12 @@ class DockerApi:
             )
         return ports
 
+    @_understood
     def volumes(self, labels: dict[str, str] | None = None) -> list[dict[str, Any]]:
         """Return the volumes that carry `labels`, all volumes without them."""
         return list(self.get(f"/volumes?filters={_filters(labels or {})}").get("Volumes") or ())
 
+    @_understood
     def volume_sizes(self) -> dict[str, int]:
         """Return the bytes of every volume; the engine counts them, which takes a while for large ones."""
         usage = self.get("/system/df?type=volume").get("Volumes") or ()
@@ -138,6 +172,7 @@ class DockerApi:
             str(entry["Name"]): int(entry["UsageData"]["Size"]) for entry in usage if entry.get("UsageData")
         }
 
+    @_understood
     def networks(self, name: str) -> list[dict[str, Any]]:
         """Return the networks of exactly this name."""
         filters = quote(json.dumps({"name": [name]}))
@@ -145,84 +180,54 @@ class DockerApi:
 
     def has_image(self, name: str) -> bool:
         """Whether the image is on this machine."""
-        return self._explained(f"/images/{name}/json")[0] == http.client.OK
+        return self._request(f"/images/{quote(name)}/json")[0] == http.client.OK
 
     def start(self, container: str) -> None:
         """Start a container by its id; EngineError, the engine's words as its detail, if it cannot."""
-        status, body = self._explained(f"/containers/{container}/start", "POST", START_SECONDS)
+        status, body = self._request(f"/containers/{container}/start", "POST", START_SECONDS)
         if status not in {http.client.NO_CONTENT, http.client.NOT_MODIFIED}:
             raise EngineError(
                 "Docker could not start the stack.",
                 hint="Look at its services and their logs: pipectl status, pipectl logs",
-                detail=_message(body),
+                detail=_message(status, body),
             )
 
     def get(self, path: str) -> Any:  # noqa: ANN401  any JSON value
         """Return the answer to a GET request."""
-        status, body = self._explained(path)
-        if status != http.client.OK:
-            raise EngineError(
-                f"The Docker engine at {self.host} refused a request ({path}): {_message(body)}"
-            )
-        return json.loads(body)
+        return _json(self.host, path, *self._request(path))
 
-    def _explained(
-        self, path: str, method: str = "GET", seconds: float = REQUEST_SECONDS
-    ) -> tuple[int, bytes]:
-        try:
-            return self._request(path, seconds, method)
-        except PermissionError as error:
-            raise EngineError(
-                f"This user may not use the Docker engine at {self.host}.",
-                hint=f"Join its group: sudo usermod -aG docker $USER, then log in again. {WITHOUT_DOCKER}",
-            ) from error
-        except (OSError, http.client.HTTPException) as error:
-            raise EngineError(
-                f"No Docker engine answers at {self.host}.",
-                hint=f"Start it (Docker Desktop, or: sudo systemctl start docker). {WITHOUT_DOCKER}",
-                detail=str(error),
-            ) from error
+    def _request(self, path: str, method: str = "GET", seconds: float = REQUEST_SECONDS) -> tuple[int, bytes]:
+        return request(self.host, f"{self._prefix}{path}", method=method, seconds=seconds)
 
-    def _request(self, path: str, seconds: float, method: str = "GET") -> tuple[int, bytes]:
-        connection = self._connection(seconds)
-        try:
-            connection.request(method, path)
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
-
-    def _connection(self, seconds: float) -> http.client.HTTPConnection:
-        parts = urlsplit(self.host)
-        if parts.scheme == "unix":
-            return _UnixConnection(parts.path, seconds)
-        if parts.scheme in {"tcp", "http"} and (parts.hostname or "") in NEAR:
-            return http.client.HTTPConnection(
-                parts.hostname or "127.0.0.1", parts.port or 2375, timeout=seconds
-            )
-        raise EngineError(
-            f"The Docker engine at {self.host} is not on this machine, whose folders the stack mounts.",
-            hint=f"Unset DOCKER_HOST, or run: docker context use default. {WITHOUT_DOCKER}",
-        )
+    @cached_property
+    def _prefix(self) -> str:
+        """The API's version in front of every path, so that a newer engine answers in the form known here."""
+        version = self.version()
+        return "/v{}.{}".format(*max(min(KNOWN_API, version.api), version.oldest_api))
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, seconds: float) -> None:
-        super().__init__("docker", timeout=seconds)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-def _message(body: bytes) -> str:
-    """Return what the engine says of a request that it refused."""
+def _json(host: str, path: str, status: int, body: bytes) -> Any:  # noqa: ANN401  any JSON value
+    if status != http.client.OK:
+        raise EngineError(f"The Docker engine at {host} refused a request ({path}): {_message(status, body)}")
     try:
-        return str(json.loads(body)["message"])
-    except (ValueError, KeyError, TypeError):
-        return body.decode(errors="replace").strip()
+        return json.loads(body)
+    except ValueError as error:
+        raise no_engine(host, _message(status, body)) from error
+
+
+def _message(status: int, body: bytes) -> str:
+    """Return what the engine says of a request that it refused, in one line."""
+    try:
+        text = str(json.loads(body)["message"])
+    except (ValueError, LookupError, TypeError):
+        text = body.decode(errors="replace")
+    line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
+    return line[:MESSAGE_LENGTH] or f"HTTP status {status}"
+
+
+def _numbers(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
 
 
 def _filters(labels: dict[str, str]) -> str:
@@ -241,6 +246,7 @@ def _container(answer: dict[str, Any]) -> Container:
         restarts=answer.get("RestartCount", 0),
         health=(state.get("Health") or {}).get("Status", ""),
         labels=labels,
+        started=datetime.fromisoformat(state["StartedAt"]) if state["Pid"] else None,
         ports=_ports(answer.get("HostConfig", {}).get("PortBindings") or {}),
         environment=dict(line.split("=", 1) for line in answer["Config"].get("Env") or () if "=" in line),
         networks=tuple(answer.get("NetworkSettings", {}).get("Networks") or ()),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipectl.engines.docker.api import WITHOUT_DOCKER
+from pipectl.engines.docker.connection import WITHOUT_DOCKER
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 DETAIL_LINES = 10
+# In the words of the docker command, of older ones, and of Podman's in its place.
+NO_COMPOSE = (
+    "is not a docker command",
+    "unknown shorthand flag: 'f'",
+    "looking up compose provider failed",
+)
+OTHER_API = re.compile(r"client version \S+ is too (?:old|new)\. [^,\n]*")
 
 
 @dataclass(frozen=True)
@@ -103,10 +110,16 @@ class Compose:
             ) from error
         except DockerException as error:
             detail = ESCAPE.sub("", error.stderr or error.stdout or "").strip()
-            if "is not a docker command" in detail or "unknown shorthand flag: 'f'" in detail:
+            if any(words in detail for words in NO_COMPOSE):
                 raise EngineError(
                     "Docker has no Compose plugin.",
                     hint=f"Install it (Debian: apt install docker-compose-plugin). {WITHOUT_DOCKER}",
+                ) from error
+            if match := OTHER_API.search(detail):
+                raise EngineError(
+                    f"The docker command and the engine at {self.host} have no version of the API in common.",
+                    hint=f"Unset DOCKER_API_VERSION, or update the older of the two. {WITHOUT_DOCKER}",
+                    detail=match[0],
                 ) from error
             raise EngineError(
                 message,

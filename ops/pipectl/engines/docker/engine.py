@@ -11,13 +11,16 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.docker import identity
-from pipectl.engines.docker.api import FOLDER_LABEL, WITHOUT_DOCKER, DockerApi
+from pipectl.engines.docker.api import FOLDER_LABEL, DockerApi
 from pipectl.engines.docker.compose import Compose
+from pipectl.engines.docker.connection import WITHOUT_DOCKER
+from pipectl.engines.docker.mounts import airflow_user, require_readable
 from pipectl.engines.project import forget_engine, new_password, remember_engine
 from pipectl.errors import EngineError, UsageError
 from pipectl.models import LogLine, Service, Volume
@@ -27,13 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
-    from pipectl.engines.docker.api import Container
+    from pipectl.engines.docker.api import Container, EngineVersion
     from pipectl.observer import Observer
     from pipectl.services import Definition
     from pipectl.settings import Settings
 
 OLDEST_API, OLDEST_ENGINE = (1, 44), "25.0"
 OLDEST_COMPOSE = (2, 24)
+OLDEST_PODMAN = 5
 INIT = "airflow-init"
 EXECUTORS = {"local": "LocalExecutor", "celery": "CeleryExecutor"}
 METADATA_VOLUME, METADATA_PASSWORD = "postgres_airflow_data", "AIRFLOW_POSTGRES_PASSWORD"
@@ -83,6 +87,9 @@ class DockerEngine(Engine):
     def install(self, observer: Observer) -> None:
         """Check the engine and Compose, choose names and ports, make secrets, fetch missing images."""
         self._check_versions()
+        require_readable(
+            self._settings.project, airflow_user(self._settings.variables), self._api.get("/info")
+        )
         self._configure(observer)
         missing = sorted(image for image in self._compose.images() if not self._api.has_image(image))
         if missing:
@@ -218,9 +225,17 @@ class DockerEngine(Engine):
         steps = {"up": up, "down": down, "down --volumes": down + remove, "reset": down + remove + up}
         return tuple(steps[action])
 
+    @cached_property
+    def _version(self) -> EngineVersion:
+        return self._api.version()
+
     @property
     def _files(self) -> tuple[Path, ...]:
-        names = ("docker-compose.yml", *(("docker-compose.celery.yml",) if self._has_celery else ()))
+        names = ["docker-compose.yml"]
+        if self._has_celery:
+            names.append("docker-compose.celery.yml")
+        if self._version.api < OLDEST_API:  # Podman's, after _check_versions
+            names.append("docker-compose.podman.yml")
         return tuple(self._settings.project / "stack" / name for name in names)
 
     @property
@@ -253,10 +268,21 @@ class DockerEngine(Engine):
 
     def _check_versions(self) -> None:
         """Raise EngineError if the engine or Compose is missing or too old."""
-        version = self._api.version()
-        if _numbers(version.get("ApiVersion", "")) < OLDEST_API:
+        version = self._version
+        if version.is_podman and int(version.version.split(".")[0]) < OLDEST_PODMAN:
             raise EngineError(
-                f"The Docker engine {version.get('Version', '')} is older than {OLDEST_ENGINE}.",
+                f"Podman {version.version} is older than {OLDEST_PODMAN}.0.",
+                hint=f"Update Podman. {WITHOUT_DOCKER}",
+            )
+        if version.is_podman and self._has_celery:
+            # systemd's timers run Podman's health checks, twice a minute, and nothing does without systemd.
+            raise EngineError(
+                f"Celery's services wait for health checks, which Podman {version.version} runs too seldom.",
+                hint=f"Go back to the local executor: pipectl up --executor local. {WITHOUT_DOCKER}",
+            )
+        if version.api < OLDEST_API and not version.is_podman:
+            raise EngineError(
+                f"The Docker engine {version.version} is older than {OLDEST_ENGINE}.",
                 hint=f"Update Docker. {WITHOUT_DOCKER}",
             )
         compose = self._compose.version()
@@ -363,6 +389,7 @@ def _service(container: Container, port: int | None) -> Service:
         pid=container.pid,
         container=container.name,
         restarts=container.restarts,
+        started=container.started,
     )
 
 

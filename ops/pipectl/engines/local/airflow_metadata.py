@@ -187,7 +187,10 @@ def run_migration(variables: dict[str, str], runtime: AirflowRuntime) -> None:
     try:
         done = subprocess.run(
             command,
-            env=inherited_environment() | variables,
+            # It imports for seconds within a transaction, which the server would end on a slow machine.
+            env=inherited_environment()
+            | variables
+            | {"PGOPTIONS": "-c idle_in_transaction_session_timeout=0"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pipectl.engines import airflow_env
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from pipectl.engines.local.folders import VolumeFolder
     from pipectl.engines.local.start import Software
+    from pipectl.engines.local.supervisor.supervisor import ProcessState
     from pipectl.models import LogLine, Volume
     from pipectl.observer import Observer
     from pipectl.settings import Settings
@@ -96,15 +98,7 @@ class LocalEngine(Engine):
         """Every service with the state of its process."""
         processes = {process.name: process for process in self._supervisor.processes()}
         ports = self.ports()
-        return tuple(
-            Service(
-                name=name,
-                state=STATES.get(processes[name].state, "stopped") if name in processes else "stopped",
-                port=ports.get(name),
-                pid=processes[name].pid if name in processes else None,
-            )
-            for name in self._names
-        )
+        return tuple(_service(name, processes.get(name), ports.get(name)) for name in self._names)
 
     def holds(self, service: str, port: int) -> bool:
         """Whether the service's process listens on the port."""
@@ -151,3 +145,10 @@ class LocalEngine(Engine):
     def _folders(self) -> tuple[VolumeFolder, ...]:
         state_dir = self._settings.state_dir
         return (*(database_volume(state_dir, name) for name in databases()), airflow_volume(state_dir))
+
+
+def _service(name: str, process: ProcessState | None, port: int | None) -> Service:
+    if process is None:
+        return Service(name, "stopped", port=port)
+    started = datetime.fromtimestamp(process.started, UTC) if process.pid else None
+    return Service(name, STATES.get(process.state, "stopped"), port=port, pid=process.pid, started=started)

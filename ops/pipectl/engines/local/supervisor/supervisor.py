@@ -54,12 +54,16 @@ START_SECONDS = 15
 
 @dataclass(frozen=True)
 class ProcessState:
-    """A supervised process. `state` is supervisord's own word: RUNNING, STARTING, BACKOFF and so on."""
+    """A supervised process. `state` is supervisord's own word: RUNNING, STARTING, BACKOFF and so on.
+
+    `started` is its latest start, in seconds since 1970.
+    """
 
     name: str
     state: str
     pid: int | None
     description: str
+    started: int = 0
 
 
 class Supervisor:
@@ -194,6 +198,7 @@ class Supervisor:
                 state=info["statename"],
                 pid=info["pid"] or None,
                 description=info["spawnerr"] or info["description"],
+                started=info["start"],
             )
             for info in answer
         )
