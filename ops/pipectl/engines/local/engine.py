@@ -66,8 +66,12 @@ class LocalEngine(Engine):
         self._end_usurped()
         self._adopt_ports()
         running = {service.name for service in self.services() if service.state in {"running", "starting"}}
-        missing = tuple(name for name in self._names if name not in running)
         self._fill_in_settings()
+        if self._moved_ports:
+            # Airflow's programs were started with the ports of all others.
+            self._supervisor.stop(running.difference(databases()))
+            running.intersection_update(databases())
+        missing = tuple(name for name in self._names if name not in running)
         software = self._software or find_software(self._settings, observer)
         start = Start(self._settings, self._supervisor, self._claims, software, observer)
         if missing:
