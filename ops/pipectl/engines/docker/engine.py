@@ -219,7 +219,8 @@ class DockerEngine(Engine):
         files = [path.relative_to(self._settings.project) for path in self._files]
         compose = " ".join(["docker compose", *(f"-f {path}" for path in files)])
         volumes = self.volumes() if action in {"down --volumes", "reset"} else ()
-        down = [f"{compose} down --remove-orphans"]
+        # Before it has an identity, a copy's stack/.env may still name the original's containers.
+        down = [f"{compose} down --remove-orphans"] if self._project_id else []
         remove = [f"docker volume rm {' '.join(volume.location for volume in volumes)}"] if volumes else []
         up = [f"{compose} up --detach --wait"]
         steps = {"up": up, "down": down, "down --volumes": down + remove, "reset": down + remove + up}
