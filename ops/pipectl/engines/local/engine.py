@@ -63,9 +63,11 @@ class LocalEngine(Engine):
         from pipectl.engines.local.start import Start, find_software  # noqa: PLC0415  10 ms
 
         remember_engine(self._settings, self.name)
-        self._end_usurped()
-        self._adopt_ports()
         running = {service.name for service in self.services() if service.state in {"running", "starting"}}
+        running -= self._usurped()
+        # Also those that the supervisor would start once more, with the settings of before.
+        self._supervisor.stop(set(self._names) - running)
+        self._adopt_ports()
         self._fill_in_settings()
         if self._moved_ports:
             # Airflow's programs were started with the ports of all others.
@@ -116,15 +118,13 @@ class LocalEngine(Engine):
     def _mark(self, service: str) -> str:
         return server_mark(service, database_volume(self._settings.state_dir, service).path / DATA)
 
-    def _end_usurped(self) -> None:
-        """Stop services whose port another program has taken: they start again on another one."""
-        usurped = [
+    def _usurped(self) -> set[str]:
+        """Services whose port another program has taken: they start again on another one."""
+        return {
             name
             for name, port in self._ports_in_use().items()
             if not is_free(port) and not self.holds(name, port) and self.stranger(port)
-        ]
-        if usurped:
-            self._supervisor.stop(usurped)
+        }
 
     def volumes(self) -> tuple[Volume, ...]:
         """The data folders of this project."""
