@@ -31,6 +31,7 @@ SCRIPTS = ROOT / "scripts"
 STACK = ROOT / "stack"
 SCRIPT_SECONDS = 60
 REPLICATION = ReplicationLogin("airbyte", "sesame")
+SUPERUSER_PASSWORD = "random"
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,11 @@ class Servers:
             process.kill()
         return process.returncode, output
 
-    def postgres(self) -> Any:
+    def postgres(self, user: str = "docker", password: str = "docker") -> Any:
         import psycopg2
 
         return psycopg2.connect(
-            host="127.0.0.1", port=self.postgres_port, user="docker", password="docker", dbname="airbyte"
+            host="127.0.0.1", port=self.postgres_port, user=user, password=password, dbname="airbyte"
         )
 
     def mysql(self) -> Any:
@@ -108,6 +109,10 @@ class Servers:
 
     def ask_postgres(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         return _ask(self.postgres(), statement, values)
+
+    def ask_superuser(self, statement: str) -> None:
+        """Run a statement that the owner of the database may not."""
+        _ask(self.postgres("postgres", SUPERUSER_PASSWORD), statement, ())
 
     def ask_mysql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         return _ask(self.mysql(), statement, values)
@@ -128,7 +133,7 @@ def servers_in(folder: Path) -> Iterator[Servers]:
     postgres_binaries, mariadb_binaries = need_postgres(), need_mariadb()
     account = REPLICATION, STACK / "postgres" / "replication-account.sql"
     accounts = postgres.Accounts(
-        **login, database="airbyte", superuser_password="random", replication=account
+        **login, database="airbyte", superuser_password=SUPERUSER_PASSWORD, replication=account
     )
     postgres.prepare(postgres_binaries, folder / "airbyte", accounts)
     mariadb.prepare(mariadb_binaries, folder / "data", STACK / "mysql", REPLICATION, database="data", **login)
