@@ -15,16 +15,37 @@ fail() {
     exit 1
 }
 
+# What pip and uv need on this machine, for the installation alone: an index, a proxy, certificates.
+set_up_installers() {
+    settings=$folder/stack/install.env
+    [ -e "$settings" ] || return 0
+    while IFS= read -r line || [ -n "$line" ]; do
+        case $line in
+        '' | '#'*) ;;
+        [A-Za-z_]*=*) export "${line?}" ;;
+        *) fail "stack/airflow/install.env has a line that is not NAME=value" ;;
+        esac
+    done <"$settings"
+    # Each asks for the certificates by a name of its own.
+    if [ -n "${SSL_CERT_FILE:-}" ]; then
+        export PIP_CERT="${PIP_CERT:-$SSL_CERT_FILE}" REQUESTS_CA_BUNDLE="${REQUESTS_CA_BUNDLE:-$SSL_CERT_FILE}"
+    fi
+}
+
+install_with_uv_or_pip() {
+    set_up_installers
+    if command -v uv >/dev/null; then
+        uv pip install --no-progress --python "$(command -v python)" -r "$requirements"
+    else
+        python -m pip install --disable-pip-version-check -r "$requirements"
+    fi
+}
+
 # Everything that `python -m pip` prints is in the log; the last line says what went wrong.
 install_requirements() {
     echo "entrypoint: installing $1" >&2
     log=$(mktemp)
-    if command -v uv >/dev/null; then
-        uv pip install --no-progress --python "$(command -v python)" -r "$requirements" >"$log" 2>&1 || code=$?
-    else
-        python -m pip install --disable-pip-version-check -r "$requirements" >"$log" 2>&1 || code=$?
-    fi
-    if [ "${code:-0}" -ne 0 ]; then
+    if ! (install_with_uv_or_pip) >"$log" 2>&1; then
         cat "$log" >&2
         fail "requirements.txt could not be installed (missing: $1)"
     fi

@@ -1,23 +1,35 @@
-"""Airflow's REST API: the only module that imports airflow_client."""
+"""Airflow's REST API: the only module that imports airflow_client.
+
+The client makes the requests; its models are not used for the answers. They know those of one version of
+Airflow, and refuse another's for a field that is missing or null.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 from typing import TYPE_CHECKING, Any
 
-from pipectl.airflow_login import ProvenConnection, api_token
+from pipectl.airflow_health import (
+    AirflowHealth,
+    objects,
+    read_import_failures,
+    read_run,
+    read_time,
+    server_version,
+    unusable_answer,
+)
+from pipectl.airflow_login import ProvenConnection
 from pipectl.errors import AirflowError, DagError
 from pipectl.models import DagRun, ImportFailure, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import datetime
+    from collections.abc import Callable, Iterator
 
     from pipectl.models import AirflowAddress
 
 REQUEST_SECONDS = 30.0
-NOT_FOUND = 404
 ACTIVE_STATES = ["queued", "running"]
 
 
@@ -32,164 +44,139 @@ class AirflowApi:
 
         self._airflow = airflow
         self.address = address
-        self._configuration = airflow.Configuration(host=address.url, retries=False)
-        self._client = airflow.ApiClient(self._configuration)
-        self._client.rest_client.pool_manager.pool_classes_by_scheme = {"http": _proven_pool(address)}
-        self._dags = airflow.DAGApi(self._client)
-        self._runs = airflow.DagRunApi(self._client)
-        self._tasks = airflow.TaskInstanceApi(self._client)
-        self._errors = airflow.ImportErrorApi(self._client)
-        self._log_in()
-
-    def _log_in(self) -> None:
-        if self.address.takes_signed and self.address.secret:
-            self._configuration.access_token = api_token(self.address)
-            return
-        login = self._airflow.LoginApi(self._client)
-        # The client has no model for /auth/token, which belongs to the auth manager.
-        with self._explained():
-            response = login.api_client.call_api(
-                "POST",
-                f"{self.address.url}/auth/token",
-                {"Content-Type": "application/json"},
-                {"username": self.address.user, "password": self.address.password},
-                _request_timeout=REQUEST_SECONDS,
-            )
-            response.read()
-        token = json.loads(response.data or b"{}").get("access_token")
-        if not token:
-            raise AirflowError(
-                f"Airflow at {self.address.url} refused the login of {self.address.user!r}.",
-                hint="Check AIRFLOW_ADMIN_USER and AIRFLOW_ADMIN_PASSWORD in stack/.env.",
-            )
-        self._configuration.access_token = token
+        token = AirflowHealth(address).token()
+        client = airflow.ApiClient(airflow.Configuration(host=address.url, retries=False, access_token=token))
+        client.rest_client.pool_manager.pool_classes_by_scheme = {"http": _proven_pool(address)}
+        self._dags = airflow.DAGApi(client)
+        self._runs = airflow.DagRunApi(client)
+        self._tasks = airflow.TaskInstanceApi(client)
+        self._errors = airflow.ImportErrorApi(client)
 
     def is_paused(self, dag_id: str) -> bool | None:
         """Whether the DAG is paused, None if Airflow has not parsed a DAG of that id."""
-        try:
-            with self._explained(dag_id):
-                return bool(self._dags.get_dag(dag_id, _request_timeout=REQUEST_SECONDS).is_paused)
-        except DagError:
-            return None
+        dag = self._dag(dag_id)
+        return None if dag is None else bool(dag.get("is_paused"))
 
     def dag_ids(self) -> tuple[str, ...]:
         """Ids of the DAGs that Airflow has parsed."""
-        with self._explained():
-            answer = self._dags.get_dags(limit=100, _request_timeout=REQUEST_SECONDS)
-        return tuple(dag.dag_id for dag in answer.dags)
+        answer = self._ask(self._dags.get_dags_without_preload_content, limit=100)
+        return tuple(str(dag["dag_id"]) for dag in objects(answer.get("dags")) if dag.get("dag_id"))
 
     def set_paused(self, dag_id: str, *, paused: bool) -> None:
         """Pause or unpause a DAG."""
-        with self._explained(dag_id):
-            self._dags.patch_dag(
-                dag_id, self._airflow.DAGPatchBody(is_paused=paused), _request_timeout=REQUEST_SECONDS
-            )
+        body = self._airflow.DAGPatchBody(is_paused=paused)
+        self._ask(self._dags.patch_dag_without_preload_content, dag_id, body, dag_id=dag_id)
 
     def import_failures_of(self, dag_id: str) -> tuple[ImportFailure, ...]:
         """Files that Airflow cannot import and that may hold the DAG.
 
         The DAG's own file if Airflow has parsed the DAG before, every broken file if it never has.
         """
-        with self._explained():
-            errors = self._errors.get_import_errors(limit=100, _request_timeout=REQUEST_SECONDS).import_errors
-        failures = tuple(ImportFailure(error.filename, error.stack_trace) for error in errors)
-        if not failures:
-            return ()
-        try:
-            with self._explained(dag_id):
-                dag = self._dags.get_dag(dag_id, _request_timeout=REQUEST_SECONDS)
-        except DagError:
-            return failures
-        own = dag.relative_fileloc or dag.fileloc
+        failures = read_import_failures(
+            self._ask(self._errors.get_import_errors_without_preload_content, limit=100)
+        )
+        dag = self._dag(dag_id) if failures else None
+        own = str((dag or {}).get("relative_fileloc") or (dag or {}).get("fileloc") or "")
         return tuple(failure for failure in failures if failure.filename.endswith(own))
 
     def trigger(self, dag_id: str, run_id: str, conf: dict[str, Any] | None) -> DagRun:
         """Create a run of our own, without a logical date."""
         body = self._airflow.TriggerDAGRunPostBody(dag_run_id=run_id, logical_date=None, conf=conf or {})
-        with self._explained(dag_id):
-            return _dag_run(self._runs.trigger_dag_run(dag_id, body, _request_timeout=REQUEST_SECONDS))
+        return self._run(
+            self._ask(self._runs.trigger_dag_run_without_preload_content, dag_id, body, dag_id=dag_id)
+        )
 
     def run(self, dag_id: str, run_id: str) -> DagRun:
         """Return a run as it is now."""
-        with self._explained(dag_id):
-            return _dag_run(self._runs.get_dag_run(dag_id, run_id, _request_timeout=REQUEST_SECONDS))
+        return self._run(
+            self._ask(self._runs.get_dag_run_without_preload_content, dag_id, run_id, dag_id=dag_id)
+        )
 
     def runs(self, dag_id: str, limit: int = 20) -> tuple[DagRun, ...]:
         """Return the latest runs, newest first."""
-        with self._explained(dag_id):
-            answer = self._runs.get_dag_runs(
-                dag_id, limit=limit, order_by=["-run_after"], _request_timeout=REQUEST_SECONDS
-            )
-        return tuple(_dag_run(run) for run in answer.dag_runs)
+        return self._list_runs(dag_id, limit=limit, order_by=["-run_after"])
 
     def active_runs(self, dag_id: str) -> tuple[DagRun, ...]:
         """Return the runs that are queued or running, oldest first."""
-        with self._explained(dag_id):
-            answer = self._runs.get_dag_runs(
-                dag_id,
-                state=ACTIVE_STATES,
-                limit=100,
-                order_by=["run_after"],
-                _request_timeout=REQUEST_SECONDS,
-            )
-        return tuple(_dag_run(run) for run in answer.dag_runs)
+        return self._list_runs(dag_id, state=ACTIVE_STATES, limit=100, order_by=["run_after"])
 
     def tasks(self, dag_id: str, run_id: str) -> tuple[TaskState, ...]:
         """Return the latest try of every task of a run, in order of start."""
-        with self._explained(dag_id):
-            answer = self._tasks.get_task_instances(
-                dag_id, run_id, limit=1000, _request_timeout=REQUEST_SECONDS
-            )
-        tasks = sorted(
-            answer.task_instances,
-            key=lambda task: (task.start_date is None, str(task.start_date), task.task_id, task.map_index),
+        answer = self._ask(
+            self._tasks.get_task_instances_without_preload_content, dag_id, run_id, limit=1000, dag_id=dag_id
         )
-        return tuple(
-            TaskState(
-                id=task.task_id,
-                state=_value(task.state) or "none",
-                tries=task.try_number,
-                seconds=_seconds(task.start_date, task.end_date),
-                map_index=task.map_index,
-            )
-            for task in tasks
-        )
+        tasks = [task for task in objects(answer.get("task_instances")) if task.get("task_id")]
+        return tuple(read_task(task) for task in sorted(tasks, key=_start))
 
     def log(self, dag_id: str, run_id: str, task: TaskState) -> tuple[str, ...]:
         """Return the lines of a task's latest try as its author wrote them."""
-        with self._explained(dag_id):
-            # The generated model knows one of the two forms of a line, so the answer is read as it is.
-            response = self._tasks.get_log_without_preload_content(
-                dag_id,
-                run_id,
-                task.id,
-                max(1, task.tries),
-                full_content=True,
-                map_index=task.map_index,
-                accept="application/json",
-                _request_timeout=REQUEST_SECONDS,
-            )
-            text = response.read()
-        try:
-            content = json.loads(text).get("content") or []
-        except ValueError:
-            return ()
+        answer = self._ask(
+            self._tasks.get_log_without_preload_content,
+            dag_id,
+            run_id,
+            task.id,
+            max(1, task.tries),
+            full_content=True,
+            map_index=task.map_index,
+            accept="application/json",
+            dag_id=dag_id,
+        )
+        content = answer.get("content") or []
         lines = (_log_line(line) for line in ([content] if isinstance(content, str) else content))
         return tuple(line for line in lines if line)
 
+    def _dag(self, dag_id: str) -> dict[str, Any] | None:
+        """Return what Airflow says of a DAG, None if it has not parsed one of that id."""
+        try:
+            return self._ask(self._dags.get_dag_without_preload_content, dag_id, dag_id=dag_id)
+        except DagError:
+            return None
+
+    def _list_runs(self, dag_id: str, **choice: Any) -> tuple[DagRun, ...]:  # noqa: ANN401  passed on
+        answer = self._ask(self._runs.get_dag_runs_without_preload_content, dag_id, dag_id=dag_id, **choice)
+        return tuple(self._run(run) for run in objects(answer.get("dag_runs")))
+
+    def _run(self, answer: dict[str, Any]) -> DagRun:
+        run = read_run(answer)
+        if run is None:
+            raise self._unusable("a run has no dag_run_id")
+        return run
+
+    def _ask(
+        self,
+        request: Callable[..., Any],
+        *arguments: Any,  # noqa: ANN401  passed on
+        dag_id: str = "",
+        **options: Any,  # noqa: ANN401  passed on
+    ) -> dict[str, Any]:
+        """Make a request of the client and return the answer as it is."""
+        with self._explained():
+            response = request(*arguments, _request_timeout=REQUEST_SECONDS, **options)
+            text = response.read()
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            answer = None
+        if response.status >= http.client.BAD_REQUEST:
+            detail = _detail(answer) or response.reason or f"HTTP {response.status}"
+            if response.status == http.client.NOT_FOUND and dag_id:
+                raise DagError(
+                    f"Airflow knows no DAG {dag_id!r}: {detail}.", hint="What is there: pipectl status"
+                )
+            raise AirflowError(f"Airflow at {self.address.url} refused the request: {detail}.")
+        if not isinstance(answer, dict):
+            raise self._unusable("it is no JSON object")
+        return answer
+
+    def _unusable(self, reason: str) -> AirflowError:
+        return unusable_answer(self.address, server_version(self.address), reason)
+
     @contextlib.contextmanager
-    def _explained(self, dag_id: str = "") -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         import urllib3  # noqa: PLC0415  imported by airflow_client already
 
         try:
             yield
-        except self._airflow.ApiException as error:
-            detail = _detail(error)
-            if error.status == NOT_FOUND and dag_id:
-                raise DagError(
-                    f"Airflow knows no DAG {dag_id!r}: {detail}.", hint="What is there: pipectl status"
-                ) from error
-            raise AirflowError(f"Airflow at {self.address.url} refused the request: {detail}.") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise AirflowError(
                 f"Airflow does not answer at {self.address.url}.",
@@ -212,45 +199,40 @@ def _proven_pool(address: AirflowAddress) -> Any:  # noqa: ANN401  a class of ur
     return Pool
 
 
-def _dag_run(run: Any) -> DagRun:  # noqa: ANN401  generated model
-    return DagRun(
-        dag_id=run.dag_id,
-        run_id=run.dag_run_id,
-        run_type=_value(run.run_type),
-        state=_value(run.state),
-        logical_date=run.logical_date,
-        queued_at=run.queued_at,
-        start=run.start_date,
-        end=run.end_date,
+def read_task(task: dict[str, Any]) -> TaskState:
+    """Read a task instance, which has a task_id; all else may be missing or null."""
+    start, end = read_time(task.get("start_date")), read_time(task.get("end_date"))
+    number, index = task.get("try_number"), task.get("map_index")
+    return TaskState(
+        id=str(task["task_id"]),
+        state=str(task.get("state") or "none"),
+        tries=number if isinstance(number, int) else 0,
+        seconds=(end - start).total_seconds() if start and end else None,
+        map_index=index if isinstance(index, int) else -1,
     )
 
 
-def _value(enumerated: Any) -> str:  # noqa: ANN401  generated enum or None
-    return "" if enumerated is None else str(getattr(enumerated, "value", enumerated))
+def _start(task: dict[str, Any]) -> tuple[bool, str, str, str]:
+    start = str(task.get("start_date") or "")
+    return not start, start, str(task["task_id"]), f"{task.get('map_index')!s:>9}"
 
 
-def _seconds(start: datetime | None, end: datetime | None) -> float | None:
-    return (end - start).total_seconds() if start and end else None
-
-
-def _detail(error: Any) -> str:  # noqa: ANN401  generated exception
-    try:
-        detail = json.loads(error.body)["detail"]
-    except (TypeError, ValueError, KeyError):
-        detail = error.reason or f"HTTP {error.status}"
+def _detail(answer: object) -> str:
+    """Return what Airflow says of a request that it refused, empty if nothing."""
+    detail = answer.get("detail") if isinstance(answer, dict) else None
     if isinstance(detail, list):
         detail = "; ".join(
             str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in detail
         )
-    return str(detail).rstrip(".")
+    return str(detail or "").rstrip(".")
 
 
 def _log_line(line: Any) -> str:  # noqa: ANN401  JSON
     if not isinstance(line, dict):
         return str(line)
-    event = str(line.get("event", ""))
+    event = str(line.get("event") or "")
     if event.startswith("::"):  # the user interface's folding marks
         return ""
-    failures = line.get("error_detail") or ()
+    failures = objects(line.get("error_detail"))
     reasons = [f"{failure.get('exc_type')}: {failure.get('exc_value')}" for failure in failures]
     return "\n".join([event, *reasons])

@@ -1,16 +1,20 @@
-"""The few plain requests that `up` and `status` poll, without airflow_client, whose import takes 1.1 s."""
+"""The few plain requests that `up` and `status` poll, without airflow_client, whose import takes 1.1 s.
+
+Here too is how Airflow's answers are read: what pipectl needs of them, whatever a version of Airflow adds,
+leaves out or sets to null.
+"""
 
 from __future__ import annotations
 
 import http.client
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from pipectl.airflow_login import ProvenConnection, api_token
-from pipectl.errors import AirflowError
+from pipectl.errors import AirflowError, AirflowLoginError
 from pipectl.models import DagRun, ImportFailure
 from pipectl.services import components
 
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 
 REQUEST_SECONDS = 20
 REFUSALS = {http.client.UNAUTHORIZED, http.client.FORBIDDEN}
+# The versions of Airflow that tests run: tests/integration/test_airflow_versions.py.
+OLDEST_AIRFLOW, NEWEST_AIRFLOW = "3.0", "3.4"
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class AirflowHealth:
     def __init__(self, address: AirflowAddress) -> None:
         self.address = address
         self._token = ""
+        self._signs = address.takes_signed and bool(address.secret)
         parts = urlsplit(address.url)
         self._path = parts.path.rstrip("/")
         self._connection = ProvenConnection(
@@ -62,16 +69,17 @@ class AirflowHealth:
         _, body = self._request("GET", "/api/v2/monitor/health")
         health = {}
         for name in components():
-            answer = body.get(name) or {}
-            health[name] = answer.get("status") or "unknown"
-            heartbeat = _time(answer.get(f"latest_{name}_heartbeat"))
+            answer = body.get(name)
+            part = answer if isinstance(answer, dict) else {}
+            health[name] = str(part.get("status") or "unknown")
+            heartbeat = read_time(part.get(f"latest_{name}_heartbeat"))
             if heartbeat and name in started and heartbeat < started[name]:
                 health[name] = "unhealthy"
         return health
 
     def version(self) -> str:
         """Airflow's version."""
-        return str(self._request("GET", "/api/v2/version")[1].get("version", ""))
+        return str(self._request("GET", "/api/v2/version")[1].get("version") or "")
 
     def dag(self, dag_id: str) -> ParsedDag | None:
         """The DAG, None if Airflow has not parsed a DAG of that id (yet)."""
@@ -83,51 +91,63 @@ class AirflowHealth:
             has_import_errors=bool(body.get("has_import_errors")),
             file=str(body.get("relative_fileloc") or ""),
             next_run=str(body.get("next_dagrun_run_after") or ""),
-            parsed=_time(body.get("last_parsed_time")),
+            parsed=read_time(body.get("last_parsed_time")),
         )
 
     def last_run(self, dag_id: str) -> DagRun | None:
         """The latest run of the DAG, None if it never ran."""
         runs = self._runs(dag_id, "limit=1&order_by=-run_after")
-        return _dag_run(runs[0]) if runs else None
+        return runs[0] if runs else None
 
     def active_runs(self, dag_id: str) -> tuple[str, ...]:
         """Ids of the runs that are queued or running, oldest first; empty for an unknown DAG."""
         runs = self._runs(dag_id, "state=running&state=queued&order_by=run_after")
-        return tuple(str(run["dag_run_id"]) for run in runs)
+        return tuple(run.run_id for run in runs)
 
     def import_failures(self, since: datetime | None = None) -> tuple[ImportFailure, ...]:
         """The DAG files that Airflow could not import, of those that it has tried `since` then."""
-        _, body = self._get("/api/v2/importErrors?limit=100")
-        return tuple(
-            ImportFailure(str(error.get("filename")), str(error.get("stack_trace")))
-            for error in body.get("import_errors") or ()
-            if is_since(_time(error.get("timestamp")), since)
-        )
+        return read_import_failures(self._get("/api/v2/importErrors?limit=100")[1], since)
 
-    def _runs(self, dag_id: str, query: str) -> list[dict[str, Any]]:
+    def ask(self, path: str) -> dict[str, Any]:
+        """Return the answer to a request for which one need not be logged in."""
+        return self._request("GET", path)[1]
+
+    def token(self) -> str:
+        """Return what later requests show: a signed token, or that of a login. Raises AirflowLoginError."""
+        if not self._token:
+            self._token = api_token(self.address) if self._signs else self._log_in()
+        return self._token
+
+    def _log_in(self) -> str:
+        login = {"username": self.address.user, "password": self.address.password}
+        status, body = self._request("POST", "/auth/token", login)
+        token = body.get("access_token")
+        if status in REFUSALS:
+            raise AirflowLoginError(
+                f"Airflow at {self.address.url} refused the login of {self.address.user!r}.",
+                hint="If AIRFLOW_ADMIN_USER or AIRFLOW_ADMIN_PASSWORD changed in stack/.env since Airflow"
+                " started, apply it: pipectl up",
+            )
+        if not token:
+            reason = f"it gave no access_token (HTTP {status})"
+            raise unusable_answer(self.address, server_version(self.address), reason)
+        return str(token)
+
+    def _runs(self, dag_id: str, query: str) -> list[DagRun]:
         status, body = self._get(f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns?{query}")
-        return list(body.get("dag_runs") or ()) if status == http.client.OK else []
+        runs = objects(body.get("dag_runs")) if status == http.client.OK else []
+        return [run for answer in runs if (run := read_run(answer))]
 
     def _get(self, path: str) -> tuple[int, dict[str, Any]]:
         """Make a request for which one must be logged in."""
-        if not self._token and self.address.takes_signed and self.address.secret:
-            self._token = api_token(self.address)
-            status, body = self._request("GET", path)
-            if status not in REFUSALS:
-                return status, body
-            self._token = ""
-        if not self._token:
-            login = {"username": self.address.user, "password": self.address.password}
-            status, body = self._request("POST", "/auth/token", login)
-            if "access_token" not in body:
-                raise AirflowError(
-                    f"Airflow at {self.address.url} refused the login of "
-                    f"{self.address.user!r} (HTTP {status}).",
-                    hint="Check AIRFLOW_ADMIN_USER and AIRFLOW_ADMIN_PASSWORD in stack/.env.",
-                )
-            self._token = str(body["access_token"])
-        return self._request("GET", path)
+        self.token()
+        status, body = self._request("GET", path)
+        if status in REFUSALS and self._signs:
+            # It was started with another secret.
+            self._signs, self._token = False, ""
+            self.token()
+            return self._request("GET", path)
+        return status, body
 
     def _request(
         self, method: str, path: str, content: dict[str, Any] | None = None
@@ -155,23 +175,66 @@ class AirflowHealth:
         return response.status, body if isinstance(body, dict) else {}
 
 
+def server_version(address: AirflowAddress) -> str:
+    """Return the version of the Airflow that answers there, empty if it does not tell.
+
+    Airflow 2 tells it elsewhere.
+    """
+    health = AirflowHealth(address)
+    try:
+        return health.version() or str(health.ask("/api/v1/version").get("version") or "")
+    except AirflowError:
+        return ""
+
+
+def unusable_answer(address: AirflowAddress, version: str, reason: str) -> AirflowError:
+    """Return the error for an answer of which pipectl cannot read what it needs."""
+    return AirflowError(
+        f"Airflow {version or 'of an unknown version'} at {address.url} gave an answer that pipectl, which"
+        f" works with Airflow {OLDEST_AIRFLOW} to {NEWEST_AIRFLOW}, cannot use: {reason}.",
+        hint=f"Run Airflow {OLDEST_AIRFLOW} to {NEWEST_AIRFLOW}, or update pipectl.",
+    )
+
+
+def objects(value: object) -> list[dict[str, Any]]:
+    """Return the objects of a list in an answer; nothing if it is missing or no list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def read_run(answer: dict[str, Any]) -> DagRun | None:
+    """Read a DAG run, None if it has no id."""
+    if not answer.get("dag_run_id"):
+        return None
+    return DagRun(
+        dag_id=str(answer.get("dag_id") or ""),
+        run_id=str(answer["dag_run_id"]),
+        run_type=str(answer.get("run_type") or ""),
+        state=str(answer.get("state") or ""),
+        logical_date=read_time(answer.get("logical_date")),
+        queued_at=read_time(answer.get("queued_at")),
+        start=read_time(answer.get("start_date")),
+        end=read_time(answer.get("end_date")),
+    )
+
+
+def read_time(text: object) -> datetime | None:
+    """Read a time, in UTC if it has no time zone; None if it is missing or no time."""
+    try:
+        time = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
 def is_since(time: datetime | None, earliest: datetime | None) -> bool:
     """Whether `time` is not before `earliest`; True if either is unknown."""
     return time is None or earliest is None or time >= earliest
 
 
-def _time(text: object) -> datetime | None:
-    return datetime.fromisoformat(str(text)) if text else None
-
-
-def _dag_run(run: dict[str, Any]) -> DagRun:
-    return DagRun(
-        dag_id=str(run["dag_id"]),
-        run_id=str(run["dag_run_id"]),
-        run_type=str(run["run_type"]),
-        state=str(run["state"]),
-        logical_date=_time(run.get("logical_date")),
-        queued_at=_time(run.get("queued_at")),
-        start=_time(run.get("start_date")),
-        end=_time(run.get("end_date")),
+def read_import_failures(answer: dict[str, Any], since: datetime | None = None) -> tuple[ImportFailure, ...]:
+    """Read the list of DAG files that could not be imported, of those that were tried `since` then."""
+    return tuple(
+        ImportFailure(str(error.get("filename") or ""), str(error.get("stack_trace") or ""))
+        for error in objects(answer.get("import_errors"))
+        if is_since(read_time(error.get("timestamp")), since)
     )

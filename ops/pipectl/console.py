@@ -79,14 +79,17 @@ class Console:
 
     @contextmanager
     def live(self, render: Callable[[], RenderableType]) -> Iterator[Callable[[], None]]:
-        """Redraw `render` on stderr while the block runs, if that is a terminal; yields the redraw."""
+        """Redraw `render` on stderr while the block runs, if that is a terminal; yields the redraw.
+
+        It is redrawn by itself several times a second, so that a time in it runs.
+        """
         if not self.is_live:
             yield lambda: None
             return
         from rich.live import Live  # 70 ms, for terminals alone
 
-        with Live(render(), console=self._err, refresh_per_second=8, transient=True) as live:
-            yield lambda: live.update(render())
+        with Live(get_renderable=render, console=self._err, refresh_per_second=8, transient=True) as live:
+            yield live.refresh
 
     @property
     def is_live(self) -> bool:

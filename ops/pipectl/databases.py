@@ -79,18 +79,26 @@ class Databases:
         with self._mysql_cursor() as cursor:
             return DatabaseContent(self.mysql.service, _count_tables(cursor, MYSQL_TABLES))
 
-    def counts(self) -> Counts:
-        """Rows of the published tables; 0 if a table does not exist yet."""
-        labels = frauds = transactions = 0
-        with self._mysql_cursor() as cursor:
-            if _mysql_has_labels(cursor):
-                cursor.execute(published.COUNT_LABELS)
-                labels, frauds = map(int, cursor.fetchall()[0])
+    def batch(self, batch_id: str) -> Counts | None:
+        """Transactions of a batch, their labels, and the frauds among these; None if there is no such batch.
+
+        What other runs, a load or other writers do at the same time is not in it.
+        """
         with self._postgres_cursor() as cursor:
-            if _postgres_has_transactions(cursor):
-                cursor.execute(published.COUNT_TRANSACTIONS)
-                transactions = int(cursor.fetchall()[0][0])
-        return Counts(transactions, labels, frauds)
+            cursor.execute(published.HAS_BATCHES)
+            if not cursor.fetchall()[0][0]:
+                return None
+            cursor.execute(published.BATCH, (batch_id,))
+            rows = cursor.fetchall()
+        if not rows:
+            return None
+        first, last, transactions = rows[0]
+        labels = frauds = 0
+        with self._mysql_cursor() as cursor:
+            if transactions and _mysql_has_labels(cursor):
+                cursor.execute(published.BATCH_LABELS, (first, last))
+                labels, frauds = map(int, cursor.fetchall()[0])
+        return Counts(int(transactions), labels, frauds)
 
     def reconcile(self) -> Reconciliation:
         """Compare the ids of transactions and labels, and when they were made, exactly.

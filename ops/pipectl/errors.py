@@ -60,6 +60,10 @@ class ForeignAirflowError(AirflowError):
     """Another program than this project's Airflow answers at its address."""
 
 
+class AirflowLoginError(AirflowError):
+    """Airflow answers, and refuses the user or the password."""
+
+
 class DatabaseError(PipectlError):
     """A database is unreachable, refused the login or failed a statement."""
 

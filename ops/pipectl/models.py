@@ -141,16 +141,11 @@ class Reconciliation:
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows of the pipeline's published tables."""
+    """Rows of a batch: transactions, the labels of these, and how many of the labels say fraud."""
 
     transactions: int
     labels: int
     frauds: int
-
-    def __sub__(self, other: Counts) -> Counts:
-        return Counts(
-            self.transactions - other.transactions, self.labels - other.labels, self.frauds - other.frauds
-        )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from pipectl.models import DagRun, LoadProgress, Service, TaskState
+
+    class Show(Protocol):
+        """Observer.see_progress."""
+
+        def __call__(self, subject: str, progress: str, *, milestone: bool) -> None:
+            """Show how far a step is."""
 
 
 class Observer:
@@ -13,6 +21,9 @@ class Observer:
 
     def report(self, sentence: str) -> None:
         """A step begins."""
+
+    def see_progress(self, subject: str, progress: str, *, milestone: bool) -> None:
+        """How far a step is: `progress` replaces what was said of `subject` before; milestones are few."""
 
     def see_services(self, services: tuple[Service, ...]) -> None:
         """The services as they are now, at every look at them."""

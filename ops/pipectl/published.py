@@ -11,6 +11,7 @@ from __future__ import annotations
 
 TRANSACTIONS = "public.transactions"
 GROUND_TRUTH = "sim.ground_truth"
+BATCHES = "sim.batches"
 LABELS = "fraud_labels"
 # How far labels have come.
 PROGRESS = "label_progress"
@@ -25,10 +26,21 @@ MYSQL_COLLATION = "utf8mb4_unicode_ci"
 # Whether a table exists, in a row; in MySQL a row if it does.
 HAS_TRANSACTIONS = f"SELECT to_regclass('{TRANSACTIONS}') IS NOT NULL"
 HAS_GROUND_TRUTH = f"SELECT to_regclass('{GROUND_TRUTH}') IS NOT NULL"
+HAS_BATCHES = f"SELECT to_regclass('{BATCHES}') IS NOT NULL"
 HAS_LABELS = f"SHOW TABLES LIKE '{LABELS}'"
 
-COUNT_TRANSACTIONS = f"SELECT count(*) FROM {TRANSACTIONS}"
-COUNT_LABELS = f"SELECT COUNT(*), COALESCE(SUM(is_fraud), 0) FROM {LABELS}"
+# The ids of a batch, which follow one another: the rows of the transaction that wrote the batch's own row.
+# The xmin of that row is the low half of a transaction's number; the high half is that of the numbers given
+# now, or the one before.
+BATCH = f"""
+    SELECT min(t.transaction_id), max(t.transaction_id), count(t.transaction_id)
+    FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::numeric AS next, xmin::text::numeric AS low
+          FROM {BATCHES} WHERE batch_id = %s::text) AS batch
+    CROSS JOIN LATERAL (SELECT low + 4294967296 * floor((next - low) / 4294967296) AS number) AS writer
+    LEFT JOIN {TRANSACTIONS} AS t ON t.xid = number::text::xid8
+    GROUP BY batch.low"""
+BATCH_LABELS = f"""
+    SELECT COUNT(*), COALESCE(SUM(is_fraud), 0) FROM {LABELS} WHERE transaction_id BETWEEN %s AND %s"""
 # Ids counted in ranges of a size, with the latest transaction and the earliest label; then each id and its
 # time, from one id to below another.
 TRANSACTION_BUCKETS = f"""

@@ -87,6 +87,15 @@ def business_databases() -> tuple[Definition, ...]:
     return tuple(service for service in SERVICES if service.business)
 
 
+def airflow_programs() -> tuple[str, ...]:
+    """Return the names of Airflow's own processes, those of every executor."""
+    return tuple(
+        service.name
+        for service in SERVICES
+        if service.health == AIRFLOW and not (service.database or service.executor)
+    )
+
+
 def components() -> tuple[str, ...]:
     """Return the parts of Airflow's health answer that services stand for."""
     return tuple(service.component for service in SERVICES if service.component)

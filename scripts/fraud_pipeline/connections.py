@@ -5,6 +5,7 @@ Drivers are imported when a connection is opened: `--help` and a bad setting cos
 
 from __future__ import annotations
 
+import importlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
@@ -142,6 +143,15 @@ def open_mysql(database: Database, files: Path | None = None) -> Iterator[MySQLC
         raise DatabaseError(f"{database} failed a statement: {_one_line(error)}") from error
     finally:
         connection.close()
+
+
+def missing_mysql_extension() -> str | None:
+    """Return why the driver runs without its extension in C, None if it has it. It falls back silently."""
+    try:
+        importlib.import_module("_mysql_connector")
+    except ImportError as error:
+        return _one_line(error)
+    return None
 
 
 def mysql_value(cursor: MySQLCursorAbstract) -> object:

@@ -139,6 +139,10 @@ def test_ports_are_those_of_what_runs(populated: DockerProject, monkeypatch: pyt
         status = populated.json("status")
         assert status["airflow"]["reachable"]
         assert any(f"webserver runs on port {port}" in note for note in status["notes"])
-        assert populated.json("up")["started"] == []
         assert populated.json("runs")["runs"]
-    assert services(populated)["webserver"]["port"] == port
+        assert populated.json("up")["ports"]["webserver"] == port + 1000
+    status = populated.json("status")
+    assert status["airflow"]["url"].endswith(f":{port + 1000}")
+    assert status["airflow"]["reachable"]
+    assert populated.json("runs")["runs"]
+    assert populated.json("up")["ports"]["webserver"] == port

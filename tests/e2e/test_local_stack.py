@@ -223,6 +223,21 @@ def test_a_lock_that_a_dead_scheduler_left_behind_does_not_stop_the_next_run(pro
         left_behind.cursor().execute("SELECT 1")
 
 
+def test_the_delta_of_a_run_is_its_own_beside_a_load(populated: Project) -> None:
+    load = populated.start("load", "--transactions", "300000", "--days", "9", "--json")
+    until(lambda: populated.ask_postgres("SELECT count(*) FROM sim.batches")[0][0] > 1, "a load that writes")
+    result = populated.json("trigger")
+    out, err = load.communicate(timeout=COMMAND_SECONDS)
+    assert load.returncode == 0, err
+    assert json.loads(out)["transactions"] == 300_000
+    batch = f"SELECT transactions FROM sim.batches WHERE batch_id = '{result['run_id']}'"
+    [(transactions,)] = populated.ask_postgres(batch)
+    delta = result["delta"]
+    assert 50 <= delta["transactions"] == transactions <= 200
+    # While the load's transactions are open, later ones are not labelled yet.
+    assert delta["frauds"] <= delta["labels"] <= transactions
+
+
 def test_rows_survive_the_kill_of_their_servers(populated: Project) -> None:
     before = populated.json("verify-db", "--expect", "reconciled")["databases"]
     for name in ("airbyte-postgres", "airbyte-mysql"):

@@ -59,31 +59,11 @@ def rows_of_loads(servers: Servers) -> list[tuple[Any, ...]]:
     )
 
 
-def insert_beside(servers: Servers, stop: threading.Event) -> None:
-    """Take ids in the middle of a chunk's, stay open for a while, and roll some back."""
-    chance = random.Random(5)  # noqa: S311 -- a test that can be repeated
-    connection = servers.postgres()
-    while not stop.is_set():
-        connection.cursor().execute(
-            """INSERT INTO public.transactions (tx_time, customer_id, card_id, terminal_id, mcc, amount,
-                                               currency, channel, country, lat, lon, status)
-               SELECT now(), 1, 11, 1, 5411, 10, 'EUR', 'pos', 'DE', 50, 10, 'approved'
-               FROM generate_series(1, %s)""",
-            (chance.randint(1, 20),),
-        )
-        stop.wait(0.3 * chance.random() ** 3)
-        if chance.random() < 0.2:
-            connection.rollback()
-        else:
-            connection.commit()
-    connection.close()
-
-
 def test_killed_at_random_it_ends_with_each_transaction_and_label_once(servers: Servers) -> None:
     assert servers.run("transaction_generator")[0] == 0
     chance = random.Random(7)  # noqa: S311
     stop = threading.Event()
-    writers = [threading.Thread(target=insert_beside, args=(servers, stop)) for _ in range(2)]
+    writers = [threading.Thread(target=servers.insert_beside, args=(stop,)) for _ in range(2)]
     for writer in writers:
         writer.start()
     kills = 0

@@ -319,3 +319,11 @@ def test_chunks_smaller_than_the_work_change_nothing(servers: Servers) -> None:
 
     assert done.labels == len(transactions(servers))
     assert labelled(servers) == transactions(servers)
+
+
+def test_the_log_says_once_why_the_driver_lacks_its_extension(servers: Servers, tmp_path: Path) -> None:
+    """The driver itself falls back to pure Python without a word, as on a system with an older libssl."""
+    (tmp_path / "_mysql_connector.py").write_text("raise ImportError('libssl.so.3 is too old')")
+    code, log = servers.run("detection_generator", PYTHONPATH=str(tmp_path))
+    assert code == 0, log
+    assert log.count('mysql_driver_is_pure_python_because="libssl.so.3 is too old"') == 1

@@ -43,7 +43,9 @@ with DAG("nothing_to_do", schedule=None, start_date=datetime(2024, 1, 1)):
 class AirflowStack:
     """The three Airflow programs of a project and its metadata database."""
 
-    def __init__(self, project: Path) -> None:
+    def __init__(
+        self, project: Path, runtime: AirflowRuntime | None = None, cache: Path | None = None
+    ) -> None:
         self.project = project
         # Without the settings and plugins of whoever runs the tests.
         shutil.copytree(
@@ -52,8 +54,8 @@ class AirflowStack:
             dirs_exist_ok=True,
             ignore=shutil.ignore_patterns("user.env", "plugins", "__pycache__"),
         )
-        self.cache = cache_dir()
-        self.runtime: AirflowRuntime = need_airflow()
+        self.cache = cache or cache_dir()
+        self.runtime: AirflowRuntime = runtime or need_airflow()
         self.binaries: PostgresBinaries = need_postgres()
         self.data_dir = project / ".pipectl" / "postgres"
         self.site = self._site()

@@ -6,6 +6,7 @@ A test module takes them with `pytest_plugins = ["support.script_servers"]`.
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from support.needs import need_mariadb, need_postgres
 from support.server_process import free_port, start_program, until_it_answers
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -116,6 +118,25 @@ class Servers:
 
     def ask_mysql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         return _ask(self.mysql(), statement, values)
+
+    def insert_beside(self, stop: threading.Event) -> None:
+        """Take ids in the middle of a chunk's, stay open for a while, and roll some back."""
+        chance = random.Random(5)  # noqa: S311 -- a test that can be repeated
+        connection = self.postgres()
+        while not stop.is_set():
+            connection.cursor().execute(
+                """INSERT INTO public.transactions (tx_time, customer_id, card_id, terminal_id, mcc, amount,
+                                                   currency, channel, country, lat, lon, status)
+                   SELECT now(), 1, 11, 1, 5411, 10, 'EUR', 'pos', 'DE', 50, 10, 'approved'
+                   FROM generate_series(1, %s)""",
+                (chance.randint(1, 20),),
+            )
+            stop.wait(0.3 * chance.random() ** 3)
+            if chance.random() < 0.2:
+                connection.rollback()
+            else:
+                connection.commit()
+        connection.close()
 
     def empty(self) -> None:
         """Back to two databases without a table."""

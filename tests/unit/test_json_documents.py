@@ -55,6 +55,7 @@ UP = UpResult(
     ports={"webserver": 8081},
     seconds=7.2,
     phases=(Phase("start", 0.5),),
+    restarted={"scheduler": "stack/airflow/user.env changed"},
     started=("webserver",),
     moved_ports={"webserver": MovedPort(8080, 8081)},
     notes=("webserver runs on port 8081",),
@@ -67,6 +68,7 @@ UP_JSON = {
     "seconds": 7.2,
     "phases": [{"name": "start", "seconds": 0.5}],
     "started": ["webserver"],
+    "restarted": {"scheduler": "stack/airflow/user.env changed"},
     "moved_ports": {"webserver": {"wanted": 8080, "used": 8081}},
     "notes": ["webserver runs on port 8081"],
 }
@@ -145,7 +147,6 @@ STATUS_JSON = {
         "executor": "LocalExecutor",
         "reachable": True,
         "health": {"scheduler": "healthy"},
-        "error": "",
     },
     "dag": {
         "dag_id": "shop",

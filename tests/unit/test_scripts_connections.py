@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from fraud_pipeline.connections import Database, mysql_database, postgres_database
+from fraud_pipeline.connections import (
+    Database,
+    missing_mysql_extension,
+    mysql_database,
+    postgres_database,
+)
 from fraud_pipeline.errors import SettingError
 
 
@@ -45,3 +51,8 @@ def test_port_that_is_none_is_refused_by_its_variable(port: str) -> None:
 
 def test_password_is_not_shown() -> None:
     assert "geheim" not in repr(postgres_database({"AIRBYTE_POSTGRES_PASSWORD": "geheim"}))
+
+
+def test_nothing_is_told_of_a_driver_that_has_its_extension(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "_mysql_connector", ModuleType("_mysql_connector"))
+    assert missing_mysql_extension() is None

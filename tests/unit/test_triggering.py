@@ -86,14 +86,14 @@ class FakeApi:
 
 
 def trigger(
-    api: FakeApi, *, paused: bool = True, wait: bool = True, timeout: float = 5, counts: Any = None
+    api: FakeApi, *, paused: bool = True, wait: bool = True, timeout: float = 5, batch: Any = None
 ) -> Any:
     return triggering.trigger(
         cast("AirflowApi", api),
         "mine",
         paused=paused,
         conf=None,
-        count=counts,
+        batch=batch,
         observer=Observer(),
         timeout=timeout,
         wait=wait,
@@ -123,11 +123,22 @@ def test_a_refused_trigger_pauses_the_dag_again() -> None:
 
 def test_the_run_that_unpausing_creates_is_counted_apart() -> None:
     api = FakeApi("queued", "running", "success", scheduled=True)
-    # Before; once ours runs, with the 100 rows of the scheduled run; at the end.
-    counts = iter([Counts(0, 0, 0), Counts(100, 100, 1), Counts(160, 160, 3)])
-    result = trigger(api, counts=lambda: next(counts))
-    assert result.delta == Counts(60, 60, 2)
+    result = trigger(api)
     assert [other.run_id for other in result.other_runs] == ["slot"]
+
+
+def test_the_delta_is_that_of_the_runs_own_batch() -> None:
+    api = FakeApi("success")
+    batches: dict[str, Counts] = {"slot": Counts(100, 100, 1)}
+
+    def batch(run_id: str) -> Counts | None:
+        return batches.get(run_id)
+
+    assert trigger(api, batch=batch).delta is None
+    api.set_paused("mine", paused=True)
+    result = trigger(api, batch=lambda run_id: Counts(60, 58, 2) if run_id == api.own else None)
+    assert result.delta == Counts(60, 58, 2)
+    assert trigger(api, batch=batch, wait=False).delta is None
 
 
 def test_every_run_has_an_id_of_its_own() -> None:

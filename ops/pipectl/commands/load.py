@@ -124,6 +124,6 @@ class _LoadProgress(Progress):
     def shown(self) -> Iterator[Observer]:
         """Draw the live lines while the block runs."""
         with self._console.live(
-            lambda: group(*(line(progress_text(phase)) for phase in self._latest.values()))
+            lambda: group(*(line(progress_text(phase)) for phase in tuple(self._latest.values())))
         ) as self._redraw:
             yield self

@@ -138,14 +138,21 @@ class Progress(Observer):
 
 
 class StartProgress(Progress):
-    """Shows how services start: a live table in a terminal, a line per healthy service elsewhere."""
+    """Shows how software arrives and services start: live in a terminal, a line per milestone elsewhere."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._since = time.monotonic()
         self._services: tuple[Service, ...] = ()
         self._healthy: set[str] = set()
+        self._steps: dict[str, str] = {}
         self._redraw: Callable[[], None] = lambda: None
+
+    def see_progress(self, subject: str, progress: str, *, milestone: bool) -> None:
+        """Show it in the live display, in a line for each subject."""
+        self._steps = {**self._steps, subject: progress}
+        if milestone and not self._console.is_live:
+            self._console.say(f"  {subject}: {progress} ({self._elapsed()})")
 
     def see_services(self, services: tuple[Service, ...]) -> None:
         """Show them."""
@@ -160,10 +167,13 @@ class StartProgress(Progress):
     @contextmanager
     def shown(self) -> Iterator[Observer]:
         """Draw the live table while the block runs."""
-        with self._console.live(self._table) as self._redraw:
+        with self._console.live(self._live_text) as self._redraw:
             yield self
 
-    def _table(self) -> RenderableType:
+    def _live_text(self) -> RenderableType:
+        if not self._services:
+            steps = [f"  {subject}: {progress}" for subject, progress in self._steps.items()]
+            return group(*(line(text) for text in [f"Starting, {self._elapsed()}", *steps]))
         rows: list[tuple[object, ...]] = [
             (service.name, service.state, service.health) for service in self._services
         ]

@@ -146,6 +146,8 @@ def result_text(result: Status) -> RenderableType:
         lines.append(f"DAG       {dag.dag_id}: {paused}")
         last = dag.last_run
         lines.append(f"Last run  {last.run_id}: {last.state}" if last else "Last run  none")
+    elif airflow.error:
+        lines.append(f"          {airflow.error}")
     elif airflow.reachable:
         lines.append(f"DAG       {dag.dag_id}: not parsed")
     if dag.import_error:

@@ -80,7 +80,7 @@ def _trigger_once(
         dag_id,
         paused=paused,
         conf=conf,
-        count=business_databases(invocation.engine).counts if is_pipeline else None,
+        batch=business_databases(invocation.engine).batch if is_pipeline else None,
         observer=observer,
         timeout=timeout,
         wait=wait,

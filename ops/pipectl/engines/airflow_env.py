@@ -65,6 +65,11 @@ def read(project: Path, variables: Mapping[str, str]) -> dict[str, str]:
     return values
 
 
+def user_settings(project: Path) -> frozenset[str]:
+    """Return the names that user.env sets."""
+    return frozenset(found[1] for line in _lines(project / OWN) if (found := _ASSIGNMENT.fullmatch(line)))
+
+
 def _lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")

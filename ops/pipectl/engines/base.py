@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from pipectl import services
 from pipectl.engines import airflow_env, ports
+from pipectl.engines.changes import describe
 from pipectl.engines.claims import Claims
 from pipectl.engines.project import SECRETS, keep_settings, new_password, project_lock
 from pipectl.env_file import EnvFile
@@ -46,10 +46,11 @@ class Engine(ABC):
     name: ClassVar[str]
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = self._named_settings = settings
+        self._settings = settings
         self._claims = Claims(settings.cache_dir, str(settings.project))
         self._notes: list[str] = []
         self._moved_ports: dict[str, tuple[int, int]] = {}
+        self._restarts: dict[str, tuple[str, ...]] = {}
 
     @property
     @abstractmethod
@@ -62,7 +63,7 @@ class Engine(ABC):
 
     @abstractmethod
     def start(self, observer: Observer) -> tuple[str, ...]:
-        """Start what is not running, and return its names; what runs is left alone."""
+        """Start what is not running, and anew what would start with something else now; return the names."""
 
     @abstractmethod
     def resize(self, *, executor: str | None, workers: int | None) -> None:
@@ -125,7 +126,7 @@ class Engine(ABC):
 
     def differing_ports(self) -> dict[str, tuple[int, int]]:
         """Services that run on another port than the settings name: (named, in use)."""
-        in_use, settings = self._ports_in_use(), self._named_settings
+        in_use, settings = self._ports_in_use(), self._settings
         return {
             name: (settings.port(name), port) for name, port in in_use.items() if settings.port(name) != port
         }
@@ -133,6 +134,10 @@ class Engine(ABC):
     def moved_ports(self) -> dict[str, tuple[int, int]]:
         """Services whose wanted port was taken at the last start: (wanted, now used)."""
         return self._moved_ports
+
+    def restarts(self) -> dict[str, str]:
+        """Services that the last start found running and started anew, and what had changed for each."""
+        return {name: describe(changes) for name, changes in self._restarts.items()}
 
     def airflow(self) -> AirflowAddress:
         """Where Airflow answers, and how it proves that it is this project's."""
@@ -196,13 +201,6 @@ class Engine(ABC):
         """Variables that the engine fills in once per project, and what makes their values."""
         return {name: secret.make for name, secret in SECRETS.items()}
 
-    def _adopt_ports(self) -> None:
-        """Go on with the ports of what runs."""
-        ports_in_use = {
-            services.get(name).port_variable: str(port) for name, port in self._ports_in_use().items()
-        }
-        self._settings = replace(self._settings, variables={**self._settings.variables, **ports_in_use})
-
     def _fill_in_settings(self, changes: Mapping[str, str] | None = None) -> None:
         """Remember in stack/.env: `changes`, missing secrets, and free ports for what does not run."""
         running = {service.name for service in self.services() if service.state in {"running", "starting"}}
@@ -227,8 +225,9 @@ class Engine(ABC):
             and "AIRFLOW_ADMIN_PASSWORD" not in secrets
         ):
             self._notes.append(DEFAULT_LOGINS)
-        folder = {FOLDER: folder_text(self._settings.project)}
-        self._change_settings({**restored, **secrets, **(changes or {}), **ports.changes(moved), **folder})
+        folder = folder_text(self._settings.project)
+        place = {FOLDER: folder} if self._settings.variables.get(FOLDER) != folder else {}
+        self._change_settings({**restored, **secrets, **(changes or {}), **ports.changes(moved), **place})
         self._settings = replace(self._settings, restored={}, origin=None)
         keep_settings(self._settings)
 
@@ -273,7 +272,7 @@ class Engine(ABC):
     def notes(self) -> tuple[str, ...]:
         """What the user should know of the stack besides: sentences."""
         differing = [
-            f"{name} runs on port {used}; the settings name {named}, which counts after: pipectl down"
+            f"{name} runs on port {used}; the settings name {named}: pipectl up moves it there"
             for name, (named, used) in self.differing_ports().items()
             if name not in self._moved_ports
         ]

@@ -40,7 +40,11 @@ class MovedPort:
 
 @dataclass(frozen=True)
 class UpResult:
-    """What `up` did. `moved_ports` has the services whose port was taken; `notes` are sentences."""
+    """What `up` did.
+
+    `restarted` has those of the `started` services that ran before, with what had changed; `moved_ports` has
+    the services whose port was taken; `notes` are sentences.
+    """
 
     engine: str
     url: str
@@ -50,6 +54,7 @@ class UpResult:
     seconds: float
     phases: tuple[Phase, ...]
     started: tuple[str, ...]
+    restarted: dict[str, str]
     moved_ports: dict[str, MovedPort]
     notes: tuple[str, ...] = ()
 
@@ -116,6 +121,7 @@ def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> U
         seconds=stopwatch.seconds,
         phases=tuple(stopwatch.phases),
         started=started,
+        restarted=engine.restarts(),
         moved_ports={name: MovedPort(*ports) for name, ports in engine.moved_ports().items()},
         notes=engine.notes(),
     )

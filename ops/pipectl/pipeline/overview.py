@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
-from pipectl.errors import AirflowError, DatabaseError, ForeignAirflowError, ForeignDatabaseError
+from pipectl.errors import (
+    AirflowError,
+    AirflowLoginError,
+    DatabaseError,
+    ForeignAirflowError,
+    ForeignDatabaseError,
+)
 from pipectl.pipeline.access import down_services
 from pipectl.pipeline.readiness import component_starts, with_health
 
@@ -21,14 +27,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AirflowStatus:
-    """Airflow as `status` shows it; `health` maps its components to healthy, unhealthy or unknown."""
+    """Airflow as `status` shows it; `health` maps its components to healthy, unhealthy or unknown.
+
+    `error` says why nothing is known of the DAG although Airflow answers.
+    """
 
     url: str
     version: str
     executor: str
     reachable: bool
     health: dict[str, str] = field(default_factory=dict)
-    error: str = ""
+    error: str = field(default="", metadata={"optional": True})
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,7 @@ def _airflow(
 ) -> tuple[AirflowStatus, DagStatus]:
     address = engine.airflow()
     health = AirflowHealth(address)
-    unreachable = AirflowStatus(address.url, "", engine.executor, reachable=False)
+    status = unreachable = AirflowStatus(address.url, "", engine.executor, reachable=False)
     try:
         # What answers there while ours is down is another project's.
         if is_down:
@@ -130,6 +139,8 @@ def _airflow(
         )
     except ForeignAirflowError as error:
         return replace(unreachable, error=error.message), DagStatus(dag_id, found=False)
+    except AirflowLoginError as error:
+        return replace(status, error=f"{error.message} {error.hint}"), DagStatus(dag_id, found=False)
     except AirflowError:
         return unreachable, DagStatus(dag_id, found=False)
 

@@ -32,7 +32,11 @@ TASK_LOG_LINES = 20
 
 @dataclass(frozen=True)
 class TriggerResult:
-    """A run that `trigger` started. `other_runs` are those that unpausing made Airflow start."""
+    """A run that `trigger` started.
+
+    `delta` counts what the run's own batch has in the databases, and is null for a run without a batch.
+    `other_runs` are those that unpausing made Airflow start.
+    """
 
     dag_id: str
     run_id: str
@@ -75,19 +79,17 @@ def trigger(
     *,
     paused: bool,
     conf: dict[str, Any] | None,
-    count: Callable[[], Counts] | None,
+    batch: Callable[[str], Counts | None] | None,
     observer: Observer,
     timeout: float,
     wait: bool = True,
 ) -> TriggerResult:
     """Unpause the DAG if it is paused, trigger one run, and follow it until it ends.
 
-    `count` reads the published tables, for the delta; the rows of another run that ended before this one
-    started are not in it. Raises WaitTimeoutError when the run has not ended
-    after `timeout` seconds; the run goes on.
+    `batch` counts what the databases hold of the batch with a run's id, for the delta. Raises
+    WaitTimeoutError when the run has not ended after `timeout` seconds; the run goes on.
     """
     known = {run.run_id for run in api.runs(dag_id)}
-    before = count() if count and wait else None
     if paused:
         api.set_paused(dag_id, paused=False)
     try:
@@ -98,13 +100,12 @@ def trigger(
         raise
     observer.see_triggered(run, unpaused=paused)
     if wait:
-        run, before = _follow(api, run, before=before, count=count, observer=observer, timeout=timeout)
+        run = _follow(api, run, observer=observer, timeout=timeout)
     # Side by side: the user waits for the last of them.
     with ThreadPoolExecutor() as pool:
-        counting = pool.submit(count) if count and before is not None else None
+        counting = pool.submit(batch, run.run_id) if batch and wait else None
         listing = pool.submit(api.runs, dag_id)
         tasks = api.tasks(dag_id, run.run_id) if wait else ()
-    delta = counting.result() - before if counting and before is not None else None
     others = tuple(
         other
         for other in listing.result()
@@ -116,22 +117,13 @@ def trigger(
         state=run.state,
         seconds=run.seconds,
         tasks=tasks,
-        delta=delta,
+        delta=counting.result() if counting else None,
         other_runs=others,
         unpaused=paused,
     )
 
 
-def _follow(
-    api: AirflowApi,
-    run: DagRun,
-    *,
-    before: Counts | None,
-    count: Callable[[], Counts] | None,
-    observer: Observer,
-    timeout: float,
-) -> tuple[DagRun, Counts | None]:
-    waited = False
+def _follow(api: AirflowApi, run: DagRun, *, observer: Observer, timeout: float) -> DagRun:
     behind = None
     for _ in attempts(time.monotonic() + timeout):
         run = api.run(run.dag_id, run.run_id)
@@ -140,15 +132,10 @@ def _follow(
             behind = next(
                 (other for other in api.active_runs(run.dag_id) if other.run_id != run.run_id), None
             )
-            waited = waited or behind is not None
-        elif waited and not run.finished:
-            # Another run has written since `before`; its first task takes longer to start than this count.
-            before = count() if count else None
-            waited = False
         tasks = api.tasks(run.dag_id, run.run_id) if run.state == "running" else ()
         observer.see_run(run, tasks, behind)
         if run.finished:
-            return run, before
+            return run
     because = f" behind {behind.run_id}" if behind else ""
     raise WaitTimeoutError(
         f"The run {run.run_id} is still {run.state}{because} after {timeout:g} s; it goes on.",

@@ -14,11 +14,11 @@ from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
-from pipectl.engines.docker.connection import REQUEST_SECONDS, find_host, no_engine, request
+from pipectl.engines.docker.connection import REQUEST_SECONDS, connect, find_host, no_engine, request
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 # Compose names the folder of its file here: stack/ of the project.
 FOLDER_LABEL = "com.docker.compose.project.working_dir"
@@ -27,7 +27,10 @@ KNOWN_API = (1, 44)
 PODMAN = "Podman Engine"
 # A socket of systemd starts the engine at the first connection.
 PING_SECONDS = 5.0
-START_SECONDS = 60.0
+CHANGE_SECONDS = 150  # a worker gets 120 s for its tasks
+# How long a registry may be silent in the middle of a pull.
+PULL_SECONDS = 300
+PULL_HINT = "Try it by hand: docker pull {image}. Another image or a mirror's: …_IMAGE in stack/.env"
 MESSAGE_LENGTH = 300
 
 Parameters = ParamSpec("Parameters")
@@ -46,7 +49,10 @@ class EngineVersion:
 
 @dataclass(frozen=True)
 class Container:
-    """A container as the engine describes it; `service` is empty outside Compose."""
+    """A container as the engine describes it.
+
+    `service` is empty outside Compose, `image` is the image's digest.
+    """
 
     id: str
     name: str
@@ -57,10 +63,11 @@ class Container:
     restarts: int
     health: str
     labels: dict[str, str]
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
+    image: str = ""
     started: datetime | None = None
     # Those of the container, each with the port of 127.0.0.1 that it is published on.
     ports: dict[int, int] = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict, repr=False)
     networks: tuple[str, ...] = ()
 
 
@@ -182,12 +189,50 @@ class DockerApi:
         """Whether the image is on this machine."""
         return self._request(f"/images/{quote(name)}/json")[0] == http.client.OK
 
+    def pull(self, name: str) -> Iterator[dict[str, Any]]:
+        """Pull an image; yield what the engine tells of it, layer by layer.
+
+        Raises EngineError with the engine's words as its detail.
+        """
+        repository, tag = name, ""
+        if "@" not in name:
+            repository, _, tag = (
+                name.rpartition(":") if ":" in name.rsplit("/", 1)[-1] else (name, "", "latest")
+            )
+        failure = EngineError(f"The image {name} could not be pulled.", hint=PULL_HINT.format(image=name))
+        query = f"fromImage={quote(repository, safe='')}&tag={quote(tag, safe='')}"
+        path, connection = f"{self._prefix}/images/create?{query}", connect(self.host, PULL_SECONDS)
+        try:
+            connection.request("POST", path)
+            response = connection.getresponse()
+            if response.status != http.client.OK:
+                failure.detail = _message(response.status, response.read())
+                raise failure
+            for line in response:
+                event = json.loads(line)
+                if event.get("error"):
+                    failure.detail = str(event["error"])
+                    raise failure
+                yield event
+        except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
+            failure.detail = str(error)
+            raise failure from error
+        finally:
+            connection.close()
+
     def start(self, container: str) -> None:
         """Start a container by its id; EngineError, the engine's words as its detail, if it cannot."""
-        status, body = self._request(f"/containers/{container}/start", "POST", START_SECONDS)
+        self._change(f"/containers/{container}/start", "Docker could not start the stack.")
+
+    def stop(self, container: str) -> None:
+        """Stop a container by its id, after the time that Compose gives it; EngineError as above."""
+        self._change(f"/containers/{container}/stop", "Docker could not stop a service.")
+
+    def _change(self, path: str, message: str) -> None:
+        status, body = self._request(path, "POST", CHANGE_SECONDS)
         if status not in {http.client.NO_CONTENT, http.client.NOT_MODIFIED}:
             raise EngineError(
-                "Docker could not start the stack.",
+                message,
                 hint="Look at its services and their logs: pipectl status, pipectl logs",
                 detail=_message(status, body),
             )
@@ -246,9 +291,10 @@ def _container(answer: dict[str, Any]) -> Container:
         restarts=answer.get("RestartCount", 0),
         health=(state.get("Health") or {}).get("Status", ""),
         labels=labels,
+        environment=dict(line.split("=", 1) for line in answer["Config"].get("Env") or () if "=" in line),
+        image=answer.get("Image", ""),
         started=datetime.fromisoformat(state["StartedAt"]) if state["Pid"] else None,
         ports=_ports(answer.get("HostConfig", {}).get("PortBindings") or {}),
-        environment=dict(line.split("=", 1) for line in answer["Config"].get("Env") or () if "=" in line),
         networks=tuple(answer.get("NetworkSettings", {}).get("Networks") or ()),
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from pipectl.engines.docker.api import PULL_HINT
 from pipectl.engines.docker.connection import WITHOUT_DOCKER
 from pipectl.errors import EngineError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 DETAIL_LINES = 10
+SEE_SERVICES = "Look at its services and their logs: pipectl status, pipectl logs"
 # In the words of the docker command, of older ones, and of Podman's in its place.
 NO_COMPOSE = (
     "is not a docker command",
@@ -48,10 +50,10 @@ class Compose:
             service["image"] for service in config["services"].values() if int(service.get("scale", 1)) > 0
         }
 
-    def pull(self, images: list[str]) -> None:
-        """Fetch images."""
-        with self._explained(f"The images {', '.join(images)} could not be fetched."):
-            self._client.image.pull(images, quiet=True)
+    def pull(self, image: str) -> None:
+        """Pull an image with the logins that the docker command knows."""
+        with self._explained(f"The image {image} could not be pulled.", PULL_HINT.format(image=image)):
+            self._client.image.pull(image, quiet=True)
 
     def create(self) -> None:
         """Make missing networks, volumes and containers, and replace what is configured otherwise."""
@@ -97,7 +99,7 @@ class Compose:
         )
 
     @contextmanager
-    def _explained(self, message: str) -> Iterator[None]:
+    def _explained(self, message: str, hint: str = SEE_SERVICES) -> Iterator[None]:
         from python_on_whales.client_config import ClientNotFoundError
         from python_on_whales.exceptions import DockerException
 
@@ -123,6 +125,6 @@ class Compose:
                 ) from error
             raise EngineError(
                 message,
-                hint="Look at its services and their logs: pipectl status, pipectl logs",
+                hint=hint,
                 detail="\n".join(detail.splitlines()[-DETAIL_LINES:]),
             ) from error

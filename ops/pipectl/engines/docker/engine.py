@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING
 
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
+from pipectl.engines.changes import StartState, digests, restart_sentences, with_dependents
 from pipectl.engines.docker import identity
 from pipectl.engines.docker.api import FOLDER_LABEL, DockerApi
 from pipectl.engines.docker.compose import Compose
 from pipectl.engines.docker.connection import WITHOUT_DOCKER
 from pipectl.engines.docker.mounts import airflow_user, require_readable
+from pipectl.engines.docker.pull import pull
 from pipectl.engines.project import forget_engine, new_password, remember_engine
 from pipectl.errors import EngineError, UsageError
 from pipectl.models import LogLine, Service, Volume
-from pipectl.services import ENGINE, SERVICES, business_databases, databases, find, get
+from pipectl.services import ENGINE, SERVICES, business_databases, databases, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -39,6 +41,15 @@ OLDEST_API, OLDEST_ENGINE = (1, 44), "25.0"
 OLDEST_COMPOSE = (2, 24)
 OLDEST_PODMAN = 5
 INIT = "airflow-init"
+# What containers read at their start, beside what the services of every engine read then.
+AIRFLOW_FILES = (
+    "entrypoint.sh",
+    "requirements.txt",
+    "stack/airflow/initialise.py",
+    "stack/airflow/missing_requirements.py",
+)
+START_FILE = "stack/databases/start.sh"
+FILES_LABEL = "org.pipectl.files"
 EXECUTORS = {"local": "LocalExecutor", "celery": "CeleryExecutor"}
 METADATA_VOLUME, METADATA_PASSWORD = "postgres_airflow_data", "AIRFLOW_POSTGRES_PASSWORD"
 LOOPBACK = ("localhost", "127.", "::1")
@@ -85,7 +96,7 @@ class DockerEngine(Engine):
         return self.executor == EXECUTORS["celery"]
 
     def install(self, observer: Observer) -> None:
-        """Check the engine and Compose, choose names and ports, make secrets, fetch missing images."""
+        """Check the engine and Compose, choose names and ports, make secrets, pull missing images."""
         self._check_versions()
         require_readable(
             self._settings.project, airflow_user(self._settings.variables), self._api.get("/info")
@@ -93,15 +104,23 @@ class DockerEngine(Engine):
         self._configure(observer)
         missing = sorted(image for image in self._compose.images() if not self._api.has_image(image))
         if missing:
-            observer.report(f"Fetching {', '.join(missing)}, once for this machine")
-            self._compose.pull(missing)
+            observer.report(f"Pulling {', '.join(missing)}, once for this machine")
+            with ThreadPoolExecutor(max_workers=len(missing)) as pool:
+                pulls = [
+                    pool.submit(pull, self._api, self._compose, image, observer.see_progress)
+                    for image in missing
+                ]
+            for finished in pulls:
+                finished.result()
 
     def start(self, observer: Observer) -> tuple[str, ...]:
         """Start what is not running, and make anew what is configured otherwise by now."""
         remember_engine(self._settings, self.name)
         # Another program can take a port between its choice and its use: then choose again, once.
         for is_last in (False, True):
+            before = {container.name: container for container in self._containers}
             self._create()
+            self._note_restarts(before, observer)
             stopped = [container for container in self._containers if container.state != "running"]
             if all(container.service == INIT and not container.exit_code for container in stopped):
                 return ()
@@ -300,8 +319,7 @@ class DockerEngine(Engine):
 
     def _configure(self, observer: Observer) -> None:
         """Write what Compose needs to stack/.env: names, secrets, free ports, which databases run here."""
-        self._adopt_ports()
-        changes = self._scales()
+        changes = self._scales() | self._start_files()
         if not self._project_id:
             names, others = identity.choose(self._api, self._settings.variables, self._claims)
             changes |= names
@@ -311,11 +329,6 @@ class DockerEngine(Engine):
                     f"{names[identity.PROJECT_NAME]!r}, with names of its own (remembered in stack/.env)"
                 )
         self._fill_in_settings(changes)
-        # Compose takes a variable of the environment before that of the file, which may name another port.
-        ports_in_use = self.ports()
-        os.environ.update(
-            {get(name).port_variable: str(ports_in_use[name]) for name in self.differing_ports()}
-        )
 
     def _require_replaceable(self, lost: tuple[str, ...], running: Collection[str]) -> None:
         volume = next((volume for volume in self.volumes() if volume.name == METADATA_VOLUME), None)
@@ -360,6 +373,56 @@ class DockerEngine(Engine):
         if surplus:
             self._compose.remove_containers(surplus)
 
+    def _note_restarts(self, before: Mapping[str, Container], observer: Observer) -> None:
+        """Say which of the containers that ran Compose has replaced, and stop those that this concerns."""
+        user_settings = airflow_env.user_settings(self._settings.project)
+        now = self._containers
+        running = [container for container in now if container.pid]
+        replaced = {
+            container.service: changes
+            for container in now
+            if (old := before.get(container.name)) and old.pid and old.id != container.id
+            if (changes := _changes(old, container, user_settings))
+        }
+        restarts = with_dependents(replaced, {container.service for container in running})
+        # Some versions of Compose stop what depends on a container that they replace.
+        restarts = {
+            container.service: tuple(replaced)
+            for container in now
+            if (old := before.get(container.name))
+            and old.pid
+            and old.id == container.id
+            and not container.pid
+        } | restarts
+        dependents = [container.id for container in running if container.service in restarts]
+        for sentence in restart_sentences(restarts):
+            observer.report(sentence)
+        self._side_by_side(self._api.stop, dependents)
+        self._restarts |= restarts
+
+    def _start_files(self) -> dict[str, str]:
+        """Digests of what containers read at their start alone, for labels by which Compose sees a change."""
+        project = self._settings.project
+        files = {
+            "PIPECTL_FILES_AIRFLOW": digests(project, "webserver", *AIRFLOW_FILES),
+            "PIPECTL_FILES_METADATA": digests(project, "postgres", START_FILE),
+            "PIPECTL_FILES_POSTGRES": digests(project, "airbyte-postgres", START_FILE),
+            "PIPECTL_FILES_MYSQL": digests(project, "airbyte-mysql", START_FILE),
+        }
+        values = {
+            name: ",".join(f"{path}:{digest}" for path, digest in found.items())
+            for name, found in files.items()
+        }
+        return {
+            name: value
+            for name, value in values.items()
+            if (self._settings.variables.get(name) or "") != value
+        }
+
+    def _side_by_side(self, action: Callable[[str], None], ids: list[str]) -> None:
+        with ThreadPoolExecutor(max_workers=len(ids) or 1) as pool:
+            list(pool.map(action, ids))
+
     def _start_all(self, containers: list[Container]) -> None:
         """Start containers side by side, the databases first, since all others wait for them.
 
@@ -367,9 +430,8 @@ class DockerEngine(Engine):
         """
         first = [container.id for container in containers if container.service in databases()]
         others = [container.id for container in containers if container.service not in databases()]
-        with ThreadPoolExecutor(max_workers=len(containers)) as pool:
-            for ids in (first, others):
-                list(pool.map(self._api.start, ids))
+        for ids in (first, others):
+            self._side_by_side(self._api.start, ids)
 
 
 def _service(container: Container, port: int | None) -> Service:
@@ -392,6 +454,21 @@ def _service(container: Container, port: int | None) -> Service:
         restarts=container.restarts,
         started=container.started,
     )
+
+
+def _changes(old: Container, new: Container, user_settings: Collection[str]) -> tuple[str, ...]:
+    """Return what is different in the container that replaces another, in words."""
+    if old.image != new.image:
+        return ("its image",)
+    states = [
+        StartState(
+            container.environment,
+            dict(part.rsplit(":", 1) for part in container.labels.get(FILES_LABEL, "").split(",") if part),
+            {"its configuration": container.id},
+        )
+        for container in (old, new)
+    ]
+    return states[0].changes(states[1], user_settings)
 
 
 def _shown_name(container: Container) -> str:

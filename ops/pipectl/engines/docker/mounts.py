@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # What the Compose file mounts. In stack/airflow, user.env may hold secrets: Compose alone reads it.
 TREES = (Path("dags"), Path("scripts"), Path("stack", "airflow", "plugins"))
-FILES = (Path("requirements.txt"), Path("entrypoint.sh"))
 CODE = Path("stack", "airflow")
+FILES = (Path("requirements.txt"), Path("entrypoint.sh"), CODE / "install.env", CODE / "ca.crt")
 USER = "AIRFLOW_UID"
 DEFAULT_USER = 50000
 
@@ -64,7 +64,7 @@ def require_readable(project: Path, user: int, engine: Mapping[str, Any]) -> Non
 
 
 def _mounted(project: Path) -> Iterator[Path]:
-    """Yield what Airflow reads: folders, Python files, and the two single files."""
+    """Yield what Airflow reads: folders, Python files, and the single files."""
     for tree in TREES:
         for parent, folders, files in os.walk(project / tree):
             folders[:] = [name for name in folders if name != "__pycache__"]
@@ -90,6 +90,6 @@ def _cure(paths: tuple[Path, ...]) -> str:
     """Return the command that lets everybody read what Airflow reads, and nothing else."""
     whole = [str(top) for top in (*TREES, *FILES) if any(path.is_relative_to(top) for path in paths)]
     commands = [f"chmod -R a+rX {' '.join(whole)}"] if whole else []
-    if any(CODE in {path, path.parent} and path not in TREES for path in paths):
+    if any(CODE in {path, path.parent} and path not in (*TREES, *FILES) for path in paths):
         commands.append(f"chmod a+rX {CODE} {CODE}/*.py")
     return " && ".join(commands)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from pipectl.engines.changes import digests
 from pipectl.engines.local.supervisor.program import Program
 from pipectl.errors import EngineError, UsageError
 from pipectl.services import get
@@ -24,6 +25,8 @@ METADATA_USER = "airflow"
 COMMANDS = {"webserver": "api-server", "scheduler": "scheduler", "dag-processor": "dag-processor"}
 LAUNCHER = Path("stack", "airflow", "launcher.py")
 PLUGINS = Path("stack", "airflow", "plugins")
+LOCK_FILE = "stack/airflow-requirements.txt"
+ADMIN_PASSWORD = "AIRFLOW_ADMIN_PASSWORD"  # noqa: S105  the name of a variable
 AUTH_MANAGER = "AIRFLOW__CORE__AUTH_MANAGER"
 
 
@@ -132,6 +135,7 @@ def programs(site: AirflowSite, runtime: AirflowRuntime) -> tuple[Program, ...]:
             hint="Delete AIRFLOW_AUTH_MANAGER from stack/.env, or use Docker: pipectl --engine docker up",
         )
     variables = environment(site, runtime)
+    without_password = {name: value for name, value in variables.items() if name != ADMIN_PASSWORD}
     return tuple(
         Program(
             name=name,
@@ -139,7 +143,9 @@ def programs(site: AirflowSite, runtime: AirflowRuntime) -> tuple[Program, ...]:
             # -P: nothing is imported from the launcher's folder by chance.
             command=(str(runtime.python), "-P", str(site.project / LAUNCHER), command),
             directory=site.home,
-            environment=variables,
+            # The web server alone makes the login; tasks inherit what the other two get.
+            environment=variables if name == "webserver" else without_password,
+            files=digests(site.project, name, LOCK_FILE),
             stop_seconds=5,
         )
         for name, command in COMMANDS.items()

@@ -12,13 +12,14 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipectl.engines.local.install import install_lock, run_tool, uv
+from pipectl.engines.local.install import UvProgress, ignore, install_lock, run_tool, uv
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pipectl.engines.local.install import Report
+    from pipectl.observer import Show
 
 # What Airflow 3.3 declares: Python 3.10 to 3.14; the lock file begins at 3.11.
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 14)
@@ -36,11 +37,14 @@ class AirflowRuntime:
     migration_head: str
 
 
-def ensure_airflow(cache_dir: Path, requirements: Path, report: Report) -> AirflowRuntime:
+def ensure_airflow(
+    cache_dir: Path, requirements: Path, report: Report, show: Show = ignore
+) -> AirflowRuntime:
     """Return the environment of the lock file `requirements`, installed under `cache_dir` if missing.
 
-    `report` is told of each long step. One that is installed is found in milliseconds, without network.
-    A virtual environment cannot be moved, so it is made in place and counts once its marker file is there.
+    `report` is told of each long step, `show` how far it is. One that is installed is found in milliseconds,
+    without network. A virtual environment cannot be moved, so it is made in place and counts once its marker
+    file is there.
 
     Raises EngineError if this Python is not supported, the lock file is missing, or uv failed.
     """
@@ -51,7 +55,7 @@ def ensure_airflow(cache_dir: Path, requirements: Path, report: Report) -> Airfl
     runtime = installed_runtime(folder, key)
     if runtime is None:
         with install_lock(cache_dir, f"airflow-{key}", report):
-            runtime = installed_runtime(folder, key) or install(folder, key, requirements, lock, report)
+            runtime = installed_runtime(folder, key) or install(folder, key, requirements, lock, report, show)
     return runtime
 
 
@@ -111,7 +115,9 @@ def installed_runtime(folder: Path, key: str) -> AirflowRuntime | None:
     return AirflowRuntime(folder, python, version, key, head) if python.exists() else None
 
 
-def install(folder: Path, key: str, requirements: Path, lock: bytes, report: Report) -> AirflowRuntime:
+def install(
+    folder: Path, key: str, requirements: Path, lock: bytes, report: Report, show: Show
+) -> AirflowRuntime:
     """Install into `folder`; what an interrupted installation left there is completed. Raises EngineError."""
     version = airflow_version(lock)
     report(f"Installing Airflow {version} (500 MB on disk), once for this user")
@@ -145,6 +151,7 @@ def install(folder: Path, key: str, requirements: Path, lock: bytes, report: Rep
             "disk, then run the command again: what has been downloaded is kept.",
         ),
         installer_environment(),
+        watch=UvProgress(f"Airflow {version}", show),
     )
     head = run_tool(
         (str(python), "-I", str(requirements.with_name("airflow") / "metadata_database.py"), "head"),

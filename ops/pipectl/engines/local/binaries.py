@@ -17,18 +17,20 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipectl.engines.local import packages
 from pipectl.engines.local.folders import atomic_folder
-from pipectl.engines.local.install import install_lock, run_tool, uv
+from pipectl.engines.local.install import UvProgress, ignore, install_lock, run_tool, uv
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pipectl.engines.local.install import Report
+    from pipectl.observer import Show
 
 # pg_current_xact_id and xid8 came with 13, scram as the default with 14.
 OLDEST_POSTGRES = 14
@@ -87,6 +89,7 @@ def find_postgres(
     *,
     choice: str = "",
     major: int | None = None,
+    show: Show = ignore,
 ) -> PostgresBinaries:
     """Return the first PostgreSQL that does what the pipeline needs, installed if there is none.
 
@@ -116,10 +119,10 @@ def find_postgres(
     cached = _wheel_postgres(install)
     if cached and (fallback is None or major == cached.version[0]):
         return cached
-    return fallback or _install_postgres(install, report, requirements)
+    return fallback or _install_postgres(install, report, requirements, show)
 
 
-def find_mariadb(cache_dir: Path, report: Report) -> MariadbBinaries:
+def find_mariadb(cache_dir: Path, report: Report, show: Show = ignore) -> MariadbBinaries:
     """Return this machine's MariaDB or MySQL server, else the distribution's, unpacked into `cache_dir`.
 
     Raises:
@@ -147,7 +150,7 @@ def find_mariadb(cache_dir: Path, report: Report) -> MariadbBinaries:
         if target.exists():  # of no use any more: a system library that it needs has gone
             shutil.rmtree(target)
         with atomic_folder(target) as folder:
-            packages.unpack(MARIADB_PACKAGE, folder)
+            packages.unpack(MARIADB_PACKAGE, folder, partial(show, "MariaDB"))
             if _cached_mariadb(cache_dir, folder.name) is None:
                 raise EngineError(
                     "The MariaDB server that apt downloaded does not run on this machine.",
@@ -257,7 +260,7 @@ def _wheel_postgres(install: Path) -> PostgresBinaries | None:
     return max((server for server in servers if server), key=lambda server: server.version, default=None)
 
 
-def _install_postgres(install: Path, report: Report, requirements: Path) -> PostgresBinaries:
+def _install_postgres(install: Path, report: Report, requirements: Path, show: Show) -> PostgresBinaries:
     with install_lock(install.parent, "postgres", report):
         if _wheel_postgres(install) is None:
             report("Downloading PostgreSQL (75 MB on disk), once for this user")
@@ -273,6 +276,7 @@ def _install_postgres(install: Path, report: Report, requirements: Path) -> Post
                         hint="Check the network, or install PostgreSQL yourself: apt install postgresql, "
                         "brew install postgresql@17, dnf install postgresql-server",
                     ),
+                    watch=UvProgress("PostgreSQL", show),
                 )
     installed = _wheel_postgres(install)
     if installed is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
+from pipectl.engines.changes import TASK_SECONDS, restart_sentences
 from pipectl.engines.local import logs
 from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
 from pipectl.engines.local.processes import listens
@@ -18,7 +19,7 @@ from pipectl.models import Service
 from pipectl.services import databases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from pipectl.engines.local.folders import VolumeFolder
     from pipectl.engines.local.start import Software
@@ -59,25 +60,41 @@ class LocalEngine(Engine):
         self._software = find_software(self._settings, observer)
 
     def start(self, observer: Observer) -> tuple[str, ...]:
-        """Start what is not running. Airflow's programs import while the databases are made and started."""
+        """Start what is not running, and anew what would be started with something else now.
+
+        Airflow's programs import while the databases are made and started.
+        """
         from pipectl.engines.local.start import Start, find_software  # noqa: PLC0415  10 ms
 
         remember_engine(self._settings, self.name)
-        running = {service.name for service in self.services() if service.state in {"running", "starting"}}
-        running -= self._usurped()
-        # Also those that the supervisor would start once more, with the settings of before.
-        self._supervisor.stop(set(self._names) - running)
-        self._adopt_ports()
-        self._fill_in_settings()
-        if self._moved_ports:
-            # Airflow's programs were started with the ports of all others.
-            self._supervisor.stop(running.difference(databases()))
-            running.intersection_update(databases())
-        missing = tuple(name for name in self._names if name not in running)
         software = self._software or find_software(self._settings, observer)
-        start = Start(self._settings, self._supervisor, self._claims, software, observer)
+        while True:
+            running = {
+                service.name for service in self.services() if service.state in {"running", "starting"}
+            }
+            running -= self._usurped()
+            missing = tuple(name for name in self._names if name not in running)
+            # Also those that the supervisor would start once more, with the settings of before.
+            self._supervisor.stop(missing)
+            self._fill_in_settings()
+            start = Start(self._settings, self._supervisor, self._claims, software, observer)
+            outdated = start.outdated(tuple(name for name in self._names if name in running))
+            if not outdated:
+                break
+            # Another look follows: a service that is stopped may get another port, which concerns others.
+            self._restarts |= outdated
+            for sentence in restart_sentences(outdated):
+                observer.report(sentence)
+            if "scheduler" in outdated:
+                self._supervisor.end_work("scheduler", TASK_SECONDS)
+            self._stop_in_order(outdated)
         if missing:
             start.start(missing, self._names)
+        if lacking := start.missing_requirements():
+            observer.report(
+                f"requirements.txt asks for {lacking}, which the local engine's Airflow lacks: it is made of "
+                "stack/airflow-requirements.txt. Pin it there (make lock), then run pipectl up again."
+            )
         # Even if nothing was missing: an earlier start may have been interrupted before this step.
         start.migrate_metadata()
         return missing
@@ -94,11 +111,14 @@ class LocalEngine(Engine):
         """Stop Airflow first, then the databases, then the supervisor and what anything left behind."""
         running = [process.name for process in self._supervisor.processes() if process.pid]
         if running:
-            self._supervisor.stop(name for name in running if name not in databases())
-            self._supervisor.stop(name for name in running if name in databases())
+            self._stop_in_order(running)
         # A supervisor that cannot be asked, for example since .pipectl was deleted, ran the whole stack.
         found = self._supervisor.shutdown()
         return tuple(running) or (self._names if found else ())
+
+    def _stop_in_order(self, names: Collection[str]) -> None:
+        self._supervisor.stop(name for name in names if name not in databases())
+        self._supervisor.stop(name for name in names if name in databases())
 
     def services(self) -> tuple[Service, ...]:
         """Every service with the state of its process."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,7 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from pipectl.observer import Show
+
     Report = Callable[[str], None]
+
+MB = 1_000_000
+UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def ignore(*_: object, **__: object) -> None:
+    """Take what nobody wants to see."""
 
 
 @contextmanager
@@ -49,32 +59,91 @@ def install_lock(cache_dir: Path, what: str, report: Report) -> Iterator[None]:
 
 
 def run_tool(
-    command: tuple[str, ...], failure: EngineError, environment: Mapping[str, str] | None = None
+    command: tuple[str, ...],
+    failure: EngineError,
+    environment: Mapping[str, str] | None = None,
+    *,
+    folder: Path | None = None,
+    watch: Callable[[str], None] = ignore,
 ) -> str:
-    """Run an installer's command and return its output.
+    """Run an installer's command, in `folder`, and return its output; `watch` sees each line as it comes.
 
     Raises:
         EngineError: `failure`, with the command's last lines as its detail.
 
     """
+    code, output = follow_tool(command, failure, environment, folder=folder, watch=watch)
+    if code != 0:
+        failure.detail = last_lines(output)
+        raise failure
+    return output
+
+
+def follow_tool(
+    command: tuple[str, ...],
+    failure: EngineError,
+    environment: Mapping[str, str] | None = None,
+    *,
+    folder: Path | None = None,
+    watch: Callable[[str], None] = ignore,
+) -> tuple[int, str]:
+    """Do as `run_tool` does, and return the exit code too; `failure` is for a command that is not there."""
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            check=False,
             env=None if environment is None else {**os.environ, **environment},
         )
     except OSError as error:
         failure.detail = f"{command[0]}: {error.strerror}"
         raise failure from error
-    if done.returncode != 0:
-        failure.detail = last_lines(done.stdout)
-        raise failure
-    return done.stdout
+    lines = []
+    with process:
+        for line in process.stdout or ():
+            lines.append(line)
+            watch(line)
+    return process.returncode, "".join(lines)
+
+
+class UvProgress:
+    """Tells from the lines that uv writes how far an installation is."""
+
+    def __init__(self, subject: str, show: Show) -> None:
+        self._subject = subject
+        self._show = show
+        self._bytes: dict[str, float] = {}
+        self._done: set[str] = set()
+
+    def __call__(self, line: str) -> None:
+        """Take in a line."""
+        if found := re.match(r"Resolved (\d+) package", line):
+            self._show(self._subject, f"downloading what is new of {found[1]} packages", milestone=True)
+        elif found := re.match(r"Downloading (\S+) \(([\d.]+)([KMG])iB\)", line):
+            self._bytes[found[1]] = float(found[2]) * UNITS[found[3]]
+            self._downloaded()
+        elif found := re.match(r" Downloaded (\S+)", line):
+            self._done.add(found[1])
+            self._downloaded()
+        elif found := re.match(r"Prepared (\d+) package", line):
+            self._show(self._subject, f"installing {found[1]} downloaded packages", milestone=True)
+        elif found := re.match(r"Installed (\d+) package", line):
+            self._show(self._subject, f"{found[1]} packages installed, compiling them", milestone=True)
+
+    def _downloaded(self) -> None:
+        """Show the large packages; uv says nothing of small ones."""
+        total = sum(self._bytes.values())
+        done = sum(count for name, count in self._bytes.items() if name in self._done)
+        left = len(self._bytes.keys() - self._done)
+        self._show(
+            self._subject,
+            f"downloaded {done / MB:.0f} of {total / MB:.0f} MB in large packages, {left} under way",
+            milestone=False,
+        )
 
 
 def uv() -> str:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from typing import TYPE_CHECKING
 
-from pipectl.engines.local.install import last_lines, run_tool
+from pipectl.engines.local.install import MB, follow_tool, ignore, last_lines, run_tool
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+SIZE = re.compile(r"\[([\d,.]+) ([kMG]?)B\]$")
+UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}
 # The machine's hooks (appstream, packagekit, docker-clean) would touch the machine's state.
 CONFIGURATION = """\
 #clear APT::Update::Pre-Invoke;
@@ -39,10 +41,11 @@ def available() -> bool:
     return all(shutil.which(tool) for tool in ("apt-get", "apt-cache", "dpkg", "dpkg-query"))
 
 
-def unpack(pattern: str, target: Path) -> None:
+def unpack(pattern: str, target: Path, show: Callable[..., None] = ignore) -> None:
     """Download the newest package whose name matches `pattern`, a regular expression, into `target`.
 
     With it come the libraries that it depends on and that are not installed. Takes 60 MB more while it works.
+    `show` is told how far it is.
 
     Raises:
         EngineError: no network, no such package, or a disk that is full; apt's last lines are the detail.
@@ -56,27 +59,28 @@ def unpack(pattern: str, target: Path) -> None:
     options = ("-c", str(configuration))
 
     # One broken third-party source fails the whole update, so what counts is whether the package is found.
-    updated = subprocess.run(
-        ("apt-get", *options, "update"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
     unreachable = EngineError(
         "The package mariadb-server-core could not be found or downloaded by apt.",
         hint="Check the network and apt's sources, or install a server yourself: apt install mariadb-server",
-        detail=last_lines(updated.stdout),
     )
+    show("reading apt's lists of packages", milestone=True)
+    watch = AptProgress("of apt's lists read", show)
+    _, updated = follow_tool(("apt-get", *options, "update"), unreachable, watch=watch)
     answer = run_tool(("apt-cache", *options, "search", "--names-only", pattern), unreachable)
     names = sorted((line.split(" ", 1)[0] for line in answer.splitlines() if line), key=_by_version)
     if not names:
-        unreachable.detail = last_lines(updated.stdout)
+        unreachable.detail = last_lines(updated)
         raise unreachable
     package = names[-1]
     packages = (package, *_missing_libraries(package, options, unreachable))
-    _download(packages, options, work / "packages", unreachable)
+    show(f"downloading {len(packages)} packages", milestone=True)
+    run_tool(
+        ("apt-get", *options, "download", *packages),
+        unreachable,
+        folder=work / "packages",
+        watch=AptProgress(f"of {len(packages)} packages downloaded", show),
+    )
+    show("unpacking", milestone=True)
     for archive in sorted((work / "packages").glob("*.deb")):
         run_tool(
             ("dpkg", "-x", str(archive), str(target)),
@@ -115,18 +119,18 @@ def _missing_libraries(package: str, options: tuple[str, ...], failure: EngineEr
     return sorted(wanted - have)
 
 
-def _download(
-    packages: tuple[str, ...], options: tuple[str, ...], folder: Path, failure: EngineError
-) -> None:
-    done = subprocess.run(
-        ("apt-get", *options, "download", *packages),
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        failure.detail = last_lines(done.stdout)
-        raise failure
+class AptProgress:
+    """Tells from apt's lines how many files it has fetched, and their size; `what` says which files."""
+
+    def __init__(self, what: str, show: Callable[..., None]) -> None:
+        self._what = what
+        self._show = show
+        self._files = 0
+        self._bytes = 0.0
+
+    def __call__(self, line: str) -> None:
+        """Take in a line, as `Get:3 URL bookworm/main amd64 libaio1 amd64 0.3 [13.4 kB]`."""
+        if line.startswith("Get:") and (found := SIZE.search(line)):
+            self._files += 1
+            self._bytes += float(found[1].replace(",", "")) * UNITS[found[2]]
+            self._show(f"{self._files} {self._what}, {self._bytes / MB:.1f} MB", milestone=False)

@@ -175,6 +175,17 @@ def end(processes: list[psutil.Process]) -> None:
     kill(alive)
 
 
+def with_descendants(pid: int) -> list[psutil.Process]:
+    """Return a process and all that it has started, in whatever session; none if it has ended."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
 def kill(processes: list[psutil.Process]) -> None:
     """Kill processes, and wait until they have ended."""
     import psutil

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipectl.engines import airflow_env
+from pipectl.engines.changes import digests, with_dependents
 from pipectl.engines.local import airflow, airflow_metadata, binaries, mariadb, postgres
 from pipectl.engines.local.airflow import AirflowSite
 from pipectl.engines.local.airflow_install import ensure_airflow
 from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
+from pipectl.engines.local.install import run_tool
 from pipectl.errors import DatabaseError, EngineError
 from pipectl.models import DatabaseAddress
 from pipectl.services import databases
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 DATABASE_START_SECONDS = 30
 POLL_SECONDS = 0.05
+MISSING_REQUIREMENTS = "stack/airflow/missing_requirements.py"
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,12 @@ class Software:
 
 def find_software(settings: Settings, observer: Observer) -> Software:
     """Find or install Airflow, PostgreSQL and MariaDB, side by side. Raises EngineError."""
-    cache_dir, report = settings.cache_dir, observer.report
+    cache_dir, report, show = settings.cache_dir, observer.report, observer.see_progress
     data_dir = database_volume(settings.state_dir, "airbyte-postgres").path / DATA
     with ThreadPoolExecutor() as pool:
-        airflow_runtime = pool.submit(ensure_airflow, cache_dir, _lock_file(settings, "airflow"), report)
+        airflow_runtime = pool.submit(
+            ensure_airflow, cache_dir, _lock_file(settings, "airflow"), report, show
+        )
         postgres_binaries = pool.submit(
             binaries.find_postgres,
             cache_dir,
@@ -54,8 +60,9 @@ def find_software(settings: Settings, observer: Observer) -> Software:
             _lock_file(settings, "postgres"),
             choice=settings.variables.get("PIPECTL_POSTGRES_BIN", ""),
             major=postgres.data_version(data_dir),
+            show=show,
         )
-        mariadb_binaries = pool.submit(binaries.find_mariadb, cache_dir, report)
+        mariadb_binaries = pool.submit(binaries.find_mariadb, cache_dir, report, show)
     return Software(airflow_runtime.result(), postgres_binaries.result(), mariadb_binaries.result())
 
 
@@ -88,12 +95,45 @@ class Start:
         self._site = site_of(settings)
         self._stack = settings.project / "stack"
 
+    def outdated(self, names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+        """Return which of the running services `names` would start with something else now, and with what."""
+        processes = {process.name: process.pid for process in self._supervisor.processes()}
+        pids = {name: pid for name in names if (pid := processes.get(name))}
+        own = airflow_env.user_settings(self._settings.project)
+        found = {
+            program.name: changes
+            for program in self.programs(tuple(pids))
+            if program.name in pids
+            and (changes := self._supervisor.changes(program, pids[program.name], own))
+        }
+        return with_dependents(found, pids)
+
+    def missing_requirements(self) -> str:
+        """Return what requirements.txt asks for and this Airflow lacks; looked at once for each of both."""
+        requirements = self._settings.project / "requirements.txt"
+        if not requirements.is_file():
+            return ""
+        digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
+        checked, current = self._settings.state_dir / "requirements", f"{self._software.airflow.key} {digest}"
+        if checked.is_file() and checked.read_text(encoding="ascii") == current:
+            return ""
+        program = self._settings.project / MISSING_REQUIREMENTS
+        missing = run_tool(
+            (str(self._software.airflow.python), "-I", str(program), str(requirements)),
+            EngineError(f"{requirements} cannot be read.", hint="Mend it: one requirement a line."),
+        )
+        if not missing:
+            checked.write_text(current, encoding="ascii")
+        return missing
+
     def start(self, missing: tuple[str, ...], names: tuple[str, ...]) -> None:
         """Start the services `missing` of all that the project has, `names`. Raises EngineError."""
         airflow.prepare_home(self._site)
         airflow_volume(self._settings.state_dir).ensure()
         programs = {program.name: program for program in self.programs(names)}
         if self._supervisor.is_running():
+            # One that fails again and again counts as started.
+            self._supervisor.stop(missing)
             for name in missing:
                 self._supervisor.describe(programs[name])
         else:
@@ -119,9 +159,11 @@ class Start:
         port, data_dir = self._settings.port(name), self._data_dir(name)
         if name == "airbyte-mysql":
             config = self._stack / "mysql" / "server.cnf"
-            return mariadb.program(self._software.mariadb, name, data_dir, port, config)
-        config = self._stack / "postgres" / ("metadata.conf" if name == "postgres" else "business.conf")
-        return postgres.program(self._software.postgres, name, data_dir, port, config)
+            program = mariadb.program(self._software.mariadb, name, data_dir, port, config)
+        else:
+            config = self._stack / "postgres" / ("metadata.conf" if name == "postgres" else "business.conf")
+            program = postgres.program(self._software.postgres, name, data_dir, port, config)
+        return replace(program, files=digests(self._settings.project, name))
 
     def _start_database(self, name: str) -> None:
         database_volume(self._settings.state_dir, name).ensure()

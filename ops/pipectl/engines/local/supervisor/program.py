@@ -14,15 +14,17 @@ if TYPE_CHECKING:
 class Program:
     """One supervised process.
 
-    `environment` is all that the process gets besides PATH, HOME, LANG and TZ: secrets travel in it, never
-    in `command`. `port` is the one that it listens on, if any. `stop_signal` is a signal's name without
-    SIG; after `stop_seconds` the whole process group is killed.
+    `environment` is all that the process gets besides PATH, HOME, LANG and TZ: secrets travel in it, never in
+    `command`. `files` are those that it reads at its start alone, with their digests. `port` is the one that
+    it listens on, if any. `stop_signal` is a signal's name without SIG; after `stop_seconds` the whole
+    process group is killed.
     """
 
     name: str
     command: tuple[str, ...]
     directory: Path
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    files: Mapping[str, str] = field(default_factory=dict)
     port: int | None = None
     stop_signal: str = "TERM"
     stop_seconds: int = 10

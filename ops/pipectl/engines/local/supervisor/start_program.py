@@ -12,10 +12,24 @@ import os
 import sys
 
 
+def private(path: str, flags: int) -> int:
+    """Open a file that holds secrets."""
+    return os.open(path, flags, 0o600)
+
+
 def main(path: str) -> None:
-    """Become the program described in the file at `path`: command, directory, environment."""
+    """Become the program described in the file NAME.json at `path`; keep the description as NAME.started."""
     with open(path, encoding="utf-8") as file:  # noqa: PTH123  pathlib alone costs 10 ms here
         program = json.load(file)
+    # What this process was started with, for as long as it runs: the description may change meanwhile.
+    started = path.removesuffix(".json") + ".started"
+    try:
+        with open(started + ".new", "w", encoding="utf-8", opener=private) as file:
+            json.dump({**program, "pid": os.getpid()}, file)
+        os.replace(started + ".new", started)  # noqa: PTH105  as above
+    except OSError as error:
+        # A full disk, for example: `up` will not know what has changed, which is no reason not to start.
+        sys.stderr.write(f"pipectl: {error}\n")
     os.chdir(program["directory"])
     os.execvpe(program["command"][0], program["command"], program["environment"])  # noqa: S606
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipectl.engines.changes import StartState
 from pipectl.engines.local.processes import (
     command_line,
     end,
@@ -27,13 +28,14 @@ from pipectl.engines.local.processes import (
     is_another,
     kill,
     session_of,
+    with_descendants,
 )
 from pipectl.engines.project import write_private
 from pipectl.errors import EngineError
 from pipectl.wait import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from pipectl.engines.local.supervisor.program import Program
 
@@ -151,6 +153,8 @@ class Supervisor:
             "command": program.command,
             "directory": str(program.directory),
             "environment": environment,
+            "settings": _settings(program.environment),
+            "files": dict(program.files),
             "port": program.port,
         }
         write_private(self._description_path(program.name), json.dumps(description))
@@ -163,9 +167,49 @@ class Supervisor:
             return None
         return port if isinstance(port, int) else None
 
+    def changes(self, program: Program, pid: int, user_settings: Collection[str]) -> tuple[str, ...]:
+        """Return what the running process `pid` would be started with otherwise now; () if nothing is known.
+
+        What it inherits from who starts it does not count: that differs from one terminal to another.
+        """
+        started = self._started(program.name, pid)
+        if started is None:
+            return ()
+        words = (list(program.command), str(program.directory))
+        now = StartState(_settings(program.environment), program.files, {"its command": words})
+        return started.changes(now, user_settings)
+
+    def _started(self, name: str, pid: int) -> StartState | None:
+        # Processes that an earlier version of pipectl started have a description alone.
+        path = self._description_path(name)
+        for source in (path.with_suffix(".started"), path):
+            try:
+                known = json.loads(source.read_text(encoding="utf-8"))
+                if known.get("pid", pid) == pid:
+                    words = (known["command"], known["directory"])
+                    return StartState(known["settings"], known["files"], {"its command": words})
+            except (OSError, ValueError, KeyError):
+                continue
+        return None
+
     def start(self, name: str) -> None:
         """Start a program that is not running."""
         self._call("startProcess", name, False)
+
+    def end_work(self, name: str, seconds: float) -> None:
+        """Ask a running program, but not its children, to end; kill all of them after `seconds`.
+
+        The supervisor then starts it again, so stop it afterwards.
+        """
+        before = self._pid(name)
+        if before is None:
+            return
+        self._call("signalProcess", name, "TERM")
+        if not until(lambda: self._pid(name) != before, seconds, poll_seconds=0.05):
+            kill(with_descendants(before))
+
+    def _pid(self, name: str) -> int | None:
+        return next((process.pid for process in self.processes() if process.name == name), None)
 
     def stop(self, names: Iterable[str]) -> None:
         """Stop programs side by side and wait until they have ended."""
@@ -334,6 +378,11 @@ def tail(path: Path, lines: int, largest: int = 65536) -> str:
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
     except OSError:
         return ""
+
+
+def _settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what a program's environment sets; PATH is built from that of the caller."""
+    return {name: value for name, value in environment.items() if name != "PATH"}
 
 
 def _escape(value: object) -> str:

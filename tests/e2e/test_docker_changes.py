@@ -1,0 +1,207 @@
+"""`up` on a running Compose stack: what changed is applied, is said, and nothing else is touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipectl.engines.changes import TASKS_RUN_AGAIN
+from support import own_settings
+from support.docker_project import DockerProject, docker, new_docker_project
+from support.needs import images, need_docker
+from support.project_copy import DAG_ID
+from support.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+AIRFLOW = {"webserver-1", "scheduler-1", "dag-processor-1"}
+MACHINES_CERTIFICATES = os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt"
+INDEX_AND_PROXY = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL", "HTTPS_PROXY", "https_proxy")
+# The flag is a file in the folder of DAGs, which containers see; no file is written there by a task.
+SLOW_DAG = """
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG
+
+with DAG("slow"):
+    BashOperator(
+        task_id="waits", bash_command="until [ -e /opt/airflow/dags/go ]; do sleep 0.1; done; echo $COLOUR"
+    )
+"""
+SEEN_DAG = """
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG
+
+with DAG("seen"):
+    BashOperator(task_id="tells", bash_command="echo certificates: ${SSL_CERT_FILE:-none}")
+"""
+
+
+@pytest.fixture(scope="module")
+def other_image() -> Iterator[str]:
+    """The same server in another image: with a label more."""
+    need_docker()
+    name = "pipectl-test/postgres:other"
+    container = docker("create", images()["POSTGRES_IMAGE"]).strip()
+    docker("commit", "--change", "LABEL other=1", container, name)
+    docker("rm", "--volumes", container)
+    yield name
+    docker("rmi", name)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, other_image: str) -> Iterator[DockerProject]:
+    del other_image  # outlives the containers
+    with new_docker_project(tmp_path_factory.mktemp("changes") / "project") as made:
+        yield made
+
+
+@pytest.fixture
+def project(stack: DockerProject) -> DockerProject:
+    """The stack, running with what the test before has left in its files."""
+    stack.run("up")
+    stack.client(password=stack.variable("AIRFLOW_ADMIN_PASSWORD") or "admin").settle(DAG_ID)
+    return stack
+
+
+def started(project: DockerProject) -> dict[str, str]:
+    """When each container, or the one that has replaced it, was started."""
+    return {
+        name: found["Id"] + found["State"]["StartedAt"]
+        for name, found in project.containers().items()
+        if name != "airflow-init-1"
+    }
+
+
+def restarted(project: DockerProject, sentence: str) -> set[str]:
+    """Run `up`, check what it says, and return the containers that are others, or were started again."""
+    before = started(project)
+    done = project.run("up")
+    now = started(project)
+    assert sentence in done.stderr
+    assert project.json("up")["started"] == []
+    return {name for name in now if now[name] != before[name]}
+
+
+def append(path: Path, text: str) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"\n{text}\n")
+
+
+def test_a_comment_replaces_nothing_and_neither_does_plain_compose(project: DockerProject) -> None:
+    before = started(project)
+    append(project.folder / "stack" / "airflow" / "user.env", "# nothing that counts")
+    assert project.json("up")["restarted"] == {}
+    project.compose("up", "--detach")
+    assert started(project) == before
+
+
+def test_a_package_that_requirements_ask_for_arrives_behind_the_machines_proxy(
+    project: DockerProject,
+) -> None:
+    airflow = project.folder / "stack" / "airflow"
+    shutil.copyfile(MACHINES_CERTIFICATES, airflow / "ca.crt")
+    settings = {name: os.environ[name] for name in INDEX_AND_PROXY if name in os.environ}
+    settings["SSL_CERT_FILE"] = "/opt/airflow/stack/ca.crt"
+    lines = [f"{name}={value}" for name, value in settings.items()]
+    (airflow / "install.env").write_text("# For this test\n" + "\n".join(lines), encoding="utf-8")
+    append(project.folder / "requirements.txt", "iniconfig==2.0.0")
+    assert restarted(project, "requirements.txt changed") == AIRFLOW
+    scheduler = project.containers()["scheduler-1"]["Id"]
+    version = "import importlib.metadata as m; print(m.version('iniconfig'))"
+    assert docker("exec", scheduler, "python", "-c", version).strip() == "2.0.0"
+    path = project.dag("seen.py", SEEN_DAG)
+    run_id = project.json("trigger", "seen")["run_id"]
+    log = f"/api/v2/dags/seen/dagRuns/{run_id}/taskInstances/tells/logs/1"
+    assert "certificates: none" in str(project.client().call(log))
+    path.unlink()
+
+
+def test_a_broken_line_of_the_installers_settings_is_named(project: DockerProject) -> None:
+    path = project.folder / "stack" / "airflow" / "install.env"
+    before = path.read_text() if path.exists() else ""
+    path.write_text("no assignment\n")
+    requirements = project.folder / "requirements.txt"
+    kept = requirements.read_text()
+    append(requirements, "toolz==1.0.0")
+    try:
+        done = project.run("up", code=3)
+        assert "install.env has a line that is not NAME=value" in " ".join(done.stderr.split())
+    finally:
+        requirements.write_text(kept)
+        path.write_text(before)
+
+
+def test_an_option_of_a_server_replaces_that_server_alone(project: DockerProject) -> None:
+    options = project.folder / "stack" / "mysql" / "server.cnf"
+    options.write_text(options.read_text().replace("max_connections = 60", "max_connections = 77"))
+    sentence = "Restarting airbyte-mysql: stack/mysql/server.cnf changed"
+    # Some versions of Compose restart what depends on it: the scheduler, so that its tasks end before.
+    assert restarted(project, sentence) in ({"airbyte-mysql-1"}, {"airbyte-mysql-1", "scheduler-1"})
+    assert project.mysql("SELECT @@max_connections") == "77"
+
+
+def test_airflow_restarts_with_its_metadata_database(project: DockerProject) -> None:
+    append(project.folder / "stack" / "postgres" / "metadata.conf", "work_mem = 5MB")
+    sentence = "Restarting postgres: stack/postgres/metadata.conf changed"
+    assert restarted(project, sentence) == {"postgres-1", *AIRFLOW}
+    assert project.json("trigger")["state"] == "success"
+
+
+def test_a_plugin_counts_from_the_next_up_on(project: DockerProject) -> None:
+    plugins = project.folder / "stack" / "airflow" / "plugins"
+    plugins.mkdir()
+    (plugins / "own.py").write_text(own_settings.PLUGIN)
+    assert restarted(project, "stack/airflow/plugins changed") == AIRFLOW
+    password = project.variable("AIRFLOW_ADMIN_PASSWORD") or "admin"
+    found = project.client(password=password).call("/api/v2/plugins")["plugins"]
+    assert "own_plugin" in {each["name"] for each in found}
+
+
+def test_a_changed_password_is_told_by_status_and_applied_by_up(project: DockerProject) -> None:
+    project.set_variable("AIRFLOW_ADMIN_PASSWORD", "another")
+    status = project.json("status")
+    assert status["airflow"]["reachable"]
+    assert {found["health"] for found in status["services"]} == {"healthy"}
+    assert "refused the login of 'admin'" in status["airflow"]["error"]
+    assert "pipectl up" in project.run("trigger", code=4).stderr
+    assert restarted(project, "AIRFLOW_ADMIN_PASSWORD changed") <= AIRFLOW
+    assert project.json("trigger")["state"] == "success"
+
+
+def test_another_image_is_taken(
+    project: DockerProject, other_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTGRES_IMAGE", other_image)
+    assert restarted(project, "its image changed") >= {"postgres-1", "airbyte-postgres-1"}
+
+
+def test_a_task_in_the_middle_of_a_restart_is_run_once_more(project: DockerProject) -> None:
+    path = project.dag("slow.py", SLOW_DAG)
+    password = project.variable("AIRFLOW_ADMIN_PASSWORD") or "admin"
+    client = project.client(password=password)
+    run_id = project.json("trigger", "slow", "--no-wait")["run_id"]
+    tasks = f"/api/v2/dags/slow/dagRuns/{run_id}/taskInstances"
+    until(lambda: client.call(tasks)["task_instances"][0]["state"] == "running", "a running task")
+    append(project.folder / "stack" / "airflow" / "user.env", "COLOUR=yellow")
+    before = started(project)
+    done = project.run("up")
+    assert "Restarting " in done.stderr
+    assert "COLOUR of stack/airflow/user.env changed" in done.stderr
+    assert TASKS_RUN_AGAIN in done.stderr
+    assert {name for name, start in started(project).items() if start != before[name]} == AIRFLOW
+    flag = project.folder / "dags" / "go"
+    flag.touch()
+    try:
+        client = project.client(password=password)
+        assert client.end_of("slow", run_id) == "success"
+        [task] = client.call(tasks)["task_instances"]
+        assert "yellow" in str(client.call(f"{tasks}/waits/logs/{task['try_number']}"))
+    finally:
+        flag.unlink()
+        path.unlink()

@@ -1,0 +1,218 @@
+"""`up` on a running local stack: what changed is applied, is said, and nothing else is touched."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipectl.engines.changes import TASKS_RUN_AGAIN
+from pipectl.engines.local.airflow import LOCK_FILE
+from pipectl.engines.local.airflow_install import environment_key
+from pipectl.services import of_executor
+from pipectl.settings import cache_dir
+from support.project_copy import DAG_ID, Project, new_local_project
+from support.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.e2e
+SERVICES = {service.name for service in of_executor("LocalExecutor")}
+AIRFLOW = {"webserver", "scheduler", "dag-processor"}
+# Without a retry: a task that a restart interrupts is run again all the same.
+SLOW_DAG = """
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG
+
+with DAG("slow"):
+    BashOperator(
+        task_id="waits",
+        bash_command="echo >> '{folder}/begun'; until [ -e '{folder}/go' ]; do sleep 0.1; done; echo $COLOUR",
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    with new_local_project(tmp_path_factory.mktemp("a project")) as made:
+        yield made
+
+
+@pytest.fixture
+def project(stack: Project) -> Project:
+    """The stack, running with what the test before has left in its files."""
+    password = stack.variable("AIRFLOW_ADMIN_PASSWORD") or "admin"
+    stack.run("up")
+    stack.client(password=password).settle(DAG_ID)
+    return stack
+
+
+def pids(project: Project) -> dict[str, int]:
+    return {found["name"]: found["pid"] for found in project.json("status")["services"]}
+
+
+def restarted(project: Project, sentence: str) -> set[str]:
+    """Run `up`, check what it says, and return the services whose process is another one."""
+    before = pids(project)
+    done = project.run("up")
+    now = pids(project)
+    assert sentence in done.stderr
+    assert all(now.values())
+    assert project.json("up")["started"] == []
+    return {name for name in now if now[name] != before[name]}
+
+
+def append(path: Path, text: str) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"\n{text}\n")
+
+
+def own_setting(project: Project, text: str) -> None:
+    append(project.folder / "stack" / "airflow" / "user.env", text)
+
+
+def test_nothing_is_touched_by_a_comment_or_another_terminal(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = pids(project)
+    own_setting(project, "# nothing that counts")
+    monkeypatch.setenv("LANG", "C")
+    monkeypatch.setenv("PATH", f"/opt/another/bin:{os.environ['PATH']}")
+    assert project.json("up")["started"] == []
+    assert project.json("up")["restarted"] == {}
+    assert pids(project) == before
+
+
+def test_an_option_of_a_server_restarts_that_server_alone(project: Project) -> None:
+    options = project.folder / "stack" / "mysql" / "server.cnf"
+    options.write_text(options.read_text().replace("max_connections = 60", "max_connections = 77"))
+    sentence = "Restarting airbyte-mysql: stack/mysql/server.cnf changed"
+    assert restarted(project, sentence) == {"airbyte-mysql"}
+    assert project.ask_mysql("SELECT @@max_connections") == [(77,)]
+    append(project.folder / "stack" / "postgres" / "business.conf", "work_mem = 5MB")
+    sentence = "Restarting airbyte-postgres: stack/postgres/business.conf changed"
+    assert restarted(project, sentence) == {"airbyte-postgres"}
+    assert project.ask_postgres("SHOW work_mem") == [("5MB",)]
+
+
+def test_airflow_restarts_with_its_metadata_database(project: Project) -> None:
+    append(project.folder / "stack" / "postgres" / "metadata.conf", "work_mem = 5MB")
+    assert restarted(project, "Restarting postgres: stack/postgres/metadata.conf changed") == {
+        "postgres",
+        *AIRFLOW,
+    }
+    assert project.json("trigger")["state"] == "success"
+
+
+def test_a_changed_password_is_told_by_status_and_applied_by_up(project: Project) -> None:
+    project.set_variable("AIRFLOW_ADMIN_PASSWORD", "another")
+    status = project.json("status")
+    assert status["airflow"]["reachable"]
+    assert {found["name"]: found["health"] for found in status["services"]} == dict.fromkeys(
+        SERVICES, "healthy"
+    )
+    assert "refused the login of 'admin'" in status["airflow"]["error"]
+    assert "not running" not in project.run("status").stdout
+    assert "pipectl up" in project.run("trigger", code=4).stderr
+    sentence = "Restarting webserver: AIRFLOW_ADMIN_PASSWORD changed"
+    assert restarted(project, sentence) == {"webserver"}
+    assert project.json("trigger")["state"] == "success"
+
+
+def test_another_lock_file_restarts_airflow_alone(project: Project) -> None:
+    lock = project.folder / "stack" / "airflow-requirements.txt"
+    before = lock.read_bytes()
+    append(lock, "# what is installed stays the same")
+    # So that it need not be installed once more.
+    folder = cache_dir() / f"airflow-{environment_key(lock.read_bytes())}"
+    folder.symlink_to(f"airflow-{environment_key(before)}")
+    try:
+        assert restarted(project, f"{LOCK_FILE} changed") == AIRFLOW
+        assert project.json("trigger")["state"] == "success"
+    finally:
+        lock.write_bytes(before)
+        project.run("up")
+        folder.unlink()
+
+
+def test_a_changed_port_is_taken(project: Project) -> None:
+    before = project.json("status")["databases"]["mysql"]["port"]
+    free = max(project.json("up")["ports"].values()) + 50
+    project.set_variable("AIRBYTE_MYSQL_PORT", str(free))
+    assert {"airbyte-mysql", *AIRFLOW} == restarted(project, "Restarting airbyte-mysql: ")
+    assert project.json("status")["databases"]["mysql"]["port"] == free != before
+    assert project.json("trigger")["state"] == "success"
+
+
+@pytest.fixture
+def slow(project: Project, tmp_path: Path) -> Iterator[Any]:
+    """The id of a run that is in the middle of its task, and the folder of its flag."""
+    project.dag("slow.py", SLOW_DAG.format(folder=tmp_path))
+    run_id = project.json("trigger", "slow", "--no-wait")["run_id"]
+    until((tmp_path / "begun").exists, "a running task")
+    yield run_id, tmp_path
+    (tmp_path / "go").touch()
+    (project.folder / "dags" / "slow.py").unlink()
+
+
+def test_a_task_that_ends_soon_ends_before_the_restart(project: Project, slow: Any) -> None:
+    run_id, folder = slow
+    own_setting(project, "COLOUR=green")
+    before = pids(project)
+    up = project.start("up")
+    # The scheduler has been asked to end: it takes no new tasks, and waits for this one.
+    log = project.folder / ".pipectl" / "logs" / "scheduler.log"
+    until(lambda: "Exiting gracefully" in log.read_text(errors="replace"), "a scheduler that ends")
+    assert pids(project)["scheduler"] == before["scheduler"]
+    (folder / "go").touch()
+    _, err = up.communicate(timeout=120)
+    assert up.returncode == 0, err
+    assert "COLOUR of stack/airflow/user.env changed" in err
+    assert TASKS_RUN_AGAIN in err
+    runs = {run["run_id"]: run["state"] for run in project.json("runs", "slow")["runs"]}
+    assert runs[run_id] == "success"
+    assert len((folder / "begun").read_text()) == 1
+
+
+def test_a_task_that_goes_on_is_run_once_more_with_what_changed(project: Project, slow: Any) -> None:
+    run_id, folder = slow
+    own_setting(project, "COLOUR=yellow")
+    assert restarted(project, "COLOUR of stack/airflow/user.env changed") == AIRFLOW
+    until(lambda: len((folder / "begun").read_text()) == 2, "the task's second start")
+    # The first one has ended with the scheduler that had started it.
+    waiting = [each for each in project.processes() if "until [ -e" in " ".join(each.cmdline())]
+    assert len({each.pid for each in waiting}) == 1
+    (folder / "go").touch()
+    password = project.variable("AIRFLOW_ADMIN_PASSWORD") or "admin"
+    client = project.client(password=password)
+    assert client.end_of("slow", run_id) == "success"
+    tries = client.call(f"/api/v2/dags/slow/dagRuns/{run_id}/taskInstances")["task_instances"]
+    log = client.call(f"/api/v2/dags/slow/dagRuns/{run_id}/taskInstances/waits/logs/{tries[0]['try_number']}")
+    assert "yellow" in str(log)
+
+
+def test_the_pipelines_run_in_the_middle_of_a_restart_writes_nothing_twice(project: Project) -> None:
+    run_id = project.json("trigger", "--no-wait")["run_id"]
+    own_setting(project, "COLOUR=black")
+    project.run("up")
+    password = project.variable("AIRFLOW_ADMIN_PASSWORD") or "admin"
+    assert project.client(password=password).end_of(DAG_ID, run_id) == "success"
+    [(batches, wanted)] = project.ask_postgres(
+        f"SELECT count(*), sum(transactions) FROM sim.batches WHERE batch_id = '{run_id}'"
+    )
+    assert batches == 1
+    assert wanted >= 50
+    project.client(password=password).settle(DAG_ID)
+    assert project.json("verify-db", "--expect", "reconciled")["ok"]
+
+
+def test_requirements_that_the_environment_lacks_are_named(project: Project) -> None:
+    before = pids(project)
+    append(project.folder / "requirements.txt", "no-such-package-anywhere>=7")
+    done = project.run("up")
+    assert "requirements.txt asks for no-such-package-anywhere>=7" in " ".join(done.stderr.split())
+    assert "make lock" in done.stderr
+    assert pids(project) == before
