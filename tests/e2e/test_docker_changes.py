@@ -12,7 +12,6 @@ from pipectl.engines.changes import TASKS_RUN_AGAIN
 from support import own_settings
 from support.docker_project import DockerProject, docker, new_docker_project
 from support.needs import images, need_docker
-from support.project_copy import DAG_ID
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, other_image: str) -> Iterato
 def project(stack: DockerProject) -> DockerProject:
     """The stack, running with what the test before has left in its files."""
     stack.run("up")
-    stack.client(password=stack.variable("AIRFLOW_ADMIN_PASSWORD") or "admin").settle(DAG_ID)
+    stack.settle()
     return stack
 
 
@@ -158,8 +157,7 @@ def test_a_plugin_counts_from_the_next_up_on(project: DockerProject) -> None:
     plugins.mkdir()
     (plugins / "own.py").write_text(own_settings.PLUGIN)
     assert restarted(project, "stack/airflow/plugins changed") == AIRFLOW
-    password = project.variable("AIRFLOW_ADMIN_PASSWORD") or "admin"
-    found = project.client(password=password).call("/api/v2/plugins")["plugins"]
+    found = project.client().call("/api/v2/plugins")["plugins"]
     assert "own_plugin" in {each["name"] for each in found}
 
 
@@ -183,8 +181,7 @@ def test_another_image_is_taken(
 
 def test_a_task_in_the_middle_of_a_restart_is_run_once_more(project: DockerProject) -> None:
     path = project.dag("slow.py", SLOW_DAG)
-    password = project.variable("AIRFLOW_ADMIN_PASSWORD") or "admin"
-    client = project.client(password=password)
+    client = project.client()
     run_id = project.json("trigger", "slow", "--no-wait")["run_id"]
     tasks = f"/api/v2/dags/slow/dagRuns/{run_id}/taskInstances"
     until(lambda: client.call(tasks)["task_instances"][0]["state"] == "running", "a running task")
@@ -198,7 +195,7 @@ def test_a_task_in_the_middle_of_a_restart_is_run_once_more(project: DockerProje
     flag = project.folder / "dags" / "go"
     flag.touch()
     try:
-        client = project.client(password=password)
+        client = project.client()
         assert client.end_of("slow", run_id) == "success"
         [task] = client.call(tasks)["task_instances"]
         assert "yellow" in str(client.call(f"{tasks}/waits/logs/{task['try_number']}"))

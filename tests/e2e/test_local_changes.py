@@ -44,9 +44,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 @pytest.fixture
 def project(stack: Project) -> Project:
     """The stack, running with what the test before has left in its files."""
-    password = stack.variable("AIRFLOW_ADMIN_PASSWORD") or "admin"
     stack.run("up")
-    stack.client(password=password).settle(DAG_ID)
+    stack.settle()
     return stack
 
 
@@ -186,8 +185,7 @@ def test_a_task_that_goes_on_is_run_once_more_with_what_changed(project: Project
     waiting = [each for each in project.processes() if "until [ -e" in " ".join(each.cmdline())]
     assert len({each.pid for each in waiting}) == 1
     (folder / "go").touch()
-    password = project.variable("AIRFLOW_ADMIN_PASSWORD") or "admin"
-    client = project.client(password=password)
+    client = project.client()
     assert client.end_of("slow", run_id) == "success"
     tries = client.call(f"/api/v2/dags/slow/dagRuns/{run_id}/taskInstances")["task_instances"]
     log = client.call(f"/api/v2/dags/slow/dagRuns/{run_id}/taskInstances/waits/logs/{tries[0]['try_number']}")
@@ -198,14 +196,13 @@ def test_the_pipelines_run_in_the_middle_of_a_restart_writes_nothing_twice(proje
     run_id = project.json("trigger", "--no-wait")["run_id"]
     own_setting(project, "COLOUR=black")
     project.run("up")
-    password = project.variable("AIRFLOW_ADMIN_PASSWORD") or "admin"
-    assert project.client(password=password).end_of(DAG_ID, run_id) == "success"
+    assert project.client().end_of(DAG_ID, run_id) == "success"
     [(batches, wanted)] = project.ask_postgres(
         f"SELECT count(*), sum(transactions) FROM sim.batches WHERE batch_id = '{run_id}'"
     )
     assert batches == 1
     assert wanted >= 50
-    project.client(password=password).settle(DAG_ID)
+    project.client().settle(DAG_ID)
     assert project.json("verify-db", "--expect", "reconciled")["ok"]
 
 

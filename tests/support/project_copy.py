@@ -99,8 +99,9 @@ class Project:
         lines = [line for line in old if not line.startswith(f"{name}=")]
         path.write_text("\n".join([*lines, f"{name}={value}"]) + "\n", encoding="utf-8")
 
-    def client(self, user: str = "admin", password: str = "admin") -> RestClient:
-        """Return a client of this project's Airflow that does without pipectl."""
+    def client(self, user: str = "admin", password: str = "") -> RestClient:
+        """Return a client of this project's Airflow that does without pipectl and has its password."""
+        password = password or self.variable("AIRFLOW_ADMIN_PASSWORD") or "admin"
         return RestClient(f"http://127.0.0.1:{self.variable('AIRFLOW_PORT') or 8080}", lambda: password, user)
 
     def settle(self) -> None:
