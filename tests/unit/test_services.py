@@ -229,6 +229,7 @@ def test_the_local_engine_has_a_program_for_every_listed_service(
         engine._claims,
         software,
         Observer(),
+        engine,
     )
     listed = [service.name for service in services.of_executor("LocalExecutor")]
     assert sorted(program.name for program in start.programs(tuple(listed))) == sorted(listed)

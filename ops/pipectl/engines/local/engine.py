@@ -77,7 +77,7 @@ class LocalEngine(Engine):
             # Also those that the supervisor would start once more, with the settings of before.
             self._supervisor.stop(missing)
             self._fill_in_settings()
-            start = Start(self._settings, self._supervisor, self._claims, software, observer)
+            start = Start(self._settings, self._supervisor, self._claims, software, observer, self)
             outdated = start.outdated(tuple(name for name in self._names if name in running))
             if not outdated:
                 break

@@ -14,7 +14,7 @@ from pipectl.engines.local.airflow import AirflowSite
 from pipectl.engines.local.airflow_install import ensure_airflow
 from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
 from pipectl.engines.local.install import run_tool
-from pipectl.errors import DatabaseError, EngineError
+from pipectl.errors import DatabaseError, EngineError, ForeignDatabaseError
 from pipectl.models import DatabaseAddress
 from pipectl.services import databases
 from pipectl.wait import until
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipectl.engines.local.binaries import MariadbBinaries, PostgresBinaries
     from pipectl.engines.local.supervisor.program import Program
     from pipectl.engines.local.supervisor.supervisor import Supervisor
+    from pipectl.models import Witness
     from pipectl.observer import Observer
     from pipectl.settings import Settings
 
@@ -86,13 +87,15 @@ class Start:
         claims: Claims,
         software: Software,
         observer: Observer,
+        witness: Witness,
     ) -> None:
         self._settings = settings
         self._claims = claims
         self._supervisor = supervisor
         self._software = software
         self._observer = observer
-        self._site = site_of(settings)
+        site = site_of(settings)
+        self._site = replace(site, metadata=replace(site.metadata, witness=witness))
         self._stack = settings.project / "stack"
 
     def outdated(self, names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -204,6 +207,8 @@ class Start:
         def is_migrated() -> bool:
             try:
                 airflow_metadata.migrate_metadata(self._site, self._software.airflow)
+            except ForeignDatabaseError:
+                raise  # waiting does not help
             except DatabaseError:
                 return False
             return True
