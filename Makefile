@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 # All files of the project, also new ones that git does not know yet, each ended by a zero byte.
 FILES = git ls-files -z --cached --others --exclude-standard
-.PHONY: help demo test lint format docs bench lock clean
+.PHONY: help demo test lint format docs bench torture lock clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -32,6 +32,9 @@ bench: .venv/ready-dev ## Measure speed, as ratios within one run
 	.venv/bin/python tests/benchmarks/bench_data.py
 	if docker version >/dev/null 2>&1; then .venv/bin/python tests/benchmarks/bench_docker.py; \
 	else echo "No Docker engine answers: bench_docker.py is left out"; fi
+
+torture: .venv/ready-dev ## Inject faults into real stacks, those that TORTURE chooses, and count what is lost
+	.venv/bin/python tests/torture/torture.py $(TORTURE)
 
 lock: .venv/ready-dev ## Pin all dependencies anew
 	ops/lock.sh

@@ -21,7 +21,7 @@ from pipectl.airflow_health import (
     unusable_answer,
 )
 from pipectl.airflow_login import ProvenConnection
-from pipectl.errors import AirflowError, DagError
+from pipectl.errors import AirflowConflictError, AirflowError, AirflowSilentError, DagError
 from pipectl.models import DagRun, ImportFailure, TaskState
 
 if TYPE_CHECKING:
@@ -82,9 +82,14 @@ class AirflowApi:
     def trigger(self, dag_id: str, run_id: str, conf: dict[str, Any] | None) -> DagRun:
         """Create a run of our own, without a logical date."""
         body = self._airflow.TriggerDAGRunPostBody(dag_run_id=run_id, logical_date=None, conf=conf or {})
-        return self._run(
-            self._ask(self._runs.trigger_dag_run_without_preload_content, dag_id, body, dag_id=dag_id)
-        )
+        try:
+            answer = self._ask(
+                self._runs.trigger_dag_run_without_preload_content, dag_id, body, dag_id=dag_id
+            )
+        except AirflowConflictError:
+            # The id is ours: an earlier request got through, and its answer got lost.
+            return self.run(dag_id, run_id)
+        return self._run(answer)
 
     def run(self, dag_id: str, run_id: str) -> DagRun:
         """Return a run as it is now."""
@@ -163,7 +168,10 @@ class AirflowApi:
                 raise DagError(
                     f"Airflow knows no DAG {dag_id!r}: {detail}.", hint="What is there: pipectl status"
                 )
-            raise AirflowError(f"Airflow at {self.address.url} refused the request: {detail}.")
+            kind = AirflowConflictError if response.status == http.client.CONFLICT else AirflowError
+            if response.status >= http.client.INTERNAL_SERVER_ERROR:
+                kind = AirflowSilentError
+            raise kind(f"Airflow at {self.address.url} refused the request: {detail}.")
         if not isinstance(answer, dict):
             raise self._unusable("it is no JSON object")
         return answer
@@ -178,7 +186,7 @@ class AirflowApi:
         try:
             yield
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise AirflowError(
+            raise AirflowSilentError(
                 f"Airflow does not answer at {self.address.url}.",
                 hint="Start the stack: pipectl up. What runs already: pipectl status",
                 detail=str(error),

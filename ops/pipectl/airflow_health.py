@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from pipectl.airflow_login import ProvenConnection, api_token
-from pipectl.errors import AirflowError, AirflowLoginError
+from pipectl.errors import AirflowError, AirflowLoginError, AirflowSilentError
 from pipectl.models import DagRun, ImportFailure
 from pipectl.services import components
 
@@ -128,6 +128,8 @@ class AirflowHealth:
                 hint="If AIRFLOW_ADMIN_USER or AIRFLOW_ADMIN_PASSWORD changed in stack/.env since Airflow"
                 " started, apply it: pipectl up",
             )
+        if status >= http.client.INTERNAL_SERVER_ERROR:
+            raise AirflowSilentError(f"Airflow at {self.address.url} cannot log in: HTTP {status}.")
         if not token:
             reason = f"it gave no access_token (HTTP {status})"
             raise unusable_answer(self.address, server_version(self.address), reason)
@@ -163,7 +165,7 @@ class AirflowHealth:
             text = response.read()
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            raise AirflowError(
+            raise AirflowSilentError(
                 f"Airflow does not answer at {self.address.url}.",
                 hint="Start the stack: pipectl up. What runs already: pipectl status",
                 detail=str(error),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from pipectl import __version__
+from pipectl import __version__, disk
 from pipectl.commands import COMMANDS, function_name
 from pipectl.console import Console
 from pipectl.engines.choice import AUTO, ENGINES
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 INTERRUPT_AGAIN_SECONDS = 2.0
+TERMINATION_SECONDS = 12.0
+SIGNALLED = 128  # and the signal's number: the exit code of what a signal ends
 MARKUP: Literal["markdown"] = "markdown"  # in docstrings that --help shows
 INTERRUPTED = threading.Event()
 COLLECT_AFTER = 50_000  # new objects; Python's own 700 suits programs that run longer
@@ -87,7 +89,12 @@ class Root(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  Typer's own context
         """Run the command; turn what it raises into one sentence and a code."""
-        return run_guarded(lambda: super(Root, self).invoke(ctx), lambda: _console_of(ctx))
+
+        def action() -> Any:  # noqa: ANN401  Typer's own
+            with disk.explained(lambda: ctx.obj.settings):
+                return super(Root, self).invoke(ctx)
+
+        return run_guarded(action, lambda: _console_of(ctx))
 
 
 def import_command(name: str) -> Any:  # noqa: ANN401  Typer's own command
@@ -205,6 +212,14 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def terminate(number: int, _frame: object) -> None:
+    """End in good order, so that a load stops its processes; at the latest after some seconds."""
+    signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, TERMINATION_SECONDS)
+    raise SystemExit(SIGNALLED + number)
+
+
 def main() -> None:
     """Run the CLI."""
     # Imports make objects by the ten thousand; looking for garbage among them is a twentieth of a command.
@@ -213,6 +228,10 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
         signal.signal(signal.SIGALRM, interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # `nohup` has it ignored.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, terminate)
     try:
         app()
     finally:

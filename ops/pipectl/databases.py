@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipectl import published, services
-from pipectl.errors import DatabaseError, ForeignDatabaseError, LoginError
+from pipectl.errors import DatabaseError, DatabaseSilentError, ForeignDatabaseError, LoginError
 from pipectl.models import Counts, DatabaseContent, Reconciliation, Table
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ MYSQL_BLOCKERS = """
     SELECT id, user, host, command, time FROM information_schema.processlist
     WHERE db = DATABASE() AND id <> CONNECTION_ID() AND command <> 'Daemon'
       AND COALESCE(state, '') NOT LIKE '%metadata lock%' ORDER BY time DESC"""
+# MySQL's numbers for no connection, for one that was lost, and for a server that is shutting down.
+NO_CONNECTION = {None, 1053, 1927, 2003, 2005, 2006, 2013, 2055}
+# PostgreSQL: it is starting up, shutting down, or in recovery; or it is ending this connection for that.
+STARTING_OR_ENDING = re.compile(r"the database system is|terminating connection due to")
 # Ids that are counted together, and fetched together if the counts do not tell.
 BUCKET = 10_000
 POSTGRES_TABLES = """
@@ -291,7 +295,7 @@ def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal
             "or start anew: pipectl reset",
         )
     if not answered:
-        return DatabaseError(
+        return DatabaseSilentError(
             f"{where} does not answer.",
             hint="Start the stack: pipectl up. What runs already: pipectl status",
             detail=text,
@@ -308,10 +312,10 @@ def _listens(address: DatabaseAddress) -> bool:
 
 
 def _is_silent(error: Exception, text: str) -> bool:
-    # psycopg2 knows no code of a failed connection, but a server that answers says FATAL; MySQL's connector
-    # has 2003, 2005 and 2013 for no connection.
+    # psycopg2 knows no code of a failed connection, but a server that answers says FATAL.
     silent = getattr(error, "pgcode", None) is None and "FATAL" not in text
-    return silent and getattr(error, "errno", None) in {None, 2003, 2005, 2013}
+    starts_or_ends = STARTING_OR_ENDING.search(text) is not None
+    return (silent and getattr(error, "errno", None) in NO_CONNECTION) or starts_or_ends
 
 
 def _ask(cursor: Any, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:  # noqa: ANN401

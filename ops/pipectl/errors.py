@@ -64,6 +64,14 @@ class AirflowLoginError(AirflowError):
     """Airflow answers, and refuses the user or the password."""
 
 
+class AirflowConflictError(AirflowError):
+    """Airflow has already what the request asks it to make."""
+
+
+class AirflowSilentError(AirflowError):
+    """Airflow does not answer, or says that it cannot: as while it, or its database, restarts."""
+
+
 class DatabaseError(PipectlError):
     """A database is unreachable, refused the login or failed a statement."""
 
@@ -72,6 +80,10 @@ class DatabaseError(PipectlError):
 
 class ForeignDatabaseError(DatabaseError):
     """Another server than this project's answers at a database's address."""
+
+
+class DatabaseSilentError(DatabaseError):
+    """A database does not answer: as while it restarts."""
 
 
 class LoginError(DatabaseError):

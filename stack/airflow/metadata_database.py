@@ -82,6 +82,15 @@ def current() -> str:
         raise NoAnswerError(str(error).strip()) from error
 
 
+def answers() -> bool:
+    """Whether the server lets in whoever knows the password."""
+    try:
+        current()
+    except (NoAnswerError, WrongPasswordError):
+        return False
+    return True
+
+
 def wait(expected: str) -> None:
     """Return when the database answers with the migration `expected`; with any, or none, if that is empty.
 

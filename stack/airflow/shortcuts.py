@@ -1,7 +1,7 @@
 """Changes to Airflow's own code, made while a service starts.
 
-All but the last save only time or memory, and the launcher leaves them out if PIPECTL_NO_SHORTCUTS is 1. They
-are written for the versions of Airflow, FastAPI and cadwyn that airflow-requirements.txt pins, and a test
+They save only time and memory, and the launcher leaves them out if PIPECTL_NO_SHORTCUTS is 1. They are
+written for the versions of Airflow, FastAPI and cadwyn that airflow-requirements.txt pins, and a test
 compares what Airflow's APIs offer with and without them.
 """
 
@@ -136,21 +136,3 @@ def build_validators_when_used() -> None:
             return getattr(self.built, name)
 
     fields.TypeAdapter = TypeAdapterWhenUsed
-
-
-def end_idle_workers_with_the_scheduler() -> None:
-    """Let the workers of a killed scheduler end: busy ones after their task, idle ones at once.
-
-    A worker reads tasks from a pipe, and ends when the pipe's writing end is closed. Each worker inherited a
-    copy of that end, so it never closes. Here each worker closes its copy.
-    """
-    executor: Any = importlib.import_module("airflow.executors.local_executor")
-    run = executor._run_worker  # noqa: SLF001  there is no public place for it
-
-    def run_worker(*arguments: Any, **options: Any) -> None:  # noqa: ANN401  passed through
-        writer = getattr(options.get("input"), "_writer", None)
-        if writer is not None:
-            writer.close()
-        run(*arguments, **options)
-
-    executor._run_worker = run_worker  # noqa: SLF001

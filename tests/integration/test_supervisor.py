@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import psutil
@@ -14,7 +15,7 @@ import pytest
 
 from pipectl.engines.local import logs
 from pipectl.engines.local.supervisor.program import Program
-from pipectl.engines.local.supervisor.supervisor import MARKER, Supervisor
+from pipectl.engines.local.supervisor.supervisor import MARKER, Supervisor, SupervisorSilentError
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -71,9 +72,74 @@ def test_a_killed_process_comes_back(supervisor: Supervisor, tmp_path: Path) -> 
     until(lambda: pid_of(supervisor), "a process")
     first = pid_of(supervisor)
     assert first
-    until(lambda: supervisor.processes()[0].state == "RUNNING", "a process that runs")
     os.kill(first, signal.SIGKILL)
     until(lambda: pid_of(supervisor) not in {None, first}, "another process")
+
+
+def test_a_program_that_an_interrupted_command_left_stopping_is_started_once_it_has_stopped(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    ready = tmp_path / "ready"
+    stubborn = f"""
+import pathlib, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path({str(ready)!r}).touch()
+time.sleep(600)
+"""
+    supervisor.launch([program(tmp_path, (sys.executable, "-c", stubborn))])
+    supervisor.start("sleeper")
+    until(ready.exists, "a process that ignores SIGTERM")
+    first = pid_of(supervisor)
+    supervisor._call("stopProcess", "sleeper", False)
+    until(lambda: supervisor.processes()[0].state == "STOPPING", "a process that is stopping")
+    supervisor.start("sleeper")
+    until(lambda: pid_of(supervisor) not in {None, first}, "another process")
+
+
+def test_a_program_that_crashes_at_its_start_is_started_again_after_growing_pauses(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    starts = tmp_path / "starts"
+    # It takes longer to crash than a program that is misspelt.
+    crashing = ("sh", "-c", f"date +%s.%N >>'{starts}'; sleep 1.5; exit 1")
+    supervisor.launch([program(tmp_path, crashing)])
+    supervisor.start("sleeper")
+    until(lambda: starts.exists() and len(starts.read_text().split()) == 4, "the fourth start")
+    times = [float(time) for time in starts.read_text().split()]
+    first, second, third = (after - before for before, after in pairwise(times))
+    assert first < second < third
+    until(lambda: supervisor.processes()[0].state == "BACKOFF", "a pause")
+
+
+def test_a_program_that_has_crashed_is_started_at_once_when_asked_to(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    starts = tmp_path / "starts"
+    crashing = ("sh", "-c", f"echo start >>'{starts}'; test -e '{tmp_path}/well' && exec sleep 600")
+    supervisor.launch([program(tmp_path, crashing)])
+    supervisor.start("sleeper")
+    until(lambda: supervisor.processes()[0].state == "BACKOFF", "a process that has ended")
+    (tmp_path / "well").touch()
+    # Whether its pause has just ended or not.
+    supervisor.start("sleeper")
+    assert supervisor.processes()[0].state == "STARTING"
+
+
+def test_a_supervisor_that_is_stopped_for_a_while_is_not_taken_for_none(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor.launch([program(tmp_path)])
+    supervisor.start("sleeper")
+    daemon = int(supervisor.pid_path.read_text())
+    os.kill(daemon, signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipectl.engines.local.supervisor.supervisor.ANSWER_SECONDS", 0.2)
+        for question in (supervisor.is_running, supervisor.processes):
+            with pytest.raises(SupervisorSilentError, match="has not answered"):
+                question()
+        # `down` ends it nevertheless.
+        supervisor.shutdown()
+    assert ours(supervisor.state_dir) == []
 
 
 def test_the_environment_arrives_as_it_is_and_stays_out_of_arguments(
@@ -152,9 +218,7 @@ def test_supervisord_rests_after_programs_that_close_their_input_were_started_si
         starts = [pool.submit(supervisor.start, name) for name in names]
         for start in starts:
             start.result()
-        until(
-            lambda: all(process.state == "RUNNING" for process in supervisor.processes()), "running programs"
-        )
+        until(lambda: all(process.pid for process in supervisor.processes()), "running programs")
         asked_enough.set()
         asking.result()
     daemon = psutil.Process(int(supervisor.pid_path.read_text(encoding="ascii")))

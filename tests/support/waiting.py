@@ -22,3 +22,9 @@ def until(question: Callable[[], Answer], what: str, seconds: float = WAIT_SECON
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(POLL_SECONDS)
     return answer
+
+
+def pass_time(seconds: float) -> None:
+    """Let time pass: what a fault lasts, or a measurement."""
+    end = time.monotonic() + seconds
+    until(lambda: time.monotonic() >= end, "the time", seconds + 60)

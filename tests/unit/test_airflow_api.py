@@ -14,7 +14,7 @@ import pytest
 
 from pipectl.airflow_api import AirflowApi
 from pipectl.airflow_health import NEWEST_AIRFLOW, OLDEST_AIRFLOW, AirflowHealth
-from pipectl.errors import AirflowError, AirflowLoginError, DagError, ExitCode
+from pipectl.errors import AirflowError, AirflowLoginError, AirflowSilentError, DagError, ExitCode
 from pipectl.models import AirflowAddress, ImportFailure, TaskState
 from support.witness import Witness
 
@@ -188,6 +188,22 @@ def test_an_answer_without_what_is_needed_names_both_versions(newest: FakeAirflo
     newest.answers[path] = (200, "<html>a proxy's page</html>")
     with pytest.raises(AirflowError, match="cannot use: it is no JSON object"):
         AirflowApi(newest.address).run("two_tasks", "run")
+
+
+def test_a_server_whose_database_restarts_is_silent_and_may_be_asked_again(newest: FakeAirflow) -> None:
+    api = AirflowApi(newest.address)
+    for path in ("POST /auth/token", "GET /api/v2/dags/two_tasks/dagRuns/run"):
+        newest.answers[path] = (503, {"detail": "the database does not answer"})
+    with pytest.raises(AirflowSilentError, match="the database does not answer"):
+        api.run("two_tasks", "run")
+    with pytest.raises(AirflowSilentError, match="cannot log in: HTTP 503"):
+        AirflowApi(newest.address)
+
+
+def test_a_run_whose_first_request_got_through_unseen_is_not_triggered_again(newest: FakeAirflow) -> None:
+    newest.answers["POST /api/v2/dags/two_tasks/dagRuns"] = (409, {"detail": "It is there"})
+    api = AirflowApi(newest.address)
+    assert api.trigger("two_tasks", "run", None) == api.run("two_tasks", "run")
 
 
 def test_airflow_2_is_named_with_the_versions_that_pipectl_works_with() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -36,6 +37,20 @@ cli.app = lambda: cli.run_guarded(work, cli.Console)
 cli.main()
 """
 
+SIGNALLED = """
+import os, sys
+from pipectl import cli
+
+def work():
+    try:
+        os.kill(os.getpid(), int(sys.argv[1]))
+    finally:
+        print("in good order")
+
+cli.app = lambda: cli.run_guarded(work, cli.Console)
+cli.main()
+"""
+
 
 @pytest.mark.parametrize("seconds_left", ["0", "60"])
 def test_an_interrupt_that_a_destructor_swallows_comes_again(seconds_left: str) -> None:
@@ -58,3 +73,15 @@ def test_a_command_in_the_background_of_a_shell_stays_deaf_to_ctrl_c() -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_a_command_lets_it_end_in_good_order(number: signal.Signals) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(int(number))],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "in good order\n", "")

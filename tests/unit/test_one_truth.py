@@ -38,6 +38,7 @@ COMPUTED = {
     "PIPECTL_SCRIPTS": "each engine knows the folder",
     "PIPECTL_STATE_DIR": "marks the local engine's processes",
     "AIRFLOW_HOME": "each engine knows the folder",
+    "AIRFLOW_CONFIG": "the local engine has no file of it",
 }
 OF_OTHERS = {
     "DOCKER_CONFIG": "the docker client's",
@@ -214,6 +215,7 @@ def test_settings_of_one_engine_alone_are_addresses() -> None:
     """Containers have Airflow's own folders and ports, the local engine the project's."""
     differing = environment_of_containers() ^ environment_of_processes()
     assert differing == {
+        "AIRFLOW_CONFIG",
         "AIRFLOW_HOME",
         "AIRFLOW__API__HOST",
         "AIRFLOW__API__PORT",

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from types import UnionType
 
 TESTS = ROOT / "tests"
+# They measure; what they find is no test.
+MEASURING = (TESTS / "benchmarks", TESTS / "torture")
 WAIT = TESTS / "support" / "waiting.py"
 CLOCKS = {"monotonic", "perf_counter", "process_time", "times", "getrusage"}
 Function = ast.FunctionDef
 
 
 def files() -> list[Path]:
-    return sorted(path for path in TESTS.rglob("*.py") if path.parent != TESTS / "benchmarks")
+    return sorted(path for path in TESTS.rglob("*.py") if path.parent not in MEASURING)
 
 
 def nodes(tree: ast.AST, kind: type[ast.AST] | UnionType) -> Iterator[ast.AST]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipectl.airflow_api import AirflowApi
     from pipectl.console import Console
     from pipectl.invocation import Invocation
-    from pipectl.models import DagRun, TaskState
+    from pipectl.models import Counts, DagRun, TaskState
     from pipectl.pipeline.triggering import TriggerResult
 
 RUN_SECONDS = 900.0
@@ -46,7 +46,10 @@ def trigger(
     invocation: Invocation = ctx.obj
     parameters = _parse_conf(conf)
     dag_id = dag_id or invocation.settings.dag_id
-    api = airflow_api(invocation)
+    from pipectl.pipeline.triggering import Patience  # noqa: PLC0415
+
+    patience = Patience(invocation.engine, RunProgress(invocation.console), timeout)
+    api = patience.ask(airflow_api, invocation)
     results: list[TriggerResult] = []
     for _ in range(repeat):
         result = _trigger_once(invocation, api, dag_id, parameters, wait=wait, timeout=timeout)
@@ -71,16 +74,20 @@ def _trigger_once(
     from pipectl.pipeline import triggering  # noqa: PLC0415
     from pipectl.pipeline.access import business_databases  # noqa: PLC0415
 
-    console, settings = invocation.console, invocation.settings
-    observer = RunProgress(console)
+    settings, observer = invocation.settings, RunProgress(invocation.console)
+    patience = triggering.Patience(invocation.engine, observer, timeout)
+    api = patience.repeating(api)
+
+    def batch(batch_id: str) -> Counts | None:
+        return patience.ask(lambda: business_databases(invocation.engine).batch(batch_id))
+
     paused = triggering.wait_until_parsed(api, dag_id, dags_dir=settings.project / "dags", observer=observer)
-    is_pipeline = dag_id == settings.dag_id
     return triggering.trigger(
         api,
         dag_id,
         paused=paused,
         conf=conf,
-        batch=business_databases(invocation.engine).batch if is_pipeline else None,
+        batch=batch if dag_id == settings.dag_id else None,
         observer=observer,
         timeout=timeout,
         wait=wait,

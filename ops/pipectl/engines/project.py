@@ -106,6 +106,8 @@ def project_lock(settings: Settings, claims: Claims) -> Iterator[None]:
 def remember_engine(settings: Settings, name: str) -> None:
     """Note which engine runs the project, so that `auto` goes on with it."""
     folder = state_folder(settings)
+    if remembered_engine(settings) == name:
+        return
     try:
         (folder / ENGINE_FILE).write_text(f"{name}\n", encoding="ascii")
     except OSError as error:
@@ -131,7 +133,10 @@ def state_folder(settings: Settings) -> Path:
     folder = settings.state_dir
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        (folder / ".gitignore").write_text("*\n", encoding="ascii")
+        ignore = folder / ".gitignore"
+        # Not written anew: on a full disk, `down` still works.
+        if not ignore.exists():
+            ignore.write_text("*\n", encoding="ascii")
     except OSError as error:
         raise _not_writable(folder, error) from error
     return folder

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipectl.databases import Databases
-from pipectl.errors import AirflowError, DatabaseError, ForeignAirflowError, ForeignDatabaseError, UsageError
+from pipectl.errors import (
+    AirflowSilentError,
+    DatabaseSilentError,
+    ForeignAirflowError,
+    ForeignDatabaseError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from pipectl.engines.base import Engine
@@ -30,7 +36,7 @@ def airflow_address(engine: Engine) -> AirflowAddress:
                 f"This project's Airflow is not running: at {address.url} answers {who}, not this project's.",
                 hint=HINT,
             )
-        raise AirflowError("This project's Airflow is not running.", hint=HINT)
+        raise AirflowSilentError("This project's Airflow is not running.", hint=HINT)
     return address
 
 
@@ -46,7 +52,7 @@ def business_databases(engine: Engine) -> Databases:
             for address in missing
             if (who := engine.stranger(address.port))
         ]
-        error = ForeignDatabaseError if strangers else DatabaseError
+        error = ForeignDatabaseError if strangers else DatabaseSilentError
         raise error(f"Not running in this project: {names}.{''.join(strangers)}", hint=HINT)
     return Databases(postgres, mysql)
 

@@ -10,6 +10,7 @@ import json
 import os
 import queue
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from pipectl.errors import DatabaseError, PipectlError, UsageError
+from pipectl.errors import DatabaseError, EngineError, PipectlError, UsageError
 from pipectl.models import LoadProgress
 
 if TYPE_CHECKING:
@@ -178,9 +179,13 @@ def _environment(databases: tuple[DatabaseAddress, DatabaseAddress], seed: str |
 
 def _read(number: int, lines: IO[str] | None, told: queue.SimpleQueue[dict[str, Any] | int]) -> None:
     """Queue the events of a process, and at its end its number."""
-    for line in lines or ():
-        told.put(json.loads(line))
-    told.put(number)
+    try:
+        for line in lines or ():
+            # A process that is killed may leave half a line.
+            if line.endswith("\n"):
+                told.put(json.loads(line))
+    finally:
+        told.put(number)
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
@@ -207,6 +212,9 @@ def _failure(code: int, log: IO[str]) -> PipectlError:
     if code == SCRIPT_USAGE and message:
         return UsageError(message, hint=f"Correct it in stack/.env or in the environment. {again}")
     end = "\n".join(text.splitlines()[-20:])
+    if code < 0:
+        by = signal.Signals(-code).name
+        return EngineError(f"{SCRIPT} was killed ({by}).", hint=again, detail=end)
     return PipectlError(f"{SCRIPT} ended with exit code {code}.", hint=again, detail=end)
 
 

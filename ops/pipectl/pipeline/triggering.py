@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from pipectl.errors import DagError, WaitTimeoutError
+from pipectl.errors import AirflowSilentError, DagError, DatabaseSilentError, EngineError, WaitTimeoutError
 from pipectl.pipeline.readiness import broken_dag
 from pipectl.wait import attempts
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipectl.airflow_api import AirflowApi
+    from pipectl.engines.base import Engine
     from pipectl.models import Counts, DagRun, TaskState
     from pipectl.observer import Observer
 
@@ -28,6 +30,9 @@ PARSE_SECONDS = 30
 # What no file in dags/ mentions is probably a typing error.
 UNMENTIONED_SECONDS = 8
 TASK_LOG_LINES = 20
+SILENCE_POLL_SECONDS = 0.5
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,51 @@ class TriggerResult:
     delta: Counts | None
     unpaused: bool = False
     other_runs: tuple[DagRun, ...] = ()
+
+
+class Patience:
+    """Repeats a question while the service that it goes to restarts, until `deadline` (of time.monotonic)."""
+
+    def __init__(self, engine: Engine, observer: Observer, seconds: float) -> None:
+        self._engine = engine
+        self._observer = observer
+        self.deadline = time.monotonic() + seconds
+
+    def ask(self, question: Callable[..., Answer], *arguments: Any, **options: Any) -> Answer:  # noqa: ANN401
+        """Return the answer. Raises AirflowSilentError and DatabaseSilentError if there will be none."""
+        told = False
+        for _ in attempts(self.deadline, SILENCE_POLL_SECONDS):
+            try:
+                return question(*arguments, **options)
+            except (AirflowSilentError, DatabaseSilentError) as error:
+                if self._is_down():
+                    raise
+                if not told:
+                    self._observer.report(f"{error.message} Waiting")
+                    told = True
+                silence = error
+        raise silence
+
+    def repeating(self, api: AirflowApi) -> AirflowApi:
+        """Return an API each of whose questions is repeated so."""
+        return cast("AirflowApi", _PatientApi(api, self))
+
+    def _is_down(self) -> bool:
+        """Whether a service is stopped, which nothing but `up` starts again."""
+        try:
+            return any(service.state == "stopped" for service in self._engine.services())
+        except EngineError:
+            return False
+
+
+class _PatientApi:
+    def __init__(self, api: AirflowApi, patience: Patience) -> None:
+        self._api = api
+        self._patience = patience
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever the API has
+        attribute = getattr(self._api, name)
+        return functools.partial(self._patience.ask, attribute) if callable(attribute) else attribute
 
 
 def new_run_id() -> str:
@@ -106,6 +156,13 @@ def trigger(
         counting = pool.submit(batch, run.run_id) if batch and wait else None
         listing = pool.submit(api.runs, dag_id)
         tasks = api.tasks(dag_id, run.run_id) if wait else ()
+    delta = None
+    if counting:
+        try:
+            delta = counting.result()
+        except DatabaseSilentError as error:
+            # The run has ended, and what it did to the data will show.
+            observer.report(f"{error.message} The run's rows are not counted.")
     others = tuple(
         other
         for other in listing.result()
@@ -117,7 +174,7 @@ def trigger(
         state=run.state,
         seconds=run.seconds,
         tasks=tasks,
-        delta=counting.result() if counting else None,
+        delta=delta,
         other_runs=others,
         unpaused=paused,
     )
@@ -126,13 +183,16 @@ def trigger(
 def _follow(api: AirflowApi, run: DagRun, *, observer: Observer, timeout: float) -> DagRun:
     behind = None
     for _ in attempts(time.monotonic() + timeout):
-        run = api.run(run.dag_id, run.run_id)
-        behind = None
-        if run.state == "queued":
-            behind = next(
-                (other for other in api.active_runs(run.dag_id) if other.run_id != run.run_id), None
-            )
-        tasks = api.tasks(run.dag_id, run.run_id) if run.state == "running" else ()
+        try:
+            run = api.run(run.dag_id, run.run_id)
+            active = api.active_runs(run.dag_id) if run.state == "queued" else ()
+            behind = next((other for other in active if other.run_id != run.run_id), None)
+            tasks = api.tasks(run.dag_id, run.run_id) if run.state == "running" else ()
+        except AirflowSilentError as error:
+            raise WaitTimeoutError(
+                f"The run {run.run_id} was {run.state} when Airflow last answered. {error.message}",
+                hint=f"What runs: pipectl status. The run, once Airflow answers: pipectl runs {run.dag_id}",
+            ) from error
         observer.see_run(run, tasks, behind)
         if run.finished:
             return run

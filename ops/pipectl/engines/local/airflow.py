@@ -85,6 +85,9 @@ def environment(site: AirflowSite, runtime: AirflowRuntime) -> dict[str, str]:
 def _addresses(site: AirflowSite) -> dict[str, str]:
     return {
         "AIRFLOW_HOME": str(site.home),
+        # Airflow would write its own settings there, with the paths of this folder, and obey them in another
+        # one that the project is copied or moved to.
+        "AIRFLOW_CONFIG": os.devnull,
         "AIRFLOW__API__HOST": site.host,
         "AIRFLOW__API__PORT": str(site.port),
         "AIRFLOW__API__BASE_URL": site.url,

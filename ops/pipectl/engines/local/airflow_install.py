@@ -109,21 +109,31 @@ def installed_runtime(folder: Path, key: str) -> AirflowRuntime | None:
     try:
         marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         version, head = str(marker["version"]), str(marker["migration_head"])
-    except (OSError, ValueError, KeyError, TypeError):
+        is_complete = set(marker.get("packages", ())) <= set(packages(folder))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     # The link goes nowhere if the base interpreter was removed.
-    return AirflowRuntime(folder, python, version, key, head) if python.exists() else None
+    return AirflowRuntime(folder, python, version, key, head) if is_complete and python.exists() else None
+
+
+def packages(folder: Path) -> list[str]:
+    """Return the names in the environment's folder of packages, some of which a damaged cache misses."""
+    return sorted(path.name for path in folder.glob("lib/python*/site-packages/*"))
 
 
 def install(
     folder: Path, key: str, requirements: Path, lock: bytes, report: Report, show: Show
 ) -> AirflowRuntime:
-    """Install into `folder`; what an interrupted installation left there is completed. Raises EngineError."""
+    """Install into `folder`; what an interrupted installation left there is completed. Raises EngineError.
+
+    What was complete once, and is no longer, is made anew: the installer would take packages for whole.
+    """
     version = airflow_version(lock)
     report(f"Installing Airflow {version} (500 MB on disk), once for this user")
     python = folder / "bin" / "python"
+    was_complete = (folder / MARKER).exists()
     (folder / MARKER).unlink(missing_ok=True)
-    if not python.exists():
+    if was_complete or not python.exists():
         shutil.rmtree(folder, ignore_errors=True)
         run_tool(
             (uv(), "venv", "--no-project", "--python", base_interpreter(), str(folder)),
@@ -162,7 +172,8 @@ def install(
         installer_environment(),
     ).strip()
     temporary = folder / f"{MARKER}.new"
-    temporary.write_text(json.dumps({"version": version, "migration_head": head}), encoding="utf-8")
+    marker = {"version": version, "migration_head": head, "packages": packages(folder)}
+    temporary.write_text(json.dumps(marker), encoding="utf-8")
     temporary.replace(folder / MARKER)
     return AirflowRuntime(folder, python, version, key, head)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from pipectl.engines.changes import TASK_SECONDS, restart_sentences
 from pipectl.engines.local import logs
 from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
 from pipectl.engines.local.processes import listens
-from pipectl.engines.local.supervisor.supervisor import Supervisor
+from pipectl.engines.local.supervisor.supervisor import Supervisor, SupervisorSilentError
 from pipectl.engines.ports import is_free
 from pipectl.engines.project import forget_engine, new_password, remember_engine
 from pipectl.errors import UsageError
@@ -33,7 +34,8 @@ SUPERUSER_PASSWORD = "AIRBYTE_POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105  the na
 # supervisord's words for a process, in ours.
 STATES = {
     "RUNNING": "running",
-    "STARTING": "starting",
+    # supervisord calls it so until it knows that the process has not crashed at its start.
+    "STARTING": "running",
     "BACKOFF": "crashed",
     "EXITED": "crashed",
     "FATAL": "crashed",
@@ -109,8 +111,10 @@ class LocalEngine(Engine):
 
     def stop(self) -> tuple[str, ...]:
         """Stop Airflow first, then the databases, then the supervisor and what anything left behind."""
-        running = [process.name for process in self._supervisor.processes() if process.pid]
-        if running:
+        running: list[str] = []
+        # One that does not answer is ended with all that it runs.
+        with suppress(SupervisorSilentError):
+            running = [process.name for process in self._supervisor.processes() if process.pid]
             self._stop_in_order(running)
         # A supervisor that cannot be asked, for example since .pipectl was deleted, ran the whole stack.
         found = self._supervisor.shutdown()

@@ -50,7 +50,13 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         ) from error
     try:
         yield folder
-        folder.rename(target)
+        try:
+            folder.rename(target)
+        except OSError as error:
+            raise EngineError(
+                f"{target} is there already, and is not what it should be: {error.strerror}.",
+                hint="Start with new data (pipectl reset), or move it away and run the command again.",
+            ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -37,11 +37,20 @@ NAMES = POSTGRES
 
 
 def data_version(data_dir: Path) -> int | None:
-    """Major version of the server that made `data_dir`; None if there is no cluster."""
+    """Major version of the server that made `data_dir`; None if there is no cluster.
+
+    Raises EngineError if what is there is damaged.
+    """
+    path = data_dir / "PG_VERSION"
     try:
-        return int((data_dir / "PG_VERSION").read_text(encoding="ascii").strip())
+        return int(path.read_text(encoding="ascii").strip())
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"{path} does not say which PostgreSQL made this data.",
+            hint="Put the file back, or start with new data: pipectl reset",
+        ) from error
 
 
 @dataclass(frozen=True)

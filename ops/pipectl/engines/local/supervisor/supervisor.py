@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,15 +43,24 @@ LOG_BYTES = 5_000_000
 LOG_BACKUPS = 2
 # A UNIX socket's path has 104 bytes on macOS, 108 on Linux; supervisord appends ".<pid>" while it binds.
 LONGEST_SOCKET_PATH = 92
-# A service may fail this often before it is given up; the pause grows by 1 s each time.
-START_RETRIES = 20
+# A program that ends earlier has crashed at its start, which takes Airflow that long on a busy machine. The
+# pause before the next start grows by 1 s each time. It is never given up: a full disk may be emptied.
+START_CRASH_SECONDS = 30
+START_RETRIES = 1_000_000
 # supervisord, with a fault of its own mended.
 DAEMON = "pipectl.engines.local.supervisor.daemon"
 RPC_FACTORY = "supervisor.rpcinterface:make_main_rpcinterface"
 CONFIG_NAME = "supervisord.conf"
 MARKER = "PIPECTL_STATE_DIR"
 SHUTDOWN_SECONDS = 30
+ANSWER_SECONDS = 10
 START_SECONDS = 15
+# supervisord's words for what it runs, or is about to run again.
+STARTED = {"RUNNING", "STARTING", "BACKOFF"}
+
+
+class SupervisorSilentError(EngineError):
+    """supervisord is there and does not answer: what it runs is not to be taken for stopped."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +111,11 @@ class Supervisor:
         return self.log_dir / f"{name}.log"
 
     def is_running(self) -> bool:
-        """Whether supervisord answers."""
+        """Whether supervisord answers. Raises SupervisorSilentError."""
         try:
             self._call("getState")
+        except SupervisorSilentError:
+            raise
         except EngineError:
             return False
         return True
@@ -193,8 +204,22 @@ class Supervisor:
         return None
 
     def start(self, name: str) -> None:
-        """Start a program that is not running."""
-        self._call("startProcess", name, False)
+        """Start a program, once it has stopped if an interrupted command has left it stopping.
+
+        One that has crashed is started now, and not after supervisord's pause. One that supervisord has
+        started again meanwhile is left to that.
+        """
+        if self._state(name) == "BACKOFF":
+            self._call("stopProcess", name, False)
+        self._wait_until_stopped({name}, {"STOPPING"})
+        try:
+            self._call("startProcess", name, False)
+        except EngineError:
+            if self._state(name) not in STARTED:
+                raise
+
+    def _state(self, name: str) -> str:
+        return next((process.state for process in self.processes() if process.name == name), "")
 
     def end_work(self, name: str, seconds: float) -> None:
         """Ask a running program, but not its children, to end; kill all of them after `seconds`.
@@ -215,14 +240,13 @@ class Supervisor:
         """Stop programs side by side and wait until they have ended."""
         wanted = set(names)
         for process in self.processes():
-            if process.name in wanted and process.state in {"RUNNING", "STARTING", "BACKOFF"}:
+            if process.name in wanted and process.state in STARTED:
                 self._call("stopProcess", process.name, False)
+        self._wait_until_stopped(wanted, {"RUNNING", "STARTING", "STOPPING"})
 
+    def _wait_until_stopped(self, wanted: set[str], states: set[str]) -> None:
         def have_stopped() -> bool:
-            return not any(
-                process.name in wanted and process.state in {"RUNNING", "STARTING", "STOPPING"}
-                for process in self.processes()
-            )
+            return not any(process.name in wanted and process.state in states for process in self.processes())
 
         if not until(have_stopped, SHUTDOWN_SECONDS, poll_seconds=0.05):
             raise EngineError(
@@ -231,9 +255,11 @@ class Supervisor:
             )
 
     def processes(self) -> tuple[ProcessState, ...]:
-        """State of every program; empty if supervisord does not run."""
+        """State of every program; empty if supervisord does not run. Raises SupervisorSilentError."""
         try:
             answer = self._call("getAllProcessInfo")
+        except SupervisorSilentError:
+            raise
         except EngineError:
             return ()
         return tuple(
@@ -252,7 +278,8 @@ class Supervisor:
 
         Return whether a supervisord ran.
         """
-        self.stop(process.name for process in self.processes())
+        with suppress(SupervisorSilentError):
+            self.stop(process.name for process in self.processes())
         # Once nothing is left to supervise, supervisord has nothing to save; told to shut down it takes 2 s.
         return self.end_leftovers()
 
@@ -319,8 +346,8 @@ class Supervisor:
             sections.append(
                 f"[program:{program.name}]\n"
                 f"command={_escape(shlex.join(words))}\n"
-                "autostart=false\nautorestart=true\nstartsecs=1\n"
-                f"startretries={START_RETRIES}\n"
+                "autostart=false\nautorestart=true\n"
+                f"startsecs={START_CRASH_SECONDS}\nstartretries={START_RETRIES}\n"
                 f"stopsignal={program.stop_signal}\nstopwaitsecs={program.stop_seconds}\n"
                 "stopasgroup=true\nkillasgroup=true\nredirect_stderr=true\n"
                 f"stdout_logfile=../logs/{program.name}.log\n"
@@ -341,7 +368,7 @@ class Supervisor:
         class UnixConnection(http.client.HTTPConnection):
             def connect(self) -> None:
                 self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                self.sock.settimeout(10)
+                self.sock.settimeout(ANSWER_SECONDS)
                 self.sock.connect(path)
 
         class UnixTransport(xmlrpc.client.Transport):
@@ -355,6 +382,11 @@ class Supervisor:
             raise EngineError(
                 f"The supervisor refused {method} {' '.join(map(str, arguments))}: {fault.faultString}."
             ) from fault
+        except TimeoutError as error:
+            raise SupervisorSilentError(
+                f"The stack's supervisor has not answered for {ANSWER_SECONDS} s.",
+                hint="Run the command again later. If that fails too, `pipectl down` ends all of it.",
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             raise EngineError(
                 "The stack is not running: its supervisor does not answer.", hint="Start it: pipectl up"
