@@ -47,7 +47,10 @@ install_requirements() {
     log=$(mktemp)
     if ! (install_with_uv_or_pip) >"$log" 2>&1; then
         cat "$log" >&2
-        fail "requirements.txt could not be installed (missing: $1)"
+        why=
+        ! grep -qiE 'certificate|UnknownIssuer' "$log" ||
+            why="; the index's certificate was refused: name yours in stack/airflow/install.env, see README.md"
+        fail "requirements.txt could not be installed (missing: $1)$why"
     fi
     rm -f "$log"
 }
@@ -76,6 +79,7 @@ airflow | 'airflow '*)
     python "$folder/stack/metadata_database.py" wait
     # Celery's tasks inherit the environment of their worker.
     unset AIRFLOW_ADMIN_PASSWORD
+    exec python "$folder/stack/proxies.py" "$@"
     ;;
 esac
 exec "$@"

@@ -4,7 +4,8 @@ set -eu
 unset CDPATH
 cd "$(dirname "$0")/.."
 pin() {
-    .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    # By pipectl, which leaves the caller's other settings for uv out.
+    .venv/bin/python -I -m pipectl.engines.local.uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
         --no-emit-index-url --no-emit-find-links --no-annotate --no-header "$@"
 }
 pin pyproject.toml --group build --output-file ops/requirements.txt

@@ -8,6 +8,9 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the CLI; a Ctrl-C that comes while it is still being imported ends as any other does."""
     try:
+        from pipectl import surroundings  # noqa: PLC0415  see above
+
+        surroundings.settle()
         from pipectl import cli  # noqa: PLC0415  100 ms, in which Ctrl-C must not end in a traceback
 
         cli.main()
@@ -16,4 +19,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        # The current folder, whose modules are not ours; those of this package are found without it.
+        del sys.path[0]
     main()

@@ -45,7 +45,10 @@ class AirflowApi:
         self._airflow = airflow
         self.address = address
         token = AirflowHealth(address).token()
-        client = airflow.ApiClient(airflow.Configuration(host=address.url, retries=False, access_token=token))
+        configuration = airflow.Configuration(host=address.url, retries=False, access_token=token)
+        # It is on this machine, and else the client takes the proxy of the environment.
+        configuration.proxy = None
+        client = airflow.ApiClient(configuration)
         client.rest_client.pool_manager.pool_classes_by_scheme = {"http": _proven_pool(address)}
         self._dags = airflow.DAGApi(client)
         self._runs = airflow.DagRunApi(client)
@@ -127,7 +130,7 @@ class AirflowApi:
             dag_id=dag_id,
         )
         content = answer.get("content") or []
-        lines = (_log_line(line) for line in ([content] if isinstance(content, str) else content))
+        lines = (_log_line(line) for line in (content if isinstance(content, list) else [content]))
         return tuple(line for line in lines if line)
 
     def _dag(self, dag_id: str) -> dict[str, Any] | None:
@@ -160,7 +163,7 @@ class AirflowApi:
             text = response.read()
         try:
             answer = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if response.status >= http.client.BAD_REQUEST:
             detail = _detail(answer) or response.reason or f"HTTP {response.status}"
@@ -188,7 +191,7 @@ class AirflowApi:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise AirflowSilentError(
                 f"Airflow does not answer at {self.address.url}.",
-                hint="Start the stack: pipectl up. What runs already: pipectl status",
+                hint="What runs: pipectl status. Its log: pipectl logs webserver",
                 detail=str(error),
             ) from error
 

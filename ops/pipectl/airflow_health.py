@@ -167,12 +167,12 @@ class AirflowHealth:
             self._connection.close()
             raise AirflowSilentError(
                 f"Airflow does not answer at {self.address.url}.",
-                hint="Start the stack: pipectl up. What runs already: pipectl status",
+                hint="What runs: pipectl status. Its log: pipectl logs webserver",
                 detail=str(error),
             ) from error
         try:
             body = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             body = {}
         return response.status, body if isinstance(body, dict) else {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -16,9 +17,9 @@ from typer.core import TyperGroup
 
 from pipectl import __version__, disk
 from pipectl.commands import COMMANDS, function_name
-from pipectl.console import Console
+from pipectl.console import Console, give_up
 from pipectl.engines.choice import AUTO, ENGINES
-from pipectl.errors import ExitCode, PipectlError
+from pipectl.errors import ExitCode, PipectlError, UsageError
 from pipectl.invocation import Invocation
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ INTERRUPT_AGAIN_SECONDS = 2.0
 TERMINATION_SECONDS = 12.0
 SIGNALLED = 128  # and the signal's number: the exit code of what a signal ends
 MARKUP: Literal["markdown"] = "markdown"  # in docstrings that --help shows
+WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 INTERRUPTED = threading.Event()
 COLLECT_AFTER = 50_000  # new objects; Python's own 700 suits programs that run longer
 # Global options, which work before and after a command's name: True if a value follows.
@@ -85,7 +87,10 @@ class Root(TyperGroup):
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401  Typer's own
         """Parse the arguments; `--help` and `--version` print here."""
-        return run_guarded(lambda: super(Root, self).make_context(*arguments, **options), Console)
+        wants_json = "--json" in sys.argv[1:]
+        return run_guarded(
+            lambda: super(Root, self).make_context(*arguments, **options), lambda: Console(json=wants_json)
+        )
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  Typer's own context
         """Run the command; turn what it raises into one sentence and a code."""
@@ -130,12 +135,24 @@ def run_guarded(action: Callable[[], Any], console: Callable[[], Console]) -> An
         # Rich turns a closed pipe into SystemExit.
         if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
             raise
-        # The reader (`| head`) has what it wanted. Python flushes stdout once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader (`| head`) has what it wanted.
+        give_up(sys.stdout)
         raise typer.Exit(ExitCode.DONE) from error
     except Exception as error:
         if type(error).__module__.startswith(("typer", "click")):
-            raise
+            message, context = getattr(error, "format_message", None), getattr(error, "ctx", None)
+            if message is None or not console().json:
+                raise
+            command = context.command_path if context else "pipectl"
+            console().error(UsageError(message(), hint=f"Look at: {command} --help"))
+            raise typer.Exit(ExitCode.USAGE) from error
+        if isinstance(error, OSError) and (reason := output_failure(error)):
+            console().error(
+                UsageError(
+                    f"The output cannot be written: {reason}.", hint="Send it to another file or place."
+                )
+            )
+            raise typer.Exit(ExitCode.USAGE) from error
         if console().verbose:
             raise
         bug = PipectlError(
@@ -146,8 +163,20 @@ def run_guarded(action: Callable[[], Any], console: Callable[[], Console]) -> An
         raise typer.Exit(ExitCode.BUG) from error
 
 
+def output_failure(error: OSError) -> str:
+    """Return why stdout cannot be written; empty if it can, or if `error` is none of a device."""
+    if error.errno not in WRITE_ERRORS:
+        return ""
+    try:
+        os.write(sys.stdout.fileno(), b"\n")
+    except OSError as failure:
+        give_up(sys.stdout)
+        return failure.strerror or str(failure)
+    return ""
+
+
 def _console_of(ctx: Any) -> Console:  # noqa: ANN401  Typer's own context
-    return ctx.obj.console if isinstance(ctx.obj, Invocation) else Console()
+    return ctx.obj.console if isinstance(ctx.obj, Invocation) else Console(json=bool(ctx.params.get("json")))
 
 
 app = typer.Typer(
@@ -233,7 +262,11 @@ def main() -> None:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, terminate)
     try:
-        app()
+        app(prog_name="pipectl")
+    except OSError:
+        # Typer's own message about the command line, on a stderr that cannot be written.
+        give_up(sys.stderr)
+        sys.exit(ExitCode.USAGE)
     finally:
         # Looking for garbage among airflow_client's objects once more takes 0.15 s at the very end.
         gc.freeze()

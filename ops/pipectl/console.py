@@ -1,12 +1,18 @@
-"""The only module that prints: data to stdout, everything else to stderr."""
+"""The only module that prints: data to stdout, everything else to stderr.
+
+What databases, logs and DAG files hold may be anything: no character of it reaches a terminal that the
+terminal would obey instead of showing it.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,6 +24,13 @@ if TYPE_CHECKING:
 
 # The width of a table without a terminal: a pipe or a file should not cut names.
 WIDTH_WITHOUT_TERMINAL = 140
+# Controls of the two old sets, what changes the direction of the text after it, and halves of pairs. Not tab
+# and line feed.
+CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+PICTURES = 0x2400  # of the first set, one after the other
+OTHER = "\ufffd"
 
 
 @dataclass
@@ -33,7 +46,7 @@ class Console:
         if self.json:
             self.line(document, "", indent=2)
         else:
-            self._out.print(text())
+            self._out.print(_shown(text()))
             sys.stdout.flush()
 
     def line(self, document: object, text: str, *, indent: int | None = None) -> None:
@@ -41,18 +54,20 @@ class Console:
         if self.json:
             from pipectl.documents import dump  # noqa: PLC0415  10 ms, for --json alone
 
-            text = dump(document, indent)
+            text = dump(document, indent, sys.stdout.encoding)
+        else:
+            text = visible(text)
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
     def say(self, text: str) -> None:
         """Tell the user how it goes, unless --quiet."""
         if not self.quiet:
-            self._err.print(text, markup=False, highlight=False)
+            self._tell(text)
 
     def show(self, text: RenderableType) -> None:
         """Show what a question is about."""
-        self._err.print(text)
+        self._tell(text)
 
     def error(self, error: PipectlError) -> None:
         """Say what went wrong, with its evidence, and what to type next."""
@@ -62,19 +77,19 @@ class Console:
             problem = Problem(
                 int(error.code), error.code.name.lower(), error.message, error.hint, error.detail
             )
-            sys.stderr.write(dump(Failure(problem)) + "\n")
+            self._tell(dump(Failure(problem), encoding=sys.stderr.encoding))
             return
         if error.detail:
-            self._err.print(_indent(error.detail), style="dim", markup=False, highlight=False)
-        self._err.print(f"Error: {error.message}", style="bold red", markup=False, highlight=False)
+            self._tell(_indent(error.detail), style="dim")
+        self._tell(f"Error: {error.message}", style="bold red")
         if error.hint:
-            self._err.print(error.hint, markup=False, highlight=False)
+            self._tell(error.hint)
 
     def confirm(self, question: str) -> bool | None:
         """Ask a question that `y` or `yes` answers; None if nobody can be asked."""
         if not sys.stdin.isatty():
             return None
-        self._err.print(f"{question} [y/N] ", end="", markup=False, highlight=False)
+        self._tell(f"{question} [y/N] ", end="")
         return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
     @contextmanager
@@ -88,13 +103,25 @@ class Console:
             return
         from rich.live import Live  # 70 ms, for terminals alone
 
-        with Live(get_renderable=render, console=self._err, refresh_per_second=8, transient=True) as live:
+        with Live(
+            get_renderable=lambda: _shown(render()),
+            console=self._err,
+            refresh_per_second=8,
+            transient=True,
+        ) as live:
             yield live.refresh
 
     @property
     def is_live(self) -> bool:
         """Whether `live` draws, so that lines of progress would only repeat it."""
         return not self.quiet and not self.json and self._err.is_terminal
+
+    def _tell(self, text: RenderableType, *, style: str = "", end: str = "\n") -> None:
+        """Write to stderr. If that fails, nobody can be told, and the command goes on."""
+        try:
+            self._err.print(_shown(text), style=style or None, end=end, markup=False, highlight=False)
+        except OSError:
+            give_up(sys.stderr)
 
     @cached_property
     def _out(self) -> rich.console.Console:
@@ -108,13 +135,46 @@ class Console:
 def _console(*, stderr: bool) -> rich.console.Console:
     from rich.console import Console as RichConsole  # 25 ms
 
+    class Patient(RichConsole):
+        def on_broken_pipe(self) -> None:
+            """Go on, where Rich ends the program."""
+            give_up(sys.stderr)
+
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return RichConsole(
+    return (Patient if stderr else RichConsole)(
         stderr=stderr,
-        width=None if terminal else WIDTH_WITHOUT_TERMINAL,
+        width=None if terminal else int(os.environ.get("COLUMNS") or WIDTH_WITHOUT_TERMINAL),
         soft_wrap=not terminal,
         highlight=False,
     )
+
+
+def visible(text: str) -> str:
+    """Return a text with a picture in the place of each character that a terminal obeys."""
+
+    def picture(control: re.Match[str]) -> str:
+        number = ord(control[0])
+        return chr(PICTURES + number) if number < ord(" ") else OTHER
+
+    return CONTROL.sub(picture, text.replace("\r\n", "\n"))
+
+
+def give_up(stream: TextIO) -> None:
+    """Let a stream go nowhere: it cannot be written, and Python writes what is left once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _shown(content: RenderableType) -> RenderableType:
+    """Return what Rich draws of `content`, its text made visible; Rich's own colours and moves stay."""
+    from rich.segment import Segment
+    from rich.text import Text
+
+    class Shown:
+        def __rich_console__(self, console: Any, options: Any) -> Iterator[Segment]:  # noqa: ANN401  Rich's
+            for segment in console.render(Text(content) if isinstance(content, str) else content, options):
+                yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+    return Shown()
 
 
 def _indent(text: str) -> str:

@@ -10,11 +10,15 @@ A property is a dataclass's field, but for these exceptions:
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+# Outside of strings JSON has only line ends of these.
+CONTROL = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,15 @@ def plain(data: object) -> Any:  # noqa: ANN401  any JSON value
     return data
 
 
-def dump(data: object, indent: int | None = None) -> str:
-    """Return the text of a document."""
-    return json.dumps(plain(data), indent=indent, ensure_ascii=False)
+def dump(data: object, indent: int | None = None, encoding: str | None = None) -> str:
+    """Return the text of a document, in ASCII if `encoding` cannot spell it.
+
+    Characters that a terminal obeys are escaped, which is the same document.
+    """
+    content = plain(data)
+    text = json.dumps(content, indent=indent, ensure_ascii=False)
+    try:
+        text.encode(encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        text = json.dumps(content, indent=indent)
+    return CONTROL.sub(lambda control: f"\\u{ord(control[0]):04x}", text)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipectl.errors import EngineError, UsageError
+from pipectl.errors import EngineError, UsageError, remedy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +40,6 @@ class EnvFile:
 
         values: dict[str, str] = {}
         for binding in parse_stream(StringIO(text)):
-            line = binding.original.string.strip().splitlines()
             if binding.error or (binding.key is not None and binding.value is None):
                 number = (
                     binding.original.line
@@ -49,11 +48,20 @@ class EnvFile:
                 )
                 raise UsageError(
                     f"{self.path}, line {number}, is not NAME=value.",
-                    hint=f"Mend the line that starts with {mask(line[0] if line else '')!r}, or delete it.",
+                    hint=f"Mend line {number}, or delete it.",
                 )
             if binding.key is not None and binding.value is not None:
                 values[binding.key] = binding.value
         return values
+
+    def expanded(self) -> tuple[str, ...]:
+        """Return the names whose values Compose changes: those with a dollar sign outside single quotes."""
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ()
+        assigned = re.findall(r"^[ \t]*(?:export[ \t]+)?(\w+)[ \t]*=[ \t]*([^'\s#].*)$", text, re.MULTILINE)
+        return tuple(name for name, value in assigned if "$" in value)
 
     def update(self, changes: Mapping[str, str]) -> None:
         """Set `changes` at once, or not at all; EngineError if the folder is not writable.
@@ -81,10 +89,5 @@ class EnvFile:
         except OSError as error:
             raise EngineError(
                 f"{self.path} cannot be written: {error.strerror or error}.",
-                hint=f"Make {self.path.parent} writable for you and run the command again.",
+                hint=remedy(error, self.path.parent),
             ) from error
-
-
-def mask(line: str) -> str:
-    """The part of a broken line that cannot be a secret."""
-    return line.split("=", maxsplit=1)[0][:20]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class ExitCode(IntEnum):
@@ -36,6 +40,15 @@ class PipectlError(Exception):
         self.message = message
         self.hint = hint
         self.detail = detail
+
+
+def remedy(error: OSError, path: Path) -> str:
+    """Return the next step after a file or folder could not be written or deleted, by the system's reason."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"Make room on the disk of {path}, then run the command again."
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return f"Make {path} writable for you, then run the command again."
+    return "Mend that, then run the command again."
 
 
 class UsageError(PipectlError):

@@ -29,6 +29,17 @@ class Invocation:
 
         return settings.load(self.project, self.engine_name)
 
+    def dag_id(self, argument: str | None) -> str:
+        """The DAG that a command is about: its argument, or the pipeline's; DagError for what can be none."""
+        from pipectl.errors import DagError  # noqa: PLC0415
+        from pipectl.names import DAG_ID_RULE, is_dag_id  # noqa: PLC0415
+
+        if argument and not is_dag_id(argument):
+            raise DagError(
+                f"There can be no DAG {argument!r}.", hint=f"A DAG's id has {DAG_ID_RULE}: pipectl status"
+            )
+        return argument or self.settings.dag_id
+
     @cached_property
     def engine(self) -> Engine:
         """The engine that runs this project's services."""

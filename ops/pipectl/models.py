@@ -23,7 +23,9 @@ class Witness(Protocol):
 class DatabaseAddress:
     """Where a database listens and how to log in.
 
-    `mark` is what the project's own server says of itself, empty for one that stack/.env places elsewhere.
+    `ssl_mode` is one of settings.SSL_MODES, and `root_certificate` the file that verify-full trusts, empty
+    for the authorities that this machine trusts. `mark` is what the project's own server says of itself,
+    empty for one that stack/.env places elsewhere.
     """
 
     service: str
@@ -32,6 +34,8 @@ class DatabaseAddress:
     database: str
     user: str
     password: str = field(repr=False)
+    ssl_mode: str = "prefer"
+    root_certificate: str = ""
     mark: str = ""
     witness: Witness | None = field(default=None, repr=False, compare=False)
 

@@ -13,7 +13,7 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from pipectl.databases import CONNECT_SECONDS
+from pipectl.databases import CONNECT_SECONDS, mysql_encryption, postgres_encryption
 from pipectl.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def round_trip(address: DatabaseAddress, publication: str) -> float:
         "user": address.user,
         "password": address.password,
         "connect_timeout": CONNECT_SECONDS,
+        **postgres_encryption(address),
     }
     token = f"pipectl_{secrets.token_hex(8)}"
     try:
@@ -91,6 +92,7 @@ def open_binlog(address: DatabaseAddress) -> str:
             "password": address.password,
             "connect_timeout": CONNECT_SECONDS,
             "read_timeout": STREAM_SECONDS,
+            **mysql_encryption(address),
         },
         server_id=LOWEST_SERVER_ID + secrets.randbelow(LOWEST_SERVER_ID),
         filter_non_implemented_events=False,

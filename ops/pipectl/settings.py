@@ -6,17 +6,17 @@ An environment variable wins over stack/.env, as Compose has it, and an option w
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipectl import services
 from pipectl.env_file import EnvFile
 from pipectl.errors import UsageError
 from pipectl.models import DatabaseAddress, ReplicationLogin
-from pipectl.names import DAG_ID
+from pipectl.names import DAG_ID, DAG_ID_RULE, is_dag_id
 
 LARGEST_PORT = 65535
-MOST_DIGITS = 5
 FOLDER = "PIPECTL_PROJECT_FOLDER"
 # What tells a project from every other one: a copy of its folder gets its own.
 IDENTITY = (
@@ -39,6 +39,22 @@ LASTING = (
     "AIRBYTE_MYSQL_ROOT_PASSWORD",
     "AIRBYTE_REPLICATION_PASSWORD",
 )
+# By libpq's words, for both databases.
+SSL_MODES = frozenset({"disable", "prefer", "require", "verify-full"})
+
+_COUNT, _NUMBER = r"0*[1-9][0-9]{0,5}", r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?"
+# What only other programs read, which fail long after the start: the form of a value, and its description.
+FORMS = {
+    "AIRFLOW_PARALLELISM": (_COUNT, "a whole number above 0"),
+    "AIRFLOW_WORKERS": (_COUNT, "a whole number above 0"),
+    "PIPECTL_RETENTION_DAYS": (_COUNT, "a whole number above 0"),
+    "PIPECTL_SEED": ("[+-]?[0-9]{1,18}", "a whole number"),
+    "PIPECTL_ALERT_FRAUD_RATE": (f"{_NUMBER}:{_NUMBER}", "LOWEST:HIGHEST, as in 0.0005:0.03"),
+    "PIPECTL_ALERT_LAG_SECONDS": (_NUMBER, "a number of seconds"),
+    "PIPECTL_ALERT_WEBHOOK": ("https?://[!-~]+", "an address that begins with http:// or https://"),
+}
+# A webhook's address may carry a token.
+NOT_SHOWN = frozenset({"PIPECTL_ALERT_WEBHOOK"})
 
 
 @dataclass(frozen=True)
@@ -67,8 +83,11 @@ class Settings:
 
     @property
     def dag_id(self) -> str:
-        """The pipeline's DAG, which `up` waits for."""
-        return self.variables.get("PIPECTL_DAG_ID") or DAG_ID
+        """The pipeline's DAG, which `up` waits for; UsageError if the setting can be no DAG's id."""
+        chosen = self.variables.get("PIPECTL_DAG_ID") or DAG_ID
+        if not is_dag_id(chosen):
+            raise self.is_not("PIPECTL_DAG_ID", "a DAG's id", DAG_ID_RULE)
+        return chosen
 
     @property
     def admin(self) -> tuple[str, str]:
@@ -96,31 +115,81 @@ class Settings:
         definition = services.get(service)
         variable = definition.port_variable
         text = self.variables.get(variable) or str(definition.default_port)
-        if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS and 0 < int(text) <= LARGEST_PORT:
-            return int(text)
+        if not is_port(text):
+            raise self.is_not(variable, "a port number", f"a number from 1 to {LARGEST_PORT}")
+        return int(text)
+
+    def check(self) -> None:
+        """Raise UsageError for a value that would fail only after the start, if at all."""
+        for variable, (form, description) in FORMS.items():
+            text = self.variables.get(variable)
+            if text and not re.fullmatch(form, text):
+                raise self.is_not(variable, description)
+        for definition in services.business_databases():
+            self._encryption(definition.prefix)
+
+    def is_not(self, variable: str, description: str, wanted: str = "") -> UsageError:
+        """Return the error for a value that is not what `description` says."""
+        shown = "" if variable in NOT_SHOWN else f"={self.variables[variable]!r}"
+        cure = f"{variable} to {wanted or description}"
         if variable in self.from_environment:
-            raise UsageError(
-                f"The environment variable {variable}={text!r} is not a port number.",
-                # Kubernetes sets such variables in every pod, for each service of its namespace.
-                hint=f"Remove it (unset {variable}), or set it to a number from 1 to {LARGEST_PORT}.",
+            return UsageError(
+                f"The environment variable {variable}{shown} is not {description}.",
+                hint=f"Remove it (unset {variable}), or set {cure}.",
             )
-        raise UsageError(
-            f"{variable}={text!r} in {self.env_path} is not a port number.",
-            hint=f"Set {variable} to a number from 1 to {LARGEST_PORT}, or delete the line.",
+        return UsageError(
+            f"{variable}{shown} in {self.env_path} is not {description}.",
+            hint=f"Set {cure}, or delete the line.",
         )
 
     def database(self, service: str) -> DatabaseAddress:
         """Address of a business database as seen from this machine."""
         definition = services.get(service)
         prefix = definition.prefix
-        return DatabaseAddress(
+        host = self.variables.get(f"{prefix}_HOST") or "127.0.0.1"
+        if not is_host(host):
+            raise self.is_not(f"{prefix}_HOST", "the name or address of a machine")
+        address = DatabaseAddress(
             service=service,
-            host=self.variables.get(f"{prefix}_HOST") or "127.0.0.1",
+            host=host,
             port=self.port(service),
             database=self.variables.get(f"{prefix}_DATABASE") or definition.database,
             user=self.variables.get(f"{prefix}_USER") or "docker",
             password=self.variables.get(f"{prefix}_PASSWORD") or "docker",
         )
+        if not self.is_external(service):
+            return address
+        mode, certificate = self._encryption(prefix)
+        return replace(address, ssl_mode=mode, root_certificate=certificate)
+
+    def _encryption(self, prefix: str) -> tuple[str, str]:
+        mode = self.variables.get(f"{prefix}_SSLMODE") or "prefer"
+        if mode not in SSL_MODES:
+            modes = ", ".join(sorted(SSL_MODES))
+            raise self.is_not(f"{prefix}_SSLMODE", "a mode of encryption", f"one of {modes}")
+        name = self.variables.get(f"{prefix}_SSLROOTCERT") or ""
+        certificate = self.project / "stack" / "airflow" / name
+        if name and not certificate.is_file():
+            raise UsageError(
+                f"There is no file {certificate}, which {prefix}_SSLROOTCERT names.",
+                hint="Put the certificates of the authorities to trust there, in PEM format.",
+            )
+        return mode, str(certificate) if name else ""
+
+
+def is_port(text: str) -> bool:
+    """Whether a text is a port number."""
+    digits = text.isascii() and text.isdigit() and len(text) <= len(str(LARGEST_PORT))
+    return digits and 0 < int(text) <= LARGEST_PORT
+
+
+def is_host(text: str) -> bool:
+    """Whether a text can be the name or address of a machine."""
+    try:
+        text.encode("idna")
+    except UnicodeError:
+        return False
+    return text.isprintable() and " " not in text
 
 
 def env_path(project: Path) -> Path:
@@ -188,9 +257,19 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
     Raises UsageError outside a project and for a broken `.env`.
     """
     chosen = project or (Path(value) if (value := os.environ.get("PIPECTL_PROJECT")) else None)
-    if chosen is not None and not chosen.is_dir():
-        raise UsageError(f"There is no folder {chosen}.", hint="Check --project (or PIPECTL_PROJECT).")
-    root = find_project((chosen or Path.cwd()).resolve())
+    if chosen is not None and not _is_folder(chosen):
+        raise UsageError(f"There is no folder {chosen}.", hint="--project or PIPECTL_PROJECT names it.")
+    try:
+        here = Path.cwd()
+    except FileNotFoundError as error:
+        if chosen is None or not chosen.is_absolute():
+            raise UsageError(
+                "The current folder does not exist any more.", hint="Change into the project's folder: cd DIR"
+            ) from error
+        # The processes that pipectl starts begin in the current folder.
+        os.chdir(chosen)
+        here = chosen
+    root = find_project((chosen or here).resolve())
     written = EnvFile(env_path(root)).read()
     restored = _restored(root, written)
     written |= restored
@@ -198,9 +277,11 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
     if origin is not None:
         written = {name: value for name, value in written.items() if name not in IDENTITY}
         restored = {name: value for name, value in restored.items() if name not in IDENTITY}
-    known = written.keys() | {
-        definition.port_variable for definition in services.SERVICES if definition.default_port
-    }
+    known = (
+        written.keys()
+        | FORMS.keys()
+        | {definition.port_variable for definition in services.SERVICES if definition.default_port}
+    )
     overrides = {
         name: value
         for name, value in os.environ.items()
@@ -221,9 +302,22 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
 
 
 def cache_dir() -> Path:
-    """The per-user folder of downloaded binaries, shared by projects."""
-    if value := os.environ.get("PIPECTL_CACHE_DIR"):
-        return Path(value).expanduser().resolve()
-    from platformdirs import user_cache_path  # noqa: PLC0415  25 ms that `--version` need not pay
+    """The per-user folder of downloaded binaries, shared by projects; UsageError without a home."""
+    try:
+        if value := os.environ.get("PIPECTL_CACHE_DIR"):
+            return Path(value).expanduser().resolve()
+        from platformdirs import user_cache_path  # noqa: PLC0415  25 ms that `--version` need not pay
 
-    return user_cache_path("pipectl", appauthor=False)
+        return user_cache_path("pipectl", appauthor=False)
+    except RuntimeError as error:
+        raise UsageError(
+            f"There is no home folder for what pipectl installs: {error}.",
+            hint="Set HOME, or PIPECTL_CACHE_DIR to a folder of your own.",
+        ) from error
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long
+        return False

@@ -6,9 +6,10 @@ Drivers are imported when a connection is opened: `--help` and a bad setting cos
 from __future__ import annotations
 
 import importlib
-from contextlib import contextmanager
+import os
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from fraud_pipeline.errors import DatabaseError, SettingError
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10
 HIGHEST_PORT = 65535
+# By libpq's words, for both databases.
+SSL_MODES = frozenset({"disable", "prefer", "require", "verify-full"})
 # Known to MySQL 8 and 9 and to MariaDB, unlike the drivers' and MySQL's own default utf8mb4_0900_ai_ci.
 MYSQL_COLLATION = "utf8mb4_unicode_ci"
 
@@ -40,6 +43,8 @@ class Database:
     name: str
     user: str
     password: str = field(repr=False)
+    ssl_mode: str = "prefer"
+    root_certificate: str = ""
 
     def __str__(self) -> str:
         return f"{self.product} at {self.host}:{self.port} (database {self.name}, user {self.user})"
@@ -71,6 +76,11 @@ def _database(
     written_port = setting("PORT", str(port))
     if not (written_port.isascii() and written_port.isdigit() and 0 < int(written_port) <= HIGHEST_PORT):
         raise SettingError(f"{prefix}_PORT is {written_port!r}, which is no port from 1 to {HIGHEST_PORT}.")
+    ssl_mode = setting("SSLMODE", "prefer")
+    if ssl_mode not in SSL_MODES:
+        raise SettingError(
+            f"{prefix}_SSLMODE is {ssl_mode!r}, which is none of {', '.join(sorted(SSL_MODES))}."
+        )
     return Database(
         product=product,
         prefix=prefix,
@@ -79,6 +89,8 @@ def _database(
         name=setting("DATABASE", name),
         user=setting("USER", "docker"),
         password=setting("PASSWORD", "docker"),
+        ssl_mode=ssl_mode,
+        root_certificate=setting("SSLROOTCERT", ""),
     )
 
 
@@ -90,6 +102,10 @@ def open_postgres(database: Database, application: str) -> Iterator[PostgresConn
     """
     import psycopg2
 
+    forget_client_settings()
+    encryption: dict[str, Any] = {"sslmode": database.ssl_mode, "gssencmode": "disable"}
+    if database.ssl_mode == "verify-full":
+        encryption["sslrootcert"] = database.root_certificate or "system"
     try:
         connection = psycopg2.connect(
             host=database.host,
@@ -100,6 +116,7 @@ def open_postgres(database: Database, application: str) -> Iterator[PostgresConn
             connect_timeout=CONNECT_SECONDS,
             application_name=application,
             options="-c timezone=UTC",
+            **encryption,
         )
     except psycopg2.OperationalError as error:
         raise DatabaseError(_postgres_refusal(database, str(error))) from error
@@ -134,7 +151,10 @@ def open_mysql(database: Database, files: Path | None = None) -> Iterator[MySQLC
             autocommit=False,
             allow_local_infile=False,
             allow_local_infile_in_path=str(files) if files else None,
+            **_mysql_encryption(database),
         )
+        if database.ssl_mode == "require":
+            _require_cipher(cast("MySQLConnectionAbstract", connection), database)
     except mysql.connector.Error as error:
         raise DatabaseError(_mysql_refusal(database, error.errno, _one_line(error))) from error
     try:
@@ -143,6 +163,38 @@ def open_mysql(database: Database, files: Path | None = None) -> Iterator[MySQLC
         raise DatabaseError(f"{database} failed a statement: {_one_line(error)}") from error
     finally:
         connection.close()
+
+
+def forget_client_settings() -> None:
+    """Take libpq's variables away from this process, which are meant for other programs.
+
+    libpq takes a value from them for every parameter that a connection does not name, and for some that none
+    can: PGHOSTADDR leads to another server, PGTZ changes what times mean.
+    """
+    for name in list(os.environ):
+        if name.startswith("PG"):
+            del os.environ[name]
+
+
+def _mysql_encryption(database: Database) -> dict[str, object]:
+    if database.ssl_mode == "disable":
+        return {"ssl_disabled": True}
+    if database.ssl_mode != "verify-full":
+        return {}
+    from ssl import get_default_verify_paths  # noqa: PLC0415 -- 15 ms, for a database elsewhere alone
+
+    trusted = database.root_certificate or get_default_verify_paths().cafile
+    return {"ssl_ca": trusted, "ssl_verify_cert": True, "ssl_verify_identity": True}
+
+
+def _require_cipher(connection: MySQLConnectionAbstract, database: Database) -> None:
+    """Refuse a connection that is not encrypted, on which no parameter of the driver insists."""
+    with closing(connection.cursor()) as cursor:
+        cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
+        rows = cast("list[tuple[str, str]]", cursor.fetchall())
+    if not dict(rows).get("Ssl_cipher"):
+        connection.close()
+        raise DatabaseError(f"{database} offers no encryption: check {database.variables('SSLMODE')}.")
 
 
 def missing_mysql_extension() -> str | None:

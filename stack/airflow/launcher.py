@@ -26,6 +26,7 @@ import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import liveness
     import login
     import metadata_database
+    import proxies
     import shortcuts
     import task_processes
 
@@ -49,8 +51,9 @@ def neighbour(name: str) -> ModuleType:
 
 
 if not TYPE_CHECKING:
-    connections, liveness, login, metadata_database, shortcuts, task_processes = map(
-        neighbour, ("connections", "liveness", "login", "metadata_database", "shortcuts", "task_processes")
+    connections, liveness, login, metadata_database, proxies, shortcuts, task_processes = map(
+        neighbour,
+        ("connections", "liveness", "login", "metadata_database", "proxies", "shortcuts", "task_processes"),
     )
 
 CLEANUP_DELAY_SECONDS = 3600
@@ -60,6 +63,7 @@ PIPE_BYTES = 65536
 # A service that fails within this time may have failed because of a shortcut.
 SOON_SECONDS = 60
 ARGUMENTS = tuple(sys.argv)
+BASE_URL = "AIRFLOW__API__BASE_URL"
 SIMPLE_AUTH = "airflow.api_fastapi.auth.managers.simple"
 
 # What tasks and parsed files need; the processes that run them are forks and inherit it.
@@ -90,6 +94,9 @@ def main(command: str, *options: str) -> None:
     """Become `airflow COMMAND OPTION …`; without shortcuts if it fails soon after its start with them."""
     with_shortcuts, started = os.environ.get(NO_SHORTCUTS) != "1", time.monotonic()
     signals = note_signals()
+    proxies.settle()
+    if command == "api-server":
+        redirect_to_where_the_browser_is()
     try:
         start(command, *options, with_shortcuts=with_shortcuts)
     except metadata_database.WrongPasswordError as error:
@@ -164,6 +171,15 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
     gc.enable()
     sys.argv = ["airflow", command, *options]
     importlib.import_module("airflow.__main__").main()
+
+
+def redirect_to_where_the_browser_is() -> None:
+    """Keep host and port out of the web server's redirects: a browser may come through a forwarded port.
+
+    Links in alerts and mails are made by the other services, which keep the whole address.
+    """
+    path = urlsplit(os.environ.get(BASE_URL, "")).path
+    os.environ[BASE_URL] = path or "/"
 
 
 def attempt(purpose: str, action: Any, *arguments: Any) -> None:  # noqa: ANN401  any callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipectl.engines.changes import TASKS_RUN_AGAIN
+from pipectl.engines.changes import TASKS_FAIL
 from support import own_settings
 from support.docker_project import DockerProject, docker, new_docker_project
 from support.needs import images, need_docker
@@ -24,12 +24,17 @@ MACHINES_CERTIFICATES = os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-ce
 INDEX_AND_PROXY = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL", "HTTPS_PROXY", "https_proxy")
 # The flag is a file in the folder of DAGs, which containers see; no file is written there by a task.
 SLOW_DAG = """
+from datetime import timedelta
+
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
 
 with DAG("slow"):
     BashOperator(
-        task_id="waits", bash_command="until [ -e /opt/airflow/dags/go ]; do sleep 0.1; done; echo $COLOUR"
+        task_id="waits",
+        retries=1,
+        retry_delay=timedelta(0),
+        bash_command="until [ -e /opt/airflow/dags/go ]; do sleep 0.1; done; echo $COLOUR"
     )
 """
 SEEN_DAG = """
@@ -179,7 +184,7 @@ def test_another_image_is_taken(
     assert restarted(project, "its image changed") >= {"postgres-1", "airbyte-postgres-1"}
 
 
-def test_a_task_in_the_middle_of_a_restart_is_run_once_more(project: DockerProject) -> None:
+def test_a_task_in_the_middle_of_a_restart_is_tried_again(project: DockerProject) -> None:
     path = project.dag("slow.py", SLOW_DAG)
     client = project.client()
     run_id = project.json("trigger", "slow", "--no-wait")["run_id"]
@@ -190,7 +195,7 @@ def test_a_task_in_the_middle_of_a_restart_is_run_once_more(project: DockerProje
     done = project.run("up")
     assert "Restarting " in done.stderr
     assert "COLOUR of stack/airflow/user.env changed" in done.stderr
-    assert TASKS_RUN_AGAIN in done.stderr
+    assert TASKS_FAIL in done.stderr
     assert {name for name, start in started(project).items() if start != before[name]} == AIRFLOW
     flag = project.folder / "dags" / "go"
     flag.touch()

@@ -22,9 +22,9 @@ import pytest
 
 from pipectl.airflow_api import AirflowApi
 from pipectl.airflow_health import AirflowHealth
-from pipectl.engines.local.airflow_install import AirflowRuntime, installer_environment
-from pipectl.engines.local.install import uv
-from pipectl.errors import DagError
+from pipectl.engines.local import uv
+from pipectl.engines.local.airflow_install import AirflowRuntime
+from pipectl.errors import DagError, EngineError
 from pipectl.models import AirflowAddress
 from pipectl.observer import Observer
 from pipectl.pipeline import triggering
@@ -67,17 +67,14 @@ def environment(name: str) -> Path:
         return Path(name)
     folder = cache_dir() / f"airflow-test-{name}-{sys.version_info.major}.{sys.version_info.minor}"
     if not (folder / "installed").exists():
-        variables = {**os.environ, **installer_environment()}
+        failure = EngineError(f"Airflow {name} could not be installed.")
         cutoff = ("--exclude-newer", CUTOFFS[name]) if name in CUTOFFS else ()
         # Of a test version its task SDK is one too.
         sdk = (f"apache-airflow-task-sdk>=1.{name.split('.')[1]}.0b0",) if name[-2:-1].isalpha() else ()
         python = str(folder / "bin" / "python")
-        subprocess.run(
-            [uv(), "venv", "--clear", "--python", sys.executable, folder], env=variables, check=True
-        )
-        install = [uv(), "pip", "install", "--compile-bytecode", "--python", python, *cutoff]
-        install += [f"apache-airflow-core=={name}", *PACKAGES, *sdk]
-        subprocess.run(install, env=variables, check=True)
+        uv.run(("venv", "--clear", "--python", sys.executable, str(folder)), failure)
+        install = ("pip", "install", "--compile-bytecode", "--python", python, *cutoff)
+        uv.run((*install, f"apache-airflow-core=={name}", *PACKAGES, *sdk), failure)
         (folder / "installed").touch()
     return folder
 

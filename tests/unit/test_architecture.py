@@ -54,7 +54,7 @@ IMPORTERS = {
     "rich": ["console.py", "commands/"],
     "typer": ["cli.py", "options.py", "commands/"],
     "urllib3": ["airflow_api.py"],
-    "uv": ["engines/local/install.py"],
+    "uv": ["engines/local/uv.py"],
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,10 @@ from pipectl.engines.docker.api import Container
 from pipectl.engines.docker.engine import FILES_LABEL, DockerEngine
 from pipectl.engines.local.supervisor.program import Program
 from pipectl.engines.local.supervisor.supervisor import Supervisor
+from pipectl.env_file import EnvFile
 from pipectl.observer import Observer
 from pipectl.settings import Settings
+from support import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +70,12 @@ def test_a_changed_file_concerns_the_services_that_read_it_at_their_start(
     assert {name for name in names if before[name] != now[name]} == services
 
 
+def test_every_file_that_the_launcher_loads_counts() -> None:
+    launcher = (ROOT / "stack" / "airflow" / "launcher.py").read_text(encoding="utf-8")
+    [names] = re.findall(r"neighbour,\s*\(([^)]*)\)", launcher)
+    assert {"launcher", *re.findall(r"\w+", names)} == set(changes.LAUNCHED)
+
+
 def test_an_engines_own_files_count_too_and_one_that_is_deleted(project: Path) -> None:
     before = changes.digests(project, "webserver", "requirements.txt")
     assert "requirements.txt" in before
@@ -103,7 +112,7 @@ def test_one_sentence_tells_of_all_services_with_the_same_changes() -> None:
         f"Restarting webserver, dag-processor: COLOUR of {USER_ENV} changed",
         "Restarting airbyte-mysql: stack/mysql/server.cnf changed",
     ]
-    assert list(changes.restart_sentences({"scheduler": own}))[1:] == [changes.TASKS_RUN_AGAIN]
+    assert list(changes.restart_sentences({"scheduler": own}))[1:] == [changes.TASKS_FAIL]
     assert changes.describe(("a", "b", "c", "d", "e", "f")) == "a, b, c, d, 2 more changed"
 
 
@@ -163,12 +172,16 @@ class FakeApi:
         self.before = before
         self.now = now
         self.stopped: list[str] = []
+        self.started: list[str] = []
 
     def containers(self, _: dict[str, str]) -> tuple[Container, ...]:
         return tuple(self.now)
 
     def stop(self, container: str) -> None:
         self.stopped.append(container)
+
+    def start(self, container: str) -> None:
+        self.started.append(container)
 
 
 def container(service: str, identity: str, state: str = "running", **changed: Any) -> Container:
@@ -203,6 +216,8 @@ def noted(
         ({"labels": {FILES_LABEL: "plugins:2"}}, "plugins"),
         ({"environment": {"A": "2"}}, "A"),
         ({"image": "sha256:2", "environment": {"A": "2"}}, "its image"),
+        ({"user": "1000:0"}, "AIRFLOW_UID"),
+        ({"ports": '{"8080/tcp": [{"HostPort": "8081"}]}'}, "its port"),
         ({}, "its configuration"),
     ],
 )
@@ -215,6 +230,56 @@ def test_containers_that_compose_replaced_are_named_with_the_cause(
     assert told == [f"Restarting webserver: {cause} changed"]
     assert engine.restarts() == {"webserver": f"{cause} changed"}
     assert api.stopped == []
+
+
+def test_a_container_that_differs_in_nothing_was_replaced_for_another(tmp_path: Path) -> None:
+    before = [container("scheduler", "old"), container("airbyte-mysql", "old")]
+    changed = container("airbyte-mysql", "new", "created", labels={FILES_LABEL: "plugins:2"})
+    _, told, _ = noted(tmp_path, before, [container("scheduler", "new", "created"), changed])
+    assert told[:2] == [
+        "Restarting scheduler: airbyte-mysql restarts",
+        "Restarting airbyte-mysql: plugins changed",
+    ]
+
+
+def test_a_password_that_the_data_were_made_with_is_not_called_changed_alone(tmp_path: Path) -> None:
+    before = [container("airbyte-mysql", "old", environment={"MYSQL_ROOT_PASSWORD": "a"})]
+    now = [container("airbyte-mysql", "new", "created", environment={"MYSQL_ROOT_PASSWORD": "b"})]
+    _, told, _ = noted(tmp_path, before, now)
+    assert told[0].startswith(
+        "The databases keep the AIRBYTE_MYSQL_ROOT_PASSWORD that their data were made with"
+    )
+
+
+def test_a_container_in_a_crash_loop_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looping = replace(container("webserver", "loop", "restarting"), restarts=7)
+    waiting = container("scheduler", "new", "created")
+    api: Any = FakeApi([looping, waiting], [looping, waiting])
+    variables = {"PIPECTL_PROJECT_ID": "me"}
+    engine = DockerEngine(Settings(tmp_path, "docker", tmp_path / "cache", variables), api)
+    monkeypatch.setattr(engine, "_create", lambda: None)
+    (tmp_path / "stack" / "airflow").mkdir(parents=True)
+    assert engine.start(Told()) == ("webserver", "scheduler")
+    assert api.stopped == ["loop"]
+    assert set(api.started) == {"loop", "new"}
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("A=it$x", ("A",)),
+        ('A="it$x"', ("A",)),
+        ("export A = it$x", ("A",)),
+        ("A='it$x'", ()),
+        ("# A=it$x", ()),
+        ("A=", ()),
+    ],
+)
+def test_a_value_that_compose_would_change_is_found(
+    tmp_path: Path, line: str, names: tuple[str, ...]
+) -> None:
+    (tmp_path / ".env").write_text(f"{line}\n", encoding="utf-8")
+    assert EnvFile(tmp_path / ".env").expanded() == names
 
 
 def test_a_first_start_and_a_stack_without_changes_restart_nothing(tmp_path: Path) -> None:

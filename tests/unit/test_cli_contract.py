@@ -83,8 +83,38 @@ def test_errors_in_json_go_to_stderr_and_leave_stdout_empty() -> None:
     assert (error["code"], error["kind"]) == (2, "usage")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--json", "status", "--nonsense"),
+        ("logs", "--tail", "many", "--json"),
+        ("nonsense", "--json"),
+        ("--nonsense", "--json"),
+    ],
+)
+def test_with_json_an_error_of_the_command_line_is_a_document(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
+    error = json.loads(done.stderr)["error"]
+    assert (error["code"], error["kind"]) == (2, "usage")
+    assert "--help" in error["hint"]
+
+
 @pytest.mark.usefixtures("project")
-def test_reset_without_a_terminal_and_without_yes_refuses() -> None:
+def test_an_unknown_executor_is_told_the_known_ones() -> None:
+    done = run("--engine", "local", "up", "--executor", "foo")
+    assert done.returncode == ExitCode.USAGE
+    assert "'foo' is not one of 'local', 'celery'" in done.stderr
+
+
+def test_nobody_is_asked_about_no_data(project: Path) -> None:
+    done = run("--engine", "local", "down", "--volumes")
+    assert done.returncode == ExitCode.DONE, done.stderr
+    assert not (project / ".pipectl" / "volumes").exists()
+
+
+def test_reset_without_a_terminal_and_without_yes_refuses(project: Path) -> None:
+    (project / ".pipectl" / "volumes" / "airbyte-mysql").mkdir(parents=True)
     done = run("--engine", "local", "reset")
     assert done.returncode == ExitCode.USAGE
     assert "nothing was deleted" in done.stderr

@@ -22,7 +22,7 @@ def work():
     del destructor
     time.sleep(float(sys.argv[1]))
 
-cli.app = lambda: cli.run_guarded(work, cli.Console)
+cli.app = lambda **_: cli.run_guarded(work, cli.Console)
 cli.main()
 """
 IGNORED = """
@@ -33,7 +33,7 @@ def work():
     os.kill(os.getpid(), signal.SIGINT)
     print("went on")
 
-cli.app = lambda: cli.run_guarded(work, cli.Console)
+cli.app = lambda **_: cli.run_guarded(work, cli.Console)
 cli.main()
 """
 
@@ -47,7 +47,7 @@ def work():
     finally:
         print("in good order")
 
-cli.app = lambda: cli.run_guarded(work, cli.Console)
+cli.app = lambda **_: cli.run_guarded(work, cli.Console)
 cli.main()
 """
 

@@ -50,7 +50,13 @@ OF_OTHERS = {
     "REQUESTS_CA_BUNDLE": "pip's",
     "SSL_CERT_FILE": "OpenSSL's",
     "AIRFLOW_USER_HOME_DIR": "of Airflow's image",
+    "COLUMNS": "the terminal's",
+    "HOME": "the system's",
+    "TMPDIR": "the system's",
     "USER": "the system's",
+    "UV_CONFIG_FILE": "uv's",
+    "XDG_CONFIG_DIRS": "the system's",
+    "XDG_CONFIG_HOME": "the system's",
     "XDG_RUNTIME_DIR": "the system's",
     "PYTHON": "the caller's choice for make",
 }
@@ -245,7 +251,8 @@ def defaults_in_code() -> Iterator[Default]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             for key, default in keys_with_defaults(node):
                 if isinstance(default, ast.Constant) and default.value is not None:
-                    for name in names_of(key):
+                    # A variable that another is named like is no default of it.
+                    for name in names_of(key) - {default.value}:
                         yield Default(name, str(default.value), str(path.relative_to(ROOT)))
 
 

@@ -7,7 +7,8 @@ import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,6 @@ from pipectl.documents import dump
 from pipectl.errors import UsageError
 from pipectl.pipeline.reporting import AmountBin, Amounts, Hour, LabelLag, Labels, Report
 from support.json_schemas import validate
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 START = datetime(2026, 5, 4, 22, tzinfo=UTC)
 HONEST = Amounts(
@@ -263,4 +261,21 @@ def test_a_page_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> 
     path = tmp_path / ("n" * 250 + ".html")  # its draft's name is too long for any file system
     with pytest.raises(UsageError, match="cannot be written: "):
         Target(path).write("text")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_a_narrow_table_loses_its_charts_and_no_number(width: int) -> None:
+    large = replace(HONEST, transactions=1_234_567, p95=98_765.43)
+    shown = "\n".join(text(replace(FULL, transactions=1_234_570, amounts=(large, STOLEN)), width))
+    assert "…" not in shown
+    if width >= 80:
+        assert "1,234,567" in shown
+        assert "98,765.43" in shown
+
+
+def test_a_page_goes_to_a_file_and_not_to_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="no page to stdout"):
+        Target(Path("-")).check()
     assert list(tmp_path.iterdir()) == []

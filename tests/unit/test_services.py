@@ -78,6 +78,9 @@ class FakeEngine(Engine):
     def volumes(self) -> tuple[Volume, ...]:
         return ()
 
+    def tasks_api_problem(self) -> str:
+        return ""
+
     def delete_volumes(self) -> None:
         pass
 

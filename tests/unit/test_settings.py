@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pipectl import settings
+from pipectl.engines.project import unknown_names
 from pipectl.env_file import EnvFile
 from pipectl.errors import UsageError
+from support import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,9 +42,67 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(
 def test_a_port_that_is_none_is_a_usage_error(
     project: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    monkeypatch.setenv("AIRFLOW_PORT", text)
-    with pytest.raises(UsageError, match=f"environment variable AIRFLOW_PORT='{text}'"):
+    (project / "stack" / ".env").write_text(f"AIRFLOW_PORT={text}\n")
+    with pytest.raises(UsageError, match=f"^AIRFLOW_PORT='{text}' in .*/stack/.env is not a port number"):
         settings.load(project).port("webserver")
+    monkeypatch.setenv("AIRFLOW_PORT", text)
+    with pytest.raises(UsageError, match=f"^The environment variable AIRFLOW_PORT='{text}'") as caught:
+        settings.load(project).port("webserver")
+    assert "unset AIRFLOW_PORT" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "AIRFLOW_PARALLELISM=many",
+        "AIRFLOW_PARALLELISM=0",
+        "AIRFLOW_WORKERS=-1",
+        "PIPECTL_RETENTION_DAYS=a month",
+        "PIPECTL_SEED=1.5",
+        "PIPECTL_ALERT_FRAUD_RATE=0.1",
+        "PIPECTL_ALERT_LAG_SECONDS=an hour",
+        "PIPECTL_ALERT_WEBHOOK=hooks.example/sesame",
+        "AIRBYTE_POSTGRES_SSLMODE=on",
+        "AIRBYTE_MYSQL_SSLROOTCERT=nowhere.pem",
+    ],
+)
+def test_a_value_that_would_fail_after_the_start_is_refused_before(
+    project: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    name, value = line.split("=")
+    (project / "stack" / ".env").write_text(f"{line}\n")
+    with pytest.raises(UsageError, match=name) as caught:
+        settings.load(project).check()
+    assert "sesame" not in caught.value.message
+    (project / "stack" / ".env").write_text("")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=name):
+        settings.load(project).check()
+
+
+def test_the_defaults_of_the_example_are_not_refused(project: Path) -> None:
+    example = (ROOT / "stack" / ".env.example").read_text(encoding="utf-8")
+    (project / "stack" / ".env").write_text("\n".join(re.findall(r"^# ([A-Z_]+=.*)$", example, re.MULTILINE)))
+    loaded = settings.load(project)
+    loaded.check()
+    assert loaded.variables["PIPECTL_RETENTION_DAYS"] == "30"
+
+
+def test_a_misspelt_name_is_told(project: Path) -> None:
+    for name in (".env.example", ".env"):
+        (project / "stack" / name).write_text((ROOT / "stack" / ".env.example").read_text(encoding="utf-8"))
+    assert list(unknown_names(settings.load(project))) == []
+    (project / "stack" / ".env").write_text(
+        "AIRFLOW_PORT=1\nAIRFLOW_PROT=1\nPIPECTL_XYZ=1\nAIRFLOW__CORE__X=1\nMY_OWN=1\nMYSQL_IMGE=1\n"
+    )
+    told = sorted(unknown_names(settings.load(project)))
+    assert [sentence.split()[2].strip(",") for sentence in told] == [
+        "AIRFLOW_PROT",
+        "AIRFLOW__CORE__X",
+        "MYSQL_IMGE",
+        "PIPECTL_XYZ",
+    ]
+    assert "the nearest name is AIRFLOW_PORT" in told[0]
 
 
 def test_a_business_database_elsewhere_is_external_and_airflows_own_never_is(project: Path) -> None:

@@ -38,7 +38,7 @@ def runs(
     Examples: `pipectl runs` · `pipectl runs my_dag --limit 50 --json`
     """
     invocation: Invocation = ctx.obj
-    dag_id = dag_id or invocation.settings.dag_id
+    dag_id = invocation.dag_id(dag_id)
     result = Runs(dag_id, airflow_api(invocation).runs(dag_id, limit))
     invocation.console.emit(result, lambda: result_text(result))
 

@@ -106,7 +106,9 @@ def say_commands(invocation: Invocation, action: str) -> None:
 
 
 def confirm_volumes(invocation: Invocation, volumes: tuple[Volume, ...], command: str, *, yes: bool) -> None:
-    """Return if the user agrees that `command` deletes the volumes, UsageError if not."""
+    """Return if there are none, or the user agrees that `command` deletes the volumes; UsageError if not."""
+    if not volumes:
+        return
     if not yes:
         invocation.console.show(volumes_text(volumes, "To be deleted"))
     confirm(invocation, f"Delete these {len(volumes)} volumes?", command, yes=yes)

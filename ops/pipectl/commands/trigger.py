@@ -11,6 +11,8 @@ from pipectl.commands.shared import Progress, airflow_api, group, line, table
 from pipectl.errors import RunFailedError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import RenderableType
 
     from pipectl.airflow_api import AirflowApi
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from pipectl.pipeline.triggering import TriggerResult
 
 RUN_SECONDS = 900.0
+# Of --conf: more than anybody means, and less than Python's own limit.
+DEEPEST = 100
 
 Document: TypeAlias = "TriggerResult | tuple[TriggerResult, ...]"  # several with --repeat
 
@@ -45,7 +49,7 @@ def trigger(
     """
     invocation: Invocation = ctx.obj
     parameters = _parse_conf(conf)
-    dag_id = dag_id or invocation.settings.dag_id
+    dag_id = invocation.dag_id(dag_id)
     from pipectl.pipeline.triggering import Patience  # noqa: PLC0415
 
     patience = Patience(invocation.engine, RunProgress(invocation.console), timeout)
@@ -110,16 +114,42 @@ def _parse_conf(text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
     import json  # noqa: PLC0415  20 ms
+    import math  # noqa: PLC0415
 
+    def finite(number: str) -> float:
+        if not math.isfinite(float(number)):
+            raise ValueError(f"{number} is no value that JSON has")
+        return float(number)
+
+    example = """A JSON object in quotes: --conf '{"count": 100}'"""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=finite, parse_float=finite)
+        # UTF-8 spells no half of a pair.
+        json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise UsageError("--conf is nested too deeply.", hint=example) from error
     except ValueError as error:
-        raise UsageError(
-            f"--conf is not JSON: {error}.", hint="""A JSON object in quotes: --conf '{"count": 100}'"""
-        ) from error
+        raise UsageError(f"--conf is not JSON: {error}.", hint=example) from error
     if not isinstance(value, dict):
-        raise UsageError("--conf must be a JSON object.", hint="""For example: --conf '{"count": 100}'""")
+        raise UsageError("--conf must be a JSON object.", hint=example)
+    for part, level in _parts(value):
+        if level > DEEPEST:
+            raise UsageError(f"--conf is nested more than {DEEPEST} levels deep.", hint=example)
+        if isinstance(part, str) and "\0" in part:
+            raise UsageError(
+                "--conf holds the character U+0000, which PostgreSQL does not store.", hint=example
+            )
     return value
+
+
+def _parts(value: object) -> Iterator[tuple[object, int]]:
+    """Yield all that a JSON value consists of, names too, each with the level at which it stands."""
+    left = [(value, 0)]
+    while left:
+        part, level = left.pop()
+        yield part, level
+        inner = [*part.keys(), *part.values()] if isinstance(part, dict) else part
+        left += [(entry, level + 1) for entry in inner] if isinstance(inner, list) else []
 
 
 def result_text(result: TriggerResult) -> RenderableType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
@@ -31,7 +31,7 @@ def up(
     ctx: typer.Context,
     *,
     executor: Annotated[
-        str | None,
+        Literal["local", "celery"] | None,
         typer.Option(help="local: tasks run beside the scheduler. celery (Docker): in workers. Remembered."),
     ] = None,
     workers: Annotated[

@@ -60,7 +60,9 @@ def read(project: Path, variables: Mapping[str, str]) -> dict[str, str]:
                     _require_own(name)
             except _LineError as error:
                 problem, cure = error.args
-                raise UsageError(f"{path}, line {number}, {problem}.", hint=cure) from None
+                assigned = _ASSIGNMENT.fullmatch(line)
+                place = f"line {number} ({assigned[1]})" if assigned else f"line {number}"
+                raise UsageError(f"{path}, {place}, {problem}.", hint=cure) from None
             values[name] = value
     return values
 
@@ -112,7 +114,7 @@ def _assignment(line: str, known: Mapping[str, str]) -> tuple[str, str]:
 def _require_own(name: str) -> None:
     """Raise _LineError for a variable that the user's file may not set."""
     if name.startswith(OF_THE_PROJECT):
-        raise _LineError(f"sets {name}, which belongs in stack/.env", "Move the line to stack/.env.")
+        raise _LineError("belongs in stack/.env", "Move the line to stack/.env.")
 
 
 def _special(parts: Mapping[str, str | None], known: Mapping[str, str]) -> str:

@@ -92,6 +92,10 @@ class Engine(ABC):
     def logs(self, services: tuple[str, ...], *, tail: int, follow: bool) -> Iterator[LogLine]:
         """The last `tail` lines of each service, and what comes while `follow` is set."""
 
+    @abstractmethod
+    def tasks_api_problem(self) -> str:
+        """Ask Airflow's API for tasks as a task does; return what went wrong, empty if nothing did."""
+
     def equivalent(self, action: str) -> tuple[str, ...]:
         """Return another program's commands for `up`, `down`, `down --volumes` or `reset`; () if none has."""
         del action

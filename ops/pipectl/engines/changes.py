@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
 # Files that a service reads at its start and at no other time, by patterns from the project's folder; each
 # engine adds its own. A folder counts with all that is in it.
-AIRFLOW_FILES = (
-    *(
-        f"stack/airflow/{name}.py"
-        for name in ("connections", "launcher", "login", "metadata_database", "shortcuts")
-    ),
-    "stack/airflow/plugins",
-)
+LAUNCHED = [
+    "connections",
+    "launcher",
+    "liveness",
+    "login",
+    "metadata_database",
+    "proxies",
+    "shortcuts",
+    "task_processes",
+]
+AIRFLOW_FILES = (*(f"stack/airflow/{name}.py" for name in LAUNCHED), "stack/airflow/plugins")
 DATABASE_FILES = {
     "postgres": ("stack/postgres/*.conf", "business.conf"),
     "airbyte-postgres": ("stack/postgres/*.conf", "metadata.conf"),
@@ -33,7 +37,7 @@ METADATA = "postgres"
 # The services in which tasks run, the time that these get to end, and what happens to those that do not.
 RUNS_TASKS = ("scheduler", "worker")
 TASK_SECONDS = 10
-TASKS_RUN_AGAIN = "Tasks that are interrupted by this run once more."
+TASKS_FAIL = "Tasks that this interrupts fail, and are tried again if their DAG allows retries."
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def restart_sentences(restarts: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
     for changes, services in by_changes.items():
         yield f"Restarting {', '.join(services)}: {describe(changes)}"
     if not restarts.keys().isdisjoint(RUNS_TASKS):
-        yield TASKS_RUN_AGAIN
+        yield TASKS_FAIL
 
 
 def describe(changes: tuple[str, ...]) -> str:

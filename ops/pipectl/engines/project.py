@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipectl.engines.claims import lock_file
-from pipectl.errors import EngineError
+from pipectl.env_file import EnvFile
+from pipectl.errors import EngineError, UsageError, remedy
 from pipectl.settings import LASTING, kept_path
 
 if TYPE_CHECKING:
@@ -16,9 +18,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipectl.engines.claims import Claims
+    from pipectl.observer import Observer
     from pipectl.settings import Settings
 
 ENGINE_FILE = "engine"
+LINUX_FILES = {".sh", ".cnf", ".conf", ".sql"}
+OURS = ("AIRFLOW_", "AIRBYTE_", "PIPECTL_")
+ALIKE = 0.8
 
 
 def new_password(random_bytes: int = 24) -> str:
@@ -103,6 +109,47 @@ def project_lock(settings: Settings, claims: Claims) -> Iterator[None]:
         os.close(descriptor)
 
 
+def check(settings: Settings, observer: Observer) -> None:
+    """Look before a start at what would fail later; say which lines of stack/.env nothing reads.
+
+    Raises UsageError.
+    """
+    settings.check()
+    require_unix_line_ends(settings)
+    for sentence in unknown_names(settings):
+        observer.report(sentence)
+
+
+def unknown_names(settings: Settings) -> Iterator[str]:
+    """Yield a sentence for each name in stack/.env that is ours, or almost, and not in .env.example."""
+    from difflib import get_close_matches  # noqa: PLC0415  5 ms, for a start alone
+
+    try:
+        example = settings.env_path.with_name(".env.example").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return
+    known = re.findall(r"^# ([A-Z][A-Z0-9_]*)=", example, re.MULTILINE)
+    for name in EnvFile(settings.env_path).read().keys() - set(known):
+        near = get_close_matches(name.upper(), known, n=1, cutoff=ALIKE)
+        if name.startswith("AIRFLOW__"):
+            yield f"stack/.env sets {name}, which Airflow takes from stack/airflow/user.env alone."
+        elif near or name.startswith(OURS):
+            nearest = f"; the nearest name is {near[0]}" if near else ""
+            yield f"stack/.env sets {name}, which is no setting of pipectl{nearest}."
+
+
+def require_unix_line_ends(settings: Settings) -> None:
+    """Raise UsageError if a file that Linux reads was converted to Windows' line ends."""
+    stack = settings.project / "stack"
+    files = [path for path in stack.rglob("*") if path.suffix in LINUX_FILES]
+    for path in (settings.project / "entrypoint.sh", *files):
+        if path.is_file() and b"\r\n" in path.read_bytes():
+            raise UsageError(
+                f"{path} has Windows line ends (CRLF), with which Linux and the servers cannot read it.",
+                hint=f"Get it back with its own: rm {path} && git checkout {path}",
+            )
+
+
 def remember_engine(settings: Settings, name: str) -> None:
     """Note which engine runs the project, so that `auto` goes on with it."""
     folder = state_folder(settings)
@@ -145,5 +192,5 @@ def state_folder(settings: Settings) -> Path:
 def _not_writable(folder: Path, error: OSError) -> EngineError:
     return EngineError(
         f"{folder} cannot be written: {error.strerror}.",
-        hint="Check who owns the project's folder and the space on its disk.",
+        hint=remedy(error, folder),
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
-from pipectl.errors import EngineError, WaitTimeoutError
+from pipectl.errors import AirflowError, EngineError, WaitTimeoutError
 from pipectl.pipeline.access import own_databases
 from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy, wait_until_parsed
 from pipectl.pipeline.verification import wait_for_active_runs
@@ -110,8 +111,14 @@ def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> U
     with stopwatch.phase("healthy"):
         probe = HealthProbe(Databases(*engine.databases()), health)
         wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
-    with stopwatch.phase("dag parsed"):
+    with stopwatch.phase("dag parsed"), ThreadPoolExecutor() as pool:
+        asking = pool.submit(engine.tasks_api_problem)
         wait_until_parsed(engine, health, dag_id, deadline=deadline)
+        if problem := asking.result():
+            raise AirflowError(
+                f"Airflow is healthy, but its tasks do not reach the API that they need: {problem}",
+                hint="Tasks get the proxies of the shell that started the stack, and stack/airflow/user.env.",
+            )
     return UpResult(
         engine=engine.name,
         url=address.url,
@@ -151,7 +158,7 @@ def reset(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) ->
         if remaining := engine.volumes():
             raise EngineError(
                 f"Not deleted: {', '.join(volume.location for volume in remaining)}.",
-                hint="Check who owns these folders, then run the command again.",
+                hint="Run the command again; what is left then can be deleted by hand.",
             )
         result = _up(engine, dag_id, timeout=timeout, observer=observer)
         created = engine.volumes()

@@ -7,7 +7,6 @@ engine runs the databases, and each shard has an interpreter of its own.
 from __future__ import annotations
 
 import json
-import os
 import queue
 import re
 import signal
@@ -20,6 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
+from pipectl import surroundings
 from pipectl.errors import DatabaseError, EngineError, PipectlError, UsageError
 from pipectl.models import LoadProgress
 
@@ -162,9 +162,7 @@ class HistoryLoader:
 
 
 def _environment(databases: tuple[DatabaseAddress, DatabaseAddress], seed: str | None) -> dict[str, str]:
-    variables: dict[str, str] = {
-        name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ
-    }
+    variables = surroundings.environment()
     for address in databases:
         prefix = address.service.upper().replace("-", "_")
         variables |= {
@@ -173,6 +171,8 @@ def _environment(databases: tuple[DatabaseAddress, DatabaseAddress], seed: str |
             f"{prefix}_DATABASE": address.database,
             f"{prefix}_USER": address.user,
             f"{prefix}_PASSWORD": address.password,
+            f"{prefix}_SSLMODE": address.ssl_mode,
+            f"{prefix}_SSLROOTCERT": address.root_certificate,
         }
     return variables | ({"PIPECTL_SEED": seed} if seed else {})
 

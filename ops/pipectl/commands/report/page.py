@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pipectl import __version__
 from pipectl.commands.report import figures
 from pipectl.commands.report.text import reconciliation, scenario_name, seconds, share
-from pipectl.errors import UsageError
+from pipectl.errors import UsageError, remedy
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -39,6 +39,16 @@ class Target:
 
     def check(self) -> None:
         """Raise UsageError if the page may not or cannot be written there."""
+        try:
+            self._check()
+        except (OSError, ValueError, RuntimeError) as error:  # too long, no text, links in a ring
+            raise UsageError(f"{self.path} can be no file: {error}.", hint="Name another file.") from error
+
+    def _check(self) -> None:
+        if str(self.path) == "-":
+            raise UsageError(
+                "--html writes a file, and no page to stdout.", hint="Name a file: --html report.html"
+            )
         folder = self.path.resolve().parent
         if not folder.is_dir():
             raise UsageError(f"There is no folder {folder}.", hint="Make it, or name another file.")
@@ -48,13 +58,8 @@ class Target:
             return
         if not self.path.is_file():
             raise UsageError(f"{self.path} is no ordinary file.", hint="Name a file: --html report.html")
-        try:
-            with self.path.open("rb") as file:
-                ours = MARK in file.read(MARK_WITHIN)
-        except OSError as error:
-            raise UsageError(
-                f"{self.path} cannot be read: {error.strerror}.", hint="Name another file."
-            ) from error
+        with self.path.open("rb") as file:
+            ours = MARK in file.read(MARK_WITHIN)
         if not ours and not self.replace_foreign:
             raise UsageError(
                 f"{self.path} exists and is no report of pipectl.",
@@ -66,14 +71,14 @@ class Target:
         path = self.path.resolve()
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            draft.write_text(text, encoding="utf-8")
+            draft.write_text(text, encoding="utf-8", errors="replace")
             draft.replace(path)
         except OSError as error:
             with suppress(OSError):
                 draft.unlink()
             raise UsageError(
                 f"{self.path} cannot be written: {error.strerror}.",
-                hint="Name another file, or make room on its disk.",
+                hint=f"{remedy(error, path.parent)} Or name another file.",
             ) from error
 
 

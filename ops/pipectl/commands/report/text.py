@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pipectl.commands.report.charts import Columns, Scale, Spread
+from pipectl.commands.report.charts import NARROWEST_SPREAD, Columns, Scale, Spread
 from pipectl.commands.shared import group, line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
 
     from pipectl.pipeline.reporting import Amounts, Hour, LabelLag, Report
 
 BAR_WIDTH = 44
+WIDEST = 1000
 SHOWN_PERCENTILES = (50, 90, 95, 99, 100)
 # More hours than this are read as days: a single row with a wrong year would make a chart of its own.
 MOST_HOURS = 24 * 366 * 20
@@ -25,7 +28,7 @@ def report_text(report: Report) -> RenderableType:
     """Return the report for people."""
     if not report.transactions:
         return group(line("There are no transactions yet. Make some: pipectl trigger", "bold"))
-    parts = [*_summary(report), line(""), *_over_time(report), line(""), _amounts(report)]
+    parts = [*_summary(report), line(""), *_over_time(report), line(""), _Amounts(report)]
     if report.lag:
         parts += [line(""), _lag(report.lag)]
     return group(*parts)
@@ -108,7 +111,22 @@ def filled(hours: tuple[Hour, ...]) -> list[Hour]:
     return [known.get(start) or Hour(start, 0, 0) for start in starts]
 
 
-def _amounts(report: Report) -> RenderableType:
+@dataclass(frozen=True)
+class _Amounts:
+    """The table of amounts; its charts only if there is room for them beside the numbers."""
+
+    report: Report
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        from rich.measure import Measurement
+
+        plain = _amounts_table(self.report, charts=False)
+        needed = Measurement.get(console, options.update(width=WIDEST), plain).maximum
+        charts = needed + NARROWEST_SPREAD < options.max_width
+        yield _amounts_table(self.report, charts=True) if charts else plain
+
+
+def _amounts_table(report: Report, *, charts: bool) -> RenderableType:
     from rich import box
     from rich.table import Table
 
@@ -121,10 +139,11 @@ def _amounts(report: Report) -> RenderableType:
         title_style="bold",
         pad_edge=False,
     )
-    shown.add_column("scenario", no_wrap=True)
+    shown.add_column("scenario", overflow="fold")
     for header in ("number", "labelled", "5 %", "median", "95 %"):
-        shown.add_column(header, justify="right", no_wrap=True)
-    shown.add_column(Scale(f"{low:,.2f}", f"{high:,.2f}"))
+        shown.add_column(header, justify="right", overflow="fold")
+    if charts:
+        shown.add_column(Scale(f"{low:,.2f}", f"{high:,.2f}"))
     for amounts in report.amounts:
         shown.add_row(
             scenario_name(amounts.scenario),
@@ -133,7 +152,7 @@ def _amounts(report: Report) -> RenderableType:
             f"{amounts.p05:,.2f}",
             f"{amounts.median:,.2f}",
             f"{amounts.p95:,.2f}",
-            _spread(amounts, low, high),
+            *([_spread(amounts, low, high)] if charts else []),
         )
     return shown
 

@@ -51,7 +51,7 @@ class EngineVersion:
 class Container:
     """A container as the engine describes it.
 
-    `service` is empty outside Compose, `image` is the image's digest.
+    `service` is empty outside Compose, `image` is the image's digest, `user` and `ports` are as configured.
     """
 
     id: str
@@ -66,8 +66,10 @@ class Container:
     environment: dict[str, str] = field(default_factory=dict, repr=False)
     image: str = ""
     started: datetime | None = None
+    user: str = ""
+    ports: str = ""
     # Those of the container, each with the port of 127.0.0.1 that it is published on.
-    ports: dict[int, int] = field(default_factory=dict)
+    published: dict[int, int] = field(default_factory=dict)
     networks: tuple[str, ...] = ()
 
 
@@ -160,7 +162,7 @@ class DockerApi:
             if (entry.get("Labels") or {}).get(FOLDER_LABEL) == folder:
                 continue
             if entry.get("State") == "restarting":
-                ports.update(_container(self.get(f"/containers/{entry['Id']}/json")).ports.values())
+                ports.update(_container(self.get(f"/containers/{entry['Id']}/json")).published.values())
             ports.update(
                 published["PublicPort"] for published in entry.get("Ports") or () if "PublicPort" in published
             )
@@ -294,7 +296,9 @@ def _container(answer: dict[str, Any]) -> Container:
         environment=dict(line.split("=", 1) for line in answer["Config"].get("Env") or () if "=" in line),
         image=answer.get("Image", ""),
         started=datetime.fromisoformat(state["StartedAt"]) if state["Pid"] else None,
-        ports=_ports(answer.get("HostConfig", {}).get("PortBindings") or {}),
+        user=answer["Config"].get("User") or "",
+        ports=json.dumps((answer.get("HostConfig") or {}).get("PortBindings") or {}, sort_keys=True),
+        published=_ports(answer.get("HostConfig", {}).get("PortBindings") or {}),
         networks=tuple(answer.get("NetworkSettings", {}).get("Networks") or ()),
     )
 

@@ -76,6 +76,16 @@ class Compose:
         with self._explained(f"The volume {name} could not be deleted."):
             self._client.volume.remove(name)
 
+    def run(self, service: str, *command: str) -> str:
+        """Run a command in a service's container; return what it says if it fails, empty if it does not."""
+        from python_on_whales.exceptions import DockerException
+
+        try:
+            self._client.compose.execute(service, [*command], tty=False)
+        except DockerException as error:
+            return str(error.stderr or error.stdout or error).strip()
+        return ""
+
     def logs(self, services: list[str], *, tail: int, follow: bool) -> Iterator[tuple[str, str]]:
         """Yield (container, line) of the services' logs; the container without the project's name."""
         with self._explained("Docker could not read the logs."):

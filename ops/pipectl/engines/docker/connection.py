@@ -50,7 +50,7 @@ def find_host() -> str:
     """
     if host := os.environ.get("DOCKER_HOST"):
         return host
-    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    folder = Path(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"))  # noqa: PTH111  there may be no home
     context = os.environ.get("DOCKER_CONTEXT") or _current_context(folder / "config.json")
     if context == DEFAULT_CONTEXT:
         return DEFAULT_HOST
@@ -223,7 +223,7 @@ def _other_sockets() -> list[str]:
     run = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     listening = []
     for path in OTHER_SOCKETS:
-        socket_path = str(Path(path.replace("$RUN", run)).expanduser())
+        socket_path = os.path.expanduser(path.replace("$RUN", run))  # noqa: PTH111  there may be no home
         with suppress(OSError, ValueError), closing(_UnixConnection(socket_path, PROBE_SECONDS)) as probe:
             probe.connect()
             listening.append(f"unix://{socket_path}")

@@ -23,7 +23,8 @@ from pipectl.engines.docker.compose import Compose
 from pipectl.engines.docker.connection import WITHOUT_DOCKER
 from pipectl.engines.docker.mounts import airflow_user, require_readable
 from pipectl.engines.docker.pull import pull
-from pipectl.engines.project import forget_engine, new_password, remember_engine
+from pipectl.engines.project import check, forget_engine, new_password, remember_engine
+from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError
 from pipectl.models import LogLine, Service, Volume
 from pipectl.services import ENGINE, SERVICES, business_databases, databases, find
@@ -45,15 +46,25 @@ INIT = "airflow-init"
 AIRFLOW_FILES = (
     "entrypoint.sh",
     "requirements.txt",
+    "stack/airflow/ca.crt",
     "stack/airflow/initialise.py",
+    "stack/airflow/install.env",
     "stack/airflow/missing_requirements.py",
 )
 START_FILE = "stack/databases/start.sh"
+# Variables that servers read only when their data are made, by those of stack/.env.
+MADE_WITH = {
+    "MYSQL_ROOT_PASSWORD": "AIRBYTE_MYSQL_ROOT_PASSWORD",
+    "AIRBYTE_REPLICATION_USER": "AIRBYTE_REPLICATION_USER",
+    "AIRBYTE_REPLICATION_PASSWORD": "AIRBYTE_REPLICATION_PASSWORD",
+}
 FILES_LABEL = "org.pipectl.files"
 EXECUTORS = {"local": "LocalExecutor", "celery": "CeleryExecutor"}
 METADATA_VOLUME, METADATA_PASSWORD = "postgres_airflow_data", "AIRFLOW_POSTGRES_PASSWORD"
 LOOPBACK = ("localhost", "127.", "::1")
 PORT_TAKEN = ("port is already allocated", "address already in use")
+RESTARTING = "restarting"
+UNKNOWN = ("its configuration",)
 STOPPED_CODES = {0, 130, 137, 143}  # ended by itself or by the signals of a stop
 
 
@@ -85,10 +96,7 @@ class DockerEngine(Engine):
         """Airflow's executor, as stack/.env has it."""
         chosen = self._settings.variables.get("PIPECTL_EXECUTOR") or "local"
         if chosen not in EXECUTORS:
-            raise UsageError(
-                f"PIPECTL_EXECUTOR={chosen!r} in {self._settings.env_path} is no executor.",
-                hint=f"Set it to one of {', '.join(EXECUTORS)}.",
-            )
+            raise self._settings.is_not("PIPECTL_EXECUTOR", "an executor", " or ".join(EXECUTORS))
         return EXECUTORS[chosen]
 
     @property
@@ -97,6 +105,12 @@ class DockerEngine(Engine):
 
     def install(self, observer: Observer) -> None:
         """Check the engine and Compose, choose names and ports, make secrets, pull missing images."""
+        check(self._settings, observer)
+        for name in EnvFile(self._settings.env_path).expanded():
+            raise UsageError(
+                f"{name} in {self._settings.env_path} has a dollar sign, which Compose takes for a variable.",
+                hint=f"Put the value in single quotes: {name}='...'",
+            )
         self._check_versions()
         require_readable(
             self._settings.project, airflow_user(self._settings.variables), self._api.get("/info")
@@ -127,8 +141,12 @@ class DockerEngine(Engine):
             names = tuple(
                 dict.fromkeys(container.service for container in stopped if container.service != INIT)
             )
-            observer.report(f"Starting {', '.join(names)}")
+            observer.report(f"Starting {', '.join(names) or INIT}")
             try:
+                # Of one that Docker starts again and again only what it does from now on counts.
+                self._side_by_side(
+                    self._api.stop, [container.id for container in stopped if container.state == RESTARTING]
+                )
                 self._start_all(stopped)
             except EngineError as error:
                 if is_last or not any(words in error.detail for words in PORT_TAKEN):
@@ -142,10 +160,6 @@ class DockerEngine(Engine):
         """Remember the executor and its number of workers for the next start."""
         changes = {}
         if executor is not None:
-            if executor not in EXECUTORS:
-                raise UsageError(
-                    f"There is no executor {executor!r}.", hint=f"There are: {', '.join(EXECUTORS)}."
-                )
             changes["PIPECTL_EXECUTOR"] = executor
         if workers is not None:
             if not (executor == "celery" or (executor is None and self._has_celery)):
@@ -183,15 +197,16 @@ class DockerEngine(Engine):
     def holds(self, service: str, port: int) -> bool:
         """Whether a container of the service publishes the port."""
         return any(
-            container.service == service and container.state == "running" and port in container.ports.values()
+            container.service == service and port in container.published.values()
             for container in self._containers
+            if container.state == "running"
         )
 
     def _ports_in_use(self) -> dict[str, int]:
         return {
-            container.service: next(iter(container.ports.values()))
+            container.service: next(iter(container.published.values()))
             for container in self._containers
-            if container.ports and container.state in {"running", "restarting"}
+            if container.published and container.state in {"running", "restarting"}
         }
 
     def _mark(self, service: str) -> str:
@@ -232,6 +247,11 @@ class DockerEngine(Engine):
             name = names.get(container) or names.get(f"{self._project_name}-{container}")
             if name:
                 yield LogLine(name, text)
+
+    def tasks_api_problem(self) -> str:
+        """Ask in the container that starts tasks."""
+        service = "worker" if self._has_celery else "scheduler"
+        return self._compose.run(service, "python", "/opt/airflow/stack/tasks_api.py")
 
     def equivalent(self, action: str) -> tuple[str, ...]:
         """Return what a user would type to Docker for `up`, `down`, `down --volumes` or `reset`."""
@@ -384,6 +404,15 @@ class DockerEngine(Engine):
             if (old := before.get(container.name)) and old.pid and old.id != container.id
             if (changes := _changes(old, container, user_settings))
         }
+        for name in sorted({name for changes in replaced.values() for name in changes} & MADE_WITH.keys()):
+            observer.report(
+                f"The databases keep the {MADE_WITH[name]} that their data were made with: set it back in "
+                "stack/.env, or change it in the servers too"
+            )
+        # What differs in nothing was replaced because another was.
+        known = tuple(sorted(name for name, changes in replaced.items() if changes != UNKNOWN))
+        if known:
+            replaced = {name: known if changes == UNKNOWN else changes for name, changes in replaced.items()}
         restarts = with_dependents(replaced, {container.service for container in running})
         # Some versions of Compose stop what depends on a container that they replace.
         restarts = {
@@ -436,7 +465,7 @@ class DockerEngine(Engine):
 
 def _service(container: Container, port: int | None) -> Service:
     state = container.state
-    if state == "restarting" or (state in {"exited", "dead"} and container.exit_code not in STOPPED_CODES):
+    if state == RESTARTING or (state in {"exited", "dead"} and container.exit_code not in STOPPED_CODES):
         state = "crashed"
     elif state != "running":
         state = "stopped"
@@ -464,11 +493,14 @@ def _changes(old: Container, new: Container, user_settings: Collection[str]) -> 
         StartState(
             container.environment,
             dict(part.rsplit(":", 1) for part in container.labels.get(FILES_LABEL, "").split(",") if part),
-            {"its configuration": container.id},
+            {
+                "AIRFLOW_UID" if container.service not in databases() else "its user": container.user,
+                "its port": container.ports,
+            },
         )
         for container in (old, new)
     ]
-    return states[0].changes(states[1], user_settings)
+    return states[0].changes(states[1], user_settings) or UNKNOWN
 
 
 def _shown_name(container: Container) -> str:

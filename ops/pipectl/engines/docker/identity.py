@@ -79,7 +79,7 @@ def recover(containers: Iterable[Container]) -> dict[str, str]:
         }
         if container.service == "postgres":
             found["AIRFLOW_POSTGRES_PASSWORD"] = container.environment.get("POSTGRES_PASSWORD", "")
-        found |= {get(container.service).port_variable: str(port) for port in container.ports.values()}
+        found |= {get(container.service).port_variable: str(port) for port in container.published.values()}
         found |= {name: container.name for name, plain in CONTAINERS.items() if container.service == plain}
         found |= {
             PROJECT_ID: container.labels.get(PROJECT_LABEL, ""),

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from pipectl import surroundings
 from pipectl.engines.changes import digests
 from pipectl.engines.local.supervisor.program import Program
-from pipectl.errors import EngineError, UsageError
+from pipectl.errors import EngineError, UsageError, remedy
 from pipectl.services import get
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def environment(site: AirflowSite, runtime: AirflowRuntime) -> dict[str, str]:
         **_business_database("AIRBYTE_POSTGRES", site.postgres),
         **_business_database("AIRBYTE_MYSQL", site.mysql),
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-        "PATH": f"{runtime.venv / 'bin'}:{os.environ.get('PATH', os.defpath)}",
+        "PATH": f"{runtime.venv / 'bin'}:{surroundings.environment()['PATH']}",
     }
 
 
@@ -121,6 +122,8 @@ def _business_database(prefix: str, database: DatabaseAddress) -> dict[str, str]
         f"{prefix}_DATABASE": database.database,
         f"{prefix}_USER": database.user,
         f"{prefix}_PASSWORD": database.password,
+        f"{prefix}_SSLMODE": database.ssl_mode,
+        f"{prefix}_SSLROOTCERT": database.root_certificate,
     }
 
 
@@ -155,6 +158,23 @@ def programs(site: AirflowSite, runtime: AirflowRuntime) -> tuple[Program, ...]:
     )
 
 
+def require_usable_path(project: Path) -> None:
+    """Raise UsageError for a folder whose path PostgreSQL refuses, or Airflow would read as another one.
+
+    Airflow expands variables in every setting, and knows no way to write a dollar sign.
+    """
+    if "$" in str(project):
+        raise UsageError(
+            f"The project's path {project} holds a dollar sign, after which Airflow expands variables.",
+            hint="Move the project to a folder without one, or use Docker: pipectl --engine docker up",
+        )
+    if "\n" in str(project) or "\r" in str(project):
+        raise UsageError(
+            f"The project's path {project} holds a line end, which PostgreSQL's programs refuse.",
+            hint="Move the project to a folder without one.",
+        )
+
+
 def prepare_home(site: AirflowSite) -> None:
     """Make AIRFLOW_HOME, which must exist before the programs start.
 
@@ -165,5 +185,5 @@ def prepare_home(site: AirflowSite) -> None:
     except OSError as error:
         raise EngineError(
             f"Airflow's folder {site.home} cannot be written: {error.strerror}.",
-            hint="Check who owns the project's .pipectl folder and that its disk has space.",
+            hint=remedy(error, site.home),
         ) from error

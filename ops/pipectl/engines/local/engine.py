@@ -10,13 +10,15 @@ from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.changes import TASK_SECONDS, restart_sentences
 from pipectl.engines.local import logs
+from pipectl.engines.local.airflow import require_usable_path
 from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
 from pipectl.engines.local.processes import listens
 from pipectl.engines.local.supervisor.supervisor import Supervisor, SupervisorSilentError
 from pipectl.engines.ports import is_free
-from pipectl.engines.project import forget_engine, new_password, remember_engine
+from pipectl.engines.project import check, forget_engine, new_password, remember_engine
 from pipectl.errors import UsageError
 from pipectl.models import Service
+from pipectl.observer import Observer
 from pipectl.services import databases
 
 if TYPE_CHECKING:
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from pipectl.engines.local.start import Software
     from pipectl.engines.local.supervisor.supervisor import ProcessState
     from pipectl.models import LogLine, Volume
-    from pipectl.observer import Observer
     from pipectl.settings import Settings
 
 # Nobody but pipectl's own single-user runs, which ask for none, needs it.
@@ -57,7 +58,9 @@ class LocalEngine(Engine):
         """Find or install Airflow, PostgreSQL and MariaDB, side by side."""
         from pipectl.engines.local.start import find_software  # noqa: PLC0415  10 ms
 
-        # A mistake in these files shows before anything is installed.
+        # A mistake in the project's files shows before anything is installed.
+        check(self._settings, observer)
+        require_usable_path(self._settings.project)
         airflow_env.read(self._settings.project, self._settings.variables)
         self._software = find_software(self._settings, observer)
 
@@ -164,6 +167,13 @@ class LocalEngine(Engine):
         """Read the services' logs."""
         paths = {name: self._supervisor.log_path(name) for name in services}
         return logs.read(paths, tail=tail, follow=follow)
+
+    def tasks_api_problem(self) -> str:
+        """Ask in Airflow's environment, with the variables of the services."""
+        from pipectl.engines.local.start import ask_tasks_api, find_software  # noqa: PLC0415  10 ms
+
+        software = self._software or find_software(self._settings, Observer())
+        return ask_tasks_api(self._settings, software.airflow)
 
     @property
     def _secrets(self) -> Mapping[str, Callable[[], str]]:

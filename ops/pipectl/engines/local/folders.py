@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipectl.errors import EngineError
+from pipectl import surroundings
+from pipectl.errors import EngineError, remedy
 from pipectl.models import Volume
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise EngineError(
             f"{target.parent} cannot be written: {error.strerror}.",
-            hint="Check its owner and the space on its disk.",
+            hint=remedy(error, target.parent),
         ) from error
     try:
         yield folder
@@ -69,7 +70,10 @@ def copy_contents(source: Path, target: Path) -> None:
     if shutil.which("cp"):
         clone = "-c" if os.uname().sysname == "Darwin" else "--reflink=auto"
         copied = subprocess.run(
-            ("cp", "-a", clone, f"{source}/.", str(target)), capture_output=True, check=False
+            ("cp", "-a", clone, f"{source}/.", str(target)),
+            capture_output=True,
+            check=False,
+            env=surroundings.environment(),
         )
         if copied.returncode == 0:
             return
@@ -94,7 +98,7 @@ class VolumeFolder:
         except OSError as error:
             raise EngineError(
                 f"{self.path} cannot be written: {error.strerror}.",
-                hint="Check who owns the project's folder and the space on its disk.",
+                hint=remedy(error, self.path),
             ) from error
 
     def describe(self) -> Volume | None:
@@ -120,7 +124,7 @@ class VolumeFolder:
         except OSError as error:
             raise EngineError(
                 f"{error.filename or self.path} cannot be deleted: {error.strerror}.",
-                hint="Check who owns the project's .pipectl folder, then run the command again.",
+                hint=remedy(error, self.path),
             ) from error
 
 

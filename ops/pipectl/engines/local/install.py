@@ -9,8 +9,9 @@ import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pipectl import surroundings
 from pipectl.engines.local.privileges import drop_prefix
-from pipectl.errors import EngineError
+from pipectl.errors import EngineError, remedy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -45,7 +46,7 @@ def install_lock(cache_dir: Path, what: str, report: Report) -> Iterator[None]:
     except OSError as error:
         raise EngineError(
             f"The cache folder {cache_dir} cannot be written: {error.strerror}.",
-            hint="Check its owner and the space on its disk, or set XDG_CACHE_HOME to another folder.",
+            hint=f"{remedy(error, cache_dir)} PIPECTL_CACHE_DIR names another folder.",
         ) from error
     try:
         try:
@@ -67,6 +68,8 @@ def run_tool(
     watch: Callable[[str], None] = ignore,
 ) -> str:
     """Run an installer's command, in `folder`, and return its output; `watch` sees each line as it comes.
+
+    `environment` is all that it gets; without it, what installers take from the caller.
 
     Raises:
         EngineError: `failure`, with the command's last lines as its detail.
@@ -97,7 +100,7 @@ def follow_tool(
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            env=None if environment is None else {**os.environ, **environment},
+            env=surroundings.of_installers(LC_ALL="C") if environment is None else environment,
         )
     except OSError as error:
         failure.detail = f"{command[0]}: {error.strerror}"
@@ -146,13 +149,6 @@ class UvProgress:
         )
 
 
-def uv() -> str:
-    """Return the path of uv, which installs into the cache."""
-    from uv import find_uv_bin
-
-    return find_uv_bin()
-
-
 def last_lines(text: str, count: int = 8) -> str:
     """Return the last lines of a command's output that hold something."""
     return "\n".join([line for line in text.splitlines() if line.strip()][-count:])
@@ -167,7 +163,6 @@ def run_server_tool(
         EngineError: `failure`, with the program's last lines as its detail.
 
     """
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     done = subprocess.run(
         (*drop_prefix(), *command),
         input=statements,
@@ -176,7 +171,7 @@ def run_server_tool(
         text=True,
         errors="replace",
         check=False,
-        env={**inherited, **environment, "LC_ALL": "C", "TZ": "UTC"},
+        env=surroundings.environment(**environment) | {"LC_ALL": "C", "TZ": "UTC"},
     )
     if done.returncode != 0:
         failure.detail = last_lines(done.stdout)

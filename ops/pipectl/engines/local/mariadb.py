@@ -206,6 +206,6 @@ def _digits(value: str) -> str:
 def _run(command: tuple[str, ...], binaries: MariadbBinaries, folder: Path, statements: str = "") -> None:
     failure = EngineError(
         f"The {binaries.flavor} data folder in {folder.parent} could not be made by {binaries.server}.",
-        hint="Check the space on its disk, then run the command again.",
+        hint="The lines above are the server's. Mend what they name, then run the command again.",
     )
     run_server_tool(command, binaries.environment, failure, statements)

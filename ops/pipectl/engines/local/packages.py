@@ -61,7 +61,7 @@ def unpack(pattern: str, target: Path, show: Callable[..., None] = ignore) -> No
     # One broken third-party source fails the whole update, so what counts is whether the package is found.
     unreachable = EngineError(
         "The package mariadb-server-core could not be found or downloaded by apt.",
-        hint="Check the network and apt's sources, or install a server yourself: apt install mariadb-server",
+        hint="The lines above are apt's. Or install a server yourself: apt install mariadb-server",
     )
     show("reading apt's lists of packages", milestone=True)
     watch = AptProgress("of apt's lists read", show)
@@ -85,7 +85,8 @@ def unpack(pattern: str, target: Path, show: Callable[..., None] = ignore) -> No
         run_tool(
             ("dpkg", "-x", str(archive), str(target)),
             EngineError(
-                f"{archive.name} could not be unpacked into {target}.", hint="Check the space on its disk."
+                f"{archive.name} could not be unpacked into {target}.",
+                hint="The lines above are dpkg's. Mend what they name, then run the command again.",
             ),
         )
     shutil.rmtree(work)

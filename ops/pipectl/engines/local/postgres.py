@@ -250,7 +250,7 @@ def _require_version(binaries: PostgresBinaries, data_dir: Path, version: int) -
 
 
 def _run(binaries: PostgresBinaries, command: tuple[str, ...], failure: str, statements: str = "") -> None:
-    hint = "Check the space on its disk; start with new data: pipectl reset"
+    hint = "The lines above are PostgreSQL's. Mend what they name, or start with new data: pipectl reset"
     program = str(binaries.bin_dir / command[0])
     run_server_tool(
         (program, *command[1:]), binaries.environment, EngineError(failure, hint=hint), statements

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from pipectl import surroundings
 from pipectl.errors import EngineError
 
 NOBODY = 65534
@@ -44,11 +45,19 @@ def privileges() -> Privileges:
     """Find out, once per process, how this user starts servers.
 
     Raises:
-        EngineError: root, and nothing on this machine can drop privileges.
+        EngineError: root, and nothing on this machine can drop privileges; or a user without a name.
 
     """
     if os.geteuid() != 0:
-        return Privileges((), os.geteuid())
+        if surroundings.has_account():
+            return Privileges((), os.geteuid())
+        # initdb asks for the user's name; in a namespace the user is nobody, who has one.
+        if _works(USER_NAMESPACE):
+            return Privileges(USER_NAMESPACE, os.geteuid())
+        raise EngineError(
+            f"This user, uid {os.geteuid()}, has no entry in /etc/passwd, and PostgreSQL asks for its name.",
+            hint="Add an entry for it, or give it one through nss_wrapper (LD_PRELOAD, NSS_WRAPPER_PASSWD).",
+        )
     if _works(MOUNT_NAMESPACE):
         return Privileges(MOUNT_NAMESPACE, NOBODY)
     if _works(USER_NAMESPACE):
@@ -109,5 +118,10 @@ def _setpriv(capability: str) -> tuple[str, ...]:
 def _works(prefix: tuple[str, ...]) -> bool:
     if shutil.which(prefix[0]) is None:
         return False
-    probe = subprocess.run((*prefix, shutil.which("true") or "true"), capture_output=True, check=False)
+    probe = subprocess.run(
+        (*prefix, shutil.which("true") or "true"),
+        capture_output=True,
+        check=False,
+        env=surroundings.environment(),
+    )
     return probe.returncode == 0

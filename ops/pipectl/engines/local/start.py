@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pipectl import surroundings
 from pipectl.engines import airflow_env
 from pipectl.engines.changes import digests, with_dependents
 from pipectl.engines.local import airflow, airflow_metadata, binaries, mariadb, postgres
@@ -215,6 +217,21 @@ class Start:
 
         if not until(is_migrated, DATABASE_START_SECONDS, POLL_SECONDS):
             airflow_metadata.migrate_metadata(self._site, self._software.airflow)
+
+
+def ask_tasks_api(settings: Settings, runtime: AirflowRuntime) -> str:
+    """Ask Airflow's API for tasks as a task does; return what went wrong, empty if nothing did."""
+    program = settings.project / "stack" / "airflow" / "tasks_api.py"
+    asked = subprocess.run(
+        (str(runtime.python), str(program)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        env=surroundings.with_network(**airflow.environment(site_of(settings), runtime)),
+    )
+    return asked.stderr.strip() if asked.returncode else ""
 
 
 def site_of(settings: Settings) -> AirflowSite:

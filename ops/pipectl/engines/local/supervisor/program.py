@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Program:
     """One supervised process.
 
-    `environment` is all that the process gets besides PATH, HOME, LANG and TZ: secrets travel in it, never in
+    `environment` is what the process gets besides `surroundings.with_network`: secrets travel in it, never in
     `command`. `files` are those that it reads at its start alone, with their digests. `port` is the one that
     it listens on, if any. `stop_signal` is a signal's name without SIG; after `stop_seconds` the whole
     process group is killed.

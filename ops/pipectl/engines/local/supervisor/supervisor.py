@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipectl import surroundings
 from pipectl.engines.changes import StartState
 from pipectl.engines.local.processes import (
     command_line,
@@ -143,23 +144,19 @@ class Supervisor:
                 capture_output=True,
                 text=True,
                 check=False,
-                # A supervisord of its own: nothing of the caller's virtual environment or options.
-                env={key: value for key, value in os.environ.items() if not key.startswith("SUPERVISOR_")},
+                env=surroundings.environment(),
             )
             runs = until(self.is_running, 0 if started.returncode else START_SECONDS, poll_seconds=0.02)
         if not runs:
             raise EngineError(
                 f"The supervisor of {self.state_dir} did not start.",
-                hint="Run the command again; if that fails too, `pipectl down` and then `pipectl up`.",
+                hint="The lines above are the supervisor's. Mend what they name, then run the command again.",
                 detail=started.stderr.strip() or tail(self.run_dir / "supervisord.log", 10),
             )
 
     def describe(self, program: Program) -> None:
         """Write down what `program` is; in force from its next start."""
-        kept = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
-        proxies = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-        inherited = {name: os.environ[name] for name in (*kept, *proxies) if name in os.environ}
-        environment = {**inherited, **program.environment, MARKER: str(self.state_dir)}
+        environment = surroundings.with_network(**program.environment) | {MARKER: str(self.state_dir)}
         description = {
             "command": program.command,
             "directory": str(program.directory),

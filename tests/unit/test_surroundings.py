@@ -1,0 +1,325 @@
+"""What processes get of the caller's environment, and what is shown of whatever there is."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import proxies
+from pipectl import surroundings
+from pipectl.console import visible
+from pipectl.documents import dump
+from pipectl.engines.local import airflow, uv
+from pipectl.engines.project import require_unix_line_ends
+from pipectl.errors import DatabaseError, UsageError, remedy
+from pipectl.models import DatabaseAddress
+from pipectl.settings import Settings, load
+from support import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HOSTILE = {
+    "PGHOST": "elsewhere",
+    "PYTHONPATH": "/nowhere",
+    "BASH_ENV": "/nowhere",
+    "UV_CONSTRAINT": "/nowhere",
+    "AIRFLOW_HOME": "/nowhere",
+    "SECRET_OF_THE_SHELL": "sesame",
+}
+
+
+@pytest.fixture
+def hostile(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in HOSTILE.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("hostile")
+def test_a_process_gets_what_is_listed_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy:1")
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://index.example")
+    monkeypatch.setenv("UV_INDEX_OURS_PASSWORD", "x")
+    plain, network, installer = (
+        surroundings.environment(),
+        surroundings.with_network(),
+        surroundings.of_installers(),
+    )
+    assert not HOSTILE.keys() & (plain.keys() | network.keys() | installer.keys())
+    assert plain["PATH"] == os.environ["PATH"]
+    assert ("http_proxy" in plain, network["http_proxy"]) == (False, "http://proxy:1")
+    assert "UV_DEFAULT_INDEX" not in network
+    assert {"UV_DEFAULT_INDEX", "UV_INDEX_OURS_PASSWORD", "http_proxy"} <= installer.keys()
+
+
+def test_what_a_process_cannot_do_without_is_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "USER", "LOGNAME", "PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    found = surroundings.environment()
+    assert Path(found["HOME"]).is_dir()
+    assert found["USER"]
+    assert found["PATH"]
+    assert "TMPDIR" not in found
+
+
+def calls_of_subprocess(path: Path) -> Iterator[ast.Call]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"subprocess.run", "subprocess.Popen"}:
+            yield node
+
+
+def test_every_process_that_pipectl_starts_has_an_environment_of_its_own() -> None:
+    calls = [
+        (path, call)
+        for path in (ROOT / "ops" / "pipectl").rglob("*.py")
+        for call in calls_of_subprocess(path)
+    ]
+    assert len(calls) > 10
+    inherited = [
+        f"{path}:{call.lineno}"
+        for path, call in calls
+        if not any(word.arg == "env" and ast.unparse(word.value) != "os.environ" for word in call.keywords)
+    ]
+    assert inherited == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "kept"),
+    [
+        ("PGTZ", False),
+        ("MYSQL_HOST", False),
+        ("COMPOSE_ANSI", False),
+        ("MYSQL_IMAGE", True),
+        ("COMPOSE_PROJECT_NAME", True),
+    ],
+)
+def test_variables_of_clients_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    kept: bool,  # noqa: FBT001
+) -> None:
+    monkeypatch.setenv(variable, "x")
+    surroundings.forget_clients()
+    assert (variable in os.environ) == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("80", True),
+        ("1000", True),
+        ("1", False),
+        ("0", False),
+        ("-1", False),
+        ("²", False),
+        ("1" * 5000, False),
+        ("", False),
+    ],
+)
+def test_widths(text: str, expected: bool) -> None:  # noqa: FBT001
+    assert surroundings.is_width(text) == expected
+
+
+def test_uv_keeps_where_packages_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "uv.toml").write_text(
+        'exclude-newer = "2000-01-01"\nindex-url = "https://near.example"\n[[index]]\nname = "x"\nurl = "https://x"\n'
+        '[pip]\nno-binary = ["numpy"]\nfind-links = ["/wheels"]\n'
+    )
+    own = tmp_path / "config" / "uv"
+    own.mkdir(parents=True)
+    (own / "uv.toml").write_text('index-url = "https://far.example"\ncache-dir = "/cache"\n')
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert uv.settings() == {
+        "index-url": "https://near.example",
+        "index": [{"name": "x", "url": "https://x"}],
+        "find-links": ["/wheels"],
+        "cache-dir": "/cache",
+    }
+    monkeypatch.setenv("UV_NO_CONFIG", "1")
+    assert uv.settings() == {}
+
+
+# --- Proxies of Airflow's processes.
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("[::1]", "::1"),
+        ("::1", "::1"),
+        ("fe80::/10", ""),
+        ("host:abc", ""),
+        ("bücher.example", ""),
+        ("*.example.com", ".example.com"),
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("host:8080", "host:8080"),
+        (".example.com", ".example.com"),
+    ],
+)
+def test_exemptions_are_in_a_form_that_httpx_reads(entry: str, expected: str) -> None:
+    assert proxies.readable_exemption(entry) == expected
+
+
+@pytest.mark.parametrize(
+    ("proxy", "expected"),
+    [
+        ("http://proxy:3128", True),
+        ("proxy:3128", True),
+        ("https://user:word@proxy", True),
+        ("socks5://proxy:1", False),
+        ("nonsense::", False),
+        (" http://proxy ", False),
+        ("http://proxy:99999", False),
+    ],
+)
+def test_proxies_that_httpx_takes(proxy: str, expected: bool) -> None:  # noqa: FBT001
+    assert proxies.is_readable(proxy) == expected
+
+
+def test_own_addresses_are_exempt_and_the_users_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    monkeypatch.setenv("all_proxy", "socks5://proxy:1")
+    monkeypatch.setenv("NO_PROXY", "intra.example, [fd00::1],fe80::/10")
+    monkeypatch.setenv(proxies.TASKS_API, "http://api.example:8080/execution/")
+    told = proxies.exempt_own_addresses()
+    exempt = os.environ["no_proxy"].split(",")
+    assert exempt[:2] == ["intra.example", "fd00::1"]
+    assert {"localhost", "127.0.0.1", "::1", "webserver", "api.example"} <= set(exempt)
+    assert os.environ["NO_PROXY"] == os.environ["no_proxy"]
+    assert os.environ["http_proxy"] == "http://proxy:3128"
+    assert "all_proxy" not in os.environ
+    assert [sentence.split()[0] for sentence in told] == ["all_proxy", "'fe80::/10'"]
+    assert "proxy:1" not in "".join(told)
+
+
+# --- What is shown.
+@given(st.text())
+def test_no_character_that_a_terminal_obeys_is_shown(text: str) -> None:
+    shown = visible(text)
+    assert "\x1b" not in shown
+    assert shown.replace("\n", "").replace("\t", "").isprintable() or not any(
+        ord(character) < 32 or 127 <= ord(character) < 160
+        for character in shown.replace("\n", "").replace("\t", "")
+    )
+
+
+def test_pictures_stand_for_controls() -> None:
+    assert visible("a\x1b[31mb\r\nc\td\x9be\u202ef") == "a␛[31mb\nc\td\ufffde\ufffdf"
+
+
+@given(st.recursive(st.text() | st.integers(), st.lists, max_leaves=4))
+def test_json_stays_data(value: object) -> None:
+    for encoding in ("utf-8", "ascii"):
+        text = dump(value, encoding=encoding)
+        text.encode(encoding)
+        assert json.loads(text) == value
+        assert not any(127 <= ord(character) < 160 for character in text)
+
+
+# --- Sentences.
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "Make room"), (errno.EACCES, "writable for you"), (errno.EIO, "Mend that")],
+)
+def test_the_next_step_follows_from_the_systems_reason(number: int, words: str) -> None:
+    assert words in remedy(OSError(number, os.strerror(number)), Path("/data"))
+
+
+def project(folder: Path, **variables: str) -> Settings:
+    return Settings(project=folder, engine="local", cache_dir=folder, variables=variables)
+
+
+def test_windows_line_ends_are_named_with_the_file(tmp_path: Path) -> None:
+    script = tmp_path / "stack" / "mysql" / "create.sh"
+    script.parent.mkdir(parents=True)
+    script.write_bytes(b"#!/bin/sh\n")
+    require_unix_line_ends(project(tmp_path))
+    script.write_bytes(b"#!/bin/sh\r\n")
+    with pytest.raises(UsageError, match=r"create\.sh has Windows line ends") as caught:
+        require_unix_line_ends(project(tmp_path))
+    assert "git checkout" in caught.value.hint
+
+
+def test_a_path_that_airflow_would_expand_is_refused() -> None:
+    airflow.require_usable_path(Path("/a %b 'c'"))
+    for path, problem in (("/a$HOME", "dollar sign"), ("/a\nb", "line end")):
+        with pytest.raises(UsageError, match=problem):
+            airflow.require_usable_path(Path(path))
+
+
+@pytest.mark.parametrize("mode", ["", "require", "verify-full"])
+def test_encryption_is_for_a_database_elsewhere(tmp_path: Path, mode: str) -> None:
+    ours = project(tmp_path, AIRBYTE_POSTGRES_SSLMODE=mode).database("airbyte-postgres")
+    theirs = project(tmp_path, AIRBYTE_POSTGRES_HOST="db.example", AIRBYTE_POSTGRES_SSLMODE=mode).database(
+        "airbyte-postgres"
+    )
+    assert (ours.ssl_mode, theirs.ssl_mode) == ("prefer", mode or "prefer")
+
+
+def test_an_unknown_mode_and_a_missing_certificate_are_usage_errors(tmp_path: Path) -> None:
+    elsewhere = {"AIRBYTE_MYSQL_HOST": "db.example"}
+    with pytest.raises(UsageError, match="AIRBYTE_MYSQL_SSLMODE='on'"):
+        project(tmp_path, **elsewhere, AIRBYTE_MYSQL_SSLMODE="on").database("airbyte-mysql")
+    with pytest.raises(UsageError, match="AIRBYTE_MYSQL_SSLROOTCERT names"):
+        project(tmp_path, **elsewhere, AIRBYTE_MYSQL_SSLROOTCERT="ca.pem").database("airbyte-mysql")
+
+
+def test_without_a_home_the_cache_must_be_named(tmp_path: Path) -> None:
+    """For a user without an entry in /etc/passwd, whom Python asks for where HOME is missing."""
+    code = (
+        "import pwd, os\n"
+        "def nobody(_): raise KeyError\n"
+        "pwd.getpwuid = nobody\n"
+        "from pipectl.settings import cache_dir\n"
+        "from pipectl.errors import UsageError\n"
+        "try: print(cache_dir())\n"
+        "except UsageError as error: print(error, error.hint)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={}, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "no home folder" in done.stdout
+    assert "PIPECTL_CACHE_DIR" in done.stdout
+
+
+def test_a_project_is_found_from_a_folder_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("dags", "stack", "gone"):
+        (tmp_path / name).mkdir()
+    monkeypatch.delenv("PIPECTL_PROJECT", raising=False)
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(UsageError, match="does not exist any more"):
+        load()
+    assert load(tmp_path).project == tmp_path
+
+
+def test_a_server_without_encryption_is_refused_where_it_is_required() -> None:
+    from pipectl.databases import _require_cipher
+
+    class Plain:
+        def execute(self, _: str) -> None:
+            pass
+
+        def fetchall(self) -> list[tuple[str, str]]:
+            return [("Ssl_cipher", "")]
+
+    with pytest.raises(DatabaseError, match="offers no encryption"):
+        _require_cipher(
+            Plain(), DatabaseAddress("airbyte-mysql", "db.example", 3306, "d", "u", "p", "require")
+        )
