@@ -328,7 +328,7 @@ def test_a_server_that_is_not_there_says_how_to_start_it(servers: Servers) -> No
     ):
         with pytest.raises(DatabaseError, match="does not answer") as caught:
             wrong.content()
-        assert "pipectl up" in caught.value.hint
+        assert "pipectl status" in caught.value.hint
 
 
 def test_a_database_that_does_not_exist_is_said(servers: Servers) -> None:
