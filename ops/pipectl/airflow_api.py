@@ -13,15 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from pipectl.airflow_health import (
     AirflowHealth,
+    no_answer,
     objects,
     read_import_failures,
     read_run,
     read_time,
     server_version,
+    unknown_dag,
     unusable_answer,
 )
 from pipectl.airflow_login import ProvenConnection
-from pipectl.errors import AirflowConflictError, AirflowError, AirflowSilentError, DagError
+from pipectl.errors import (
+    AirflowConflictError,
+    AirflowError,
+    AirflowMissingError,
+    AirflowSilentError,
+)
 from pipectl.models import DagRun, ImportFailure, TaskState
 
 if TYPE_CHECKING:
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
 
 REQUEST_SECONDS = 30.0
 ACTIVE_STATES = ["queued", "running"]
+KINDS = {http.client.CONFLICT: AirflowConflictError, http.client.NOT_FOUND: AirflowMissingError}
 
 
 class AirflowApi:
@@ -136,8 +144,8 @@ class AirflowApi:
     def _dag(self, dag_id: str) -> dict[str, Any] | None:
         """Return what Airflow says of a DAG, None if it has not parsed one of that id."""
         try:
-            return self._ask(self._dags.get_dag_without_preload_content, dag_id, dag_id=dag_id)
-        except DagError:
+            return self._ask(self._dags.get_dag_without_preload_content, dag_id)
+        except AirflowMissingError:
             return None
 
     def _list_runs(self, dag_id: str, **choice: Any) -> tuple[DagRun, ...]:  # noqa: ANN401  passed on
@@ -167,11 +175,9 @@ class AirflowApi:
             answer = None
         if response.status >= http.client.BAD_REQUEST:
             detail = _detail(answer) or response.reason or f"HTTP {response.status}"
-            if response.status == http.client.NOT_FOUND and dag_id:
-                raise DagError(
-                    f"Airflow knows no DAG {dag_id!r}: {detail}.", hint="What is there: pipectl status"
-                )
-            kind = AirflowConflictError if response.status == http.client.CONFLICT else AirflowError
+            if response.status == http.client.NOT_FOUND and dag_id and self._dag(dag_id) is None:
+                raise unknown_dag(dag_id, self.dag_ids())
+            kind = KINDS.get(response.status, AirflowError)
             if response.status >= http.client.INTERNAL_SERVER_ERROR:
                 kind = AirflowSilentError
             raise kind(f"Airflow at {self.address.url} refused the request: {detail}.")
@@ -189,11 +195,7 @@ class AirflowApi:
         try:
             yield
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise AirflowSilentError(
-                f"Airflow does not answer at {self.address.url}.",
-                hint="What runs: pipectl status. Its log: pipectl logs webserver",
-                detail=str(error),
-            ) from error
+            raise no_answer(self.address, error) from error
 
 
 def _proven_pool(address: AirflowAddress) -> Any:  # noqa: ANN401  a class of urllib3

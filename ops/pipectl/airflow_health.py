@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from pipectl.airflow_login import ProvenConnection, api_token
-from pipectl.errors import AirflowError, AirflowLoginError, AirflowSilentError
+from pipectl.errors import AirflowError, AirflowLoginError, AirflowSilentError, DagError
 from pipectl.models import DagRun, ImportFailure
 from pipectl.services import components
 
@@ -165,11 +165,7 @@ class AirflowHealth:
             text = response.read()
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            raise AirflowSilentError(
-                f"Airflow does not answer at {self.address.url}.",
-                hint="What runs: pipectl status. Its log: pipectl logs webserver",
-                detail=str(error),
-            ) from error
+            raise no_answer(self.address, error) from error
         try:
             body = json.loads(text)
         except (ValueError, RecursionError):
@@ -189,6 +185,16 @@ def server_version(address: AirflowAddress) -> str:
         return ""
 
 
+def no_answer(address: AirflowAddress, error: Exception) -> AirflowSilentError:
+    """Return the error for a request that got no answer, with the system's or the client's reason."""
+    reason = str((error.strerror if isinstance(error, OSError) else "") or error or type(error).__name__)
+    return AirflowSilentError(
+        f"Airflow does not answer at {address.url}.",
+        hint="What runs: pipectl status. Its log: pipectl logs webserver",
+        detail=f"The request to the web server failed: {reason}.",
+    )
+
+
 def unusable_answer(address: AirflowAddress, version: str, reason: str) -> AirflowError:
     """Return the error for an answer of which pipectl cannot read what it needs."""
     return AirflowError(
@@ -196,6 +202,16 @@ def unusable_answer(address: AirflowAddress, version: str, reason: str) -> Airfl
         f" works with Airflow {OLDEST_AIRFLOW} to {NEWEST_AIRFLOW}, cannot use: {reason}.",
         hint=f"Run Airflow {OLDEST_AIRFLOW} to {NEWEST_AIRFLOW}, or update pipectl.",
     )
+
+
+def unknown_dag(dag_id: str, dag_ids: tuple[str, ...]) -> DagError:
+    """Return the error for a DAG that is not one of `dag_ids`, those that Airflow has parsed."""
+    from difflib import get_close_matches  # noqa: PLC0415  5 ms, for an error alone
+
+    close = get_close_matches(dag_id, dag_ids, n=1)
+    meant = f"Did you mean {close[0]}? " if close else ""
+    known = f"There are: {', '.join(sorted(dag_ids))}." if dag_ids else "There is none yet."
+    return DagError(f"Airflow knows no DAG {dag_id!r}.", hint=f"{meant}{known}")
 
 
 def objects(value: object) -> list[dict[str, Any]]:

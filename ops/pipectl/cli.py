@@ -30,6 +30,9 @@ TERMINATION_SECONDS = 12.0
 SIGNALLED = 128  # and the signal's number: the exit code of what a signal ends
 MARKUP: Literal["markdown"] = "markdown"  # in docstrings that --help shows
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+# After Ctrl-C, for all commands but those that only show something.
+GOES_ON = "What was started goes on: pipectl status; the command can be run again."
+ONLY_SHOW = {"connections", "logs", "open", "report", "runs", "status", "verify-db"}
 INTERRUPTED = threading.Event()
 COLLECT_AFTER = 50_000  # new objects; Python's own 700 suits programs that run longer
 # Global options, which work before and after a command's name: True if a value follows.
@@ -99,7 +102,7 @@ class Root(TyperGroup):
             with disk.explained(lambda: ctx.obj.settings):
                 return super(Root, self).invoke(ctx)
 
-        return run_guarded(action, lambda: _console_of(ctx))
+        return run_guarded(action, lambda: _console_of(ctx), lambda: _what_goes_on(ctx))
 
 
 def import_command(name: str) -> Any:  # noqa: ANN401  Typer's own command
@@ -118,8 +121,13 @@ def _heeding_interrupts(action: Callable[[], Any]) -> Any:  # noqa: ANN401
     return result
 
 
-def run_guarded(action: Callable[[], Any], console: Callable[[], Console]) -> Any:  # noqa: ANN401
-    """Run `action`; end with typer.Exit and the code of whatever it raises."""
+def run_guarded(
+    action: Callable[[], Any], console: Callable[[], Console], goes_on: Callable[[], str] = str
+) -> Any:  # noqa: ANN401
+    """Run `action`; end with typer.Exit and the code of whatever it raises.
+
+    `goes_on` gives what Ctrl-C leaves behind, in a sentence.
+    """
     try:
         return _heeding_interrupts(action)
     except PipectlError as error:
@@ -127,9 +135,7 @@ def run_guarded(action: Callable[[], Any], console: Callable[[], Console]) -> An
         raise typer.Exit(error.code) from error
     except KeyboardInterrupt as error:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        console().say(
-            "\nInterrupted. What was started goes on: pipectl status; the command can be run again."
-        )
+        console().say(f"\nInterrupted. {goes_on()}".rstrip())
         raise typer.Exit(ExitCode.INTERRUPTED) from error
     except (BrokenPipeError, SystemExit) as error:
         # Rich turns a closed pipe into SystemExit.
@@ -173,6 +179,10 @@ def output_failure(error: OSError) -> str:
         give_up(sys.stdout)
         return failure.strerror or str(failure)
     return ""
+
+
+def _what_goes_on(ctx: Any) -> str:  # noqa: ANN401  Typer's own context
+    return "" if ctx.invoked_subcommand in ONLY_SHOW else GOES_ON
 
 
 def _console_of(ctx: Any) -> Console:  # noqa: ANN401  Typer's own context

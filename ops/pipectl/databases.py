@@ -323,9 +323,10 @@ def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal
         return foreign(address)
     prefix = services.get(address.service).prefix
     if refusal in text:
+        variable = address.password_variable or services.get(address.service).password_variable
         return LoginError(
             f"{where} refused the password of user {address.user!r} for database {address.database!r}.",
-            hint=f"Set {prefix}_PASSWORD in stack/.env to the password that its data was created with, "
+            hint=f"Set {variable} in stack/.env to the password that its data was created with, "
             "or start anew: pipectl reset",
         )
     if not answered:

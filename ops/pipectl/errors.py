@@ -81,6 +81,10 @@ class AirflowConflictError(AirflowError):
     """Airflow has already what the request asks it to make."""
 
 
+class AirflowMissingError(AirflowError):
+    """Airflow does not have what the request is about."""
+
+
 class AirflowSilentError(AirflowError):
     """Airflow does not answer, or says that it cannot: as while it, or its database, restarts."""
 

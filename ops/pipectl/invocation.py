@@ -35,9 +35,7 @@ class Invocation:
         from pipectl.names import DAG_ID_RULE, is_dag_id  # noqa: PLC0415
 
         if argument and not is_dag_id(argument):
-            raise DagError(
-                f"There can be no DAG {argument!r}.", hint=f"A DAG's id has {DAG_ID_RULE}: pipectl status"
-            )
+            raise DagError(f"There can be no DAG {argument!r}.", hint=f"A DAG's id has {DAG_ID_RULE}.")
         return argument or self.settings.dag_id
 
     @cached_property

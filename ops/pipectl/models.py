@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ class DatabaseAddress:
 
     `ssl_mode` is one of settings.SSL_MODES, and `root_certificate` the file that verify-full trusts, empty
     for the authorities that this machine trusts. `mark` is what the project's own server says of itself,
-    empty for one that stack/.env places elsewhere.
+    empty for one that stack/.env places elsewhere. `password_variable` of stack/.env holds the password, empty
+    for that of the database's owner.
     """
 
     service: str
@@ -36,6 +37,7 @@ class DatabaseAddress:
     password: str = field(repr=False)
     ssl_mode: str = "prefer"
     root_certificate: str = ""
+    password_variable: str = ""
     mark: str = ""
     witness: Witness | None = field(default=None, repr=False, compare=False)
 
@@ -44,8 +46,16 @@ class DatabaseAddress:
 class ReplicationLogin:
     """The account with which Airbyte reads both business databases and their changes; it cannot write."""
 
+    password_variable: ClassVar = "AIRBYTE_REPLICATION_PASSWORD"  # noqa: S105  the name of a variable
+
     user: str
     password: str = field(repr=False)
+
+    def at(self, address: DatabaseAddress) -> DatabaseAddress:
+        """The same database, for this account."""
+        return replace(
+            address, user=self.user, password=self.password, password_variable=self.password_variable
+        )
 
 
 @dataclass(frozen=True)

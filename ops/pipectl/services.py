@@ -43,6 +43,11 @@ class Definition(NamedTuple):
         """The variable of stack/.env that holds the port."""
         return f"{self.prefix}_PORT"
 
+    @property
+    def password_variable(self) -> str:
+        """The variable of stack/.env that holds the password of the database's owner."""
+        return f"{self.prefix}_PASSWORD"
+
 
 # In the order in which `status` shows them; `postgres` is Airflow's metadata database.
 SERVICES = [

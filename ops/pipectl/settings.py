@@ -102,7 +102,7 @@ class Settings:
         """The account with which Airbyte reads both databases; `up` chooses its password."""
         return ReplicationLogin(
             self.variables.get("AIRBYTE_REPLICATION_USER") or "airbyte",
-            self.variables.get("AIRBYTE_REPLICATION_PASSWORD") or "",
+            self.variables.get(ReplicationLogin.password_variable) or "",
         )
 
     def is_external(self, service: str) -> bool:
@@ -155,7 +155,7 @@ class Settings:
             port=self.port(service),
             database=self.variables.get(f"{prefix}_DATABASE") or definition.database,
             user=self.variables.get(f"{prefix}_USER") or "docker",
-            password=self.variables.get(f"{prefix}_PASSWORD") or "docker",
+            password=self.variables.get(definition.password_variable) or "docker",
         )
         if not self.is_external(service):
             return address

@@ -115,7 +115,8 @@ def test_a_package_that_requirements_ask_for_arrives_behind_the_machines_proxy(
     lines = [f"{name}={value}" for name, value in settings.items()]
     (airflow / "install.env").write_text("# For this test\n" + "\n".join(lines), encoding="utf-8")
     append(project.folder / "requirements.txt", "iniconfig==2.0.0")
-    assert restarted(project, "requirements.txt changed") == AIRFLOW
+    changed = "requirements.txt, stack/airflow/ca.crt, stack/airflow/install.env changed"
+    assert restarted(project, changed) == AIRFLOW
     scheduler = project.containers()["scheduler-1"]["Id"]
     version = "import importlib.metadata as m; print(m.version('iniconfig'))"
     assert docker("exec", scheduler, "python", "-c", version).strip() == "2.0.0"

@@ -176,7 +176,7 @@ def test_any_user_runs_airflow_on_new_and_existing_volumes(project: DockerProjec
     project.set_variable("AIRFLOW_UID", "12345")
     done = project.run("up", code=3)
     words = " ".join(done.stderr.split())
-    assert "may not read dags" in words
+    assert "files and folders, such as dags, in" in words
     assert "chmod -R a+rX dags scripts" in words
 
     # Nobody but the owner can read it, and the owner's containers do.

@@ -38,7 +38,9 @@ def test_a_stopped_engine_is_named(project: DockerProject, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setenv("DOCKER_HOST", "unix:///tmp/there-is-no.sock")
         error = sentences(project, "up", code=3)
-    assert error["message"] == "No Docker engine answers at unix:///tmp/there-is-no.sock."
+    assert error["message"] == (
+        "No Docker engine answers at unix:///tmp/there-is-no.sock, which DOCKER_HOST names."
+    )
     assert "--engine local" in error["hint"]
 
 

@@ -28,7 +28,7 @@ from datetime import timedelta
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
 
-with DAG("slow"):
+with DAG("{name}"):
     BashOperator(
         task_id="waits",
         retries=1,
@@ -151,13 +151,16 @@ def test_a_changed_port_is_taken(project: Project) -> None:
 
 @pytest.fixture
 def slow(project: Project, tmp_path: Path) -> Iterator[Any]:
-    """The id of a run that is in the middle of its task, and the folder of its flag."""
-    project.dag("slow.py", SLOW_DAG.format(folder=tmp_path))
-    run_id = project.json("trigger", "slow", "--no-wait")["run_id"]
+    """The id of a run that is in the middle of its task, and the folder of its flag, named as its DAG.
+
+    Each test has its own DAG, since Airflow forgets some time later those whose files are gone.
+    """
+    path = project.dag(f"{tmp_path.name}.py", SLOW_DAG.format(folder=tmp_path, name=tmp_path.name))
+    run_id = project.json("trigger", tmp_path.name, "--no-wait")["run_id"]
     until((tmp_path / "begun").exists, "a running task")
     yield run_id, tmp_path
     (tmp_path / "go").touch()
-    (project.folder / "dags" / "slow.py").unlink()
+    path.unlink()
 
 
 def test_a_task_that_ends_soon_ends_before_the_restart(project: Project, slow: Any) -> None:
@@ -174,7 +177,7 @@ def test_a_task_that_ends_soon_ends_before_the_restart(project: Project, slow: A
     assert up.returncode == 0, err
     assert "COLOUR of stack/airflow/user.env changed" in err
     assert TASKS_FAIL in err
-    runs = {run["run_id"]: run["state"] for run in project.json("runs", "slow")["runs"]}
+    runs = {run["run_id"]: run["state"] for run in project.json("runs", folder.name)["runs"]}
     assert runs[run_id] == "success"
     assert len((folder / "begun").read_text()) == 1
 
@@ -189,9 +192,11 @@ def test_a_task_that_goes_on_is_tried_again_with_what_changed(project: Project, 
     assert len({each.pid for each in waiting}) == 1
     (folder / "go").touch()
     client = project.client()
-    assert client.end_of("slow", run_id) == "success"
-    tries = client.call(f"/api/v2/dags/slow/dagRuns/{run_id}/taskInstances")["task_instances"]
-    log = client.call(f"/api/v2/dags/slow/dagRuns/{run_id}/taskInstances/waits/logs/{tries[0]['try_number']}")
+    assert client.end_of(folder.name, run_id) == "success"
+    tries = client.call(f"/api/v2/dags/{folder.name}/dagRuns/{run_id}/taskInstances")["task_instances"]
+    log = client.call(
+        f"/api/v2/dags/{folder.name}/dagRuns/{run_id}/taskInstances/waits/logs/{tries[0]['try_number']}"
+    )
     assert "yellow" in str(log)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import errno
+import http.client
 import json
+import os
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import urllib3
 
 from pipectl.airflow_api import AirflowApi
 from pipectl.airflow_health import NEWEST_AIRFLOW, OLDEST_AIRFLOW, AirflowHealth
@@ -228,8 +232,34 @@ def test_refusals_are_told_in_airflows_words(newest: FakeAirflow) -> None:
         api.set_paused("two_tasks", paused=True)
     with pytest.raises(AirflowError, match="refused the request: Internal Server Error"):
         api.runs("two_tasks")
-    with pytest.raises(DagError, match="knows no DAG 'unknown'"):
-        api.runs("unknown")
+
+
+def test_an_unknown_dag_is_answered_with_those_that_there_are(newest: FakeAirflow) -> None:
+    api = AirflowApi(newest.address)
+    for ask in (api.runs, lambda dag_id: api.set_paused(dag_id, paused=True)):
+        with pytest.raises(DagError) as caught:
+            ask("two_task")
+        assert caught.value.message == "Airflow knows no DAG 'two_task'."
+        assert caught.value.hint == f"Did you mean two_tasks? There are: {', '.join(sorted(api.dag_ids()))}."
+    with pytest.raises(AirflowError, match="refused the request: Not Found") as missing:
+        api.run("two_tasks", "no_such_run")
+    assert not isinstance(missing.value, DagError)
+
+
+def test_a_server_that_is_gone_is_told_in_a_sentence(
+    newest: FakeAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, health = AirflowApi(newest.address), AirflowHealth(newest.address)
+
+    def gone(*_: object, **__: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    monkeypatch.setattr(http.client.HTTPConnection, "request", gone)
+    monkeypatch.setattr(urllib3.PoolManager, "request", gone)
+    for ask in (lambda: api.runs("two_tasks"), health.version):
+        with pytest.raises(AirflowSilentError) as caught:
+            ask()
+        assert caught.value.detail == "The request to the web server failed: Broken pipe."
 
 
 def test_a_failure_of_a_dag_that_was_parsed_before_is_that_of_its_own_file(newest: FakeAirflow) -> None:

@@ -7,6 +7,8 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import mysql.connector
+import psycopg2
 import pytest
 from typer.testing import CliRunner
 
@@ -151,3 +153,24 @@ def test_a_database_elsewhere_that_is_down_is_one_sentence_and_exit_5(project: P
     done = run(project, "--check")
     assert done.exit_code == ExitCode.DATABASE
     assert "PostgreSQL 'airbyte-postgres' at 127.0.0.1:1 does not answer" in done.output
+
+
+@pytest.mark.parametrize("option", ["--create-slot", "--drop-slot", "--check"])
+def test_a_refused_password_names_the_variable_that_holds_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    def refuse(**_: object) -> None:
+        raise psycopg2.OperationalError('FATAL:  password authentication failed for user "airbyte"')
+
+    def refuse_too(**_: object) -> None:
+        raise mysql.connector.errors.ProgrammingError("Access denied for user 'airbyte'", errno=1045)
+
+    monkeypatch.setattr(psycopg2, "connect", refuse)
+    monkeypatch.setattr(mysql.connector, "connect", refuse_too)
+    (project / "stack" / ".env").write_text(
+        "AIRBYTE_REPLICATION_PASSWORD=other\nAIRBYTE_POSTGRES_HOST=db.example\nAIRBYTE_MYSQL_HOST=db.example\n"
+    )
+    done = run(project, option)
+    assert done.exit_code in {ExitCode.DATABASE, ExitCode.VERIFICATION}
+    assert "AIRBYTE_REPLICATION_PASSWORD in stack/.env" in " ".join(done.stderr.split())
+    assert "AIRBYTE_POSTGRES_PASSWORD" not in done.output

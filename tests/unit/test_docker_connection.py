@@ -90,6 +90,27 @@ def test_a_context_that_is_not_there_is_named_and_no_other_engine_is_used(
     with pytest.raises(EngineError, match="no Docker context 'gone'") as caught:
         DockerApi().version()
     assert "docker context ls" in caught.value.hint
+    assert "set DOCKER_CONTEXT to one of them, or unset it" in caught.value.hint
+    assert "docker context use" not in caught.value.hint
+
+
+def test_a_context_of_the_clients_file_is_changed_by_its_command(tmp_path: Path) -> None:
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker" / "config.json").write_text('{"currentContext": "gone"}')
+    with pytest.raises(EngineError, match="no Docker context 'gone'") as caught:
+        DockerApi().version()
+    assert "docker context use NAME" in caught.value.hint
+
+
+@pytest.mark.parametrize("host", ["unix:///there/is/none.sock", "tcp://127.0.0.1:1"])
+def test_an_address_without_an_engine_is_told_with_the_variable_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", host)
+    with pytest.raises(EngineError) as caught:
+        DockerApi().version()
+    assert caught.value.message == f"No Docker engine answers at {host}, which DOCKER_HOST names."
+    assert caught.value.hint.startswith("Start it, set DOCKER_HOST to another, or unset it.")
 
 
 @pytest.mark.parametrize("meta", ["", "[]", "{}", '{"Endpoints": null}', '{"Endpoints": {"docker": "x"}}'])

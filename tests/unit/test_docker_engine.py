@@ -8,19 +8,25 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typer.testing import CliRunner
 
+from pipectl import cli
 from pipectl.engines import choice
 from pipectl.engines.claims import Claims
 from pipectl.engines.docker import identity
-from pipectl.engines.docker.api import Container, EngineVersion
+from pipectl.engines.docker.api import Container, DockerApi, EngineVersion
+from pipectl.engines.docker.compose import Compose
 from pipectl.engines.docker.engine import DockerEngine
+from pipectl.engines.docker.pull import pull_all, variables_of
 from pipectl.engines.local.engine import LocalEngine
 from pipectl.engines.project import SECRETS, forget_engine, remember_engine
 from pipectl.env_file import EnvFile
-from pipectl.errors import EngineError, UsageError
+from pipectl.errors import EngineError, ExitCode, UsageError
+from pipectl.invocation import Invocation
 from pipectl.observer import Observer
 from pipectl.settings import Settings
 from support import ROOT, engine_socket
+from support.project_copy import copy_project
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -187,6 +193,68 @@ def test_each_worker_is_a_service(tmp_path: Path) -> None:
     workers = [container("worker", id=each, name=f"w{each}", labels={number: each}) for each in "12"]
     services = engine(tmp_path, *workers, PIPECTL_EXECUTOR="celery").services()
     assert [service.name for service in services][-2:] == ["worker-1", "worker-2"]
+
+
+def test_workers_that_a_start_takes_away_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = "com.docker.compose.container-number"
+    workers = [container("worker", id=each, name=f"w{each}", labels={number: each}) for each in "12"]
+    api: Any = FakeApi((*workers, container("webserver")))
+    api.stop = None
+    variables = {"PIPECTL_PROJECT_ID": "me", "PIPECTL_EXECUTOR": "celery"}
+    scaled = DockerEngine(settings(tmp_path, **variables), api)
+
+    def create(_: object) -> None:
+        api.found = (workers[0], container("webserver"))
+
+    monkeypatch.setattr(DockerEngine, "_create", create)
+    assert scaled.start(Observer()) == ()
+    assert scaled.removed() == ("worker-2",)
+
+
+def test_a_dry_run_makes_the_checks_of_a_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIRFLOW_UID", raising=False)
+    copy = copy_project(tmp_path / "project")
+    (copy.folder / "dags").chmod(0o700)
+    api: Any = FakeApi()
+    api.get = lambda _: {}
+    monkeypatch.setattr(Compose, "version", lambda _: "2.40")
+    checked = DockerEngine(settings(copy.folder), api)
+    monkeypatch.setattr(Invocation, "engine", checked)
+    done = CliRunner().invoke(cli.app, ["--project", str(copy.folder), "up", "--dry-run"])
+    assert done.exit_code == ExitCode.ENGINE
+    assert "Airflow's containers may not read" in done.stderr
+
+
+def test_a_failed_pull_names_the_variables_of_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [ROOT / "stack" / name for name in ("docker-compose.yml", "docker-compose.celery.yml")]
+    monkeypatch.setenv("MYSQL_IMAGE", "mine:1")
+    images = {
+        image: variables_of(image, files, {"REDIS_IMAGE": "postgres:17", "MYSQL_IMAGE": "other:1"})
+        for image in ("postgres:17", "mine:1", "redis:7", "other:1")
+    }
+    assert images == {
+        "postgres:17": ("POSTGRES_IMAGE", "REDIS_IMAGE"),
+        "mine:1": ("MYSQL_IMAGE",),
+        "redis:7": (),
+        "other:1": (),
+    }
+    api: Any = DockerApi(f"unix://{tmp_path}/none.sock")
+
+    def fail(_: object, image: str) -> tuple[()]:
+        if image != "redis:7":
+            raise EngineError(f"The image {image} could not be pulled.", hint=f"docker pull {image}.")
+        return ()
+
+    monkeypatch.setattr(DockerApi, "pull", fail)
+    unused: Any = None
+    with pytest.raises(EngineError) as caught:
+        pull_all(api, unused, images, Observer().see_progress)
+    assert caught.value.hint == (
+        "docker pull postgres:17. Another image or a mirror's: "
+        "POSTGRES_IMAGE and REDIS_IMAGE and MYSQL_IMAGE in stack/.env."
+    )
 
 
 def test_a_database_elsewhere_is_no_service_of_the_stack(tmp_path: Path) -> None:

@@ -7,6 +7,11 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
+
+from pipectl import cli
+from pipectl.errors import ExitCode
+from pipectl.invocation import Invocation
 
 SWALLOWED = """
 import os, signal, sys, time
@@ -85,3 +90,18 @@ def test_a_signal_that_ends_a_command_lets_it_end_in_good_order(number: signal.S
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (128 + number, "in good order\n", "")
+
+
+@pytest.mark.parametrize(("command", "goes_on"), [("logs", False), ("status", False), ("up", True)])
+def test_only_a_command_that_starts_something_says_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, command: str, *, goes_on: bool
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Invocation, "settings", property(interrupted))
+    monkeypatch.setattr(Invocation, "engine", property(interrupted))
+    done = CliRunner().invoke(cli.app, [command])
+    assert done.exit_code == ExitCode.INTERRUPTED
+    assert "Interrupted." in done.stderr
+    assert ("What was started goes on" in done.stderr) == goes_on

@@ -26,6 +26,7 @@ from pipectl.models import (
     DagRun,
     DatabaseAddress,
     DatabaseContent,
+    ImportFailure,
     LogLine,
     Service,
     Table,
@@ -59,6 +60,8 @@ UP = UpResult(
     started=("webserver",),
     moved_ports={"webserver": MovedPort(8080, 8081)},
     notes=("webserver runs on port 8081",),
+    import_failures=(ImportFailure("broken.py", "SyntaxError"),),
+    removed=("worker-2",),
 )
 UP_JSON = {
     "engine": "local",
@@ -71,6 +74,8 @@ UP_JSON = {
     "restarted": {"scheduler": "stack/airflow/user.env changed"},
     "moved_ports": {"webserver": {"wanted": 8080, "used": 8081}},
     "notes": ["webserver runs on port 8081"],
+    "import_failures": [{"filename": "broken.py", "stack_trace": "SyntaxError"}],
+    "removed": ["worker-2"],
 }
 RUN = DagRun(
     "shop", "scheduled__1", "scheduled", "success", START, START, START, START + timedelta(seconds=3)
@@ -147,6 +152,7 @@ STATUS_JSON = {
         "executor": "LocalExecutor",
         "reachable": True,
         "health": {"scheduler": "healthy"},
+        "import_failures": [],
     },
     "dag": {
         "dag_id": "shop",

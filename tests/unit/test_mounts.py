@@ -62,7 +62,10 @@ def test_the_cure_lets_airflow_read_and_leaves_secrets_private(private: Path, wh
 
 
 def test_a_private_checkout_is_cured_as_a_whole(private: Path) -> None:
-    with pytest.raises(EngineError, match=r"may not read dags and \d+ more") as caught:
+    with pytest.raises(
+        EngineError,
+        match=r"may not read \d+ files and folders, such as dags, in .* mode 0700",
+    ) as caught:
         require_readable(private, STRANGER, ROOTLESS)
     assert f"AIRFLOW_UID={os.getuid()}" in caught.value.hint
     command = caught.value.hint.removeprefix("Let them: ").split(". Or ")[0]

@@ -251,7 +251,7 @@ def defaults_in_code() -> Iterator[Default]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             for key, default in keys_with_defaults(node):
                 if isinstance(default, ast.Constant) and default.value is not None:
-                    # A variable that another is named like is no default of it.
+                    # A name beside itself says that two programs call a variable the same.
                     for name in names_of(key) - {default.value}:
                         yield Default(name, str(default.value), str(path.relative_to(ROOT)))
 

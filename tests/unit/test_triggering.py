@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from pipectl.commands.trigger import RunProgress
+from pipectl.console import Console
 from pipectl.errors import AirflowError, DagError, WaitTimeoutError
 from pipectl.models import Counts, DagRun, ImportFailure, TaskState
 from pipectl.observer import Observer
@@ -191,3 +193,9 @@ def test_an_unknown_dag_names_the_one_that_was_meant(tmp_path: Path, monkeypatch
     with pytest.raises(DagError, match="knows no DAG 'mien'") as caught:
         parsed(api, "mien", tmp_path)
     assert "Did you mean mine?" in caught.value.hint
+
+
+def test_a_scheduled_run_is_announced_as_one_that_may_be_due(capsys: pytest.CaptureFixture[str]) -> None:
+    RunProgress(Console()).see_triggered(run("ours", "queued"), unpaused=True)
+    said = capsys.readouterr().err
+    assert "Unpaused mine: Airflow starts its latest scheduled run too, if one is due.\n" in said

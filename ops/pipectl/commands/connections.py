@@ -89,13 +89,13 @@ def connections(
     postgres, mysql = invocation.engine.databases()
     if not login.password:
         raise UsageError(
-            f"{invocation.settings.env_path} has no AIRBYTE_REPLICATION_PASSWORD.",
+            f"{invocation.settings.env_path} has no {login.password_variable}.",
             hint="Start the stack, which chooses one: pipectl up. For databases of your own, set it there.",
         )
     if create_slot or drop_slot or check:
         # Another project's database may listen on the port that this one would have.
         business_databases(invocation.engine)
-    own = Databases(replace(postgres, user=login.user, password=login.password), mysql)
+    own = Databases(login.at(postgres), mysql)
     if create_slot:
         made = change_capture.create_slot(own)
         console.say(f"{'Made' if made else 'There was already'} the slot {published.SLOT}.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipectl.airflow_api import AirflowApi
     from pipectl.console import Console
     from pipectl.invocation import Invocation
-    from pipectl.models import DatabaseContent, Service, Volume
+    from pipectl.models import DatabaseContent, ImportFailure, Service, Volume
 
 STATE_STYLES = {
     "healthy": "green",
@@ -91,6 +91,18 @@ def content_text(content: tuple[DatabaseContent, ...], title: str) -> Renderable
     if not rows:
         return line(f"{title}: no tables in {' and '.join(database.name for database in content)}.")
     return table("database", "table", "rows", rows=rows, title=title)
+
+
+def import_failures_text(failures: tuple[ImportFailure, ...]) -> tuple[RenderableType, ...]:
+    """Return a warning for each DAG file that Airflow cannot import."""
+    return tuple(
+        line(
+            f"Warning   Airflow cannot import {failure.filename}: "
+            f"{''.join(failure.stack_trace.strip().splitlines()[-1:]) or 'it does not say why'}",
+            "yellow",
+        )
+        for failure in failures
+    )
 
 
 def commands_text(commands: tuple[str, ...]) -> tuple[RenderableType, ...]:

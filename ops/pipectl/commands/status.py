@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import typer  # noqa: TC002  Typer reads annotations at run time
 
-from pipectl.commands.shared import group, line, table
+from pipectl.commands.shared import group, import_failures_text, line, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,7 +129,7 @@ def result_text(result: Status) -> RenderableType:
         "state",
         "health",
         "port",
-        "container" if any(service.container for service in result.services) else "pid",
+        "container" if result.engine == "docker" else "pid",
         rows=rows,
         title=f"{result.project} ({result.engine})",
     )
@@ -137,7 +137,7 @@ def result_text(result: Status) -> RenderableType:
     lines = [
         f"Airflow   {airflow.url}  {airflow.version}, {airflow.executor}"
         if airflow.reachable
-        else "Airflow   not running; start it: pipectl up"
+        else f"Airflow   {_unreachable(result.services)}"
     ]
     if dag.found:
         paused = (
@@ -150,8 +150,6 @@ def result_text(result: Status) -> RenderableType:
         lines.append(f"          {airflow.error}")
     elif airflow.reachable:
         lines.append(f"DAG       {dag.dag_id}: not parsed")
-    if dag.import_error:
-        lines.append(f"          {dag.import_error.strip().splitlines()[-1]}")
     for database in result.databases:
         address = database.address
         location = f"{address.host}:{address.port}/{address.database}"
@@ -160,4 +158,11 @@ def result_text(result: Status) -> RenderableType:
             f"{address.service:<17} {location}: {content if database.reachable else 'not reachable'}"
         )
     notes = (line(note, "yellow") for note in result.notes)
-    return group(services, *(line(text) for text in lines), *notes)
+    failures = import_failures_text(airflow.import_failures)
+    return group(services, *(line(text) for text in lines), *failures, *notes)
+
+
+def _unreachable(services: tuple[Service, ...]) -> str:
+    if any(service.name == "webserver" and service.health == "starting" for service in services):
+        return "starting; wait for it: pipectl up"
+    return "not running; start it: pipectl up"

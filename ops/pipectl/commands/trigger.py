@@ -189,7 +189,9 @@ class RunProgress(Progress):
     def see_triggered(self, run: DagRun, *, unpaused: bool) -> None:
         """Say which run is ours."""
         if unpaused:
-            self._console.say(f"Unpaused {run.dag_id}: Airflow starts its latest scheduled run too.")
+            self._console.say(
+                f"Unpaused {run.dag_id}: Airflow starts its latest scheduled run too, if one is due."
+            )
         self._console.say(f"Triggered {run.run_id}")
 
     def see_run(self, run: DagRun, tasks: tuple[TaskState, ...], behind: DagRun | None) -> None:

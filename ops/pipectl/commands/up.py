@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from pipectl import options
-from pipectl.commands.shared import StartProgress, commands_text, group, line, say_commands
+from pipectl.commands.shared import (
+    Progress,
+    StartProgress,
+    commands_text,
+    group,
+    import_failures_text,
+    line,
+    say_commands,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,6 +55,7 @@ def up(
     invocation: Invocation = ctx.obj
     if dry_run:
         engine = invocation.engine
+        engine.check(Progress(invocation.console))
         plan = UpDryRun(
             would_run=engine.equivalent("up"),
             would_start=tuple(service.name for service in engine.services() if service.state != "running"),
@@ -74,12 +83,15 @@ def result_text(result: UpResult) -> RenderableType:
     default = result.user == result.password == "admin"
     login = f"{result.user} / {result.password}" if default else f"{result.user}, password in stack/.env"
     ports = ", ".join(f"{name} {port}" for name, port in result.ports.items())
-    summary = "Everything ran already" if not result.started else f"Up in {result.seconds:.1f} s"
+    changed = result.started or result.removed
+    summary = f"Up in {result.seconds:.1f} s" if changed else "Everything ran already"
     lines = [
         line(f"{summary} ({result.engine} engine)", "bold green"),
         line(f"  Airflow   {result.url}   login {login}"),
         line(f"  Ports     {ports}, all on 127.0.0.1"),
     ]
+    if result.removed:
+        lines.append(line(f"  Removed   {', '.join(result.removed)}"))
     lines += [
         line(
             f"  Port {port.wanted} of {name} was taken, so it is {port.used} now (remembered in stack/.env)",
@@ -88,6 +100,7 @@ def result_text(result: UpResult) -> RenderableType:
         for name, port in result.moved_ports.items()
     ]
     lines += [line(f"  {note}", "yellow") for note in result.notes]
+    lines += import_failures_text(result.import_failures)
     lines.append(line("  Next      pipectl trigger, pipectl status, pipectl down"))
     return group(*lines)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pipectl.engines import airflow_env, ports
 from pipectl.engines.changes import describe
 from pipectl.engines.claims import Claims
-from pipectl.engines.project import SECRETS, keep_settings, new_password, project_lock
+from pipectl.engines.project import SECRETS, check, keep_settings, new_password, project_lock
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, PipectlError
 from pipectl.models import AirflowAddress
@@ -51,11 +51,16 @@ class Engine(ABC):
         self._notes: list[str] = []
         self._moved_ports: dict[str, tuple[int, int]] = {}
         self._restarts: dict[str, tuple[str, ...]] = {}
+        self._removed: tuple[str, ...] = ()
 
     @property
     @abstractmethod
     def executor(self) -> str:
         """Airflow's executor, by its class name."""
+
+    def check(self, observer: Observer) -> None:
+        """Raise what would end a start before it changes anything."""
+        check(self._settings, observer)
 
     @abstractmethod
     def install(self, observer: Observer) -> None:
@@ -142,6 +147,10 @@ class Engine(ABC):
     def restarts(self) -> dict[str, str]:
         """Services that the last start found running and started anew, and what had changed for each."""
         return {name: describe(changes) for name, changes in self._restarts.items()}
+
+    def removed(self) -> tuple[str, ...]:
+        """Services that ran and that the last start removed: surplus workers, those of another executor."""
+        return self._removed
 
     def airflow(self) -> AirflowAddress:
         """Where Airflow answers, and how it proves that it is this project's."""

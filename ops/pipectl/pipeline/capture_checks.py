@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipectl import published, replication
 from pipectl.databases import Databases
 from pipectl.errors import DatabaseError, LoginError
-from pipectl.models import CaptureCheck
+from pipectl.models import CaptureCheck, ReplicationLogin
 from pipectl.pipeline.change_capture import SLOT_STATE
 from pipectl.published import LABELS, PUBLICATION, SLOT, TRANSACTIONS
 
@@ -16,12 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pipectl.databases import Ask
-    from pipectl.models import DatabaseAddress, ReplicationLogin
+    from pipectl.models import DatabaseAddress
 
 # Airbyte's advice; a sync that pauses for longer starts again from a snapshot.
 BINLOG_DAYS = 7
 DAY_SECONDS = 86400
 NEW_ACCOUNT = (
+    f"If it has another password, set {ReplicationLogin.password_variable} in stack/.env to that. "
     "It is made with new data: pipectl reset. On a server of your own, run stack/{}/replication-account.sql."
 )
 LATER = "Remove what the lines above name, then check again."
@@ -48,9 +48,7 @@ def check(
     postgres: DatabaseAddress, mysql: DatabaseAddress, login: ReplicationLogin
 ) -> tuple[CaptureCheck, ...]:
     """Try what Airbyte needs, one by one. Raises DatabaseError if a database does not answer."""
-    postgres = replace(postgres, user=login.user, password=login.password)
-    mysql = replace(mysql, user=login.user, password=login.password)
-    databases = Databases(postgres, mysql)
+    databases = Databases(login.at(postgres), login.at(mysql))
     return (*_check_postgres(databases), *_check_mysql(databases))
 
 

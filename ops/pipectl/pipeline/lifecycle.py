@@ -12,14 +12,14 @@ from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
 from pipectl.errors import AirflowError, EngineError, WaitTimeoutError
 from pipectl.pipeline.access import own_databases
-from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy, wait_until_parsed
+from pipectl.pipeline.readiness import HealthProbe, processor_start, wait_until_healthy, wait_until_parsed
 from pipectl.pipeline.verification import wait_for_active_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pipectl.engines.base import Engine
-    from pipectl.models import DatabaseContent, Volume
+    from pipectl.models import DatabaseContent, ImportFailure, Volume
     from pipectl.observer import Observer
 
 
@@ -44,7 +44,9 @@ class UpResult:
     """What `up` did.
 
     `restarted` has those of the `started` services that ran before, with what had changed; `moved_ports` has
-    the services whose port was taken; `notes` are sentences.
+    the services whose port was taken; `notes` are sentences. `import_failures` are DAG files, not the
+    pipeline's, that Airflow has tried and cannot import; `removed` are services that ran before, and are no part
+    of the stack any more.
     """
 
     engine: str
@@ -58,6 +60,8 @@ class UpResult:
     restarted: dict[str, str]
     moved_ports: dict[str, MovedPort]
     notes: tuple[str, ...] = ()
+    import_failures: tuple[ImportFailure, ...] = ()
+    removed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,8 @@ def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> U
         restarted=engine.restarts(),
         moved_ports={name: MovedPort(*ports) for name, ports in engine.moved_ports().items()},
         notes=engine.notes(),
+        removed=engine.removed(),
+        import_failures=health.import_failures(processor_start(engine.services())),
     )
 
 

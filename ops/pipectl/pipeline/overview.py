@@ -16,20 +16,21 @@ from pipectl.errors import (
     ForeignDatabaseError,
 )
 from pipectl.pipeline.access import down_services
-from pipectl.pipeline.readiness import component_starts, with_health
+from pipectl.pipeline.readiness import component_starts, failures_of, processor_start, with_health
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pipectl.engines.base import Engine
-    from pipectl.models import DagRun, DatabaseAddress, Service
+    from pipectl.models import DagRun, DatabaseAddress, ImportFailure, Service
 
 
 @dataclass(frozen=True)
 class AirflowStatus:
     """Airflow as `status` shows it; `health` maps its components to healthy, unhealthy or unknown.
 
-    `error` says why nothing is known of the DAG although Airflow answers.
+    `import_failures` are the DAG files, of whatever DAGs, that it cannot import. `error` says why nothing is
+    known of the DAG although Airflow answers.
     """
 
     url: str
@@ -37,6 +38,7 @@ class AirflowStatus:
     executor: str
     reachable: bool
     health: dict[str, str] = field(default_factory=dict)
+    import_failures: tuple[ImportFailure, ...] = ()
     error: str = field(default="", metadata={"optional": True})
 
 
@@ -127,13 +129,15 @@ def _airflow(
             address.url, health.version(), engine.executor, reachable=True, health=components
         )
         dag = health.dag(dag_id)
+        failures = health.import_failures(processor_start(services))
+        status = replace(status, import_failures=failures)
         if dag is None:
-            return status, DagStatus(dag_id, found=False, import_error=_traces(health))
+            return status, DagStatus(dag_id, found=False, import_error=_traces(failures))
         return status, DagStatus(
             dag_id,
             found=True,
             paused=dag.paused,
-            import_error=_traces(health) if dag.has_import_errors else "",
+            import_error=_traces(failures_of(dag, failures)) if dag.has_import_errors else "",
             last_run=health.last_run(dag_id),
             next_run=dag.next_run,
         )
@@ -145,8 +149,8 @@ def _airflow(
         return unreachable, DagStatus(dag_id, found=False)
 
 
-def _traces(health: AirflowHealth) -> str:
-    return "\n".join(failure.stack_trace for failure in health.import_failures())
+def _traces(failures: tuple[ImportFailure, ...]) -> str:
+    return "\n".join(failure.stack_trace for failure in failures)
 
 
 def _database(databases: Databases, address: DatabaseAddress, *, is_down: bool) -> DatabaseStatus:

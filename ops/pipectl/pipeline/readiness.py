@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from datetime import datetime
 
-    from pipectl.airflow_health import AirflowHealth
+    from pipectl.airflow_health import AirflowHealth, ParsedDag
     from pipectl.databases import Databases
     from pipectl.engines.base import Engine
     from pipectl.models import ImportFailure, Service
@@ -182,20 +182,27 @@ def wait_until_parsed(engine: Engine, health: AirflowHealth, dag_id: str, *, dea
         services = engine.services()
         if crashed := crashes.first_too_many(services):
             raise _crash(engine, crashed)
-        since = next((service.started for service in services if service.name == PROCESSOR), None)
+        since = processor_start(services)
         dag = health.dag(dag_id)
         if dag is not None and not dag.has_import_errors and is_since(dag.parsed, since):
             return
-        own = dag.file if dag else ""
-        failures = tuple(
-            failure for failure in health.import_failures(since) if failure.filename.endswith(own)
-        )
-        if failures:
+        if failures := failures_of(dag, health.import_failures(since)):
             raise broken_dag(dag_id, failures)
     raise WaitTimeoutError(
         f"Airflow has not parsed a DAG {dag_id!r} in time.",
         hint=f"See what it did: pipectl logs {PROCESSOR}",
     )
+
+
+def processor_start(services: tuple[Service, ...]) -> datetime | None:
+    """Return the start of the DAG processor that runs now."""
+    return next((service.started for service in services if service.name == PROCESSOR), None)
+
+
+def failures_of(dag: ParsedDag | None, failures: tuple[ImportFailure, ...]) -> tuple[ImportFailure, ...]:
+    """Return the failures of the DAG's own file; all of them if Airflow has parsed no such DAG."""
+    own = dag.file if dag else ""
+    return tuple(failure for failure in failures if failure.filename.endswith(own))
 
 
 def broken_dag(dag_id: str, failures: tuple[ImportFailure, ...]) -> DagError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 import secrets
@@ -12,7 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from pipectl.errors import AirflowSilentError, DagError, DatabaseSilentError, EngineError, WaitTimeoutError
+from pipectl.airflow_health import unknown_dag
+from pipectl.errors import AirflowSilentError, DatabaseSilentError, EngineError, WaitTimeoutError
 from pipectl.pipeline.readiness import broken_dag
 from pipectl.wait import attempts
 
@@ -120,7 +120,7 @@ def wait_until_parsed(api: AirflowApi, dag_id: str, *, dags_dir: Path, observer:
             return paused
         if attempt == 0:
             observer.report(f"Waiting until Airflow has parsed {dag_id}")
-    raise _unknown_dag(api, dag_id)
+    raise unknown_dag(dag_id, api.dag_ids())
 
 
 def trigger(
@@ -209,11 +209,3 @@ def failing_task_log(api: AirflowApi, result: TriggerResult) -> tuple[TaskState 
     if task is None:
         return None, ""
     return task, "\n".join(api.log(result.dag_id, result.run_id, task)[-TASK_LOG_LINES:])
-
-
-def _unknown_dag(api: AirflowApi, dag_id: str) -> DagError:
-    ids = api.dag_ids()
-    close = difflib.get_close_matches(dag_id, ids, n=1)
-    meant = f"Did you mean {close[0]}? " if close else ""
-    known = f"There are: {', '.join(sorted(ids))}." if ids else "There is none yet."
-    return DagError(f"Airflow knows no DAG {dag_id!r}.", hint=f"{meant}{known}")

@@ -30,7 +30,7 @@ PING_SECONDS = 5.0
 CHANGE_SECONDS = 150  # a worker gets 120 s for its tasks
 # How long a registry may be silent in the middle of a pull.
 PULL_SECONDS = 300
-PULL_HINT = "Try it by hand: docker pull {image}. Another image or a mirror's: …_IMAGE in stack/.env"
+PULL_HINT = "Try it by hand: docker pull {image}."
 MESSAGE_LENGTH = 300
 
 Parameters = ParamSpec("Parameters")

@@ -55,7 +55,10 @@ def find_host() -> str:
     if context == DEFAULT_CONTEXT:
         return DEFAULT_HOST
     path = folder / "contexts" / "meta" / hashlib.sha256(context.encode()).hexdigest() / "meta.json"
-    hint = f"Look at docker context ls, then run: docker context use NAME. {WITHOUT_DOCKER}"
+    choose = "run: docker context use NAME"
+    if os.environ.get("DOCKER_CONTEXT"):
+        choose = "set DOCKER_CONTEXT to one of them, or unset it"
+    hint = f"Look at docker context ls, then {choose}. {WITHOUT_DOCKER}"
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["Endpoints"]["docker"]["Host"])
     except FileNotFoundError as error:
@@ -139,8 +142,11 @@ def connect(host: str, seconds: float) -> http.client.HTTPConnection:
     except (OSError, ValueError) as error:  # ValueError: a path that no socket can have
         others = [found for found in _other_sockets() if found != host]
         start = "Start it (Docker Desktop, or: sudo systemctl start docker)."
+        chosen = ""
+        if host == os.environ.get("DOCKER_HOST"):
+            chosen, start = ", which DOCKER_HOST names", "Start it, set DOCKER_HOST to another, or unset it."
         raise EngineError(
-            f"No Docker engine answers at {host}.",
+            f"No Docker engine answers at {host}{chosen}.",
             hint=f"{f'Use the one that is there: export DOCKER_HOST={others[0]}.' if others else start} "
             f"{WITHOUT_DOCKER}",
             detail=str(error),

@@ -22,8 +22,8 @@ from pipectl.engines.docker.api import FOLDER_LABEL, DockerApi
 from pipectl.engines.docker.compose import Compose
 from pipectl.engines.docker.connection import WITHOUT_DOCKER
 from pipectl.engines.docker.mounts import airflow_user, require_readable
-from pipectl.engines.docker.pull import pull
-from pipectl.engines.project import check, forget_engine, new_password, remember_engine
+from pipectl.engines.docker.pull import pull_all, variables_of
+from pipectl.engines.project import forget_engine, new_password, remember_engine
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError
 from pipectl.models import LogLine, Service, Volume
@@ -52,7 +52,7 @@ AIRFLOW_FILES = (
     "stack/airflow/missing_requirements.py",
 )
 START_FILE = "stack/databases/start.sh"
-# Variables that servers read only when their data are made, by those of stack/.env.
+# Variables that servers read only when their data are made, by their names in stack/.env.
 MADE_WITH = {
     "MYSQL_ROOT_PASSWORD": "AIRBYTE_MYSQL_ROOT_PASSWORD",
     "AIRBYTE_REPLICATION_USER": "AIRBYTE_REPLICATION_USER",
@@ -103,9 +103,9 @@ class DockerEngine(Engine):
     def _has_celery(self) -> bool:
         return self.executor == EXECUTORS["celery"]
 
-    def install(self, observer: Observer) -> None:
-        """Check the engine and Compose, choose names and ports, make secrets, pull missing images."""
-        check(self._settings, observer)
+    def check(self, observer: Observer) -> None:
+        """Look at the settings, the engine and Compose, and whether containers may read the project."""
+        super().check(observer)
         for name in EnvFile(self._settings.env_path).expanded():
             raise UsageError(
                 f"{name} in {self._settings.env_path} has a dollar sign, which Compose takes for a variable.",
@@ -115,17 +115,16 @@ class DockerEngine(Engine):
         require_readable(
             self._settings.project, airflow_user(self._settings.variables), self._api.get("/info")
         )
+
+    def install(self, observer: Observer) -> None:
+        """Check the engine and Compose, choose names and ports, make secrets, pull missing images."""
+        self.check(observer)
         self._configure(observer)
         missing = sorted(image for image in self._compose.images() if not self._api.has_image(image))
         if missing:
             observer.report(f"Pulling {', '.join(missing)}, once for this machine")
-            with ThreadPoolExecutor(max_workers=len(missing)) as pool:
-                pulls = [
-                    pool.submit(pull, self._api, self._compose, image, observer.see_progress)
-                    for image in missing
-                ]
-            for finished in pulls:
-                finished.result()
+            images = {image: variables_of(image, self._files, self._settings.variables) for image in missing}
+            pull_all(self._api, self._compose, images, observer.see_progress)
 
     def start(self, observer: Observer) -> tuple[str, ...]:
         """Start what is not running, and make anew what is configured otherwise by now."""
@@ -134,6 +133,7 @@ class DockerEngine(Engine):
         for is_last in (False, True):
             before = {container.name: container for container in self._containers}
             self._create()
+            self._note_removed(before)
             self._note_restarts(before, observer)
             stopped = [container for container in self._containers if container.state != "running"]
             if all(container.service == INIT and not container.exit_code for container in stopped):
@@ -393,6 +393,10 @@ class DockerEngine(Engine):
         if surplus:
             self._compose.remove_containers(surplus)
 
+    def _note_removed(self, before: Mapping[str, Container]) -> None:
+        gone = before.keys() - {container.name for container in self._containers}
+        self._removed += tuple(_shown_name(before[name]) for name in sorted(gone) if before[name].pid)
+
     def _note_restarts(self, before: Mapping[str, Container], observer: Observer) -> None:
         """Say which of the containers that ran Compose has replaced, and stop those that this concerns."""
         user_settings = airflow_env.user_settings(self._settings.project)
@@ -406,8 +410,8 @@ class DockerEngine(Engine):
         }
         for name in sorted({name for changes in replaced.values() for name in changes} & MADE_WITH.keys()):
             observer.report(
-                f"The databases keep the {MADE_WITH[name]} that their data were made with: set it back in "
-                "stack/.env, or change it in the servers too"
+                f"The databases keep the {MADE_WITH[name]} that their data were made with: "
+                "set it back in stack/.env, or change it in the servers too"
             )
         # What differs in nothing was replaced because another was.
         known = tuple(sorted(name for name, changes in replaced.items() if changes != UNKNOWN))

@@ -55,10 +55,10 @@ def require_readable(project: Path, user: int, engine: Mapping[str, Any]) -> Non
     if not paths:
         return
     first = (project / paths[0]).stat()
-    others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    which = f"{len(paths)} files and folders, such as {paths[0]}," if len(paths) > 1 else str(paths[0])
     raise EngineError(
-        f"Airflow's containers may not read {paths[0]}{others} in {project}: "
-        f"its mode is {stat.S_IMODE(first.st_mode):04o} and its owner {first.st_uid}.",
+        f"Airflow's containers may not read {which} in {project}: "
+        f"{paths[0]} has mode {stat.S_IMODE(first.st_mode):04o} and owner {first.st_uid}.",
         hint=f"Let them: {_cure(paths)}. Or run them as the owner: set {USER}={first.st_uid} in stack/.env",
     )
 

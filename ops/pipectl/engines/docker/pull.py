@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
     from pipectl.engines.docker.api import DockerApi
     from pipectl.engines.docker.compose import Compose
     from pipectl.observer import Show
 
 MB = 1_000_000
+IMAGE = re.compile(r"\$\{(\w+_IMAGE):-([^}]+)\}")
 COMPLETE = {"Pull complete", "Already exists"}
 DOWNLOADED = {"Verifying Checksum", "Download complete", "Extracting", *COMPLETE}
 # What the engine says if the registry asks for a login, which the docker command knows and the API does not.
@@ -31,6 +38,32 @@ def pull(api: DockerApi, compose: Compose, image: str, show: Show) -> None:
         show(image, "pulling with the logins of the docker command", milestone=True)
         compose.pull(image)
     show(image, f"pulled, {progress.megabytes:.0f} MB", milestone=True)
+
+
+def pull_all(api: DockerApi, compose: Compose, images: Mapping[str, tuple[str, ...]], show: Show) -> None:
+    """Pull images side by side; each comes with the variables of stack/.env that choose it.
+
+    Raises the first one's EngineError, with the variables of all that failed, once all pulls have ended.
+    """
+    with ThreadPoolExecutor(max_workers=len(images)) as pool:
+        pulls = {image: pool.submit(pull, api, compose, image, show) for image in images}
+    failures = {image: error for image, finished in pulls.items() if (error := finished.exception())}
+    for error in failures.values():
+        variables = dict.fromkeys(variable for image in failures for variable in images[image])
+        if isinstance(error, EngineError) and variables:
+            error.hint += f" Another image or a mirror's: {' and '.join(variables)} in stack/.env."
+        raise error
+
+
+def variables_of(image: str, files: Iterable[Path], variables: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the variables that, in these files of Compose, choose `image`."""
+    found = [match for path in files for match in IMAGE.findall(path.read_text(encoding="utf-8"))]
+    # Compose takes a variable of the environment before that of the file.
+    return tuple(
+        name
+        for name, default in dict(found).items()
+        if image == (os.environ.get(name) or variables.get(name) or default)
+    )
 
 
 class PullProgress:

@@ -15,7 +15,7 @@ from pipectl.engines.local.folders import DATA, airflow_volume, database_volume,
 from pipectl.engines.local.processes import listens
 from pipectl.engines.local.supervisor.supervisor import Supervisor, SupervisorSilentError
 from pipectl.engines.ports import is_free
-from pipectl.engines.project import check, forget_engine, new_password, remember_engine
+from pipectl.engines.project import forget_engine, new_password, remember_engine
 from pipectl.errors import UsageError
 from pipectl.models import Service
 from pipectl.observer import Observer
@@ -54,14 +54,18 @@ class LocalEngine(Engine):
         self._supervisor = Supervisor(settings.state_dir)
         self._software: Software | None = None
 
+    def check(self, observer: Observer) -> None:
+        """Look at the settings, those of Airflow too, and at the project's path."""
+        super().check(observer)
+        require_usable_path(self._settings.project)
+        airflow_env.read(self._settings.project, self._settings.variables)
+
     def install(self, observer: Observer) -> None:
         """Find or install Airflow, PostgreSQL and MariaDB, side by side."""
         from pipectl.engines.local.start import find_software  # noqa: PLC0415  10 ms
 
         # A mistake in the project's files shows before anything is installed.
-        check(self._settings, observer)
-        require_usable_path(self._settings.project)
-        airflow_env.read(self._settings.project, self._settings.variables)
+        self.check(observer)
         self._software = find_software(self._settings, observer)
 
     def start(self, observer: Observer) -> tuple[str, ...]:
