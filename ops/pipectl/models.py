@@ -25,8 +25,8 @@ class DatabaseAddress:
 
     `ssl_mode` is one of settings.SSL_MODES, and `root_certificate` the file that verify-full trusts, empty
     for the authorities that this machine trusts. `mark` is what the project's own server says of itself,
-    empty for one that stack/.env places elsewhere. `password_variable` of stack/.env holds the password, empty
-    for that of the database's owner.
+    empty for one that stack/.env places elsewhere. `password_variable` of stack/.env holds the password,
+    empty for that of the database's owner.
     """
 
     service: str

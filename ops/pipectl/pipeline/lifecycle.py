@@ -45,8 +45,8 @@ class UpResult:
 
     `restarted` has those of the `started` services that ran before, with what had changed; `moved_ports` has
     the services whose port was taken; `notes` are sentences. `import_failures` are DAG files, not the
-    pipeline's, that Airflow has tried and cannot import; `removed` are services that ran before, and are no part
-    of the stack any more.
+    pipeline's, that Airflow has tried and cannot import; `removed` are services that ran before, and are no
+    part of the stack any more.
     """
 
     engine: str
