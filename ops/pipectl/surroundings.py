@@ -182,4 +182,6 @@ def _user_name() -> str:
 def _home() -> str:
     from tempfile import gettempdir  # noqa: PLC0415  10 ms, for a process without HOME alone
 
-    return pwd.getpwuid(os.geteuid()).pw_dir if has_account() else gettempdir()
+    home = pwd.getpwuid(os.geteuid()).pw_dir if has_account() else ""
+    # A service's account often names a folder that is not there.
+    return home if os.path.isdir(home) else gettempdir()  # noqa: PTH112  pathlib costs milliseconds here
