@@ -195,6 +195,7 @@ def prepare_scheduler() -> None:
     attempt("run each task in a process", task_processes.run_each_task_in_a_process_of_its_own)
     is_held = functools.partial(liveness.is_held, metadata_database.connect)
     attempt("look at processes", task_processes.give_up_only_tasks_whose_process_is_gone, is_held)
+    attempt("be quiet at rest", task_processes.look_for_orphans_silently)
     attempt("wait for the database", task_processes.wait_for_the_database, metadata_database.answers)
 
 

@@ -277,6 +277,39 @@ def is_run_by(runner: Any, task_instance: Any) -> bool:  # noqa: ANN401  Airflow
     return any(executor.is_local and executor.has_task(task_instance) for executor in runner.executors)
 
 
+def look_for_orphans_silently() -> None:
+    """Leave out the line by which the scheduler says every 5 s that it looks for orphaned tasks.
+
+    What it then finds it still says.
+    """
+    runner: Any = importlib.import_module("airflow.jobs.scheduler_job_runner").SchedulerJobRunner
+    look = runner.adopt_or_reset_orphaned_tasks
+
+    def look_silently(self: Any, **options: Any) -> int:  # noqa: ANN401  passed through
+        log = self.log
+        self._log = _WithoutTheLook(log)
+        try:
+            return int(look(self, **options))
+        finally:
+            self._log = log
+
+    runner.adopt_or_reset_orphaned_tasks = look_silently
+
+
+class _WithoutTheLook:
+    """A logger that leaves out one message."""
+
+    def __init__(self, logger: Any) -> None:  # noqa: ANN401  structlog's
+        self._logger = logger
+
+    def info(self, event: str, *arguments: object, **context: object) -> None:
+        if not event.startswith("Adopting or resetting orphaned tasks"):
+            self._logger.info(event, *arguments, **context)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever structlog's logger has
+        return getattr(self._logger, name)
+
+
 def wait_for_the_database(answers: Callable[[], bool]) -> None:
     """Let the scheduler wait until its metadata database answers again, where Airflow's own would end.
 

@@ -165,7 +165,7 @@ def test_logs_are_quiet_at_rest(project: DockerProject) -> None:
     until(lambda: parsed() != first, "the next look at the DAG")
     second, since = parsed(), time.time()
     until(lambda: parsed() != second, "one more look at the DAG")
-    for service in ("dag-processor", *databases()):
+    for service in ("scheduler", "dag-processor", *databases()):
         container = project.containers()[f"{service}-1"]["Id"]
         assert docker("logs", "--since", f"{since:.3f}", container, errors=True) == ""
 

@@ -146,8 +146,11 @@ def test_a_socket_without_an_engine_is_named(path: str) -> None:
         DockerApi(f"unix://{path}").version()
 
 
-def test_the_socket_of_another_engine_that_listens_is_offered(tmp_path: Path, socket_path: Path) -> None:
-    run = tmp_path / "run"
+def test_the_socket_of_another_engine_that_listens_is_offered(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = socket_path.parent
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(run))
     (run / "podman").mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as left_over:
         left_over.bind(str(run / "docker.sock"))
