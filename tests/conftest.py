@@ -44,8 +44,8 @@ for name in list(os.environ):
     if name in TERMINAL or (name.startswith(PREFIXES) and name not in KEPT):
         del os.environ[name]
 
-# In the background of a shell, under `nohup` and in some CI, SIGINT or SIGHUP is ignored. Children inherit it,
-# also those that a test interrupts. A handler ends with their exec, so they start as from a terminal.
+# In the background of a shell, under `nohup` and in some CI, SIGINT or SIGHUP is ignored. Children inherit
+# that, also those that a test interrupts. A handler ends with their exec, so they start as from a terminal.
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, lambda *_: None)
