@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipectl.airflow_health import (
     AirflowHealth,
+    in_file,
     no_answer,
     objects,
     read_import_failures,
@@ -88,7 +89,7 @@ class AirflowApi:
         )
         dag = self._dag(dag_id) if failures else None
         own = str((dag or {}).get("relative_fileloc") or (dag or {}).get("fileloc") or "")
-        return tuple(failure for failure in failures if failure.filename.endswith(own))
+        return in_file(failures, own)
 
     def trigger(self, dag_id: str, run_id: str, conf: dict[str, Any] | None) -> DagRun:
         """Create a run of our own, without a logical date."""

@@ -249,6 +249,11 @@ def is_since(time: datetime | None, earliest: datetime | None) -> bool:
     return time is None or earliest is None or time >= earliest
 
 
+def in_file(failures: tuple[ImportFailure, ...], file: str) -> tuple[ImportFailure, ...]:
+    """Return the failures of a DAG file, by the end of its path; all of them if it is unknown."""
+    return tuple(failure for failure in failures if failure.filename.endswith(file))
+
+
 def read_import_failures(answer: dict[str, Any], since: datetime | None = None) -> tuple[ImportFailure, ...]:
     """Read the list of DAG files that could not be imported, of those that were tried `since` then."""
     return tuple(

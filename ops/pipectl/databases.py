@@ -284,6 +284,19 @@ def foreign(address: DatabaseAddress) -> ForeignDatabaseError:
     )
 
 
+def script_variables(prefix: str, address: DatabaseAddress) -> dict[str, str]:
+    """Return the variables, which begin with `prefix`, by which the scripts find a business database."""
+    return {
+        f"{prefix}_HOST": address.host,
+        f"{prefix}_PORT": str(address.port),
+        f"{prefix}_DATABASE": address.database,
+        f"{prefix}_USER": address.user,
+        f"{prefix}_PASSWORD": address.password,
+        f"{prefix}_SSLMODE": address.ssl_mode,
+        f"{prefix}_SSLROOTCERT": address.root_certificate,
+    }
+
+
 def postgres_encryption(address: DatabaseAddress) -> dict[str, Any]:
     """Return libpq's parameters for an encrypted connection; without Kerberos, for which it would look."""
     chosen: dict[str, Any] = {"sslmode": address.ssl_mode, "gssencmode": "disable"}

@@ -146,7 +146,8 @@ def environment(**more: str) -> dict[str, str]:
         kept["USER"] = _user_name()
     if os.path.isdir(folder := os.environ.get("TMPDIR", "")):  # noqa: PTH112  pathlib would take "" for "."
         kept["TMPDIR"] = folder
-    kept.setdefault("HOME", _home())
+    if "HOME" not in kept:
+        kept["HOME"] = _home()
     kept.setdefault("PATH", os.defpath)
     return kept | more
 

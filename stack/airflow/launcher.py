@@ -15,6 +15,7 @@ import asyncio
 import functools
 import gc
 import importlib
+import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -191,7 +192,14 @@ def attempt(purpose: str, action: Any, *arguments: Any) -> None:  # noqa: ANN401
 
 
 def prepare_scheduler() -> None:
-    """Let the scheduler know the state of its tasks from their processes."""
+    """Let the scheduler know the state of its tasks from their processes.
+
+    What that changes has no public place in Airflow, so another version keeps its own way.
+    """
+    version = importlib.metadata.version("apache-airflow-core")
+    if not version.startswith(f"{task_processes.WRITTEN_FOR}."):
+        sys.stderr.write(f"pipectl launcher: Airflow {version} judges tasks by its own executor\n")
+        return
     attempt("run each task in a process", task_processes.run_each_task_in_a_process_of_its_own)
     is_held = functools.partial(liveness.is_held, metadata_database.connect)
     attempt("look at processes", task_processes.give_up_only_tasks_whose_process_is_gone, is_held)

@@ -32,6 +32,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# The version of Airflow whose executor and scheduler these changes fit.
+WRITTEN_FOR = "3.3"
 # A new scheduler's first act is to look for tasks of schedulers that have failed.
 EARLIER_SCHEDULERS_FAILED = """
     UPDATE job SET state = 'failed' WHERE job_type = 'SchedulerJob' AND state = 'running' AND hostname = %s"""

@@ -10,13 +10,13 @@ import pytest
 
 from pipectl.engines.changes import TASKS_FAIL
 from support import own_settings
+from support.changed_stack import append, replaced_by_up
 from support.docker_project import DockerProject, docker, new_docker_project
 from support.needs import images, need_docker
 from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 AIRFLOW = {"webserver-1", "scheduler-1", "dag-processor-1"}
@@ -84,17 +84,7 @@ def started(project: DockerProject) -> dict[str, str]:
 
 def restarted(project: DockerProject, sentence: str) -> set[str]:
     """Run `up`, check what it says, and return the containers that are others, or were started again."""
-    before = started(project)
-    done = project.run("up")
-    now = started(project)
-    assert sentence in done.stderr
-    assert project.json("up")["started"] == []
-    return {name for name in now if now[name] != before[name]}
-
-
-def append(path: Path, text: str) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(f"\n{text}\n")
+    return replaced_by_up(project, sentence, started)
 
 
 def test_a_comment_replaces_nothing_and_neither_does_plain_compose(project: DockerProject) -> None:

@@ -16,7 +16,7 @@ from support.needs import need_docker
 if TYPE_CHECKING:
     from support.docker_project import DockerProject
 
-pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+pytestmark = [pytest.mark.e2e, pytest.mark.docker, pytest.mark.slow]
 CONTEXT = "pipectl-test"
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from support.project_copy import Project
 
-pytestmark = [pytest.mark.e2e, pytest.mark.docker, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 # Containers of every executor see it, and it ends with the project's data.
 FOLDER = "/opt/airflow/logs/watched"
 LOCAL, CELERY = "LocalExecutor", "CeleryExecutor"
@@ -59,7 +59,7 @@ def worker(engine: DockerStack) -> str:
 
 @pytest.mark.parametrize(
     ("victim", "seconds"),
-    [(WORKER, 15), (ALL, 60), pytest.param(ALL, 300, marks=pytest.mark.slow)],
+    [(WORKER, 15), (ALL, 60), (ALL, 300)],
 )
 def test_what_was_stopped_for_a_while_runs_no_task_twice(
     engine: DockerStack, watched: WatchedRun, victim: str, seconds: int

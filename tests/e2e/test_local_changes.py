@@ -12,6 +12,7 @@ from pipectl.engines.local.airflow import LOCK_FILE
 from pipectl.engines.local.airflow_install import environment_key
 from pipectl.services import of_executor
 from pipectl.settings import cache_dir
+from support.changed_stack import append, replaced_by_up
 from support.project_copy import DAG_ID, Project, new_local_project
 from support.waiting import until
 
@@ -58,18 +59,7 @@ def pids(project: Project) -> dict[str, int]:
 
 def restarted(project: Project, sentence: str) -> set[str]:
     """Run `up`, check what it says, and return the services whose process is another one."""
-    before = pids(project)
-    done = project.run("up")
-    now = pids(project)
-    assert sentence in done.stderr
-    assert all(now.values())
-    assert project.json("up")["started"] == []
-    return {name for name in now if now[name] != before[name]}
-
-
-def append(path: Path, text: str) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(f"\n{text}\n")
+    return replaced_by_up(project, sentence, pids)
 
 
 def own_setting(project: Project, text: str) -> None:

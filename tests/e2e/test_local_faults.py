@@ -6,7 +6,7 @@ import json
 import shutil
 import signal
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,10 +16,15 @@ from support.waiting import pass_time, until
 from support.watched_run import WatchedRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+
+def some_now(values: Iterable[Any], *now: object) -> list[Any]:
+    """Return all values as parameters of a test, those that are not `now` for the nightly run alone."""
+    return [value if value in now else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +53,9 @@ def watched(project: Project, tmp_path: Path) -> Iterator[WatchedRun]:
 @pytest.mark.parametrize(
     ("name", "seconds"),
     [
-        *((name, 15) for name in (ALONE, "scheduler", "postgres", "webserver")),
-        *((ALL, seconds) for seconds in (15, 60)),
+        (ALONE, 15),
+        *(pytest.param(name, 15, marks=pytest.mark.slow) for name in ("scheduler", "postgres", "webserver")),
+        *(pytest.param(ALL, seconds, marks=pytest.mark.slow) for seconds in (15, 60)),
         *(pytest.param(name, 300, marks=pytest.mark.slow) for name in (ALONE, "scheduler", ALL)),
     ],
 )
@@ -62,7 +68,7 @@ def test_what_was_stopped_for_a_while_runs_no_task_twice(
     watched.assert_each_task_runs_once()
 
 
-@pytest.mark.parametrize("name", LocalStack.services)
+@pytest.mark.parametrize("name", some_now(LocalStack.services, "scheduler"))
 def test_a_service_that_is_killed_takes_no_task_with_it(
     local: LocalStack, watched: WatchedRun, name: str
 ) -> None:
@@ -79,6 +85,7 @@ def test_a_task_whose_process_was_killed_is_tried_again_as_often_as_it_may(
     watched.assert_only_what_may_be_is_tried_again()
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_very_busy_runs_no_task_twice(local: LocalStack, watched: WatchedRun) -> None:
     busy = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(30)]
     try:
@@ -90,7 +97,7 @@ def test_a_machine_that_is_very_busy_runs_no_task_twice(local: LocalStack, watch
     watched.assert_each_task_runs_once()
 
 
-@pytest.mark.parametrize("name", LocalStack.services)
+@pytest.mark.parametrize("name", some_now(LocalStack.services, "webserver", "airbyte-postgres"))
 def test_trigger_follows_its_run_while_a_service_restarts(
     local: LocalStack, project: Project, tmp_path: Path, name: str
 ) -> None:
@@ -104,6 +111,7 @@ def test_trigger_follows_its_run_while_a_service_restarts(
     assert [task["try"] for task in result["tasks"]] == [1, 1]
 
 
+@pytest.mark.slow
 def test_trigger_that_waits_less_than_a_silence_lasts_ends_with_what_it_knows(
     local: LocalStack, project: Project, tmp_path: Path
 ) -> None:
@@ -118,7 +126,9 @@ def test_trigger_that_waits_less_than_a_silence_lasts_ends_with_what_it_knows(
     assert "when Airflow last answered" in said
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", some_now((signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGKILL), signal.SIGHUP)
+)
 def test_after_a_down_that_was_interrupted_the_next_up_works(
     local: LocalStack, project: Project, number: signal.Signals
 ) -> None:
@@ -130,6 +140,7 @@ def test_after_a_down_that_was_interrupted_the_next_up_works(
     assert project.json("trigger")["state"] == "success"
 
 
+@pytest.mark.slow
 def test_a_project_that_is_moved_or_copied_writes_nothing_into_the_folder_where_it_was_made(
     tmp_path: Path,
 ) -> None:

@@ -7,10 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
+
+from support.wheels import make_wheel
 
 ROOT = Path(__file__).resolve().parents[2]
 # The real build metadata, built by the tests' own hatchling: only what packages cost is left out.
@@ -25,14 +26,7 @@ TOOLS = ["dirname", "env", "make", "rm", "sed", "sh", "touch"]
 def wheel(folder: Path) -> str:
     """Make a wheel of one module in `folder` and return the line that pins it."""
     folder.mkdir()
-    path = folder / "pinned-1-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("pinned.py", "")
-        archive.writestr("pinned-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: pinned\nVersion: 1\n")
-        archive.writestr(
-            "pinned-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        archive.writestr("pinned-1.dist-info/RECORD", "pinned.py,,\npinned-1.dist-info/RECORD,,\n")
+    path = make_wheel(folder, "pinned", "1")
     return f"pinned==1 --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
 
 

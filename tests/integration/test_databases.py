@@ -320,7 +320,7 @@ def test_a_wrong_password_names_the_variable_to_set(servers: Servers) -> None:
     assert "Set AIRFLOW_POSTGRES_PASSWORD in" in caught.value.hint
 
 
-def test_a_server_that_is_not_there_says_how_to_start_it(servers: Servers) -> None:
+def test_a_server_that_is_not_there_says_what_to_look_at(servers: Servers) -> None:
     right = databases(servers)
     for wrong in (
         Databases(replace(right.postgres, port=1), right.mysql),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -185,6 +186,53 @@ def test_a_stale_pid_file_of_somebody_elses_process_does_no_harm(
     finally:
         bystander.kill()
         bystander.wait()
+
+
+def test_processes_that_wiped_their_environment_end_after_their_supervisord_was_killed(
+    supervisor: Supervisor,
+) -> None:
+    folder = supervisor.state_dir / "airflow"
+    folder.mkdir()
+    programs = [program(folder, ("/usr/bin/env", "-i", *SLEEPER))]
+    supervisor.launch(programs)
+    supervisor.start("sleeper")
+    until(lambda: pid_of(supervisor), "a process")
+    sleeper = psutil.Process(pid_of(supervisor))
+    until(lambda: not sleeper.environ(), "a wiped environment")
+    os.kill(int(supervisor.pid_path.read_text()), signal.SIGKILL)
+    until(lambda: not supervisor.is_running(), "the end of supervisord")
+    supervisor.shutdown()
+    assert not sleeper.is_running()
+
+
+@pytest.mark.parametrize("content", ["0", "-1", "1", "00", " 0\n", "+0", "-0"])
+def test_a_number_that_is_no_session_of_this_project_ends_nothing(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    # Killing for real would end this test, and with session 0 the whole machine.
+    ended: list[psutil.Process] = []
+    monkeypatch.setattr("pipectl.engines.local.supervisor.supervisor.kill", ended.extend)
+    supervisor.run_dir.mkdir(parents=True)
+    supervisor.pid_path.write_text(content)
+    supervisor.shutdown()
+    assert ended == []
+
+
+def test_a_strangers_session_whose_leader_has_ended_is_left_alone(supervisor: Supervisor) -> None:
+    leader = psutil.Popen(
+        ["/bin/sh", "-c", "sleep 600 & echo $!"], start_new_session=True, stdout=subprocess.PIPE, text=True
+    )
+    assert leader.stdout
+    member = psutil.Process(int(leader.stdout.readline()))
+    leader.wait()
+    try:
+        assert os.getsid(member.pid) == leader.pid
+        supervisor.run_dir.mkdir(parents=True)
+        supervisor.pid_path.write_text(f"{leader.pid}\n")
+        supervisor.shutdown()
+        assert member.is_running()
+    finally:
+        member.kill()
 
 
 def test_logs_are_followed_across_their_rotation(tmp_path: Path) -> None:

@@ -18,13 +18,14 @@ import pytest
 
 from support.docker_project import new_docker_project
 from support.project_copy import Project, new_local_project
+from support.wheels import make_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
 ROW_SECONDS = 120
 THREADS = 2
 
@@ -419,17 +420,7 @@ def test_the_table_is_long() -> None:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A package of one module."""
-    import zipfile
-
-    path = tmp_path_factory.mktemp("wheel") / "tiny-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("tiny.py", "")
-        archive.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
-        archive.writestr(
-            "tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        archive.writestr("tiny-1.0.dist-info/RECORD", "")
-    return path
+    return make_wheel(tmp_path_factory.mktemp("wheel"), "tiny", "1.0")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from functools import cache
@@ -13,6 +12,7 @@ import pytest
 
 from pipectl.engines.docker.api import DockerApi
 from pipectl.engines.docker.connection import find_host
+from pipectl.engines.docker.pull import IMAGE
 from pipectl.engines.local.airflow_install import ensure_airflow
 from pipectl.engines.local.binaries import find_mariadb, find_postgres
 from pipectl.errors import EngineError
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 AIRFLOW_REQUIREMENTS = ROOT / "stack" / "airflow-requirements.txt"
 POSTGRES_REQUIREMENTS = ROOT / "stack" / "postgres-requirements.txt"
-IMAGE = re.compile(r"\$\{([A-Z]+_IMAGE):-([^}]+)\}")
 # On images that tests/images/build-images.sh built.
 STAND_IN_LABEL = "org.pipectl.recipe"
 # What need_docker found: each image's digest, or its id if no registry knows it, and which are stand-ins.

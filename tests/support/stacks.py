@@ -7,6 +7,7 @@ import os
 import signal
 from abc import ABC, abstractmethod
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -29,8 +30,8 @@ ALL = "everything"
 SUPERVISOR = "supervisord"
 # What a false alarm is labelled as: fraud, though it is none.
 FALSE_ALARM = "unconfirmed"
-# What the scheduler's log says at each of its looks.
-LOOK = "Adopting or resetting orphaned tasks"
+# In which the scheduler looks three times for tasks that nobody runs, by stack/airflow/airflow.env.
+JUDGED_AFTER = timedelta(seconds=16)
 # What `docker stats` takes to measure.
 DOCKER_STATS_SECONDS = 2
 # What has ended by itself since it was listed, as the `sleep` of a task's loop does, is as good as hit.
@@ -74,9 +75,14 @@ class Stack(ABC):
     def cpu(self, seconds: float) -> dict[str, float]:
         """Share of a core that each service uses, measured for so long."""
 
-    @abstractmethod
-    def looks(self) -> int:
-        """How often the scheduler has looked for tasks that nobody runs."""
+    def scheduler_heartbeat(self) -> datetime | None:
+        """When the scheduler has last gone through its loop; None while Airflow does not say."""
+        try:
+            health = self.project.client().call("/api/v2/monitor/health")
+        except OSError:
+            return None
+        text = health["scheduler"]["latest_scheduler_heartbeat"]
+        return datetime.fromisoformat(text) if text else None
 
     def postgres(self, statement: str) -> list[tuple[str, ...]]:
         """Rows of airbyte-postgres, all values as text."""
@@ -207,11 +213,6 @@ class LocalStack(Stack):
             shares[name] = shares.get(name, 0.0) + used / seconds
         return shares
 
-    def looks(self) -> int:
-        """How often the scheduler has looked for tasks that nobody runs."""
-        logs = (self.project.folder / ".pipectl/logs").glob("scheduler.log*")
-        return sum(path.read_text(errors="replace").count(LOOK) for path in logs)
-
 
 class DockerStack(Stack):
     """The docker engine's containers."""
@@ -268,11 +269,6 @@ class DockerStack(Stack):
         services = {found["Id"][:12]: name for name, found in self.project.containers().items()}
         return {services[container]: sum(each) / len(each) for container, each in shares.items()}
 
-    def looks(self) -> int:
-        """How often the scheduler has looked for tasks that nobody runs."""
-        [scheduler] = self.containers("scheduler")
-        return docker("logs", scheduler, errors=True).count(LOOK)
-
 
 def pairs(rows: list[tuple[str, ...]]) -> dict[str, str]:
     """Return rows of two columns by the first one."""
@@ -280,9 +276,14 @@ def pairs(rows: list[tuple[str, ...]]) -> dict[str, str]:
 
 
 def wait_until_the_scheduler_has_judged(stack: Stack) -> None:
-    """Wait until the scheduler has looked three times: by then it has given up what it would give up."""
-    before = stack.looks()
-    until(lambda: stack.looks() >= before + 3, "the scheduler's look for lost tasks")
+    """Wait until the scheduler has worked for a while: by then it has given up what it would give up."""
+    begin = datetime.now(UTC)
+
+    def has_judged() -> bool:
+        heartbeat = stack.scheduler_heartbeat()
+        return heartbeat is not None and heartbeat - begin > JUDGED_AFTER
+
+    until(has_judged, "the scheduler's look for lost tasks")
 
 
 def family(pid: int) -> list[psutil.Process]:

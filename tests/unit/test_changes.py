@@ -12,7 +12,8 @@ import pytest
 from pipectl.engines import changes
 from pipectl.engines.changes import StartState
 from pipectl.engines.docker.api import Container
-from pipectl.engines.docker.engine import FILES_LABEL, DockerEngine
+from pipectl.engines.docker.engine import DockerEngine
+from pipectl.engines.docker.replacements import FILES_LABEL
 from pipectl.engines.local.supervisor.program import Program
 from pipectl.engines.local.supervisor.supervisor import Supervisor
 from pipectl.env_file import EnvFile

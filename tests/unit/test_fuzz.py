@@ -25,15 +25,17 @@ from pipectl import cli, services
 from pipectl.airflow_health import AirflowHealth
 from pipectl.commands import COMMANDS
 from pipectl.databases import Databases
-from pipectl.engines.base import Engine
 from pipectl.engines.local.engine import LocalEngine
 from pipectl.errors import AirflowError, ExitCode
-from pipectl.models import LogLine, Service, Volume
+from pipectl.models import LogLine
 from pipectl.pipeline import loading
+from support.fake_engine import FakeEngine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import psutil
 
     from pipectl.observer import Observer
 
@@ -100,45 +102,10 @@ JSON = st.recursive(
 )
 
 
-class FakeEngine(Engine):
-    """All services run, and nothing else happens."""
+class HealthyEngine(FakeEngine):
+    """All services are healthy, and their logs say what a test chooses."""
 
-    name = "fake"
-    executor = "LocalExecutor"
-
-    def install(self, observer: Observer) -> None:
-        pass
-
-    def start(self, observer: Observer) -> tuple[str, ...]:
-        del observer
-        return self._names
-
-    def resize(self, *, executor: str | None, workers: int | None) -> None:
-        pass
-
-    def stop(self) -> tuple[str, ...]:
-        return self._names
-
-    def services(self) -> tuple[Service, ...]:
-        return tuple(Service(name, "running", "healthy", pid=1) for name in self._names)
-
-    def holds(self, service: str, port: int) -> bool:
-        return bool(service and port)
-
-    def _ports_in_use(self) -> dict[str, int]:
-        return {}
-
-    def _mark(self, service: str) -> str:
-        return service
-
-    def volumes(self) -> tuple[Volume, ...]:
-        return ()
-
-    def delete_volumes(self) -> None:
-        pass
-
-    def tasks_api_problem(self) -> str:
-        return ""
+    health = "healthy"
 
     def logs(self, services: tuple[str, ...], *, tail: int, follow: bool) -> Iterator[LogLine]:
         del tail, follow
@@ -234,7 +201,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("PIPECTL_CACHE_DIR", str(folder / "cache"))
-        patch.setattr("pipectl.engines.choice.choose", FakeEngine)
+        patch.setattr("pipectl.engines.choice.choose", HealthyEngine)
         patch.setattr(AirflowHealth, "_request", airflow_answer)
         patch.setattr("airflow_client.client.rest.RESTClientObject.request", client_answer)
         patch.setattr(Databases, "_postgres_cursor", fake_cursor)
@@ -410,7 +377,7 @@ def test_user_env(project: Path, content: bytes) -> None:
     assert_tame(err)
 
 
-class ReadingEngine(FakeEngine):
+class ReadingEngine(HealthyEngine):
     """Reads what the engines read before they start anything."""
 
     def install(self, observer: Observer) -> None:
@@ -433,11 +400,19 @@ STATE_FILES = (
 )
 
 
+def end_nobody(process: psutil.Process, *_: int) -> None:
+    pytest.fail(f"{process} was to be ended")
+
+
 @inputs(1500)
 @given(
     st.dictionaries(
         st.sampled_from(STATE_FILES),
-        st.one_of(st.binary(max_size=40), TEXT.map(lambda text: text.encode(errors="replace"))),
+        st.one_of(
+            st.binary(max_size=40),
+            TEXT.map(lambda text: text.encode(errors="replace")),
+            st.sampled_from([b"0", b"-1", b"1", b"32000"]),
+        ),
         max_size=4,
     ),
     st.sampled_from(
@@ -464,6 +439,9 @@ def test_state_files_of_the_local_engine(
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("pipectl.engines.choice.choose", LocalEngine)
+            # No process is this project's here, and a number in a file may be that of any other.
+            patch.setattr("psutil.Process.kill", end_nobody)
+            patch.setattr("psutil.Process.send_signal", end_nobody)
             code, out, err = run(*command)
     finally:
         for name in files:

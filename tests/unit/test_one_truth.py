@@ -337,6 +337,13 @@ def test_each_images_version_is_the_same_everywhere(image: str, pattern: str, li
     assert {version for _, version in found} == {listed[image].split(":")[1]}, found
 
 
+def test_both_migrations_may_idle_within_a_transaction() -> None:
+    option = '{"PGOPTIONS": "-c idle_in_transaction_session_timeout=0"}'
+    found = texts("stack/airflow/metadata_database.py", "ops/pipectl/engines/local/airflow_metadata.py")
+    assert len(found) == 2
+    assert all(option in text for text in found.values())
+
+
 def test_airflow_is_one_version_everywhere(listed: dict[str, str]) -> None:
     version = listed["AIRFLOW_IMAGE"].split(":")[1]
     where = ("stack/airflow-requirements.*", "tests/images/airflow/requirements.*")
@@ -353,6 +360,8 @@ def test_airflow_is_one_version_everywhere(listed: dict[str, str]) -> None:
     prose = re.findall(r"Airflow (\d+\.\d+\.\d+)", "".join(texts("README.md", "docs/**/*.md").values()))
     assert {found for _, found in pins} | set(prose) == {version}
     minor = version.rpartition(".")[0]
+    [text] = texts("stack/airflow/task_processes.py").values()
+    assert f'\nWRITTEN_FOR = "{minor}"\n' in text
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     # But for the range of versions that pipectl works with, which test_airflow_api.py holds.
     assert set(re.findall(r"Airflow (\d+\.\d+)\b(?! to )", readme)) == {minor}

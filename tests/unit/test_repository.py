@@ -135,7 +135,7 @@ def workflow(name: str = "ci") -> dict[str, Any]:
     return loaded
 
 
-@pytest.mark.parametrize(("name", "command"), [("ci", ".ci/run"), ("official-images", '-m docker"')])
+@pytest.mark.parametrize(("name", "command"), [("ci", ".ci/run"), ("nightly", '-m docker"')])
 def test_a_workflow_may_only_read_and_pins_what_it_uses(name: str, command: str) -> None:
     jobs = workflow(name)["jobs"].values()
     assert workflow(name)["permissions"] == {"contents": "read"}

@@ -13,7 +13,6 @@ import yaml
 
 from pipectl import services
 from pipectl.airflow_health import AirflowHealth
-from pipectl.engines.base import Engine
 from pipectl.engines.docker.engine import INIT, DockerEngine
 from pipectl.engines.local import privileges
 from pipectl.engines.local.airflow_install import AirflowRuntime
@@ -22,17 +21,19 @@ from pipectl.engines.local.engine import LocalEngine
 from pipectl.engines.local.start import Software, Start
 from pipectl.engines.project import SECRETS
 from pipectl.errors import WaitTimeoutError
-from pipectl.models import AirflowAddress, LogLine, Service
+from pipectl.models import AirflowAddress, Service
 from pipectl.observer import Observer
 from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy, with_health
 from pipectl.services import AIRFLOW, ENGINE, SERVICES, Definition
 from pipectl.settings import Settings
+from support.fake_engine import FakeEngine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pipectl.databases import Databases
-    from pipectl.models import Volume
+    from pipectl.engines.base import Engine
+    from pipectl.models import LogLine
 
 STACK = Path(__file__).resolve().parents[2] / "stack"
 TRIGGERER = Definition("triggerer", AIRFLOW, "triggerer", prefix="AIRFLOW_TRIGGERER", default_port=8794)
@@ -43,51 +44,17 @@ def settings(folder: Path, **variables: str) -> Settings:
     return Settings(project=folder, engine="auto", cache_dir=folder / "cache", variables=variables)
 
 
-class FakeEngine(Engine):
-    """Runs everything that the list has, and does nothing for it."""
-
-    name = "fake"
-    executor = "LocalExecutor"
-
-    def install(self, observer: Observer) -> None:
-        pass
+class StartingEngine(FakeEngine):
+    """Fills in the settings too, as every engine does at its start."""
 
     def start(self, observer: Observer) -> tuple[str, ...]:
-        del observer
         self._fill_in_settings()
-        return self._names
-
-    def resize(self, *, executor: str | None, workers: int | None) -> None:
-        pass
-
-    def stop(self) -> tuple[str, ...]:
-        return self._names
-
-    def services(self) -> tuple[Service, ...]:
-        return tuple(Service(name, "running", pid=1) for name in self._names)
-
-    def holds(self, service: str, port: int) -> bool:
-        return bool(service and port)
-
-    def _ports_in_use(self) -> dict[str, int]:
-        return {}
-
-    def _mark(self, service: str) -> str:
-        return service
-
-    def volumes(self) -> tuple[Volume, ...]:
-        return ()
-
-    def tasks_api_problem(self) -> str:
-        return ""
-
-    def delete_volumes(self) -> None:
-        pass
+        return super().start(observer)
 
     def logs(self, services: tuple[str, ...], *, tail: int, follow: bool) -> Iterator[LogLine]:
         assert tail
         assert not follow
-        yield LogLine(services[0], "its log")
+        return super().logs(services, tail=tail, follow=follow)
 
 
 class FakeDatabases:
@@ -113,7 +80,7 @@ def wait(engine: Engine, seconds: float) -> None:
 def test_an_entry_in_the_list_is_all_that_pipectl_needs_of_a_new_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, health: dict[str, dict[str, str | None]]
 ) -> None:
-    engine = FakeEngine(settings(tmp_path))
+    engine = StartingEngine(settings(tmp_path))
     wait(engine, seconds=5)
 
     monkeypatch.setattr(services, "SERVICES", [*SERVICES, TRIGGERER])
@@ -164,7 +131,7 @@ def test_up_says_of_which_service_nothing_tells_the_health(
     assert health
     monkeypatch.setattr(services, "SERVICES", [*SERVICES, Definition("mystery", ENGINE)])
     with pytest.raises(WaitTimeoutError, match="Nothing tells the health of mystery"):
-        wait(FakeEngine(settings(tmp_path)), seconds=0.2)
+        wait(StartingEngine(settings(tmp_path)), seconds=0.2)
 
 
 def compose(*names: str) -> dict[str, Any]:

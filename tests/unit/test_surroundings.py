@@ -73,6 +73,12 @@ def test_what_a_process_cannot_do_without_is_filled_in(monkeypatch: pytest.Monke
     assert "TMPDIR" not in found
 
 
+def test_where_a_home_is_known_none_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/here")
+    monkeypatch.setattr(surroundings, "_home", lambda: pytest.fail("looked for a home"))
+    assert surroundings.environment()["HOME"] == "/here"
+
+
 def calls_of_subprocess(path: Path) -> Iterator[ast.Call]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in {"subprocess.run", "subprocess.Popen"}:

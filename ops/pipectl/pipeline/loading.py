@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from pipectl import surroundings
+from pipectl.databases import script_variables
 from pipectl.errors import DatabaseError, EngineError, PipectlError, UsageError
 from pipectl.models import LoadProgress
 
@@ -164,16 +165,7 @@ class HistoryLoader:
 def _environment(databases: tuple[DatabaseAddress, DatabaseAddress], seed: str | None) -> dict[str, str]:
     variables = surroundings.environment()
     for address in databases:
-        prefix = address.service.upper().replace("-", "_")
-        variables |= {
-            f"{prefix}_HOST": address.host,
-            f"{prefix}_PORT": str(address.port),
-            f"{prefix}_DATABASE": address.database,
-            f"{prefix}_USER": address.user,
-            f"{prefix}_PASSWORD": address.password,
-            f"{prefix}_SSLMODE": address.ssl_mode,
-            f"{prefix}_SSLROOTCERT": address.root_certificate,
-        }
+        variables |= script_variables(address.service.upper().replace("-", "_"), address)
     return variables | ({"PIPECTL_SEED": seed} if seed else {})
 
 

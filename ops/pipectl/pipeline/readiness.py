@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipectl.airflow_health import is_since
+from pipectl.airflow_health import in_file, is_since
 from pipectl.errors import (
     AirflowError,
     DagError,
@@ -201,8 +201,7 @@ def processor_start(services: tuple[Service, ...]) -> datetime | None:
 
 def failures_of(dag: ParsedDag | None, failures: tuple[ImportFailure, ...]) -> tuple[ImportFailure, ...]:
     """Return the failures of the DAG's own file; all of them if Airflow has parsed no such DAG."""
-    own = dag.file if dag else ""
-    return tuple(failure for failure in failures if failure.filename.endswith(own))
+    return in_file(failures, dag.file if dag else "")
 
 
 def broken_dag(dag_id: str, failures: tuple[ImportFailure, ...]) -> DagError:

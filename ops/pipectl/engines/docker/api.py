@@ -30,6 +30,7 @@ PING_SECONDS = 5.0
 CHANGE_SECONDS = 150  # a worker gets 120 s for its tasks
 # How long a registry may be silent in the middle of a pull.
 PULL_SECONDS = 300
+SEE_SERVICES = "Look at its services and their logs: pipectl status, pipectl logs"
 PULL_HINT = "Try it by hand: docker pull {image}."
 MESSAGE_LENGTH = 300
 
@@ -235,7 +236,7 @@ class DockerApi:
         if status not in {http.client.NO_CONTENT, http.client.NOT_MODIFIED}:
             raise EngineError(
                 message,
-                hint="Look at its services and their logs: pipectl status, pipectl logs",
+                hint=SEE_SERVICES,
                 detail=_message(status, body),
             )
 

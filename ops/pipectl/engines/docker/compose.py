@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipectl.engines.docker.api import PULL_HINT
+from pipectl.engines.docker.api import PULL_HINT, SEE_SERVICES
 from pipectl.engines.docker.connection import WITHOUT_DOCKER
 from pipectl.errors import EngineError
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 DETAIL_LINES = 10
-SEE_SERVICES = "Look at its services and their logs: pipectl status, pipectl logs"
 # In the words of the docker command, of older ones, and of Podman's in its place.
 NO_COMPOSE = (
     "is not a docker command",

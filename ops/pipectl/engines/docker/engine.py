@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
-from pipectl.engines.changes import StartState, digests, restart_sentences, with_dependents
-from pipectl.engines.docker import identity
+from pipectl.engines.changes import restart_sentences
+from pipectl.engines.docker import identity, replacements
 from pipectl.engines.docker.api import FOLDER_LABEL, DockerApi
 from pipectl.engines.docker.compose import Compose
 from pipectl.engines.docker.connection import WITHOUT_DOCKER
@@ -42,29 +42,11 @@ OLDEST_API, OLDEST_ENGINE = (1, 44), "25.0"
 OLDEST_COMPOSE = (2, 24)
 OLDEST_PODMAN = 5
 INIT = "airflow-init"
-# What containers read at their start, beside what the services of every engine read then.
-AIRFLOW_FILES = (
-    "entrypoint.sh",
-    "requirements.txt",
-    "stack/airflow/ca.crt",
-    "stack/airflow/initialise.py",
-    "stack/airflow/install.env",
-    "stack/airflow/missing_requirements.py",
-)
-START_FILE = "stack/databases/start.sh"
-# Variables that servers read only when their data are made, by their names in stack/.env.
-MADE_WITH = {
-    "MYSQL_ROOT_PASSWORD": "AIRBYTE_MYSQL_ROOT_PASSWORD",
-    "AIRBYTE_REPLICATION_USER": "AIRBYTE_REPLICATION_USER",
-    "AIRBYTE_REPLICATION_PASSWORD": "AIRBYTE_REPLICATION_PASSWORD",
-}
-FILES_LABEL = "org.pipectl.files"
 EXECUTORS = {"local": "LocalExecutor", "celery": "CeleryExecutor"}
 METADATA_VOLUME, METADATA_PASSWORD = "postgres_airflow_data", "AIRFLOW_POSTGRES_PASSWORD"
 LOOPBACK = ("localhost", "127.", "::1")
 PORT_TAKEN = ("port is already allocated", "address already in use")
 RESTARTING = "restarting"
-UNKNOWN = ("its configuration",)
 STOPPED_CODES = {0, 130, 137, 143}  # ended by itself or by the signals of a stop
 
 
@@ -339,7 +321,7 @@ class DockerEngine(Engine):
 
     def _configure(self, observer: Observer) -> None:
         """Write what Compose needs to stack/.env: names, secrets, free ports, which databases run here."""
-        changes = self._scales() | self._start_files()
+        changes = self._scales() | replacements.start_files(self._settings)
         if not self._project_id:
             names, others = identity.choose(self._api, self._settings.variables, self._claims)
             changes |= names
@@ -399,58 +381,15 @@ class DockerEngine(Engine):
 
     def _note_restarts(self, before: Mapping[str, Container], observer: Observer) -> None:
         """Say which of the containers that ran Compose has replaced, and stop those that this concerns."""
-        user_settings = airflow_env.user_settings(self._settings.project)
         now = self._containers
-        running = [container for container in now if container.pid]
-        replaced = {
-            container.service: changes
-            for container in now
-            if (old := before.get(container.name)) and old.pid and old.id != container.id
-            if (changes := _changes(old, container, user_settings))
-        }
-        for name in sorted({name for changes in replaced.values() for name in changes} & MADE_WITH.keys()):
-            observer.report(
-                f"The databases keep the {MADE_WITH[name]} that their data were made with: "
-                "set it back in stack/.env, or change it in the servers too"
-            )
-        # What differs in nothing was replaced because another was.
-        known = tuple(sorted(name for name, changes in replaced.items() if changes != UNKNOWN))
-        if known:
-            replaced = {name: known if changes == UNKNOWN else changes for name, changes in replaced.items()}
-        restarts = with_dependents(replaced, {container.service for container in running})
-        # Some versions of Compose stop what depends on a container that they replace.
-        restarts = {
-            container.service: tuple(replaced)
-            for container in now
-            if (old := before.get(container.name))
-            and old.pid
-            and old.id == container.id
-            and not container.pid
-        } | restarts
-        dependents = [container.id for container in running if container.service in restarts]
-        for sentence in restart_sentences(restarts):
+        found = replacements.find(before, now, airflow_env.user_settings(self._settings.project))
+        for sentence in (*found.kept_sentences(), *restart_sentences(found.restarts)):
             observer.report(sentence)
-        self._side_by_side(self._api.stop, dependents)
-        self._restarts |= restarts
-
-    def _start_files(self) -> dict[str, str]:
-        """Digests of what containers read at their start alone, for labels by which Compose sees a change."""
-        project = self._settings.project
-        files = {
-            "PIPECTL_FILES_AIRFLOW": digests(project, "webserver", *AIRFLOW_FILES),
-            "PIPECTL_FILES_METADATA": digests(project, "postgres", START_FILE),
-            "PIPECTL_FILES_POSTGRES": digests(project, "airbyte-postgres", START_FILE),
-            "PIPECTL_FILES_MYSQL": digests(project, "airbyte-mysql", START_FILE),
-        }
-        values = {
-            name: ",".join(f"{path}:{digest}" for path, digest in found.items())
-            for name, found in files.items()
-        }
-        return {
-            name: value
-            for name, value in values.items()
-            if (self._settings.variables.get(name) or "") != value
-        }
+        self._side_by_side(
+            self._api.stop,
+            [container.id for container in now if container.pid and container.service in found.restarts],
+        )
+        self._restarts |= found.restarts
 
     def _side_by_side(self, action: Callable[[str], None], ids: list[str]) -> None:
         with ThreadPoolExecutor(max_workers=len(ids) or 1) as pool:
@@ -487,24 +426,6 @@ def _service(container: Container, port: int | None) -> Service:
         restarts=container.restarts,
         started=container.started,
     )
-
-
-def _changes(old: Container, new: Container, user_settings: Collection[str]) -> tuple[str, ...]:
-    """Return what is different in the container that replaces another, in words."""
-    if old.image != new.image:
-        return ("its image",)
-    states = [
-        StartState(
-            container.environment,
-            dict(part.rsplit(":", 1) for part in container.labels.get(FILES_LABEL, "").split(",") if part),
-            {
-                "AIRFLOW_UID" if container.service not in databases() else "its user": container.user,
-                "its port": container.ports,
-            },
-        )
-        for container in (old, new)
-    ]
-    return states[0].changes(states[1], user_settings) or UNKNOWN
 
 
 def _shown_name(container: Container) -> str:

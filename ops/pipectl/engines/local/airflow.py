@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from pipectl import surroundings
+from pipectl.databases import script_variables
 from pipectl.engines.changes import digests
 from pipectl.engines.local.supervisor.program import Program
 from pipectl.errors import EngineError, UsageError, remedy
@@ -76,8 +77,8 @@ def environment(site: AirflowSite, runtime: AirflowRuntime) -> dict[str, str]:
         **site.settings,
         **_addresses(site),
         **_secrets(site),
-        **_business_database("AIRBYTE_POSTGRES", site.postgres),
-        **_business_database("AIRBYTE_MYSQL", site.mysql),
+        **script_variables("AIRBYTE_POSTGRES", site.postgres),
+        **script_variables("AIRBYTE_MYSQL", site.mysql),
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "PATH": f"{runtime.venv / 'bin'}:{surroundings.environment()['PATH']}",
     }
@@ -112,18 +113,6 @@ def _secrets(site: AirflowSite) -> dict[str, str]:
         "AIRFLOW__API_AUTH__JWT_SECRET": site.secrets.jwt_secret,
         "AIRFLOW__API__SECRET_KEY": site.secrets.api_secret_key,
         "AIRFLOW__CORE__FERNET_KEY": site.secrets.fernet_key,
-    }
-
-
-def _business_database(prefix: str, database: DatabaseAddress) -> dict[str, str]:
-    return {
-        f"{prefix}_HOST": database.host,
-        f"{prefix}_PORT": str(database.port),
-        f"{prefix}_DATABASE": database.database,
-        f"{prefix}_USER": database.user,
-        f"{prefix}_PASSWORD": database.password,
-        f"{prefix}_SSLMODE": database.ssl_mode,
-        f"{prefix}_SSLROOTCERT": database.root_certificate,
     }
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import psutil
 
 KILL_SECONDS = 5
@@ -81,18 +83,56 @@ def listens(pid: int, port: int) -> bool:
     return False
 
 
-def is_another(pid: int, argument: str) -> bool:
-    """Whether the pid is that of a process that was started without `argument`; False if it is nobody's."""
+def is_session_of(session: int, daemons: Sequence[tuple[str, ...]], folder: Path, variable: str) -> bool:
+    """Whether a session is that of a daemon, started with one of `daemons`, whose files lie in `folder`.
+
+    A number in a file proves nothing. The daemon that leads the session does; once it has ended, a member
+    that works in `folder`, or whose environment names it in `variable`, does.
+    """
     import psutil
 
-    try:
-        return argument not in psutil.Process(pid).cmdline()
-    except psutil.ZombieProcess:
-        return True
-    except psutil.NoSuchProcess:
+    # 0 is the session of all processes whose leader is outside this container, and of the kernel's own.
+    if session <= 0:
         return False
+    try:
+        leader = psutil.Process(session)
+        if leader.status() != psutil.STATUS_ZOMBIE:
+            return _is_daemon(leader, daemons)
+    except psutil.NoSuchProcess:
+        pass
     except psutil.Error:
-        return True
+        return False
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) != session:
+                continue
+            if process.environ().get(variable) == str(folder) or folder in Path(process.cwd()).parents:
+                return True
+        except (psutil.Error, OSError):
+            continue
+    return False
+
+
+def find_daemon(daemons: Sequence[tuple[str, ...]]) -> int | None:
+    """Return the living process of this user that was started with one of `daemons`, if there is one."""
+    import psutil
+
+    for process in psutil.process_iter():
+        try:
+            if _is_daemon(process, daemons) and process.uids().real == os.getuid():
+                return int(process.pid)
+        except psutil.Error:
+            continue
+    return None
+
+
+def _is_daemon(process: psutil.Process, daemons: Sequence[tuple[str, ...]]) -> bool:
+    """Whether a process was started with one of `daemons`, as the last words of its command line.
+
+    An editor or a pager that shows the daemon's configuration names its path too.
+    """
+    words = tuple(process.cmdline())
+    return any(words[-len(daemon) :] == daemon for daemon in daemons)
 
 
 def command_line(pid: int) -> list[str]:
@@ -122,19 +162,6 @@ def session_of(pid: int) -> int:
         return os.getsid(pid)
     except OSError:
         return pid
-
-
-def find_with_argument(argument: str) -> int | None:
-    """Return the first living process of this user that was started with `argument`."""
-    import psutil
-
-    for process in psutil.process_iter():
-        try:
-            if argument in process.cmdline() and process.uids().real == os.getuid():
-                return int(process.pid)
-        except psutil.Error:
-            continue
-    return None
 
 
 def find_related(session: int | None, variable: str, value: str) -> list[psutil.Process]:

@@ -24,9 +24,9 @@ from pipectl.engines.changes import StartState
 from pipectl.engines.local.processes import (
     command_line,
     end,
+    find_daemon,
     find_related,
-    find_with_argument,
-    is_another,
+    is_session_of,
     kill,
     session_of,
     with_descendants,
@@ -50,6 +50,8 @@ START_CRASH_SECONDS = 30
 START_RETRIES = 1_000_000
 # supervisord, with a fault of its own mended.
 DAEMON = "pipectl.engines.local.supervisor.daemon"
+# pipectl 0.1.0 started the second one.
+DAEMONS = (DAEMON, "supervisor.supervisord")
 RPC_FACTORY = "supervisor.rpcinterface:make_main_rpcinterface"
 CONFIG_NAME = "supervisord.conf"
 MARKER = "PIPECTL_STATE_DIR"
@@ -288,29 +290,31 @@ class Supervisor:
         environment, but stays in the session), descendants of its members, and the marker in the
         environment (a task's bash leads a session of its own).
         """
-        leader = self._read_pid()
-        alive = find_with_argument(str(self.config_path))
-        if alive is not None or (leader and is_another(leader, str(self.config_path))):
-            leader = (
-                alive  # otherwise the number is another process's by now, and none of its session is ours
-            )
+        daemon = find_daemon(self._daemons)
+        leader = daemon or self._session()
         related = find_related(leader, MARKER, str(self.state_dir))
         # First, since it starts again what ends.
         kill([process for process in related if process.pid == leader])
         end([process for process in related if process.pid != leader])
         self.pid_path.unlink(missing_ok=True)
         self.socket_path.unlink(missing_ok=True)
-        return alive is not None
+        return daemon is not None
 
     def pid(self) -> int:
         """Return the process id of supervisord, 0 if it is not running."""
-        return self._read_pid() or 0
+        return self._session() or 0
 
-    def _read_pid(self) -> int | None:
+    def _session(self) -> int | None:
+        """Return the session of this project's supervisord, which may have ended; None if nothing is left."""
         try:
-            return int(self.pid_path.read_text(encoding="ascii"))
+            session = int(self.pid_path.read_text(encoding="ascii"))
         except (OSError, ValueError):
             return None
+        return session if is_session_of(session, self._daemons, self.state_dir, MARKER) else None
+
+    @property
+    def _daemons(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(("-m", module, "-c", str(self.config_path)) for module in DAEMONS)
 
     @property
     def _starter_path(self) -> Path:

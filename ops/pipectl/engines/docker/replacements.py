@@ -1,0 +1,110 @@
+"""Which running containers Compose has replaced, and what was different for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipectl.engines.changes import StartState, digests, with_dependents
+from pipectl.services import databases
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from pipectl.engines.docker.api import Container
+    from pipectl.settings import Settings
+
+# What containers read at their start, beside what the services of every engine read then.
+AIRFLOW_FILES = (
+    "entrypoint.sh",
+    "requirements.txt",
+    "stack/airflow/ca.crt",
+    "stack/airflow/initialise.py",
+    "stack/airflow/install.env",
+    "stack/airflow/missing_requirements.py",
+)
+START_FILE = "stack/databases/start.sh"
+# Variables that servers read only when their data are made, by their names in stack/.env.
+MADE_WITH = {
+    "MYSQL_ROOT_PASSWORD": "AIRBYTE_MYSQL_ROOT_PASSWORD",
+    "AIRBYTE_REPLICATION_USER": "AIRBYTE_REPLICATION_USER",
+    "AIRBYTE_REPLICATION_PASSWORD": "AIRBYTE_REPLICATION_PASSWORD",
+}
+FILES_LABEL = "org.pipectl.files"
+UNKNOWN = ("its configuration",)
+
+
+@dataclass(frozen=True)
+class Replacements:
+    """Services that ran and start anew, each with what changed; `changed` are all names of changes."""
+
+    restarts: dict[str, tuple[str, ...]]
+    changed: frozenset[str]
+
+    def kept_sentences(self) -> Iterator[str]:
+        """Yield a sentence for each changed variable that servers with data do not take over."""
+        for name in sorted(self.changed & MADE_WITH.keys()):
+            yield (
+                f"The databases keep the {MADE_WITH[name]} that their data were made with: "
+                "set it back in stack/.env, or change it in the servers too"
+            )
+
+
+def find(
+    before: Mapping[str, Container], now: Collection[Container], user_settings: Collection[str]
+) -> Replacements:
+    """Compare the containers that ran `before`, by name, with those that Compose has made `now`."""
+    replaced: dict[str, tuple[str, ...]] = {}
+    stopped = []
+    for container in now:
+        old = before.get(container.name)
+        if old is None or not old.pid:
+            continue
+        if old.id != container.id:
+            replaced[container.service] = changes(old, container, user_settings)
+        elif not container.pid:
+            # Some versions of Compose stop what depends on a container that they replace.
+            stopped.append(container.service)
+    changed = frozenset(name for names in replaced.values() for name in names)
+    # What differs in nothing was replaced because another was.
+    if known := tuple(sorted(name for name, names in replaced.items() if names != UNKNOWN)):
+        replaced = {name: known if names == UNKNOWN else names for name, names in replaced.items()}
+    running = {container.service for container in now if container.pid}
+    restarts = dict.fromkeys(stopped, tuple(replaced)) | with_dependents(replaced, running)
+    return Replacements(restarts, changed)
+
+
+def changes(old: Container, new: Container, user_settings: Collection[str]) -> tuple[str, ...]:
+    """Return what is different in the container that replaces another, in words."""
+    if old.image != new.image:
+        return ("its image",)
+    states = [
+        StartState(
+            container.environment,
+            dict(part.rsplit(":", 1) for part in container.labels.get(FILES_LABEL, "").split(",") if part),
+            {
+                "AIRFLOW_UID" if container.service not in databases() else "its user": container.user,
+                "its port": container.ports,
+            },
+        )
+        for container in (old, new)
+    ]
+    return states[0].changes(states[1], user_settings) or UNKNOWN
+
+
+def start_files(settings: Settings) -> dict[str, str]:
+    """Return the settings to change: digests of what containers read at their start alone.
+
+    They become labels, by which Compose sees a change.
+    """
+    project = settings.project
+    files = {
+        "PIPECTL_FILES_AIRFLOW": digests(project, "webserver", *AIRFLOW_FILES),
+        "PIPECTL_FILES_METADATA": digests(project, "postgres", START_FILE),
+        "PIPECTL_FILES_POSTGRES": digests(project, "airbyte-postgres", START_FILE),
+        "PIPECTL_FILES_MYSQL": digests(project, "airbyte-mysql", START_FILE),
+    }
+    values = {
+        name: ",".join(f"{path}:{digest}" for path, digest in found.items()) for name, found in files.items()
+    }
+    return {name: value for name, value in values.items() if (settings.variables.get(name) or "") != value}

@@ -1,0 +1,60 @@
+"""An engine whose services all run, and which does nothing for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipectl.engines.base import Engine
+from pipectl.models import LogLine, Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipectl.models import Volume
+    from pipectl.observer import Observer
+
+
+class FakeEngine(Engine):
+    """All services run, and nothing else happens; a log is one line."""
+
+    name = "fake"
+    executor = "LocalExecutor"
+    health = ""
+
+    def install(self, observer: Observer) -> None:
+        pass
+
+    def start(self, observer: Observer) -> tuple[str, ...]:
+        del observer
+        return self._names
+
+    def resize(self, *, executor: str | None, workers: int | None) -> None:
+        pass
+
+    def stop(self) -> tuple[str, ...]:
+        return self._names
+
+    def services(self) -> tuple[Service, ...]:
+        return tuple(Service(name, "running", self.health, pid=1) for name in self._names)
+
+    def holds(self, service: str, port: int) -> bool:
+        return bool(service and port)
+
+    def _ports_in_use(self) -> dict[str, int]:
+        return {}
+
+    def _mark(self, service: str) -> str:
+        return service
+
+    def volumes(self) -> tuple[Volume, ...]:
+        return ()
+
+    def delete_volumes(self) -> None:
+        pass
+
+    def tasks_api_problem(self) -> str:
+        return ""
+
+    def logs(self, services: tuple[str, ...], *, tail: int, follow: bool) -> Iterator[LogLine]:
+        del tail, follow
+        yield LogLine(services[0], "its log")
