@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 from typing import TYPE_CHECKING, Any
 
+from pipectl import json_text
 from pipectl.airflow_health import (
     AirflowHealth,
     in_file,
@@ -171,8 +171,8 @@ class AirflowApi:
             response = request(*arguments, _request_timeout=REQUEST_SECONDS, **options)
             text = response.read()
         try:
-            answer = json.loads(text)
-        except (ValueError, RecursionError):
+            answer = json_text.parse(text)
+        except ValueError:
             answer = None
         if response.status >= http.client.BAD_REQUEST:
             detail = _detail(answer) or response.reason or f"HTTP {response.status}"

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from pipectl import json_text
 from pipectl.airflow_login import ProvenConnection, api_token
 from pipectl.errors import AirflowError, AirflowLoginError, AirflowSilentError, DagError
 from pipectl.models import DagRun, ImportFailure
@@ -167,8 +168,8 @@ class AirflowHealth:
             self._connection.close()
             raise no_answer(self.address, error) from error
         try:
-            body = json.loads(text)
-        except (ValueError, RecursionError):
+            body = json_text.parse(text)
+        except ValueError:
             body = {}
         return response.status, body if isinstance(body, dict) else {}
 

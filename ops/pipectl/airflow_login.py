@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pipectl import json_text
 from pipectl.errors import ForeignAirflowError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def claims_of(secret: str, token: str) -> dict[str, Any]:
     try:
         if not hmac.compare_digest(_signature(secret, content), _decoded(signature)):
             return {}
-        claims: dict[str, Any] = json.loads(_decoded(content.split(".")[1]))
+        claims: dict[str, Any] = json_text.parse(_decoded(content.split(".")[1]))
     except (ValueError, IndexError):
         return {}
     return claims

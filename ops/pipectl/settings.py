@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipectl import services
+from pipectl import json_text, services
 from pipectl.env_file import EnvFile
 from pipectl.errors import UsageError
 from pipectl.models import DatabaseAddress, ReplicationLogin
@@ -204,16 +204,10 @@ def kept_path(project: Path) -> Path:
 
 def _restored(project: Path, written: dict[str, str]) -> dict[str, str]:
     """Return what stack/.env has lost since the latest start: everything, or what lasts for a project."""
-    import json  # noqa: PLC0415  5 ms that `--version` need not pay
-
-    try:
-        kept = dict(json.loads(kept_path(project).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
     return {
-        str(name): str(value)
-        for name, value in kept.items()
-        if not written or (name in LASTING and not written.get(name))
+        name: value
+        for name, value in json_text.read_object(kept_path(project)).items()
+        if isinstance(value, str) and (not written or (name in LASTING and not written.get(name)))
     }
 
 

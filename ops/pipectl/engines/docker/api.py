@@ -14,6 +14,7 @@ from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
+from pipectl import json_text
 from pipectl.engines.docker.connection import REQUEST_SECONDS, connect, find_host, no_engine, request
 from pipectl.errors import EngineError
 
@@ -212,7 +213,7 @@ class DockerApi:
                 failure.detail = _message(response.status, response.read())
                 raise failure
             for line in response:
-                event = json.loads(line)
+                event = json_text.parse(line)
                 if event.get("error"):
                     failure.detail = str(event["error"])
                     raise failure
@@ -258,7 +259,7 @@ def _json(host: str, path: str, status: int, body: bytes) -> Any:  # noqa: ANN40
     if status != http.client.OK:
         raise EngineError(f"The Docker engine at {host} refused a request ({path}): {_message(status, body)}")
     try:
-        return json.loads(body)
+        return json_text.parse(body)
     except ValueError as error:
         raise no_engine(host, _message(status, body)) from error
 
@@ -266,7 +267,7 @@ def _json(host: str, path: str, status: int, body: bytes) -> Any:  # noqa: ANN40
 def _message(status: int, body: bytes) -> str:
     """Return what the engine says of a request that it refused, in one line."""
     try:
-        text = str(json.loads(body)["message"])
+        text = str(json_text.parse(body)["message"])
     except (ValueError, LookupError, TypeError):
         text = body.decode(errors="replace")
     line = " ".join("".join(each if each.isprintable() else " " for each in text).split())

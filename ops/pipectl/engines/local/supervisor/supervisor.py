@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipectl import surroundings
+from pipectl import json_text, surroundings
 from pipectl.engines.changes import StartState
 from pipectl.engines.local.processes import (
     command_line,
@@ -171,10 +171,7 @@ class Supervisor:
 
     def port(self, name: str) -> int | None:
         """Return the port that a program was started with, None if it has none."""
-        try:
-            port = json.loads(self._description_path(name).read_text(encoding="utf-8"))["port"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        port = json_text.read_object(self._description_path(name)).get("port")
         return port if isinstance(port, int) else None
 
     def changes(self, program: Program, pid: int, user_settings: Collection[str]) -> tuple[str, ...]:
@@ -193,13 +190,11 @@ class Supervisor:
         # Processes that an earlier version of pipectl started have a description alone.
         path = self._description_path(name)
         for source in (path.with_suffix(".started"), path):
-            try:
-                known = json.loads(source.read_text(encoding="utf-8"))
-                if known.get("pid", pid) == pid:
-                    words = (known["command"], known["directory"])
-                    return StartState(known["settings"], known["files"], {"its command": words})
-            except (OSError, ValueError, KeyError):
-                continue
+            known = json_text.read_object(source)
+            settings, files = known.get("settings"), known.get("files")
+            if known.get("pid", pid) == pid and isinstance(settings, dict) and isinstance(files, dict):
+                words = (known.get("command"), known.get("directory"))
+                return StartState(settings, files, {"its command": words})
         return None
 
     def start(self, name: str) -> None:
