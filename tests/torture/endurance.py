@@ -20,6 +20,7 @@ MOST_REPEATS = 250
 TRIGGERS_AT_ONCE, STATUS_AT_ONCE = 20, 50
 SLOTS_OF_A_DAY = 48
 COMMAND_SECONDS = 1800
+REST_SECONDS = 300
 
 
 def endure(stack: LocalStack, names: list[str], runs: int, rows: int) -> Iterator[dict[str, str | float]]:
@@ -33,12 +34,21 @@ def endure(stack: LocalStack, names: list[str], runs: int, rows: int) -> Iterato
 
 def measured(stack: LocalStack, step: str) -> dict[str, str | float]:
     """Let the stack come to rest, look at its data, and measure."""
-    stack.project.settle()
+    until(lambda: has_settled(stack), f"rest after {step}", REST_SECONDS)
     harm = stack.harm()
     assert not any(harm.values()), harm
     found: dict[str, str | float] = {"after": step, **sizes(stack)}
     say(str(found))
     return found
+
+
+def has_settled(stack: LocalStack) -> bool:
+    """Bring the stack to rest; False if the web server is still too busy with what was asked at once."""
+    try:
+        stack.project.settle()
+    except OSError:
+        return False
+    return True
 
 
 def repeat(stack: LocalStack, runs: int) -> str:
