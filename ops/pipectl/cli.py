@@ -19,7 +19,7 @@ from pipectl import __version__, disk
 from pipectl.commands import COMMANDS, function_name
 from pipectl.console import Console, give_up
 from pipectl.engines.choice import AUTO, ENGINES
-from pipectl.errors import ExitCode, PipectlError, UsageError
+from pipectl.errors import ExitCode, InterruptedCommandError, PipectlError, UsageError
 from pipectl.invocation import Invocation
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def run_guarded(
         raise typer.Exit(error.code) from error
     except KeyboardInterrupt as error:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        console().say(f"\nInterrupted. {goes_on()}".rstrip())
+        _say_interrupted(console(), goes_on())
         raise typer.Exit(ExitCode.INTERRUPTED) from error
     except (BrokenPipeError, SystemExit) as error:
         # Rich turns a closed pipe into SystemExit.
@@ -167,6 +167,14 @@ def run_guarded(
         )
         console().error(bug)
         raise typer.Exit(ExitCode.BUG) from error
+
+
+def _say_interrupted(console: Console, goes_on: str) -> None:
+    """Say that Ctrl-C has ended the command, which is no failure for people."""
+    if console.json:
+        console.error(InterruptedCommandError("Interrupted.", hint=goes_on))
+    else:
+        console.say(f"\nInterrupted. {goes_on}".rstrip())
 
 
 def output_failure(error: OSError) -> str:
