@@ -51,6 +51,12 @@ for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
 
 
+@pytest.fixture(autouse=True)
+def own_claims(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep names that a test claims from other runs of the tests on this machine."""
+    monkeypatch.setattr("pipectl.engines.claims.NAMESPACE", f"{os.getpid()}-{request.node.name}"[:60])
+
+
 @pytest.fixture
 def socket_path() -> Iterator[Path]:
     """A path for a UNIX socket, which takes 104 bytes at most: TMPDIR may be longer."""

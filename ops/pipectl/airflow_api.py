@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from pipectl import json_text
 from pipectl.airflow_health import (
     AirflowHealth,
     in_file,
@@ -24,7 +24,13 @@ from pipectl.airflow_health import (
     unknown_dag,
     unusable_answer,
 )
-from pipectl.errors import AirflowConflictError, AirflowError, AirflowMissingError, AirflowSilentError
+from pipectl.airflow_login import ProvenConnection
+from pipectl.errors import (
+    AirflowConflictError,
+    AirflowError,
+    AirflowMissingError,
+    AirflowSilentError,
+)
 from pipectl.models import DagRun, ImportFailure, TaskState
 
 if TYPE_CHECKING:
@@ -38,7 +44,10 @@ KINDS = {http.client.CONFLICT: AirflowConflictError, http.client.NOT_FOUND: Airf
 
 
 class AirflowApi:
-    """A logged-in client. Every method may raise AirflowError, and DagError for an unknown DAG."""
+    """A logged-in client. Every method may raise AirflowError, and DagError for an unknown DAG.
+
+    Whenever it opens a connection, the server proves that it is this project's: ForeignAirflowError if not.
+    """
 
     def __init__(self, address: AirflowAddress) -> None:
         import airflow_client.client as airflow  # 1.1 s
@@ -50,6 +59,7 @@ class AirflowApi:
         # It is on this machine, and else the client takes the proxy of the environment.
         configuration.proxy = None
         client = airflow.ApiClient(configuration)
+        client.rest_client.pool_manager.pool_classes_by_scheme = {"http": _proven_pool(address)}
         self._dags = airflow.DAGApi(client)
         self._runs = airflow.DagRunApi(client)
         self._tasks = airflow.TaskInstanceApi(client)
@@ -182,8 +192,8 @@ class AirflowApi:
             response = request(*arguments, _request_timeout=REQUEST_SECONDS, **options)
             text = response.read()
         try:
-            answer = json.loads(text)
-        except (ValueError, RecursionError):
+            answer = json_text.parse(text)
+        except ValueError:
             answer = None
         if response.status >= http.client.BAD_REQUEST:
             detail = _detail(answer) or response.reason or f"HTTP {response.status}"
@@ -208,6 +218,20 @@ class AirflowApi:
             yield
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise no_answer(self.address, error) from error
+
+
+def _proven_pool(address: AirflowAddress) -> Any:  # noqa: ANN401  a class of urllib3
+    """Return a class of connection pools, on whose connections the server at `address` proves itself."""
+    import urllib3  # noqa: PLC0415  imported by airflow_client already
+
+    class Connection(ProvenConnection, urllib3.connection.HTTPConnection):
+        pass
+
+    class Pool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Connection
+
+    Connection.address = address
+    return Pool
 
 
 def read_task(task: dict[str, Any]) -> TaskState:

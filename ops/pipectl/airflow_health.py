@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from pipectl import json_text
+from pipectl.airflow_login import ProvenConnection, api_token
 from pipectl.errors import AirflowError, AirflowLoginError, AirflowSilentError, DagError
 from pipectl.models import DagRun, ImportFailure
 from pipectl.services import components
@@ -43,16 +45,21 @@ class ParsedDag:
 
 
 class AirflowHealth:
-    """One keep-alive connection to Airflow's API server. Every method may raise AirflowError."""
+    """One keep-alive connection to Airflow's API server. Every method may raise AirflowError.
+
+    Each time it is opened, the server proves that it is this project's: ForeignAirflowError if it is not.
+    """
 
     def __init__(self, address: AirflowAddress) -> None:
         self.address = address
         self._token = ""
+        self._signs = address.takes_signed and bool(address.secret)
         parts = urlsplit(address.url)
         self._path = parts.path.rstrip("/")
-        self._connection = http.client.HTTPConnection(
+        self._connection = ProvenConnection(
             parts.hostname or "127.0.0.1", parts.port or 80, timeout=REQUEST_SECONDS
         )
+        self._connection.address = address
 
     def components(self, started: Mapping[str, datetime]) -> dict[str, str]:
         """Health of each of Airflow's components that is a service: healthy, unhealthy or unknown.
@@ -107,24 +114,27 @@ class AirflowHealth:
         return self._request("GET", path)[1]
 
     def token(self) -> str:
-        """Log in, once, and return what later requests show. Raises AirflowLoginError if it is refused."""
+        """Return what later requests show: a signed token, or that of a login. Raises AirflowLoginError."""
         if not self._token:
-            login = {"username": self.address.user, "password": self.address.password}
-            status, body = self._request("POST", "/auth/token", login)
-            token = body.get("access_token")
-            if status in REFUSALS:
-                raise AirflowLoginError(
-                    f"Airflow at {self.address.url} refused the login of {self.address.user!r}.",
-                    hint="If AIRFLOW_ADMIN_USER or AIRFLOW_ADMIN_PASSWORD changed in stack/.env since Airflow"
-                    " started, apply it: pipectl up",
-                )
-            if status >= http.client.INTERNAL_SERVER_ERROR:
-                raise AirflowSilentError(f"Airflow at {self.address.url} cannot log in: HTTP {status}.")
-            if not token:
-                reason = f"it gave no access_token (HTTP {status})"
-                raise unusable_answer(self.address, server_version(self.address), reason)
-            self._token = str(token)
+            self._token = api_token(self.address) if self._signs else self._log_in()
         return self._token
+
+    def _log_in(self) -> str:
+        login = {"username": self.address.user, "password": self.address.password}
+        status, body = self._request("POST", "/auth/token", login)
+        token = body.get("access_token")
+        if status in REFUSALS:
+            raise AirflowLoginError(
+                f"Airflow at {self.address.url} refused the login of {self.address.user!r}.",
+                hint="If AIRFLOW_ADMIN_USER or AIRFLOW_ADMIN_PASSWORD changed in stack/.env since Airflow"
+                " started, apply it: pipectl up",
+            )
+        if status >= http.client.INTERNAL_SERVER_ERROR:
+            raise AirflowSilentError(f"Airflow at {self.address.url} cannot log in: HTTP {status}.")
+        if not token:
+            reason = f"it gave no access_token (HTTP {status})"
+            raise unusable_answer(self.address, server_version(self.address), reason)
+        return str(token)
 
     def _runs(self, dag_id: str, query: str) -> list[DagRun]:
         status, body = self._get(f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns?{query}")
@@ -134,7 +144,13 @@ class AirflowHealth:
     def _get(self, path: str) -> tuple[int, dict[str, Any]]:
         """Make a request for which one must be logged in."""
         self.token()
-        return self._request("GET", path)
+        status, body = self._request("GET", path)
+        if status in REFUSALS and self._signs:
+            # It was started with another secret.
+            self._signs, self._token = False, ""
+            self.token()
+            return self._request("GET", path)
+        return status, body
 
     def _request(
         self, method: str, path: str, content: dict[str, Any] | None = None
@@ -152,8 +168,8 @@ class AirflowHealth:
             self._connection.close()
             raise no_answer(self.address, error) from error
         try:
-            body = json.loads(text)
-        except (ValueError, RecursionError):
+            body = json_text.parse(text)
+        except ValueError:
             body = {}
         return response.status, body if isinstance(body, dict) else {}
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipectl import published, services
-from pipectl.errors import DatabaseError, DatabaseSilentError, LoginError
+from pipectl.errors import DatabaseError, DatabaseSilentError, ForeignDatabaseError, LoginError
 from pipectl.models import VERIFYING, Counts, DatabaseContent, Reconciliation, Table
 
 if TYPE_CHECKING:
@@ -20,6 +21,20 @@ if TYPE_CHECKING:
     Ask = Callable[..., list[tuple[Any, ...]]]
 
 CONNECT_SECONDS = 5
+LOCK_SECONDS = 10
+# Who else uses the database: those that hold a lock in PostgreSQL, in MySQL whoever has it open.
+POSTGRES_BLOCKERS = """
+    SELECT a.pid, usename, application_name,
+           coalesce(extract(epoch FROM clock_timestamp() - xact_start), 0)::float8
+    FROM pg_stat_activity AS a
+    WHERE datname = current_database() AND application_name IS DISTINCT FROM 'pipectl' AND EXISTS (
+        SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
+        WHERE l.pid = a.pid AND l.granted AND c.oid >= 16384)
+    ORDER BY xact_start"""
+MYSQL_BLOCKERS = """
+    SELECT id, user, host, command, time FROM information_schema.processlist
+    WHERE db = DATABASE() AND id <> CONNECTION_ID() AND command <> 'Daemon'
+      AND COALESCE(state, '') NOT LIKE '%metadata lock%' ORDER BY time DESC"""
 # MySQL's numbers for no connection, for one that was lost, and for a server that is shutting down.
 NO_CONNECTION = {None, 1053, 1927, 2003, 2005, 2006, 2013, 2055}
 # PostgreSQL: it is starting up, shutting down, or in recovery; or it is ending this connection for that.
@@ -38,6 +53,11 @@ MYSQL_TABLES = """
     SELECT CONCAT('`', REPLACE(table_name, '`', '``'), '`'), table_name
     FROM information_schema.tables
     WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' ORDER BY 1"""
+
+
+# How a server names itself: options that the engine sets.
+POSTGRES_MARK = "SELECT current_setting('cluster_name')"
+MYSQL_MARK = "SELECT @@report_host"
 
 
 class Databases:
@@ -90,44 +110,77 @@ class Databases:
         return Counts(int(transactions), labels, frauds)
 
     def reconcile(self) -> Reconciliation:
-        """Compare the ids of transactions and labels, exactly.
+        """Compare the ids of transactions and labels, and when they were made, exactly.
 
-        Both servers count ids per range of 10,000. A range that is full on both sides, or empty on one, is
-        settled by that; of the others the ids are compared. Labels are read first: a label's transaction was
-        committed before it, so an orphan is never an effect of the order.
+        Both servers count ids per range of 10,000, with the latest transaction and the earliest label. A
+        range that is full on both sides, or empty on one, is settled by that if no label is older than a
+        transaction; of the others the ids and times are compared. Labels are read first: a label's
+        transaction was committed before it, so an orphan is never an effect of the order.
         """
         with self._mysql_cursor() as mysql, self._postgres_cursor() as postgres:
             labels = _buckets(mysql, published.LABEL_BUCKETS) if _mysql_has_labels(mysql) else {}
             has_transactions = _postgres_has_transactions(postgres)
             transactions = _buckets(postgres, published.TRANSACTION_BUCKETS) if has_transactions else {}
-            unlabelled = orphans = 0
+            unlabelled = orphans = older = 0
             for bucket in labels.keys() | transactions.keys():
-                pair = transactions.get(bucket, 0), labels.get(bucket, 0)
-                if pair == (BUCKET, BUCKET):
+                there, labelled = transactions.get(bucket), labels.get(bucket)
+                if there is None or labelled is None:
+                    unlabelled += there.rows if there else 0
+                    orphans += labelled.rows if labelled else 0
                     continue
-                if 0 in pair:
-                    unlabelled, orphans = unlabelled + pair[0], orphans + pair[1]
+                if there.rows == labelled.rows == BUCKET and labelled.when >= there.when:
                     continue
-                label_ids = _ids(mysql, published.LABEL_IDS, bucket)
-                transaction_ids = _ids(postgres, published.TRANSACTION_IDS, bucket)
-                unlabelled += len(transaction_ids - label_ids)
-                orphans += len(label_ids - transaction_ids)
-        return Reconciliation(unlabelled, orphans)
+                label_times = _times(mysql, published.LABEL_TIMES, bucket)
+                transaction_times = _times(postgres, published.TRANSACTION_TIMES, bucket)
+                unlabelled += len(transaction_times.keys() - label_times.keys())
+                orphans += len(label_times.keys() - transaction_times.keys())
+                older += sum(
+                    label_times[identity] < transaction_times[identity]
+                    for identity in label_times.keys() & transaction_times.keys()
+                )
+        return Reconciliation(unlabelled, orphans, older)
 
     def empty(self) -> tuple[DatabaseContent, DatabaseContent]:
-        """Delete every row of both databases, keep the tables, and return the tables as they were."""
+        """Delete every row of both databases or of neither, keep the tables, and return what was there.
+
+        Both servers lock their tables first. PostgreSQL commits last, and its ids go on: one that is used
+        twice would get the label of an earlier transaction. Killed in between, labels are gone and their
+        mark before them, so the next run labels all transactions again. Raises DatabaseError, with the
+        sessions that have the tables locked.
+        """
         before = self.content()
-        with self._postgres_cursor() as cursor:
-            cursor.execute("SET lock_timeout = '10s'")
-            tables = ", ".join(quoted for quoted, _ in _tables(cursor, POSTGRES_TABLES))
+        with self._postgres_cursor() as postgres, self._mysql_cursor() as mysql:
+            quoted = [quoted for quoted, _ in _tables(postgres, POSTGRES_TABLES)]
+            postgres.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+            if quoted:
+                with self._blocked_by(self.postgres, postgres_blockers):
+                    postgres.execute(f"TRUNCATE {', '.join(quoted)} CONTINUE IDENTITY CASCADE")
+            # The mark's table first: a mark without its labels would leave transactions without one.
+            tables = sorted(_tables(mysql, MYSQL_TABLES), key=lambda table: table[1] != published.PROGRESS)
             if tables:
-                cursor.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
-        with self._mysql_cursor() as cursor:
-            cursor.execute("SET lock_wait_timeout = 10")
-            cursor.execute("SET foreign_key_checks = 0")
-            for quoted, _ in _tables(cursor, MYSQL_TABLES):
-                cursor.execute(f"TRUNCATE TABLE {quoted}")
+                mysql.execute(f"SET lock_wait_timeout = {LOCK_SECONDS}")
+                mysql.execute("SET foreign_key_checks = 0")
+                with self._blocked_by(self.mysql, mysql_blockers):
+                    mysql.execute(f"LOCK TABLES {', '.join(f'{name} WRITE' for name, _ in tables)}")
+                for name, _ in tables:
+                    mysql.execute(f"TRUNCATE TABLE {name}")
         return before
+
+    @contextmanager
+    def _blocked_by(
+        self, address: DatabaseAddress, blockers: Callable[[Databases], list[str]]
+    ) -> Iterator[None]:
+        """Name the sessions that keep a lock longer than is waited for."""
+        try:
+            yield
+        except Exception as error:
+            if not any(word in str(error).lower() for word in ("lock timeout", "lock wait timeout")):
+                raise
+            sessions = ", ".join(blockers(self)) or "a session that this account may not see"
+            raise DatabaseError(
+                f"Tables of {address.service} are locked by {sessions}; nothing was deleted.",
+                hint=f"End that session, or wait for its end (waited {LOCK_SECONDS} s), then run this again.",
+            ) from error
 
     @contextmanager
     def ask_postgres(self) -> Iterator[Ask]:
@@ -166,6 +219,8 @@ class Databases:
                 autocommit=True,
             )
             with closing(connection), closing(connection.cursor()) as cursor:
+                if address.mark:
+                    _require_mark(cursor, MYSQL_MARK, address)
                 if address.ssl_mode == "require":
                     _require_cipher(cursor, address)
                 yield cursor
@@ -199,10 +254,39 @@ def _postgres(address: DatabaseAddress) -> Iterator[Any]:
             connect_timeout=CONNECT_SECONDS,
             application_name="pipectl",
         )
-        with closing(connection), connection, connection.cursor() as cursor:
-            yield cursor
+        with closing(connection):
+            if address.mark:
+                connection.autocommit = True
+                with connection.cursor() as cursor:
+                    _require_mark(cursor, POSTGRES_MARK, address)
+                connection.autocommit = False
+            with connection, connection.cursor() as cursor:
+                yield cursor
     except psycopg2.Error as error:
         raise _explain("PostgreSQL", address, error, refusal="authentication failed") from error
+
+
+def _require_mark(cursor: Any, question: str, address: DatabaseAddress) -> None:  # noqa: ANN401
+    """Raise ForeignDatabaseError if the server is not this project's.
+
+    A server without the mark is this project's if the engine sees it there: an earlier release started it.
+    """
+    cursor.execute(question)
+    if str(cursor.fetchall()[0][0]) != address.mark and not _is_held(address):
+        raise foreign(address)
+
+
+def _is_held(address: DatabaseAddress) -> bool:
+    return address.witness is not None and address.witness.holds(address.service, address.port)
+
+
+def foreign(address: DatabaseAddress) -> ForeignDatabaseError:
+    """Return the error that says whose server answers at an address."""
+    who = (address.witness.stranger(address.port) if address.witness else "") or "another program"
+    return ForeignDatabaseError(
+        f"At {address.host}:{address.port} answers {who}, not this project's {address.service}.",
+        hint="Start this project's own: pipectl up. It takes another port if this one stays taken.",
+    )
 
 
 def script_variables(prefix: str, address: DatabaseAddress) -> dict[str, str]:
@@ -257,6 +341,10 @@ def _require_cipher(cursor: Any, address: DatabaseAddress) -> None:  # noqa: ANN
 def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal: str) -> DatabaseError:
     where = f"{server} {address.service!r} at {address.host}:{address.port}"
     text = re.sub(r"\s+", " ", str(error)).strip()
+    answered = not _is_silent(error, text)
+    # Another project's server may have another password, and what is no database answers nonsense.
+    if address.witness and (answered or _listens(address)) and not _is_held(address):
+        return foreign(address)
     prefix = services.get(address.service).prefix
     if refusal in text:
         variable = address.password_variable or services.get(address.service).password_variable
@@ -270,15 +358,27 @@ def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal
             f"{where} is not reached with {prefix}_SSLMODE={address.ssl_mode}: {text}",
             hint=f"{prefix}_SSLMODE and {prefix}_SSLROOTCERT in stack/.env say how it is encrypted.",
         )
-    # psycopg2 knows no code of a failed connection, but a server that answers says FATAL.
-    silent = getattr(error, "pgcode", None) is None and "FATAL" not in text
-    if (silent and getattr(error, "errno", None) in NO_CONNECTION) or STARTING_OR_ENDING.search(text):
+    if not answered:
         return DatabaseSilentError(
             f"{where} does not answer.",
             hint=f"What runs: pipectl status. {prefix}_HOST and {prefix}_PORT in stack/.env are its address.",
             detail=text,
         )
     return DatabaseError(f"{where} refused: {text}")
+
+
+def _listens(address: DatabaseAddress) -> bool:
+    try:
+        socket.create_connection((address.host, address.port), CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _is_silent(error: Exception, text: str) -> bool:
+    # A server that answers says FATAL.
+    silent = "FATAL" not in text and _is_of_the_connection(error, NO_CONNECTION)
+    return silent or STARTING_OR_ENDING.search(text) is not None
 
 
 def _is_of_the_connection(error: Exception, numbers: set[int | None]) -> bool:
@@ -316,11 +416,36 @@ def _mysql_has_labels(cursor: Any) -> bool:  # noqa: ANN401  untyped driver
     return bool(cursor.fetchall())
 
 
-def _buckets(cursor: Any, query: str) -> dict[int, int]:  # noqa: ANN401  two drivers, one interface
+class _Bucket(NamedTuple):
+    """Rows of a range of ids, and the earliest or latest of their times, in seconds since 1970."""
+
+    rows: int
+    when: float
+
+
+def _buckets(cursor: Any, query: str) -> dict[int, _Bucket]:  # noqa: ANN401  two drivers, one interface
     cursor.execute(query, (BUCKET,))
-    return {int(bucket): int(count) for bucket, count in cursor.fetchall()}
+    return {int(bucket): _Bucket(int(count), float(when)) for bucket, count, when in cursor.fetchall()}
 
 
-def _ids(cursor: Any, query: str, bucket: int) -> set[int]:  # noqa: ANN401  two drivers, one interface
+def _times(cursor: Any, query: str, bucket: int) -> dict[int, float]:  # noqa: ANN401  two drivers, one interface
     cursor.execute(query, (BUCKET * bucket, BUCKET * (bucket + 1)))
-    return {int(row[0]) for row in cursor.fetchall()}
+    return {int(identity): float(when) for identity, when in cursor.fetchall()}
+
+
+def postgres_blockers(databases: Databases) -> list[str]:
+    """Name the sessions that hold locks on tables of `airbyte-postgres`."""
+    with databases.ask_postgres() as ask:
+        return [
+            f"process {pid} of user {user} ({program or 'unnamed'}, in its transaction for {seconds:.0f} s)"
+            for pid, user, program, seconds in ask(POSTGRES_BLOCKERS)
+        ]
+
+
+def mysql_blockers(databases: Databases) -> list[str]:
+    """Name the other sessions that use `airbyte-mysql`, as far as its account may see them."""
+    with databases.ask_mysql() as ask:
+        return [
+            f"session {number} of user {user} from {host} ({command.lower()} for {seconds} s)"
+            for number, user, host, command, seconds in ask(MYSQL_BLOCKERS)
+        ]

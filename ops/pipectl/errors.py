@@ -69,6 +69,10 @@ class AirflowError(PipectlError):
     code = ExitCode.AIRFLOW
 
 
+class ForeignAirflowError(AirflowError):
+    """Another program than this project's Airflow answers at its address."""
+
+
 class AirflowLoginError(AirflowError):
     """Airflow answers, and refuses the user or the password."""
 
@@ -89,6 +93,10 @@ class DatabaseError(PipectlError):
     """A database is unreachable, refused the login or failed a statement."""
 
     code = ExitCode.DATABASE
+
+
+class ForeignDatabaseError(DatabaseError):
+    """Another server than this project's answers at a database's address."""
 
 
 class DatabaseSilentError(DatabaseError):

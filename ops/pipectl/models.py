@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -12,13 +12,24 @@ if TYPE_CHECKING:
 VERIFYING = ("verify-ca", "verify-full")
 
 
+class Witness(Protocol):
+    """Who sees which program listens on a port of this machine: the engine."""
+
+    def holds(self, service: str, port: int) -> bool:
+        """Whether the project's own service listens there."""
+
+    def stranger(self, port: int) -> str:
+        """Name who listens there, for a message."""
+
+
 @dataclass(frozen=True)
 class DatabaseAddress:
-    """Where a business database listens and how to log in.
+    """Where a database listens and how to log in.
 
     `ssl_mode` is one of settings.SSL_MODES, and `root_certificate` the file that VERIFYING modes trust, empty
-    for the authorities that this machine trusts. `password_variable` of stack/.env holds the password, empty
-    for that of the database's owner.
+    for the authorities that this machine trusts. `mark` is what the project's own server says of itself,
+    empty for one that stack/.env places elsewhere. `password_variable` of stack/.env holds the password,
+    empty for that of the database's owner.
     """
 
     service: str
@@ -30,6 +41,8 @@ class DatabaseAddress:
     ssl_mode: str = "prefer"
     root_certificate: str = ""
     password_variable: str = ""
+    mark: str = ""
+    witness: Witness | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -61,11 +74,21 @@ class CaptureCheck:
 
 @dataclass(frozen=True)
 class AirflowAddress:
-    """Airflow's base URL (no trailing slash) and the login of its administrator."""
+    """Airflow's base URL (no trailing slash) and the login of its administrator.
+
+    `secret` signs the tokens of this project's Airflow, empty if it is not known; `takes_signed` tells
+    whether the auth manager takes one that names the administrator. The other fields are claims of tokens.
+    """
 
     url: str
     user: str
     password: str = field(repr=False)
+    secret: str = field(default="", repr=False)
+    takes_signed: bool = True
+    audience: str = "apache-airflow"
+    task_audience: str = "urn:airflow.apache.org:task"
+    issuer: str = ""
+    witness: Witness | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -126,10 +149,11 @@ class DatabaseContent:
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """Committed transactions without a label, and labels without a transaction."""
+    """Committed transactions without a label, labels without a transaction, and labels older than theirs."""
 
     unlabelled: int
     orphans: int
+    older: int = 0
 
 
 @dataclass(frozen=True)

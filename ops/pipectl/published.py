@@ -13,6 +13,8 @@ TRANSACTIONS = "public.transactions"
 GROUND_TRUTH = "sim.ground_truth"
 BATCHES = "sim.batches"
 LABELS = "fraud_labels"
+# How far labels have come.
+PROGRESS = "label_progress"
 # The records of schema migrations: no data, so they are neither counted nor emptied.
 MIGRATION_RECORDS = ("sim.schema_migrations", "schema_migrations")
 
@@ -39,13 +41,20 @@ BATCH = f"""
     GROUP BY batch.low"""
 BATCH_LABELS = f"""
     SELECT COUNT(*), COALESCE(SUM(is_fraud), 0) FROM {LABELS} WHERE transaction_id BETWEEN %s AND %s"""
-# Ids counted in ranges of a size, and those from one id to below another.
-TRANSACTION_BUCKETS = f"SELECT transaction_id / %s, count(*) FROM {TRANSACTIONS} GROUP BY 1"
-LABEL_BUCKETS = f"SELECT transaction_id DIV %s, COUNT(*) FROM {LABELS} GROUP BY 1"
-TRANSACTION_IDS = f"""
-    SELECT transaction_id FROM {TRANSACTIONS} WHERE transaction_id >= %s AND transaction_id < %s"""
-LABEL_IDS = f"""
-    SELECT transaction_id FROM {LABELS} WHERE transaction_id >= %s AND transaction_id < %s"""
+# Ids counted in ranges of a size, with the latest transaction and the earliest label; then each id and its
+# time, from one id to below another.
+TRANSACTION_BUCKETS = f"""
+    SELECT transaction_id / %s, count(*), extract(epoch FROM max(created_at))
+    FROM {TRANSACTIONS} GROUP BY 1"""
+LABEL_BUCKETS = f"""
+    SELECT transaction_id DIV %s, COUNT(*), UNIX_TIMESTAMP(MIN(created_at))
+    FROM {LABELS} GROUP BY 1"""
+TRANSACTION_TIMES = f"""
+    SELECT transaction_id, extract(epoch FROM created_at)
+    FROM {TRANSACTIONS} WHERE transaction_id >= %s AND transaction_id < %s"""
+LABEL_TIMES = f"""
+    SELECT transaction_id, UNIX_TIMESTAMP(created_at)
+    FROM {LABELS} WHERE transaction_id >= %s AND transaction_id < %s"""
 
 # For the report. {truth} is GROUND_TRUTH, or NO_GROUND_TRUTH if that does not exist.
 # OFFSET 0 keeps the planner from expecting as many hours as there are times, which it would sort on disk.

@@ -7,16 +7,38 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipectl import services
+from pipectl import json_text, services
 from pipectl.env_file import EnvFile
 from pipectl.errors import UsageError
 from pipectl.models import VERIFYING, DatabaseAddress, ReplicationLogin
 from pipectl.names import DAG_ID, DAG_ID_RULE, is_dag_id
 
 LARGEST_PORT = 65535
+FOLDER = "PIPECTL_PROJECT_FOLDER"
+# What tells a project from every other one: a copy of its folder gets its own.
+IDENTITY = (
+    FOLDER,
+    "PIPECTL_PROJECT_ID",
+    "COMPOSE_PROJECT_NAME",
+    "AIRBYTE_POSTGRES_CONTAINER",
+    "AIRBYTE_MYSQL_CONTAINER",
+    "AIRBYTE_NETWORK",
+    "AIRFLOW_JWT_SECRET",
+)
+# If stack/.env loses one of these, the copy in .pipectl has it.
+LASTING = (
+    *IDENTITY,
+    "AIRFLOW_API_SECRET_KEY",
+    "AIRFLOW_FERNET_KEY",
+    "AIRFLOW_POSTGRES_PASSWORD",
+    "AIRFLOW_REDIS_PASSWORD",
+    "AIRBYTE_POSTGRES_SUPERUSER_PASSWORD",
+    "AIRBYTE_MYSQL_ROOT_PASSWORD",
+    "AIRBYTE_REPLICATION_PASSWORD",
+)
 # By libpq's words, for both databases.
 SSL_MODES = frozenset({"disable", "prefer", "require", *VERIFYING})
 
@@ -44,8 +66,11 @@ class Settings:
     engine: str
     cache_dir: Path
     variables: dict[str, str] = field(repr=False)
-    # Names whose value the environment gave.
+    # Names whose value the environment gave, and values that stack/.env has lost.
     from_environment: frozenset[str] = frozenset()
+    restored: dict[str, str] = field(default_factory=dict, repr=False)
+    # The project that this one is a copy of.
+    origin: Path | None = None
 
     @property
     def state_dir(self) -> Path:
@@ -125,17 +150,20 @@ class Settings:
         host = self.variables.get(f"{prefix}_HOST") or "127.0.0.1"
         if not is_host(host):
             raise self.is_not(f"{prefix}_HOST", "the name or address of a machine")
-        return DatabaseAddress(
+        address = DatabaseAddress(
             service=service,
             host=host,
             port=self.port(service),
             database=self.variables.get(f"{prefix}_DATABASE") or definition.database,
             user=self.variables.get(f"{prefix}_USER") or "docker",
             password=self.variables.get(definition.password_variable) or "docker",
-            **(self._encryption(prefix) if self.is_external(service) else {}),
         )
+        if not self.is_external(service):
+            return address
+        mode, certificate = self._encryption(prefix)
+        return replace(address, ssl_mode=mode, root_certificate=certificate)
 
-    def _encryption(self, prefix: str) -> dict[str, str]:
+    def _encryption(self, prefix: str) -> tuple[str, str]:
         mode = self.variables.get(f"{prefix}_SSLMODE") or "prefer"
         if mode not in SSL_MODES:
             modes = ", ".join(sorted(SSL_MODES))
@@ -155,7 +183,7 @@ class Settings:
                 "certificates that the machine trusts.",
                 hint=f"Set {prefix}_SSLROOTCERT to a file in {folder}, or {prefix}_SSLMODE to verify-full.",
             )
-        return {"ssl_mode": mode, "root_certificate": str(certificate) if name else ""}
+        return mode, str(certificate) if name else ""
 
 
 def is_port(text: str) -> bool:
@@ -176,6 +204,43 @@ def is_host(text: str) -> bool:
 def env_path(project: Path) -> Path:
     """The `.env` file of `project`."""
     return project / "stack" / ".env"
+
+
+def kept_path(project: Path) -> Path:
+    """The copy of the settings of the latest start, a JSON object."""
+    return project / ".pipectl" / "settings.json"
+
+
+def _restored(project: Path, written: dict[str, str]) -> dict[str, str]:
+    """Return what stack/.env has lost since the latest start: everything, or what lasts for a project."""
+    return {
+        name: value
+        for name, value in json_text.read_object(kept_path(project)).items()
+        if isinstance(value, str) and (not written or (name in LASTING and not written.get(name)))
+    }
+
+
+def folder_text(project: Path) -> str:
+    """Return the folder as stack/.env holds it: without characters that its readers take differently."""
+    from urllib.parse import quote  # noqa: PLC0415  5 ms that `--version` need not pay
+
+    return quote(os.fsencode(project))
+
+
+def _origin(project: Path, variables: dict[str, str]) -> Path | None:
+    """Return the project that `project` is a copy of; None if it is none, or was moved."""
+    if variables.get(FOLDER, "") in {"", str(project)} or variables[FOLDER] == folder_text(project):
+        return None
+    from urllib.parse import unquote_to_bytes  # noqa: PLC0415  as above
+
+    origin = Path(os.fsdecode(unquote_to_bytes(variables[FOLDER])))
+    try:
+        written = EnvFile(env_path(origin)).read()
+        theirs = written | _restored(origin, written)
+        is_there = theirs.get("AIRFLOW_JWT_SECRET") == variables.get("AIRFLOW_JWT_SECRET")
+        return origin if is_there and not origin.samefile(project) else None
+    except (OSError, UsageError):
+        return None
 
 
 def find_project(start: Path) -> Path:
@@ -209,6 +274,12 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
         here = chosen
     root = find_project((chosen or here).resolve())
     written = EnvFile(env_path(root)).read()
+    restored = _restored(root, written)
+    written |= restored
+    origin = _origin(root, written)
+    if origin is not None:
+        written = {name: value for name, value in written.items() if name not in IDENTITY}
+        restored = {name: value for name, value in restored.items() if name not in IDENTITY}
     known = (
         written.keys()
         | FORMS.keys()
@@ -228,6 +299,8 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
         cache_dir=cache_dir(),
         variables={**written, **overrides},
         from_environment=frozenset(overrides),
+        restored=restored,
+        origin=origin,
     )
 
 

@@ -33,6 +33,7 @@ from support import ROOT
 from support.airflow_stack import AirflowStack
 from support.rest_client import RestClient
 from support.waiting import until
+from support.witness import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,7 +113,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def address(stack: AirflowStack) -> AirflowAddress:
-    return AirflowAddress(stack.site.url, "admin", "admin")
+    return AirflowAddress(stack.site.url, "admin", "admin", witness=Witness())
 
 
 def trigger(api: AirflowApi, conf: dict[str, Any] | None = None) -> triggering.TriggerResult:

@@ -261,13 +261,13 @@ def test_check_says_that_an_account_is_refused(servers: Servers) -> None:
 
 
 def test_check_sees_an_account_that_may_read_and_not_replicate(servers: Servers) -> None:
-    servers.ask_postgres("ALTER ROLE airbyte NOREPLICATION")
+    servers.ask_superuser("ALTER ROLE airbyte NOREPLICATION")
     try:
         found = failed(servers)
         with pytest.raises(DatabaseError, match=r"PostgreSQL gave no stream of changes: .*replication"):
             replication.round_trip(reader_of(servers).postgres, published.PUBLICATION)
     finally:
-        servers.ask_postgres("ALTER ROLE airbyte REPLICATION")
+        servers.ask_superuser("ALTER ROLE airbyte REPLICATION")
     assert found["postgres", "login"] == "airbyte, may not replicate"
     assert ("postgres", "stream of changes") in found
 

@@ -148,7 +148,15 @@ def test_user_owns_its_database_alone(binaries: MariadbBinaries, data_dir: Path)
 
     with running(binaries, data_dir) as port:
         query(port, "CREATE TABLE da_ta.t (id INT)")
-        for statement in ("CREATE DATABASE daxta", "SELECT * FROM mysql.user"):
+        for statement in (
+            "CREATE DATABASE daxta",
+            "SELECT * FROM mysql.user",
+            "SELECT 1 INTO OUTFILE '/tmp/written'",
+            "LOAD DATA INFILE '/etc/passwd' INTO TABLE da_ta.t",
+            "SET GLOBAL general_log_file = '/tmp/written'",
+            "INSTALL PLUGIN any SONAME 'any.so'",
+            "CREATE USER another",
+        ):
             with pytest.raises(mysql.connector.Error, match="denied"):
                 query(port, statement)
 
@@ -200,7 +208,10 @@ def test_committed_rows_survive_a_kill_and_an_immediate_restart(
 def test_stale_pid_file_that_names_somebody_elses_process_does_no_harm(
     binaries: MariadbBinaries, data_dir: Path
 ) -> None:
-    (data_dir / mariadb.PID_FILE).write_text(f"{os.getpid()}\n")
+    stale = data_dir / mariadb.PID_FILE
+    stale.write_text(f"{os.getpid()}\n")
+    # An earlier server wrote it.
+    os.chown(stale, data_dir.stat().st_uid, data_dir.stat().st_gid)
 
     assert mariadb.running_pid(data_dir) is None
     with running(binaries, data_dir) as port:
@@ -296,6 +307,7 @@ def test_failed_preparation_leaves_nothing_and_shows_the_servers_words_without_t
 def no_user_namespaces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A container that forbids them."""
     with monkeypatch.context() as container:
+        container.setattr(privileges, "MOUNT_NAMESPACE", ("false",))
         container.setattr(privileges, "USER_NAMESPACE", ("false",))
         privileges.privileges.cache_clear()
         yield

@@ -78,7 +78,8 @@ def test_local_postgres_has_every_setting_of_its_file(odd_folder: Path, name: st
 
     found = need_postgres()
     account = READER, STACK / "postgres" / "replication-account.sql"
-    postgres.prepare(found, odd_folder / "data", account, **LOGIN)
+    accounts = postgres.Accounts(**LOGIN, superuser_password="random", replication=account)
+    postgres.prepare(found, odd_folder / "data", accounts)
     port = free_port()
     config = STACK / "postgres" / f"{name}.conf"
     program = postgres.program(found, "server", odd_folder / "data", port, config)

@@ -235,6 +235,25 @@ def test_a_strangers_session_whose_leader_has_ended_is_left_alone(supervisor: Su
         member.kill()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [(), ("-c",), ("-m", "supervisor.supervisorctl", "-c")],
+    ids=["editor", "option", "supervisorctl"],
+)
+def test_a_process_that_reads_the_configuration_is_left_alone(
+    supervisor: Supervisor, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    supervisor.launch([program(tmp_path)])
+    reader = psutil.Popen([*SLEEPER, *words, str(supervisor.config_path)], start_new_session=True)
+    try:
+        supervisor.shutdown()
+        assert reader.is_running()
+        assert reader.status() != psutil.STATUS_ZOMBIE
+    finally:
+        reader.kill()
+        reader.wait()
+
+
 def test_logs_are_followed_across_their_rotation(tmp_path: Path) -> None:
     path = tmp_path / "service.log"
     path.write_text("one\ntwo\n")

@@ -37,6 +37,15 @@ class FakeEngine(Engine):
     def services(self) -> tuple[Service, ...]:
         return tuple(Service(name, "running", self.health, pid=1) for name in self._names)
 
+    def holds(self, service: str, port: int) -> bool:
+        return bool(service and port)
+
+    def _ports_in_use(self) -> dict[str, int]:
+        return {}
+
+    def _mark(self, service: str) -> str:
+        return service
+
     def volumes(self) -> tuple[Volume, ...]:
         return ()
 

@@ -33,6 +33,7 @@ SCRIPTS = ROOT / "scripts"
 STACK = ROOT / "stack"
 SCRIPT_SECONDS = 60
 REPLICATION = ReplicationLogin("airbyte", "sesame")
+SUPERUSER_PASSWORD = "random"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,12 @@ class Servers:
 
     postgres_port: int
     mysql_port: int
-    bytecode: Path
+    folder: Path
+
+    @property
+    def bytecode(self) -> Path:
+        """Where scripts keep their compiled modules."""
+        return self.folder / "bytecode"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -83,11 +89,11 @@ class Servers:
             process.kill()
         return process.returncode, output
 
-    def postgres(self) -> Any:
+    def postgres(self, user: str = "docker", password: str = "docker") -> Any:
         import psycopg2
 
         return psycopg2.connect(
-            host="127.0.0.1", port=self.postgres_port, user="docker", password="docker", dbname="airbyte"
+            host="127.0.0.1", port=self.postgres_port, user=user, password=password, dbname="airbyte"
         )
 
     def mysql(self) -> Any:
@@ -105,6 +111,10 @@ class Servers:
 
     def ask_postgres(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         return _ask(self.postgres(), statement, values)
+
+    def ask_superuser(self, statement: str) -> None:
+        """Run a statement that the owner of the database may not."""
+        _ask(self.postgres("postgres", SUPERUSER_PASSWORD), statement, ())
 
     def ask_mysql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         return _ask(self.mysql(), statement, values)
@@ -149,11 +159,13 @@ def servers_in(
     login = {"user": "docker", "password": "docker"}
     postgres_binaries, mariadb_binaries = need_postgres(), need_mariadb()
     account = REPLICATION, STACK / "postgres" / "replication-account.sql"
-    postgres.prepare(postgres_binaries, folder / "airbyte", account, database="airbyte", **login)
+    accounts = postgres.Accounts(
+        **login, database="airbyte", superuser_password=SUPERUSER_PASSWORD, replication=account
+    )
+    postgres.prepare(postgres_binaries, folder / "airbyte", accounts)
     mariadb.prepare(mariadb_binaries, folder / "data", STACK / "mysql", REPLICATION, database="data", **login)
-    bytecode = folder / "bytecode"
-    bytecode.mkdir()
-    servers = Servers(free_port(), free_port(), bytecode)
+    servers = Servers(free_port(), free_port(), folder)
+    servers.bytecode.mkdir()
     programs = (
         postgres.program(
             postgres_binaries,

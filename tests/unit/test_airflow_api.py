@@ -20,6 +20,7 @@ from pipectl.airflow_api import AirflowApi
 from pipectl.airflow_health import NEWEST_AIRFLOW, OLDEST_AIRFLOW, AirflowHealth
 from pipectl.errors import AirflowError, AirflowLoginError, AirflowSilentError, DagError, ExitCode
 from pipectl.models import AirflowAddress, ImportFailure, TaskState
+from support.witness import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,11 +41,12 @@ class FakeAirflow(ThreadingHTTPServer):
 
     @property
     def address(self) -> AirflowAddress:
-        return AirflowAddress(f"http://127.0.0.1:{self.server_port}", "admin", "admin")
+        return AirflowAddress(f"http://127.0.0.1:{self.server_port}", "admin", "admin", witness=Witness())
 
 
 class Handler(BaseHTTPRequestHandler):
     server: FakeAirflow
+    protocol_version = "HTTP/1.1"  # as Airflow: a connection lasts
 
     def answer(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))

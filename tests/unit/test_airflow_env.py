@@ -120,6 +120,9 @@ def test_the_docker_engine_calls_no_compose_with_a_refused_line(project: Path) -
     class Api:
         host = "unix:///none.sock"
 
+        def containers(self, _: dict[str, str]) -> tuple[()]:
+            return ()
+
         def version(self) -> EngineVersion:
             return EngineVersion("26.1.5", (1, 45), (1, 24), is_podman=False)
 

@@ -24,7 +24,7 @@ from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, ExitCode, UsageError
 from pipectl.invocation import Invocation
 from pipectl.observer import Observer
-from pipectl.settings import Settings
+from pipectl.settings import Settings, folder_text
 from support import ROOT, engine_socket
 from support.project_copy import copy_project
 
@@ -287,6 +287,7 @@ def test_stack_env_gets_names_secrets_and_free_ports_once(tmp_path: Path) -> Non
     assert written.pop("AIRFLOW_PORT") != str(taken)
     written.pop("AIRBYTE_POSTGRES_PORT", None)  # where 5432 is taken
     assert written.pop("AIRBYTE_MYSQL_SCALE") == "0"
+    assert written.pop("PIPECTL_PROJECT_FOLDER") == folder_text(tmp_path)
     assert set(written) == {
         identity.PROJECT_ID,
         *identity.DEFAULT_NAMES,

@@ -398,14 +398,30 @@ class ReadingEngine(HealthyEngine):
 
 STATE_FILES = (
     "engine",
+    "settings.json",
     "run/supervisord.pid",
     "run/supervisor.sock",
     "run/webserver.json",
+    "run/webserver.started",
     "run/supervisord.conf",
     "logs/webserver.log",
     "volumes/postgres/created",
     "volumes/airbyte-postgres/data/PG_VERSION",
     "airflow/created",
+)
+
+
+STATE_KEYS = st.sampled_from(
+    [
+        "pid",
+        "command",
+        "directory",
+        "settings",
+        "files",
+        "port",
+        "AIRFLOW_JWT_SECRET",
+        "PIPECTL_PROJECT_FOLDER",
+    ]
 )
 
 
@@ -421,6 +437,7 @@ def end_nobody(process: psutil.Process, *_: int) -> None:
             st.binary(max_size=40),
             TEXT.map(lambda text: text.encode(errors="replace")),
             st.sampled_from([b"0", b"-1", b"1", b"32000"]),
+            st.dictionaries(STATE_KEYS, JSON, max_size=6).map(lambda state: json.dumps(state).encode()),
         ),
         max_size=4,
     ),

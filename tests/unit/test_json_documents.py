@@ -59,6 +59,7 @@ UP = UpResult(
     restarted={"scheduler": "stack/airflow/user.env changed"},
     started=("webserver",),
     moved_ports={"webserver": MovedPort(8080, 8081)},
+    notes=("webserver runs on port 8081",),
     import_failures=(ImportFailure("broken.py", "SyntaxError"),),
     removed=("worker-2",),
 )
@@ -72,6 +73,7 @@ UP_JSON = {
     "started": ["webserver"],
     "restarted": {"scheduler": "stack/airflow/user.env changed"},
     "moved_ports": {"webserver": {"wanted": 8080, "used": 8081}},
+    "notes": ["webserver runs on port 8081"],
     "import_failures": [{"filename": "broken.py", "stack_trace": "SyntaxError"}],
     "removed": ["worker-2"],
 }
@@ -132,6 +134,7 @@ def status(*services: Service) -> Status:
                 rows={"public.transactions": 3},
             ),
         ),
+        notes=("A note.",),
     )
 
 
@@ -171,6 +174,7 @@ STATUS_JSON = {
             "error": "",
         }
     },
+    "notes": ["A note."],
 }
 # Every kind of document with the JSON that scripts rely on.
 DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
@@ -222,13 +226,14 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
     ),
     (
         "verify-db",
-        Verification("empty", False, CONTENT, 3, 0, ("public.transactions has 3 rows",)),
+        Verification("empty", False, CONTENT, 3, 0, 1, ("public.transactions has 3 rows",)),
         {
             "expect": "empty",
             "ok": False,
             "databases": CONTENT_JSON,
             "unlabelled": 3,
             "orphans": 0,
+            "older": 1,
             "reasons": ["public.transactions has 3 rows"],
         },
     ),

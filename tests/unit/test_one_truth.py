@@ -44,6 +44,7 @@ OF_OTHERS = {
     "DOCKER_CONFIG": "the docker client's",
     "DOCKER_CONTEXT": "the docker client's",
     "DOCKER_HOST": "the docker client's",
+    "LD_LIBRARY_PATH": "the dynamic linker's",
     "PATH": "the system's",
     "PIP_CERT": "pip's",
     "REQUESTS_CA_BUNDLE": "pip's",

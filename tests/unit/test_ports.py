@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -22,7 +23,7 @@ HOLD = """
 import sys, pathlib
 from pipectl.engines.claims import Claims
 claims = Claims(pathlib.Path(sys.argv[1]))
-print(claims.take("port-8080"), flush=True)
+print(claims.take(sys.argv[2]), flush=True)
 sys.stdin.read()
 """
 
@@ -83,19 +84,45 @@ def test_a_port_can_be_had_again_once_its_command_has_ended(tmp_path: Path, want
         assert ports.next_free(port, set(), third) == port
 
 
-def test_a_claim_holds_between_processes_and_ends_with_a_kill(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cache", ["same", "another"])
+def test_a_claim_holds_between_processes_and_ends_with_a_kill(
+    tmp_path: Path, cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cache == "another" and sys.platform != "linux":
+        pytest.skip("Claims are those of a cache folder where sockets have no names without files.")
+    monkeypatch.setattr("pipectl.engines.claims.NAMESPACE", "pipectl")
+    what = f"test-{os.getpid()}"
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(tmp_path / "same"), what],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    with Claims(tmp_path) as claims:
+    with Claims(tmp_path / cache) as claims:
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == "True\n"
-            assert not claims.take("port-8080")
+            assert not claims.take(what)
         finally:
             holder.kill()
             holder.communicate()
-        assert claims.take("port-8080")
+        assert claims.take(what)
+
+
+def test_a_port_stays_claimed_while_the_stack_lives(tmp_path: Path) -> None:
+    server = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        with Claims(tmp_path, "first") as first:
+            first.keep(["port-8080"], server.pid)
+        with Claims(tmp_path, "second") as second:
+            assert not second.take("port-8080")
+        with Claims(tmp_path, "first") as first:
+            assert first.take("port-8080")
+    finally:
+        server.kill()
+        server.communicate()
+    with Claims(tmp_path, "second") as second:
+        assert second.take("port-8080")
 
 
 def test_without_a_folder_to_write_in_ports_are_still_found(tmp_path: Path, wanted: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipectl.engines.local import mariadb, postgres
+from pipectl.engines.local import mariadb, postgres_roles
 from pipectl.errors import EngineError
 from pipectl.models import ReplicationLogin
 
@@ -41,10 +41,13 @@ def parsed(statement: str) -> tuple[str, list[str]]:
 
 @given(owner=ANY, user=ANY, password=ANY)
 def test_postgres_reads_each_name_and_password_as_it_is(owner: str, user: str, password: str) -> None:
-    made = postgres.account_statements(owner, ReplicationLogin(user, password), POSTGRES)
+    made = postgres_roles.account(owner, ReplicationLogin(user, password), POSTGRES)
 
-    create, usage, tables, future = map(parsed, made)
-    assert create == ("CREATE ROLE \" LOGIN REPLICATION PASSWORD '", [user, password])
+    create, rights, usage, tables, future = map(parsed, made)
+    # A block of statements is a string in a statement.
+    assert create[0] == "DO '"
+    assert parsed(create[1][0])[1] == [user, user]
+    assert rights == ("ALTER ROLE \" LOGIN REPLICATION PASSWORD '", [user, password])
     assert usage == ('GRANT USAGE ON SCHEMA public TO "', [user])
     assert tables == ('GRANT SELECT ON ALL TABLES IN SCHEMA public TO "', [user])
     assert future == (
@@ -97,12 +100,12 @@ def test_containers_give_mysql_the_same_as_the_local_engine(odd: str) -> None:
 def test_line_break_in_a_password_is_refused() -> None:
     login = ReplicationLogin("airbyte", "two\nlines")
     with pytest.raises(EngineError, match="line break"):
-        postgres.account_statements("docker", login, POSTGRES)
+        postgres_roles.account("docker", login, POSTGRES)
     with pytest.raises(EngineError, match="line break"):
         mariadb._statements(STACK / "mysql", "docker", "secret", "data", login)
 
 
 def test_missing_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"absent.sql: No such file") as failure:
-        postgres.account_statements("docker", ReplicationLogin("a", "b"), tmp_path / "absent.sql")
+        postgres_roles.account("docker", ReplicationLogin("a", "b"), tmp_path / "absent.sql")
     assert "git checkout stack" in failure.value.hint

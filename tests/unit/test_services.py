@@ -107,6 +107,9 @@ class NoDocker:
 
     host = "unix:///nowhere"
 
+    def containers(self, _: dict[str, str]) -> tuple[()]:
+        return ()
+
     def version(self) -> dict[str, str]:
         return {}
 
@@ -191,7 +194,12 @@ def test_the_local_engine_has_a_program_for_every_listed_service(
         MariadbBinaries(tmp_path, tmp_path, tmp_path, "mariadb", (11, 0, 0), "here"),
     )
     start = Start(
-        settings(tmp_path, **dict.fromkeys(SECRETS, "secret")), engine._supervisor, software, Observer()
+        settings(tmp_path, **dict.fromkeys(SECRETS, "secret")),
+        engine._supervisor,
+        engine._claims,
+        software,
+        Observer(),
+        engine,
     )
     listed = [service.name for service in services.of_executor("LocalExecutor")]
     assert sorted(program.name for program in start.programs(tuple(listed))) == sorted(listed)

@@ -47,6 +47,9 @@ class FakeEngine:
         names = ("airbyte-postgres", "airbyte-mysql")
         return tuple(DatabaseAddress(name, "127.0.0.1", 1, "", "", "") for name in names)
 
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
 
 def plain(content: RenderableType) -> str:
     from rich.console import Console

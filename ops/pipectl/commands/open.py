@@ -36,8 +36,10 @@ def open(  # noqa: A001  the command's name; nothing here opens a file
     invocation: Invocation = ctx.obj
     import webbrowser  # noqa: PLC0415  15 ms
 
+    from pipectl.airflow_health import AirflowHealth  # noqa: PLC0415
     from pipectl.pipeline.access import airflow_address  # noqa: PLC0415
 
     address = airflow_address(invocation.engine)
+    AirflowHealth(address).version()  # nobody types a password into another project's page
     opening = Opening(address.url, address.user, opened=not show and webbrowser.open(address.url))
     invocation.console.emit(opening, lambda: line(address.url))

@@ -59,7 +59,7 @@ class Database:
 
 @dataclass(frozen=True)
 class StatusDocument:
-    """The state of everything. `databases` has the keys postgres and mysql."""
+    """The state of everything. `databases` has the keys postgres and mysql; `notes` are sentences."""
 
     project: Path
     engine: str
@@ -67,6 +67,7 @@ class StatusDocument:
     airflow: AirflowStatus
     dag: DagStatus
     databases: dict[str, Database]
+    notes: tuple[str, ...]
 
 
 def status(ctx: typer.Context) -> None:
@@ -102,6 +103,7 @@ def document_of(result: Status) -> StatusDocument:
             )
             for database in result.databases
         },
+        notes=result.notes,
     )
 
 
@@ -155,7 +157,9 @@ def result_text(result: Status) -> RenderableType:
         lines.append(
             f"{address.service:<17} {location}: {content if database.reachable else 'not reachable'}"
         )
-    return group(services, *(line(text) for text in lines), *import_failures_text(airflow.import_failures))
+    notes = (line(note, "yellow") for note in result.notes)
+    failures = import_failures_text(airflow.import_failures)
+    return group(services, *(line(text) for text in lines), *failures, *notes)
 
 
 def _unreachable(services: tuple[Service, ...]) -> str:

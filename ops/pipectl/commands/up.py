@@ -99,6 +99,7 @@ def result_text(result: UpResult) -> RenderableType:
         )
         for name, port in result.moved_ports.items()
     ]
+    lines += [line(f"  {note}", "yellow") for note in result.notes]
     lines += import_failures_text(result.import_failures)
     lines.append(line("  Next      pipectl trigger, pipectl status, pipectl down"))
     return group(*lines)

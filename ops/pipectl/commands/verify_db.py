@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 HINTS = {
     "empty": "To empty them: pipectl reset --data-only. If rows are right: --expect populated or reconciled",
     "populated": "Run the pipeline once: pipectl trigger",
-    "reconciled": "Label what is left: pipectl trigger. Orphans: a database was restored on its own.",
+    "reconciled": "Label what is left: pipectl trigger. Orphans, and labels older than their "
+    "transaction: a database was restored or emptied on its own. Empty both: pipectl reset --data-only",
 }
 
 Document: TypeAlias = "Verification"

@@ -6,22 +6,38 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from pipectl.engines import ports
+from pipectl.engines import airflow_env, ports
 from pipectl.engines.changes import describe
 from pipectl.engines.claims import Claims
-from pipectl.engines.project import SECRETS, check, project_lock
+from pipectl.engines.project import SECRETS, check, keep_settings, new_password, project_lock
 from pipectl.env_file import EnvFile
+from pipectl.errors import EngineError, PipectlError
 from pipectl.models import AirflowAddress
 from pipectl.services import business_databases, of_executor
+from pipectl.settings import FOLDER, IDENTITY, folder_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from pipectl.models import DatabaseAddress, LogLine, Service, Volume
     from pipectl.observer import Observer
     from pipectl.services import Definition
     from pipectl.settings import Settings
+
+
+# Settings of Airflow that its tokens carry, and the fields of AirflowAddress for them.
+CLAIMS = {
+    "AIRFLOW__API_AUTH__JWT_AUDIENCE": "audience",
+    "AIRFLOW__EXECUTION_API__JWT_AUDIENCE": "task_audience",
+    "AIRFLOW__API_AUTH__JWT_ISSUER": "issuer",
+}
+
+
+DEFAULT_LOGINS = (
+    "Any user of this machine can log in to Airflow as admin / admin and to the databases as docker / docker."
+    " Random passwords instead: PIPECTL_RANDOM_LOGINS=1 in stack/.env, then pipectl reset (see SECURITY.md)."
+)
 
 
 class Engine(ABC):
@@ -31,7 +47,8 @@ class Engine(ABC):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._claims = Claims(settings.cache_dir)
+        self._claims = Claims(settings.cache_dir, str(settings.project))
+        self._notes: list[str] = []
         self._moved_ports: dict[str, tuple[int, int]] = {}
         self._restarts: dict[str, tuple[str, ...]] = {}
         self._removed: tuple[str, ...] = ()
@@ -89,16 +106,38 @@ class Engine(ABC):
         del action
         return ()
 
+    @abstractmethod
+    def holds(self, service: str, port: int) -> bool:
+        """Whether this project's own service listens on the port of 127.0.0.1."""
+
+    def stranger(self, port: int) -> str:
+        """Name the program that listens on a port of 127.0.0.1, and its project; empty if none is seen."""
+        from pipectl.engines.strangers import describe  # noqa: PLC0415  for a message alone
+
+        return describe(port)
+
     def lock(self) -> AbstractContextManager[None]:
         """Keep a second command that changes the stack out; EngineError if one is under way."""
         return project_lock(self._settings, self._claims)
 
     def ports(self) -> dict[str, int]:
         """Port on 127.0.0.1 per service that listens there."""
+        in_use = self._ports_in_use()
         return {
-            definition.name: self._settings.port(definition.name)
+            definition.name: in_use.get(definition.name) or self._settings.port(definition.name)
             for definition in self._definitions
             if self._listens(definition)
+        }
+
+    @abstractmethod
+    def _ports_in_use(self) -> Mapping[str, int]:
+        """Ports that services which run were started with, whatever the settings say now."""
+
+    def differing_ports(self) -> dict[str, tuple[int, int]]:
+        """Services that run on another port than the settings name: (named, in use)."""
+        in_use, settings = self._ports_in_use(), self._settings
+        return {
+            name: (settings.port(name), port) for name, port in in_use.items() if settings.port(name) != port
         }
 
     def moved_ports(self) -> dict[str, tuple[int, int]]:
@@ -114,13 +153,44 @@ class Engine(ABC):
         return self._removed
 
     def airflow(self) -> AirflowAddress:
-        """Where Airflow answers."""
-        return AirflowAddress(f"http://127.0.0.1:{self._settings.port('webserver')}", *self._settings.admin)
+        """Where Airflow answers, and how it proves that it is this project's."""
+        port = self._ports_in_use().get("webserver") or self._settings.port("webserver")
+        try:
+            chosen = airflow_env.read(self._settings.project, self._settings.variables)
+        except PipectlError:
+            chosen = {}  # a mistake in user.env counts from the next start
+        manager = chosen.get("AIRFLOW__CORE__AUTH_MANAGER", "SimpleAuthManager")
+        claims = {
+            field: chosen[name].split(",")[0].strip() for name, field in CLAIMS.items() if chosen.get(name)
+        }
+        return AirflowAddress(
+            f"http://127.0.0.1:{port}",
+            *self._settings.admin,
+            secret=self._settings.variables.get("AIRFLOW_JWT_SECRET") or "",
+            takes_signed=manager.endswith("SimpleAuthManager"),
+            witness=self,
+            **claims,
+        )
 
     def databases(self) -> tuple[DatabaseAddress, DatabaseAddress]:
         """The two business databases, PostgreSQL first."""
-        postgres, mysql = (self._settings.database(definition.name) for definition in business_databases())
+        in_use = self._ports_in_use()
+        postgres, mysql = (
+            self._marked(self._settings.database(definition.name), in_use)
+            for definition in business_databases()
+        )
         return postgres, mysql
+
+    def _marked(self, address: DatabaseAddress, in_use: Mapping[str, int]) -> DatabaseAddress:
+        """Add what the project's own server says of itself; a server elsewhere is the user's choice."""
+        if self._settings.is_external(address.service):
+            return address
+        port = in_use.get(address.service) or address.port
+        return replace(address, port=port, mark=self._mark(address.service), witness=self)
+
+    @abstractmethod
+    def _mark(self, service: str) -> str:
+        """What the server of a database says of itself (see databases.py)."""
 
     @property
     def _definitions(self) -> tuple[Definition, ...]:
@@ -142,20 +212,98 @@ class Engine(ABC):
     @property
     def _secrets(self) -> Mapping[str, Callable[[], str]]:
         """Variables that the engine fills in once per project, and what makes their values."""
-        return SECRETS
+        return {name: secret.make for name, secret in SECRETS.items()}
 
     def _fill_in_settings(self, changes: Mapping[str, str] | None = None) -> None:
         """Remember in stack/.env: `changes`, missing secrets, and free ports for what does not run."""
         running = {service.name for service in self.services() if service.state in {"running", "starting"}}
-        moved = ports.choose(self._settings, tuple(self.ports()), running, self._claims)
+        moved = ports.choose(
+            self._settings,
+            tuple(self.ports()),
+            running,
+            self._claims,
+            _ports_of_containers(self._settings) if set(self.ports()) - running else (),
+        )
         self._moved_ports |= moved
-        secrets = {
-            name: make() for name, make in self._secrets.items() if not self._settings.variables.get(name)
-        }
-        self._change_settings({**secrets, **(changes or {}), **ports.changes(moved)})
+        restored = self._settings.restored
+        if restored:
+            self._notes.append(f"stack/.env had lost {', '.join(sorted(restored))}: restored.")
+        makers = {**self._secrets, **self._random_logins()}
+        secrets = {name: make() for name, make in makers.items() if not self._settings.variables.get(name)}
+        is_first = "AIRFLOW_JWT_SECRET" in secrets and not self.volumes()
+        self._require_replaceable(self._lost(secrets), running)
+        if (
+            is_first
+            and self._settings.admin == ("admin", "admin")
+            and "AIRFLOW_ADMIN_PASSWORD" not in secrets
+        ):
+            self._notes.append(DEFAULT_LOGINS)
+        folder = folder_text(self._settings.project)
+        place = {FOLDER: folder} if self._settings.variables.get(FOLDER) != folder else {}
+        self._change_settings({**restored, **secrets, **(changes or {}), **ports.changes(moved), **place})
+        self._settings = replace(self._settings, restored={}, origin=None)
+        keep_settings(self._settings)
+
+    def _lost(self, secrets: Mapping[str, str]) -> tuple[str, ...]:
+        """Names of the new secrets that stack/.env has lost. A copy of a project leaves some on purpose."""
+        if self._settings.origin is None:
+            return tuple(name for name in secrets if name in SECRETS)
+        self._notes.append(
+            f"This project is a copy of {self._settings.origin}, so it has an identity of its own."
+        )
+        return tuple(name for name in secrets if name in SECRETS and name not in IDENTITY)
+
+    def _random_logins(self) -> Mapping[str, Callable[[], str]]:
+        """Passwords to make instead of the documented ones; databases keep those that they were made with."""
+        if self._settings.variables.get("PIPECTL_RANDOM_LOGINS") != "1":
+            return {}
+        own = [each for each in business_databases() if not self._settings.is_external(each.name)]
+        databases = [] if self.volumes() else [f"{each.prefix}_PASSWORD" for each in own]
+        return dict.fromkeys(("AIRFLOW_ADMIN_PASSWORD", *databases), new_password)
+
+    def _require_replaceable(self, lost: tuple[str, ...], running: Collection[str]) -> None:
+        """Say what is lost with secrets that neither stack/.env nor its copy has, if data needs them.
+
+        Raises EngineError if what runs has been started with other secrets.
+        """
+        if not lost or not self.volumes():
+            return
+        lost_names = ", ".join(lost)
+        if running:
+            raise EngineError(
+                f"stack/.env has lost {lost_names}, and what runs was started with them.",
+                hint="Put the file back. Without it: pipectl down, then pipectl up, which makes new ones."
+                f" {self._losses(lost)}",
+            )
+        self._notes.append(f"stack/.env had lost {lost_names}, so they are new. {self._losses(lost)}")
+
+    def _losses(self, lost: tuple[str, ...]) -> str:
+        """Say what is lost without secrets, and what is not."""
+        losses = " ".join(SECRETS[name].loss for name in lost if SECRETS[name].loss)
+        return f"{losses} The business databases are as they were.".strip()
+
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the stack besides: sentences."""
+        differing = [
+            f"{name} runs on port {used}; the settings name {named}: pipectl up moves it there"
+            for name, (named, used) in self.differing_ports().items()
+            if name not in self._moved_ports
+        ]
+        return (*self._notes, *differing)
 
     def _change_settings(self, changes: Mapping[str, str]) -> None:
         """Write variables to stack/.env, and go on with them."""
         if changes:
             EnvFile(self._settings.env_path).update(changes)
             self._settings = replace(self._settings, variables={**self._settings.variables, **changes})
+
+
+def _ports_of_containers(settings: Settings) -> Collection[int]:
+    """Ports on which containers of other projects are published, now or after their restart."""
+    from pipectl.engines.docker.api import DockerApi  # noqa: PLC0415  25 ms, for a start alone
+
+    try:
+        api = DockerApi()
+        return api.reserved_ports(str(settings.project / "stack")) if api.answers() else ()
+    except EngineError:
+        return ()

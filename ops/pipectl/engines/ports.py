@@ -49,14 +49,19 @@ def next_free(wanted: int, taken: set[int], claims: Claims) -> int:
 
 
 def choose(
-    settings: Settings, names: tuple[str, ...], running: Collection[str], claims: Claims
+    settings: Settings,
+    names: tuple[str, ...],
+    running: Collection[str],
+    claims: Claims,
+    reserved: Collection[int] = (),
 ) -> dict[str, tuple[int, int]]:
     """Claim a port for each of the listening services `names` that does not run.
 
-    Returns (wanted, free instead) for each service whose wanted port is taken; `claims` keeps all ports until
-    their servers listen. Raises EngineError if no port is near.
+    Those of containers, which `reserved` holds, are left to them even while they restart. Returns (wanted,
+    free instead) for each service whose wanted port is taken; `claims` keeps all ports until their servers
+    listen. Raises EngineError if no port is near.
     """
-    taken = {settings.port(name) for name in names if name in running}
+    taken = {settings.port(name) for name in names if name in running} | set(reserved)
     moved = {}
     for name in names:
         if name in running:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipectl.engines.claims import lock_file
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError, remedy
+from pipectl.settings import LASTING, kept_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,14 +39,51 @@ def new_fernet_key() -> str:
     return f"{new_password(32)}="
 
 
-# Variables of stack/.env that every engine fills in once per project, and what makes their values.
-SECRETS: dict[str, Callable[[], str]] = {
-    "AIRFLOW_JWT_SECRET": lambda: new_password(48),
-    "AIRFLOW_API_SECRET_KEY": lambda: new_password(32),
-    "AIRFLOW_FERNET_KEY": new_fernet_key,
-    "AIRFLOW_POSTGRES_PASSWORD": new_password,
-    "AIRBYTE_REPLICATION_PASSWORD": new_password,
+class Secret(NamedTuple):
+    """What makes a secret, and what is lost with it although its data is there."""
+
+    make: Callable[[], str]
+    loss: str = ""
+
+
+# Variables of stack/.env that every engine fills in once per project.
+SECRETS = {
+    "AIRFLOW_JWT_SECRET": Secret(lambda: new_password(48), "Whoever is logged in to Airflow logs in again."),
+    "AIRFLOW_API_SECRET_KEY": Secret(lambda: new_password(32)),
+    "AIRFLOW_FERNET_KEY": Secret(
+        new_fernet_key,
+        "Airflow cannot read the passwords of connections and variables that were entered in it:"
+        " enter them again.",
+    ),
+    "AIRFLOW_POSTGRES_PASSWORD": Secret(new_password),
+    "AIRBYTE_REPLICATION_PASSWORD": Secret(
+        new_password, "Airbyte's sources need the new password: pipectl connections --show-secrets."
+    ),
 }
+
+
+def keep_settings(settings: Settings) -> None:
+    """Copy the settings of a start to .pipectl, for the case that stack/.env is lost."""
+    kept = {
+        name: value
+        for name, value in settings.variables.items()
+        if name in LASTING or name not in settings.from_environment
+    }
+    folder = state_folder(settings)
+    try:
+        write_private(kept_path(settings.project), json.dumps(kept))
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that may hold secrets: readable by its owner from the start, and never half-written."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    temporary.replace(path)
 
 
 @contextmanager
@@ -123,7 +162,8 @@ def remember_engine(settings: Settings, name: str) -> None:
 
 
 def forget_engine(settings: Settings) -> None:
-    """Let `auto` choose anew, once no data of the project is left on the engine."""
+    """Let `auto` choose anew, and secrets be new, once no data of the project is left on the engine."""
+    kept_path(settings.project).unlink(missing_ok=True)
     (settings.state_dir / ENGINE_FILE).unlink(missing_ok=True)
 
 

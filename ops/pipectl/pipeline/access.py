@@ -7,9 +7,16 @@ answered with that project's data, and a reset would delete it.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pipectl.databases import Databases
-from pipectl.errors import AirflowSilentError, DatabaseSilentError, UsageError
+from pipectl.errors import (
+    AirflowSilentError,
+    DatabaseSilentError,
+    ForeignAirflowError,
+    ForeignDatabaseError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from pipectl.engines.base import Engine
@@ -21,18 +28,32 @@ DOWN = {"stopped", "crashed"}
 
 def airflow_address(engine: Engine) -> AirflowAddress:
     """Where this project's Airflow answers; AirflowError if it does not run."""
+    address = engine.airflow()
     if "webserver" in down_services(engine.services()):
+        port = urlsplit(address.url).port or 0
+        if who := engine.stranger(port):
+            raise ForeignAirflowError(
+                f"This project's Airflow is not running: at {address.url} answers {who}, not this project's.",
+                hint=HINT,
+            )
         raise AirflowSilentError("This project's Airflow is not running.", hint=HINT)
-    return engine.airflow()
+    return address
 
 
 def business_databases(engine: Engine) -> Databases:
     """The two business databases; DatabaseError if this project's own do not run."""
     postgres, mysql = engine.databases()
     down = down_services(engine.services())
-    names = [address.service for address in (postgres, mysql) if address.service in down]
-    if names:
-        raise DatabaseSilentError(f"Not running in this project: {' and '.join(names)}.", hint=HINT)
+    missing = [address for address in (postgres, mysql) if address.service in down]
+    if missing:
+        names = " and ".join(address.service for address in missing)
+        strangers = [
+            f" At {address.host}:{address.port} answers {who}, not this project's."
+            for address in missing
+            if (who := engine.stranger(address.port))
+        ]
+        error = ForeignDatabaseError if strangers else DatabaseSilentError
+        raise error(f"Not running in this project: {names}.{''.join(strangers)}", hint=HINT)
     return Databases(postgres, mysql)
 
 

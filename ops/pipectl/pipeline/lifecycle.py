@@ -44,8 +44,9 @@ class UpResult:
     """What `up` did.
 
     `restarted` has those of the `started` services that ran before, with what had changed; `moved_ports` has
-    the services whose port was taken. `import_failures` are DAG files, not the pipeline's, that Airflow has
-    tried and cannot import; `removed` are services that ran before, and are no part of the stack any more.
+    the services whose port was taken; `notes` are sentences. `import_failures` are DAG files, not the
+    pipeline's, that Airflow has tried and cannot import; `removed` are services that ran before, and are no
+    part of the stack any more.
     """
 
     engine: str
@@ -58,6 +59,7 @@ class UpResult:
     started: tuple[str, ...]
     restarted: dict[str, str]
     moved_ports: dict[str, MovedPort]
+    notes: tuple[str, ...] = ()
     import_failures: tuple[ImportFailure, ...] = ()
     removed: tuple[str, ...] = ()
 
@@ -133,6 +135,7 @@ def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> U
         started=started,
         restarted=engine.restarts(),
         moved_ports={name: MovedPort(*ports) for name, ports in engine.moved_ports().items()},
+        notes=engine.notes(),
         removed=engine.removed(),
         import_failures=health.import_failures(processor_start(engine.services())),
     )

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
-from pipectl.errors import AirflowError, AirflowLoginError, DatabaseError
+from pipectl.errors import (
+    AirflowError,
+    AirflowLoginError,
+    DatabaseError,
+    ForeignAirflowError,
+    ForeignDatabaseError,
+)
 from pipectl.pipeline.access import down_services
 from pipectl.pipeline.readiness import component_starts, failures_of, processor_start, with_health
 
@@ -56,6 +62,7 @@ class DatabaseStatus:
     reachable: bool
     rows: dict[str, int]
     error: str = ""
+    foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,7 @@ class Status:
     airflow: AirflowStatus
     dag: DagStatus
     databases: tuple[DatabaseStatus, ...]
+    notes: tuple[str, ...] = ()
 
 
 def overview(engine: Engine, project: Path, dag_id: str) -> Status:
@@ -86,13 +94,23 @@ def overview(engine: Engine, project: Path, dag_id: str) -> Status:
         database_statuses = (contents[0].result(), contents[1].result())
     components = airflow_status.health if airflow_status.reachable else None
     answered = {database.address.service for database in database_statuses if database.reachable}
+    usurped = {database.address.service for database in database_statuses if database.foreign}
+    if airflow_status.error:
+        usurped.add("webserver")
+    errors = [airflow_status.error, *(database.error for database in database_statuses if database.foreign)]
+    errors += [
+        f"{service.name} cannot listen on port {service.port}, which {who} has."
+        for service in services
+        if service.state == "crashed" and service.port and (who := engine.stranger(service.port))
+    ]
     return Status(
         project=project,
         engine=engine.name,
-        services=with_health(services, components, answered),
+        services=with_health(services, components, answered, usurped),
         airflow=airflow_status,
         dag=dag_status,
         databases=database_statuses,
+        notes=(*filter(None, errors), *engine.notes()),
     )
 
 
@@ -123,6 +141,8 @@ def _airflow(
             last_run=health.last_run(dag_id),
             next_run=dag.next_run,
         )
+    except ForeignAirflowError as error:
+        return replace(unreachable, error=error.message), DagStatus(dag_id, found=False)
     except AirflowLoginError as error:
         return replace(status, error=f"{error.message} {error.hint}"), DagStatus(dag_id, found=False)
     except AirflowError:
@@ -140,5 +160,6 @@ def _database(databases: Databases, address: DatabaseAddress, *, is_down: bool) 
     try:
         content = read()
     except DatabaseError as error:
-        return DatabaseStatus(address, reachable=False, rows={}, error=error.message)
+        foreign = isinstance(error, ForeignDatabaseError)
+        return DatabaseStatus(address, reachable=False, rows={}, error=error.message, foreign=foreign)
     return DatabaseStatus(address, reachable=True, rows={table.name: table.rows for table in content.tables})

@@ -6,7 +6,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipectl.airflow_health import in_file, is_since
-from pipectl.errors import AirflowError, DagError, DatabaseError, EngineError, LoginError, WaitTimeoutError
+from pipectl.errors import (
+    AirflowError,
+    DagError,
+    DatabaseError,
+    EngineError,
+    ForeignAirflowError,
+    ForeignDatabaseError,
+    LoginError,
+    WaitTimeoutError,
+)
 from pipectl.services import AIRFLOW, ASKED, SERVICES, business_databases, databases, find
 from pipectl.wait import attempts
 
@@ -27,12 +36,16 @@ TOLERATED_DATABASE_CRASHES = 2
 
 
 def with_health(
-    services: tuple[Service, ...], components: Mapping[str, str] | None, answered: Collection[str]
+    services: tuple[Service, ...],
+    components: Mapping[str, str] | None,
+    answered: Collection[str],
+    usurped: Collection[str] = (),
 ) -> tuple[Service, ...]:
     """Return `services` with the health of what runs: healthy, starting, or unknown if nothing tells it.
 
     `components` is Airflow's own answer, None if there is none; `answered` names the databases that answer.
-    A health that the engine has filled in stays.
+    A health that the engine has filled in stays. A service whose port another program has, which `usurped`
+    names, cannot listen: it has crashed, whatever its process does.
     """
 
     def health_of(service: Service) -> str:
@@ -46,12 +59,13 @@ def with_health(
             return "healthy" if not component or components.get(component) == "healthy" else "starting"
         return "unknown"
 
-    return tuple(
-        replace(service, health=health_of(service))
-        if service.state == "running" and not service.health
-        else service
-        for service in services
-    )
+    def seen(service: Service) -> Service:
+        if service.name in usurped and service.state != "stopped":
+            return replace(service, state="crashed", health="")
+        is_open = service.state == "running" and not service.health
+        return replace(service, health=health_of(service)) if is_open else service
+
+    return tuple(seen(service) for service in services)
 
 
 def component_starts(services: tuple[Service, ...]) -> dict[str, datetime]:
@@ -76,7 +90,8 @@ class HealthProbe:
     def check(self, services: tuple[Service, ...]) -> tuple[Service, ...]:
         """Return `services` as `with_health` does.
 
-        Raises LoginError if a database refuses the password: waiting does not help.
+        Raises LoginError if a database refuses the password, ForeignAirflowError and ForeignDatabaseError if
+        another program has the port: waiting does not help.
         """
         running = {service.name: service for service in services if service.state == "running"}
         components = self._components(services) if "webserver" in running else None
@@ -88,7 +103,7 @@ class HealthProbe:
         if service.pid is None or self._answered.get(service.name) != service.pid:
             try:
                 self._databases.ping(service.name)
-            except LoginError:
+            except (LoginError, ForeignDatabaseError):
                 raise
             except DatabaseError:
                 return False
@@ -98,6 +113,8 @@ class HealthProbe:
     def _components(self, services: tuple[Service, ...]) -> dict[str, str] | None:
         try:
             return self._health.components(component_starts(services))
+        except ForeignAirflowError:
+            raise
         except AirflowError:
             return None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipectl import published
 from pipectl.airflow_health import AirflowHealth
-from pipectl.errors import AirflowError
+from pipectl.errors import AirflowError, ForeignAirflowError
 from pipectl.pipeline.access import airflow_address
 from pipectl.wait import until
 
@@ -30,6 +30,7 @@ class Verification:
     databases: tuple[DatabaseContent, ...]
     unlabelled: int
     orphans: int
+    older: int = 0
     reasons: tuple[str, ...] = ()
 
 
@@ -39,12 +40,14 @@ def wait_for_active_runs(
     """Wait, at most `timeout` seconds, until no run of the DAG is active; return those that still are.
 
     In the middle of a run transactions have no labels yet, which says nothing about the data. Without
-    Airflow there is no run to wait for.
+    Airflow there is no run to wait for. Raises ForeignAirflowError if another program answers in its place.
     """
 
     def active_runs() -> tuple[str, ...]:
         try:
             return AirflowHealth(airflow_address(engine)).active_runs(dag_id)
+        except ForeignAirflowError:
+            raise
         except AirflowError:
             return ()
 
@@ -59,7 +62,8 @@ def verify(databases: Databases, expect: str) -> Verification:
 
     empty: no table, or tables without a row. populated: transactions and labels. reconciled: every
     committed transaction has exactly one label (the label's primary key is the transaction's id, so never
-    two), and no label is without its transaction.
+    two), and no label is without its transaction, or older than it: such a label is that of a transaction
+    which had the same id before.
     """
     content = databases.content()
     reconciliation = databases.reconcile()
@@ -72,6 +76,7 @@ def verify(databases: Databases, expect: str) -> Verification:
         databases=content,
         unlabelled=reconciliation.unlabelled,
         orphans=reconciliation.orphans,
+        older=reconciliation.older,
         reasons=reasons,
     )
 
@@ -94,4 +99,6 @@ def _not_reconciled(_: dict[str, int], reconciliation: Reconciliation) -> tuple[
         reasons.append(f"{reconciliation.unlabelled} transactions have no label")
     if reconciliation.orphans:
         reasons.append(f"{reconciliation.orphans} labels have no transaction")
+    if reconciliation.older:
+        reasons.append(f"{reconciliation.older} labels are older than their transaction")
     return tuple(reasons)

@@ -14,12 +14,15 @@ from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
+from pipectl import json_text
 from pipectl.engines.docker.connection import REQUEST_SECONDS, connect, find_host, no_engine, request
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# Compose names the folder of its file here: stack/ of the project.
+FOLDER_LABEL = "com.docker.compose.project.working_dir"
 # The version of the API that the methods below are written for.
 KNOWN_API = (1, 44)
 PODMAN = "Podman Engine"
@@ -67,6 +70,9 @@ class Container:
     started: datetime | None = None
     user: str = ""
     ports: str = ""
+    # Those of the container, each with the port of 127.0.0.1 that it is published on.
+    published: dict[int, int] = field(default_factory=dict)
+    networks: tuple[str, ...] = ()
 
 
 def _understood(
@@ -142,6 +148,29 @@ class DockerApi:
         }
 
     @_understood
+    def published(self, port: int) -> dict[str, dict[str, str]]:
+        """Return the labels of the containers that publish a port of this machine now, by name."""
+        return {
+            entry["Names"][0].lstrip("/"): entry.get("Labels") or {}
+            for entry in self.get("/containers/json")
+            if any(published.get("PublicPort") == port for published in entry.get("Ports") or ())
+        }
+
+    @_understood
+    def reserved_ports(self, folder: str) -> set[int]:
+        """Return the ports of running and restarting containers, but not of Compose's in `folder`."""
+        ports: set[int] = set()
+        for entry in self.get("/containers/json?all=1"):
+            if (entry.get("Labels") or {}).get(FOLDER_LABEL) == folder:
+                continue
+            if entry.get("State") == "restarting":
+                ports.update(_container(self.get(f"/containers/{entry['Id']}/json")).published.values())
+            ports.update(
+                published["PublicPort"] for published in entry.get("Ports") or () if "PublicPort" in published
+            )
+        return ports
+
+    @_understood
     def volumes(self, labels: dict[str, str] | None = None) -> list[dict[str, Any]]:
         """Return the volumes that carry `labels`, all volumes without them."""
         return list(self.get(f"/volumes?filters={_filters(labels or {})}").get("Volumes") or ())
@@ -184,7 +213,7 @@ class DockerApi:
                 failure.detail = _message(response.status, response.read())
                 raise failure
             for line in response:
-                event = json.loads(line)
+                event = json_text.parse(line)
                 if event.get("error"):
                     failure.detail = str(event["error"])
                     raise failure
@@ -230,7 +259,7 @@ def _json(host: str, path: str, status: int, body: bytes) -> Any:  # noqa: ANN40
     if status != http.client.OK:
         raise EngineError(f"The Docker engine at {host} refused a request ({path}): {_message(status, body)}")
     try:
-        return json.loads(body)
+        return json_text.parse(body)
     except ValueError as error:
         raise no_engine(host, _message(status, body)) from error
 
@@ -238,7 +267,7 @@ def _json(host: str, path: str, status: int, body: bytes) -> Any:  # noqa: ANN40
 def _message(status: int, body: bytes) -> str:
     """Return what the engine says of a request that it refused, in one line."""
     try:
-        text = str(json.loads(body)["message"])
+        text = str(json_text.parse(body)["message"])
     except (ValueError, LookupError, TypeError):
         text = body.decode(errors="replace")
     line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
@@ -271,4 +300,14 @@ def _container(answer: dict[str, Any]) -> Container:
         started=datetime.fromisoformat(state["StartedAt"]) if state["Pid"] else None,
         user=answer["Config"].get("User") or "",
         ports=json.dumps((answer.get("HostConfig") or {}).get("PortBindings") or {}, sort_keys=True),
+        published=_ports(answer.get("HostConfig", {}).get("PortBindings") or {}),
+        networks=tuple(answer.get("NetworkSettings", {}).get("Networks") or ()),
     )
+
+
+def _ports(bindings: dict[str, list[dict[str, str]] | None]) -> dict[int, int]:
+    return {
+        int(name.split("/")[0]): int(published[0]["HostPort"])
+        for name, published in bindings.items()
+        if published and published[0].get("HostPort", "").isdecimal()
+    }

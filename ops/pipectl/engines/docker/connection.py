@@ -8,7 +8,6 @@ from __future__ import annotations
 import grp
 import hashlib
 import http.client
-import json
 import os
 import pwd
 import socket
@@ -18,6 +17,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pipectl import json_text
 from pipectl.errors import EngineError
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
@@ -60,7 +60,7 @@ def find_host() -> str:
         choose = "set DOCKER_CONTEXT to one of them, or unset it"
     hint = f"Look at docker context ls, then {choose}. {WITHOUT_DOCKER}"
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["Endpoints"]["docker"]["Host"])
+        return str(json_text.parse(path.read_text(encoding="utf-8"))["Endpoints"]["docker"]["Host"])
     except FileNotFoundError as error:
         raise EngineError(
             f"There is no Docker context {context!r} in {folder / 'contexts'}.", hint=hint
@@ -172,10 +172,7 @@ def _wants_tls(host: str) -> EngineError:
 
 def _current_context(path: Path) -> str:
     # Of a file that it cannot read the docker client too uses nothing.
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8")).get("currentContext") or DEFAULT_CONTEXT)
-    except (OSError, ValueError, AttributeError):
-        return DEFAULT_CONTEXT
+    return str(json_text.read_object(path).get("currentContext") or DEFAULT_CONTEXT)
 
 
 def _connection(host: str, seconds: float) -> http.client.HTTPConnection:

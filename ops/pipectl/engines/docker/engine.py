@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,19 +18,19 @@ from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.changes import restart_sentences
 from pipectl.engines.docker import identity, replacements
-from pipectl.engines.docker.api import DockerApi
+from pipectl.engines.docker.api import FOLDER_LABEL, DockerApi
 from pipectl.engines.docker.compose import Compose
 from pipectl.engines.docker.connection import WITHOUT_DOCKER
 from pipectl.engines.docker.mounts import DEFAULT_USER, USER, require_readable
 from pipectl.engines.docker.pull import pull_all, variables_of
-from pipectl.engines.project import SECRETS, forget_engine, new_password, remember_engine
+from pipectl.engines.project import forget_engine, new_password, remember_engine
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError
 from pipectl.models import LogLine, Service, Volume
 from pipectl.services import ENGINE, SERVICES, business_databases, databases, find
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
     from pipectl.engines.docker.api import Container, EngineVersion
@@ -42,6 +43,7 @@ OLDEST_COMPOSE = (2, 24)
 OLDEST_PODMAN = 5
 INIT = "airflow-init"
 EXECUTORS = {"local": "LocalExecutor", "celery": "CeleryExecutor"}
+METADATA_VOLUME, METADATA_PASSWORD = "postgres_airflow_data", "AIRFLOW_POSTGRES_PASSWORD"
 LOOPBACK = ("localhost", "127.", "::1")
 PORT_TAKEN = ("port is already allocated", "address already in use")
 RESTARTING = "restarting"
@@ -56,6 +58,20 @@ class DockerEngine(Engine):
     def __init__(self, settings: Settings, api: DockerApi | None = None) -> None:
         super().__init__(settings)
         self._api = api or DockerApi()
+        if not self._project_id:
+            self._recover()
+
+    def _recover(self) -> None:
+        """Take what stack/.env has lost from the containers that Compose has made in this folder."""
+        try:
+            containers = self._api.containers({FOLDER_LABEL: str(self._settings.project / "stack")})
+        except EngineError:
+            return
+        known = self._settings.variables
+        lost = {name: value for name, value in identity.recover(containers).items() if not known.get(name)}
+        self._settings = replace(
+            self._settings, variables={**known, **lost}, restored={**self._settings.restored, **lost}
+        )
 
     @property
     def executor(self) -> str:
@@ -159,6 +175,25 @@ class DockerEngine(Engine):
         ]
         return tuple(services)
 
+    def holds(self, service: str, port: int) -> bool:
+        """Whether a container of the service publishes the port."""
+        return any(
+            container.service == service and port in container.published.values()
+            for container in self._containers
+            if container.state == "running"
+        )
+
+    def _ports_in_use(self) -> dict[str, int]:
+        return {
+            container.service: next(iter(container.published.values()))
+            for container in self._containers
+            if container.published and container.state in {"running", "restarting"}
+        }
+
+    def _mark(self, service: str) -> str:
+        del service
+        return self._project_id
+
     def volumes(self) -> tuple[Volume, ...]:
         """Volumes that carry this project's label."""
         if not self._project_id:
@@ -204,7 +239,8 @@ class DockerEngine(Engine):
         files = [path.relative_to(self._settings.project) for path in self._files]
         compose = " ".join(["docker compose", *(f"-f {path}" for path in files)])
         volumes = self.volumes() if action in {"down --volumes", "reset"} else ()
-        down = [f"{compose} down --remove-orphans"]
+        # Before it has an identity, a copy's stack/.env may still name the original's containers.
+        down = [f"{compose} down --remove-orphans"] if self._project_id else []
         remove = [f"docker volume rm {' '.join(volume.location for volume in volumes)}"] if volumes else []
         up = [f"{compose} up --detach --wait"]
         steps = {"up": up, "down": down, "down --volumes": down + remove, "reset": down + remove + up}
@@ -280,7 +316,7 @@ class DockerEngine(Engine):
     @property
     def _secrets(self) -> Mapping[str, Callable[[], str]]:
         redis = {"AIRFLOW_REDIS_PASSWORD": new_password} if self._has_celery else {}
-        return {**SECRETS, "AIRBYTE_MYSQL_ROOT_PASSWORD": new_password, **redis}
+        return {**super()._secrets, "AIRBYTE_MYSQL_ROOT_PASSWORD": new_password, **redis}
 
     def _configure(self, observer: Observer) -> None:
         """Write what Compose needs to stack/.env: names, secrets, free ports, which databases run here."""
@@ -294,6 +330,16 @@ class DockerEngine(Engine):
                     f"{names[identity.PROJECT_NAME]!r}, with names of its own (remembered in stack/.env)"
                 )
         self._fill_in_settings(changes)
+
+    def _require_replaceable(self, lost: tuple[str, ...], running: Collection[str]) -> None:
+        volume = next((volume for volume in self.volumes() if volume.name == METADATA_VOLUME), None)
+        if METADATA_PASSWORD in lost and volume:
+            raise EngineError(
+                f"stack/.env has lost {METADATA_PASSWORD}, which Airflow's metadata database was made with.",
+                hint="Put the file back. Without it, Airflow's runs, connections and variables are lost, and"
+                f" nothing else: pipectl down, docker volume rm {volume.location}, pipectl up",
+            )
+        super()._require_replaceable(lost, running)
 
     def _scales(self) -> dict[str, str]:
         """How many containers each business database has: none if stack/.env places it elsewhere.

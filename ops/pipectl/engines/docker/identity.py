@@ -11,12 +11,13 @@ import secrets
 from typing import TYPE_CHECKING
 
 from pipectl.errors import EngineError
+from pipectl.services import get
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pipectl.engines.claims import Claims
-    from pipectl.engines.docker.api import DockerApi
+    from pipectl.engines.docker.api import Container, DockerApi
 
 PROJECT_ID = "PIPECTL_PROJECT_ID"
 PROJECT_NAME = "COMPOSE_PROJECT_NAME"
@@ -53,6 +54,39 @@ def choose(api: DockerApi, variables: Mapping[str, str], claims: Claims) -> tupl
         f"The names of this project's containers and network are taken by others: {others}.",
         hint=f"Set {', '.join(DEFAULT_NAMES)} in stack/.env.",
     )
+
+
+REPLICATION_PASSWORD = "AIRBYTE_REPLICATION_PASSWORD"  # noqa: S105  the name of a variable
+# Variables of containers, and those of stack/.env that they were made of.
+ENVIRONMENT = {
+    "AIRFLOW__API_AUTH__JWT_SECRET": "AIRFLOW_JWT_SECRET",
+    "AIRFLOW__API__SECRET_KEY": "AIRFLOW_API_SECRET_KEY",
+    "AIRFLOW__CORE__FERNET_KEY": "AIRFLOW_FERNET_KEY",
+    "REDISCLI_AUTH": "AIRFLOW_REDIS_PASSWORD",
+    "MYSQL_ROOT_PASSWORD": "AIRBYTE_MYSQL_ROOT_PASSWORD",
+    REPLICATION_PASSWORD: REPLICATION_PASSWORD,
+}
+
+
+def recover(containers: Iterable[Container]) -> dict[str, str]:
+    """Return what stack/.env has lost, from the containers that were made of it."""
+    found: dict[str, str] = {}
+    for container in containers:
+        found |= {
+            variable: container.environment[name]
+            for name, variable in ENVIRONMENT.items()
+            if container.environment.get(name)
+        }
+        if container.service == "postgres":
+            found["AIRFLOW_POSTGRES_PASSWORD"] = container.environment.get("POSTGRES_PASSWORD", "")
+        found |= {get(container.service).port_variable: str(port) for port in container.published.values()}
+        found |= {name: container.name for name, plain in CONTAINERS.items() if container.service == plain}
+        found |= {
+            PROJECT_ID: container.labels.get(PROJECT_LABEL, ""),
+            PROJECT_NAME: container.labels.get(COMPOSE_LABEL, ""),
+            NETWORK: next(iter(container.networks), ""),
+        }
+    return {name: value for name, value in found.items() if value}
 
 
 def numbered(name: str, number: int) -> str:

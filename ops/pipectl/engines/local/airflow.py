@@ -134,6 +134,7 @@ def programs(site: AirflowSite, runtime: AirflowRuntime) -> tuple[Program, ...]:
     return tuple(
         Program(
             name=name,
+            port=site.port if name == "webserver" else None,
             # -P: nothing is imported from the launcher's folder by chance.
             command=(str(runtime.python), "-P", str(site.project / LAUNCHER), command),
             directory=site.home,

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipectl import surroundings
+from pipectl import json_text, surroundings
 from pipectl.engines.local import uv
 from pipectl.engines.local.install import UvProgress, ignore, install_lock, run_tool
 from pipectl.errors import EngineError
@@ -109,7 +109,7 @@ def installed_runtime(folder: Path, key: str) -> AirflowRuntime | None:
     """Return the environment in `folder`; None if it is missing or its installation was interrupted."""
     python = folder / "bin" / "python"
     try:
-        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        marker = json_text.parse((folder / MARKER).read_text(encoding="utf-8"))
         version, head = str(marker["version"]), str(marker["migration_head"])
         is_complete = set(marker.get("packages", ())) <= set(packages(folder))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

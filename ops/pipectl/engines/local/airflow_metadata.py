@@ -53,20 +53,25 @@ def prepare_metadata(
     """Make the data folder of the metadata cluster where it is missing; return whether it was made.
 
     Cloned from the template in `cache_dir`, with the site's own password, whole or not at all. Start it with
-    stack/postgres/metadata.conf. An existing folder is left as it is.
+    stack/postgres/metadata.conf. An existing cluster gets the password.
 
     Raises:
         EngineError: the template could not be made, or the folder cannot be written.
 
     """
     if postgres.data_version(data_dir) is not None:
-        return False
+        return postgres.prepare(binaries, data_dir, _accounts(site.metadata.password))
     template = ensure_template(cache_dir, runtime, binaries, report)
     with atomic_folder(data_dir) as folder:
         # A clone takes the place of an empty folder.
         postgres.clone(binaries, template, folder)
         postgres.set_password(binaries, folder, user=METADATA_USER, password=site.metadata.password)
+    _accounts(site.metadata.password).note(data_dir)
     return True
+
+
+def _accounts(password: str) -> postgres.Accounts:
+    return postgres.Accounts(METADATA_USER, password, METADATA_DATABASE)
 
 
 def ensure_template(
@@ -109,9 +114,7 @@ def make_template(folder: Path, runtime: AirflowRuntime, binaries: PostgresBinar
         mysql=metadata,
         secrets=AirflowSecrets(secrets.token_hex(32), secrets.token_hex(32), fernet_key=""),
     )
-    postgres.prepare(
-        binaries, data_dir, user=METADATA_USER, password=metadata.password, database=METADATA_DATABASE
-    )
+    postgres.prepare(binaries, data_dir, _accounts(metadata.password))
     with running(binaries, data_dir, metadata):
         run_migration(environment(site, runtime), runtime)
     shutil.rmtree(site.home.parent, ignore_errors=True)

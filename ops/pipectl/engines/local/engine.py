@@ -11,16 +11,18 @@ from pipectl.engines.base import Engine
 from pipectl.engines.changes import TASK_SECONDS, restart_sentences
 from pipectl.engines.local import logs
 from pipectl.engines.local.airflow import require_usable_path
-from pipectl.engines.local.folders import airflow_volume, database_volume
+from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
+from pipectl.engines.local.processes import listens
 from pipectl.engines.local.supervisor.supervisor import Supervisor, SupervisorSilentError
-from pipectl.engines.project import forget_engine, remember_engine
+from pipectl.engines.ports import is_free
+from pipectl.engines.project import forget_engine, new_password, remember_engine
 from pipectl.errors import UsageError
 from pipectl.models import Service
 from pipectl.observer import Observer
 from pipectl.services import databases
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from pipectl.engines.local.folders import VolumeFolder
     from pipectl.engines.local.start import Software
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from pipectl.models import LogLine, Volume
     from pipectl.settings import Settings
 
+# Nobody but pipectl's own single-user runs, which ask for none, needs it.
+SUPERUSER_PASSWORD = "AIRBYTE_POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105  the name of a variable
 # supervisord's words for a process, in ours.
 STATES = {
     "RUNNING": "running",
@@ -77,10 +81,12 @@ class LocalEngine(Engine):
             running = {
                 service.name for service in self.services() if service.state in {"running", "starting"}
             }
+            running -= self._usurped()
             missing = tuple(name for name in self._names if name not in running)
-            if missing:
-                self._fill_in_settings()
-            start = Start(self._settings, self._supervisor, software, observer)
+            # Also those that the supervisor would start once more, with the settings of before.
+            self._supervisor.stop(missing)
+            self._fill_in_settings()
+            start = Start(self._settings, self._supervisor, self._claims, software, observer, self)
             outdated = start.outdated(tuple(name for name in self._names if name in running))
             if not outdated:
                 break
@@ -117,8 +123,9 @@ class LocalEngine(Engine):
         with suppress(SupervisorSilentError):
             running = [process.name for process in self._supervisor.processes() if process.pid]
             self._stop_in_order(running)
-        self._supervisor.shutdown()
-        return tuple(running)
+        # A supervisor that cannot be asked, for example since .pipectl was deleted, ran the whole stack.
+        found = self._supervisor.shutdown()
+        return tuple(running) or (self._names if found else ())
 
     def _stop_in_order(self, names: Collection[str]) -> None:
         self._supervisor.stop(name for name in names if name not in databases())
@@ -130,13 +137,33 @@ class LocalEngine(Engine):
         ports = self.ports()
         return tuple(_service(name, processes.get(name), ports.get(name)) for name in self._names)
 
+    def holds(self, service: str, port: int) -> bool:
+        """Whether the service's process listens on the port."""
+        pids = [process.pid for process in self._supervisor.processes() if process.name == service]
+        return any(pid and listens(pid, port) for pid in pids)
+
+    def _ports_in_use(self) -> dict[str, int]:
+        running = (process.name for process in self._supervisor.processes() if process.pid)
+        return {name: port for name in running if (port := self._supervisor.port(name))}
+
+    def _mark(self, service: str) -> str:
+        return server_mark(service, database_volume(self._settings.state_dir, service).path / DATA)
+
+    def _usurped(self) -> set[str]:
+        """Services whose port another program has taken: they start again on another one."""
+        return {
+            name
+            for name, port in self._ports_in_use().items()
+            if not is_free(port) and not self.holds(name, port) and self.stranger(port)
+        }
+
     def volumes(self) -> tuple[Volume, ...]:
         """The data folders of this project."""
         return tuple(volume for folder in self._folders if (volume := folder.describe()))
 
     def delete_volumes(self) -> None:
-        """Delete the data folders of this project."""
-        for folder in self._folders:
+        """Delete the data folders of this project, labels before the transactions that they are about."""
+        for folder in reversed(self._folders):
             folder.delete()
         forget_engine(self._settings)
 
@@ -151,6 +178,10 @@ class LocalEngine(Engine):
 
         software = self._software or find_software(self._settings, Observer())
         return ask_tasks_api(self._settings, software.airflow)
+
+    @property
+    def _secrets(self) -> Mapping[str, Callable[[], str]]:
+        return {**super()._secrets, SUPERUSER_PASSWORD: new_password}
 
     @property
     def _folders(self) -> tuple[VolumeFolder, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -112,10 +113,14 @@ class VolumeFolder:
 
     def delete(self) -> None:
         """Delete the folder with all in it; EngineError if that is not allowed."""
+        hidden = self.path.with_name(f".{self.path.name}.deleted")
         try:
-            shutil.rmtree(self.path)
-        except FileNotFoundError:
-            return
+            # Half of a folder is worse than none, so it goes in one step.
+            shutil.rmtree(hidden, ignore_errors=True)
+            if self.path.exists():
+                self.path.rename(hidden)
+            if hidden.exists():
+                shutil.rmtree(hidden)
         except OSError as error:
             raise EngineError(
                 f"{error.filename or self.path} cannot be deleted: {error.strerror}.",
@@ -126,6 +131,11 @@ class VolumeFolder:
 def database_volume(state_dir: Path, name: str) -> VolumeFolder:
     """Return the folder of a database's data, which lies in its subfolder DATA."""
     return VolumeFolder(name, state_dir / "volumes" / name)
+
+
+def server_mark(name: str, data_dir: Path) -> str:
+    """Return what the server of a data folder calls itself, and no other project's server does."""
+    return f"{name} {hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]}"
 
 
 def airflow_volume(state_dir: Path) -> VolumeFolder:

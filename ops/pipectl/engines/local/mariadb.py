@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipectl.engines.local.folders import atomic_folder
+from pipectl.engines.local.folders import atomic_folder, server_mark
 from pipectl.engines.local.install import one_line, run_server_tool
 from pipectl.engines.local.privileges import change_owner, drop_prefix
 from pipectl.engines.local.processes import server_pid
 from pipectl.engines.local.server_config import copy_config, read_statements
 from pipectl.engines.local.supervisor.program import Program
+from pipectl.engines.project import write_private
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pipectl.engines.local.binaries import MariadbBinaries
     from pipectl.models import ReplicationLogin
 
@@ -77,12 +78,15 @@ def program(binaries: MariadbBinaries, name: str, data_dir: Path, port: int, con
         "bind-address": "127.0.0.1",
         "socket": "",
         "pid-file": str(data_dir / PID_FILE),
+        # Nothing else asks for it, and every user may read it.
+        "report-host": server_mark(name, data_dir),
     }
     if binaries.flavor == "mysql":
         # Its default is a folder that the distribution makes, and without it the server does not start.
         options["secure-file-priv"] = "NULL"
     return Program(
         name=name,
+        port=port,
         command=(
             *drop_prefix(),
             *_server(binaries, data_dir, f"--defaults-file={copy_config(config, data_dir)}"),
@@ -155,21 +159,17 @@ def _bootstrap_mariadb(binaries: MariadbBinaries, folder: Path, statements: list
 
 
 def _initialize_mysql(binaries: MariadbBinaries, folder: Path, statements: list[str]) -> None:
-    # The folder must be empty, so the file that holds the password lies beside it.
-    script = folder.with_name(folder.name + ".sql")
-    try:
-        descriptor = os.open(script, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            root = f"ALTER USER root@localhost IDENTIFIED BY '{secrets.token_hex(32)}';"
-            file.write("\n".join([root, *statements]) + "\n")
-        change_owner(script)
+    # The folder must be empty, so the file that holds the password lies beside it, in one of its own.
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as beside:
+        script = Path(beside, "accounts.sql")
+        root = f"ALTER USER root@localhost IDENTIFIED BY '{secrets.token_hex(32)}';"
+        write_private(script, "\n".join([root, *statements]) + "\n")
+        change_owner(Path(beside))
         _run(
             (*_server(binaries, folder), "--initialize-insecure", "--skip-log-bin", f"--init-file={script}"),
             binaries,
             folder,
         )
-    finally:
-        script.unlink(missing_ok=True)
 
 
 def _script(binaries: MariadbBinaries, name: str) -> Path:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import re
+import hashlib
 import sys
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipectl.engines.local.folders import atomic_folder, copy_contents
-from pipectl.engines.local.install import one_line, run_server_tool
+from pipectl.engines.local import postgres_roles as roles
+from pipectl.engines.local.folders import atomic_folder, copy_contents, server_mark
+from pipectl.engines.local.install import run_server_tool
 from pipectl.engines.local.privileges import change_owner, drop_prefix
-from pipectl.engines.local.processes import server_pid
-from pipectl.engines.local.server_config import copy_config, read_statements
+from pipectl.engines.local.processes import POSTGRES, server_pid
+from pipectl.engines.local.server_config import copy_config
 from pipectl.engines.local.supervisor.program import Program
+from pipectl.engines.project import write_private
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
@@ -20,17 +23,17 @@ if TYPE_CHECKING:
     from pipectl.models import ReplicationLogin
 
 # Passwords are checked on every connection. There is no UNIX socket, so no "local" line is reached; it is
-# there for who turns sockets on.
-ACCESS_RULES = """\
+# there for who turns sockets on. Nobody may copy the cluster's files (database `replication`): changes are
+# read through the database itself.
+_HEAD = """\
 # TYPE  DATABASE     USER  ADDRESS       METHOD
 local   all          all                 scram-sha-256
 host    all          all   127.0.0.1/32  scram-sha-256
-host    replication  all   127.0.0.1/32  scram-sha-256
 """
-# In a file for psql: :"name" is an identifier, :'name' a string.
-VARIABLE = re.compile(r""":(?P<mark>["'])(?P<name>\w+)(?P=mark)""")
+ACCESS_RULES = _HEAD
+EARLIER_ACCESS_RULES = {f"{_HEAD}host    replication  all   127.0.0.1/32  scram-sha-256\n"}
 PID_FILE = "postmaster.pid"
-NAMES = frozenset({"postgres", "postmaster"})
+NAMES = POSTGRES
 
 
 def data_version(data_dir: Path) -> int | None:
@@ -50,21 +53,66 @@ def data_version(data_dir: Path) -> int | None:
         ) from error
 
 
-def prepare(
-    binaries: PostgresBinaries,
-    data_dir: Path,
-    replication: tuple[ReplicationLogin, Path] | None = None,
-    /,
-    *,
-    user: str,
-    password: str,
-    database: str,
-) -> bool:
-    """Make a cluster with one database, owned by the superuser `user`; True if it was made.
+@dataclass(frozen=True)
+class Accounts:
+    """The accounts of a cluster with one database.
 
-    `replication` is an account that reads the tables of schema public and their changes, and nothing else;
-    it comes with the file of its statements. Idempotent and atomic. An existing cluster keeps its passwords.
-    The server must not run when there is no cluster yet.
+    Without `superuser_password` the user is the superuser, as that of Airflow's metadata is. `replication` is
+    an account that reads the tables of schema public and their changes, and nothing else, and the file of its
+    statements.
+    """
+
+    user: str
+    password: str = field(repr=False)
+    database: str
+    superuser_password: str = field(default="", repr=False)
+    replication: tuple[ReplicationLogin, Path] | None = None
+
+    @property
+    def superuser(self) -> str:
+        """The superuser's name."""
+        return roles.superuser(self.user) if self.superuser_password else self.user
+
+    def set_up(self, binaries: PostgresBinaries, data_dir: Path) -> None:
+        """Make the accounts in a stopped cluster, or bring those of an earlier release along."""
+        if not self.superuser_password:
+            execute(binaries, data_dir, [roles.password_statement(self.user, self.password)])
+            return
+        # In a run of its own: only then does the session's user have its new name.
+        execute(binaries, data_dir, roles.rename_superuser(self.user))
+        execute(binaries, data_dir, roles.roles(self.user, self.password, self.superuser_password))
+        statements = roles.ownership(self.user, self.database)
+        if self.replication is not None:
+            statements += roles.account(self.user, *self.replication)
+        execute(binaries, data_dir, statements, self.database)
+
+    def bring_along(self, binaries: PostgresBinaries, data_dir: Path) -> None:
+        """Do so if the cluster was set up with other accounts, 0.3 s. The server must not run."""
+        if _read(self._note(data_dir)) == self._digest or running_pid(data_dir) is not None:
+            return
+        if _read(data_dir / "pg_hba.conf") in EARLIER_ACCESS_RULES:
+            (data_dir / "pg_hba.conf").write_text(ACCESS_RULES, encoding="ascii")
+        self.set_up(binaries, data_dir)
+        self.note(data_dir)
+
+    def note(self, data_dir: Path) -> None:
+        """Note that the cluster has these accounts."""
+        write_private(self._note(data_dir), self._digest)
+
+    @property
+    def _digest(self) -> str:
+        # A slow digest is not needed: it is as private as stack/.env, which has the passwords themselves.
+        return hashlib.sha256(repr(astuple(self)).encode(errors="surrogateescape")).hexdigest()
+
+    @staticmethod
+    def _note(data_dir: Path) -> Path:
+        return data_dir.with_name(f"{data_dir.name}.accounts")
+
+
+def prepare(binaries: PostgresBinaries, data_dir: Path, accounts: Accounts) -> bool:
+    """Make a cluster with one database; True if it was made.
+
+    Idempotent and atomic. An existing cluster gets the accounts' passwords, unless it runs.
 
     Raises:
         EngineError: the folder is of another major version or another user's, or initdb failed.
@@ -74,45 +122,36 @@ def prepare(
     if version is not None:
         _require_version(binaries, data_dir, version)
         change_owner(data_dir)
+        accounts.bring_along(binaries, data_dir)
         return False
     with atomic_folder(data_dir) as folder:
         change_owner(folder)
         _run(
             binaries,
             (
-                "initdb",
-                "-D",
-                str(folder),
-                "-U",
-                user,
-                "-E",
-                "UTF8",
-                "--no-locale",
-                "--no-sync",
-                "--auth=trust",
+                *("initdb", "-D", str(folder), "-U", accounts.superuser, "-E", "UTF8"),
+                *("--no-locale", "--no-sync", "--auth=trust"),
             ),
             f"The PostgreSQL data folder {data_dir} could not be made.",
         )
         # Trust was only initdb's way not to ask for a password file; no server has run with it.
         (folder / "pg_hba.conf").write_text(ACCESS_RULES, encoding="ascii")
-        statements = [_password_statement(user, password)]
-        if database != "postgres":
-            statements.append(f"CREATE DATABASE {_identifier(database)}")
-        execute(binaries, folder, statements)
-        if replication is not None:
-            execute(binaries, folder, account_statements(user, *replication), database)
+        if accounts.database != "postgres":
+            execute(binaries, folder, [f"CREATE DATABASE {roles.identifier(accounts.database)}"])
+        accounts.set_up(binaries, folder)
         _run(
             binaries,
             ("initdb", "--sync-only", "-D", str(folder)),
             f"{data_dir} could not be written to disk.",
         )
+    accounts.note(data_dir)
     return True
 
 
 def set_password(binaries: PostgresBinaries, data_dir: Path, *, user: str, password: str) -> None:
     """Change the password of `user` in a stopped cluster (0.1 s). Raises EngineError."""
     change_owner(data_dir)
-    execute(binaries, data_dir, [_password_statement(user, password)])
+    execute(binaries, data_dir, [roles.password_statement(user, password)])
 
 
 def clone(binaries: PostgresBinaries, source: Path, target: Path) -> None:
@@ -171,7 +210,7 @@ def program(
         "listen_addresses": "127.0.0.1",
         "unix_socket_directories": "",
         "port": str(port),
-        "cluster_name": name,
+        "cluster_name": server_mark(name, data_dir),
     }
     if config is not None:
         chosen["config_file"] = str(copy_config(config, data_dir))
@@ -181,6 +220,7 @@ def program(
     interpreter = getattr(sys, "_base_executable", sys.executable)
     return Program(
         name=name,
+        port=port,
         command=(
             *(interpreter, "-I", "-S", str(starter), str(data_dir)),
             *(*drop_prefix(), str(binaries.bin_dir / "postgres"), "-D", str(data_dir)),
@@ -217,25 +257,8 @@ def _run(binaries: PostgresBinaries, command: tuple[str, ...], failure: str, sta
     )
 
 
-def _password_statement(user: str, password: str) -> str:
-    return f"ALTER ROLE {_identifier(user)} PASSWORD {_literal(password)}"
-
-
-def account_statements(owner: str, login: ReplicationLogin, file: Path) -> list[str]:
-    """Read the statements that make a replication account, its psql variables replaced as psql does."""
-    values = {"owner": owner, "reader": login.user, "password": login.password}
-
-    def quoted(variable: re.Match[str]) -> str:
-        value = values[variable["name"]]
-        return _identifier(value) if variable["mark"] == '"' else _literal(value)
-
-    return [VARIABLE.sub(quoted, statement) for statement in read_statements(file)]
-
-
-def _identifier(name: str) -> str:
-    return '"' + one_line(name).replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    # Single-user mode reads a statement a line; standard_conforming_strings leaves backslashes alone.
-    return "'" + one_line(text).replace("'", "''") + "'"
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,9 +1,10 @@
 """Database servers never run as root: how a root user drops privileges for them.
 
-A user namespace is tried first: the server sees itself as nobody, while its files stay those of the caller,
-so no owner changes and it works below folders that are closed to others. If namespaces are forbidden
-(most containers), setpriv switches to nobody for real; the data folder's owner is changed to nobody, and the
-one capability kept lets the server pass parent folders that are closed to others.
+First choice is a server that really is nobody, in a mount namespace in which its folders can be reached
+(as_nobody.py). If mounting is forbidden (most containers), a user namespace: the server sees itself as
+nobody, while to the kernel it is still root without rights, and its files stay root's. If that is forbidden
+too, setpriv switches to nobody, and the one capability kept lets the server pass parent folders that are
+closed to others. The data folder's owner is changed to whom the server runs as.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from pipectl import surroundings
 from pipectl.errors import EngineError
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 NOBODY = 65534
+# The base interpreter: the one of a virtual environment may lie in a project's folder, which may move.
+MOUNT_NAMESPACE = (
+    getattr(sys, "_base_executable", sys.executable),
+    *("-I", "-S", str(Path(__file__).with_name("as_nobody.py"))),
+)
 USER_NAMESPACE = ("unshare", "-U", f"--map-user={NOBODY}", f"--map-group={NOBODY}")
 
 
@@ -41,7 +45,7 @@ def privileges() -> Privileges:
     """Find out, once per process, how this user starts servers.
 
     Raises:
-        EngineError: root, and neither unshare nor setpriv can drop privileges; or a user without a name.
+        EngineError: root, and nothing on this machine can drop privileges; or a user without a name.
 
     """
     if os.geteuid() != 0:
@@ -54,6 +58,8 @@ def privileges() -> Privileges:
             f"This user, uid {os.geteuid()}, has no entry in /etc/passwd, and PostgreSQL asks for its name.",
             hint="Add an entry for it, or give it one through nss_wrapper (LD_PRELOAD, NSS_WRAPPER_PASSWD).",
         )
+    if _works(MOUNT_NAMESPACE):
+        return Privileges(MOUNT_NAMESPACE, NOBODY)
     if _works(USER_NAMESPACE):
         return Privileges(USER_NAMESPACE, 0)
     for capability in ("dac_read_search", "dac_override"):
@@ -113,6 +119,9 @@ def _works(prefix: tuple[str, ...]) -> bool:
     if shutil.which(prefix[0]) is None:
         return False
     probe = subprocess.run(
-        (*prefix, "true"), capture_output=True, check=False, env=surroundings.environment()
+        (*prefix, shutil.which("true") or "true"),
+        capture_output=True,
+        check=False,
+        env=surroundings.environment(),
     )
     return probe.returncode == 0

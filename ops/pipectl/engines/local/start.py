@@ -14,9 +14,9 @@ from pipectl.engines.changes import digests, with_dependents
 from pipectl.engines.local import airflow, airflow_metadata, binaries, mariadb, postgres
 from pipectl.engines.local.airflow import AirflowSite
 from pipectl.engines.local.airflow_install import ensure_airflow
-from pipectl.engines.local.folders import DATA, airflow_volume, database_volume
+from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
 from pipectl.engines.local.install import run_tool
-from pipectl.errors import DatabaseError, EngineError
+from pipectl.errors import DatabaseError, EngineError, ForeignDatabaseError
 from pipectl.models import DatabaseAddress
 from pipectl.services import databases
 from pipectl.wait import until
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from pipectl.engines.claims import Claims
     from pipectl.engines.local.airflow_install import AirflowRuntime
     from pipectl.engines.local.binaries import MariadbBinaries, PostgresBinaries
     from pipectl.engines.local.supervisor.program import Program
     from pipectl.engines.local.supervisor.supervisor import Supervisor
+    from pipectl.models import Witness
     from pipectl.observer import Observer
     from pipectl.settings import Settings
 
@@ -81,13 +83,21 @@ class Start:
     """One start of a project, whose ports and secrets `settings` holds."""
 
     def __init__(
-        self, settings: Settings, supervisor: Supervisor, software: Software, observer: Observer
+        self,
+        settings: Settings,
+        supervisor: Supervisor,
+        claims: Claims,
+        software: Software,
+        observer: Observer,
+        witness: Witness,
     ) -> None:
         self._settings = settings
+        self._claims = claims
         self._supervisor = supervisor
         self._software = software
         self._observer = observer
-        self._site = site_of(settings)
+        site = site_of(settings)
+        self._site = replace(site, metadata=replace(site.metadata, witness=witness))
         self._stack = settings.project / "stack"
 
     def outdated(self, names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -136,6 +146,9 @@ class Start:
         for name in missing:
             if name not in databases():
                 self._supervisor.start(name)
+        self._claims.keep(
+            (f"port-{program.port}" for program in programs.values() if program.port), self._supervisor.pid()
+        )
         self._observer.report(f"Starting {', '.join(missing)}")
         with ThreadPoolExecutor() as pool:
             list(pool.map(self._start_database, [name for name in missing if name in databases()]))
@@ -176,8 +189,12 @@ class Start:
             if name == "airbyte-mysql":
                 mariadb.prepare(software.mariadb, data_dir, self._stack / "mysql", reader, **login)
             else:
-                account = reader, self._stack / "postgres" / "replication-account.sql"
-                postgres.prepare(software.postgres, data_dir, account, **login)
+                accounts = postgres.Accounts(
+                    **login,
+                    superuser_password=self._settings.variables["AIRBYTE_POSTGRES_SUPERUSER_PASSWORD"],
+                    replication=(reader, self._stack / "postgres" / "replication-account.sql"),
+                )
+                postgres.prepare(software.postgres, data_dir, accounts)
         self._supervisor.start(name)
 
     def _data_dir(self, name: str) -> Path:
@@ -192,6 +209,8 @@ class Start:
         def is_migrated() -> bool:
             try:
                 airflow_metadata.migrate_metadata(self._site, self._software.airflow)
+            except ForeignDatabaseError:
+                raise  # waiting does not help
             except DatabaseError:
                 return False
             return True
@@ -228,6 +247,7 @@ def site_of(settings: Settings) -> AirflowSite:
             database=airflow.METADATA_DATABASE,
             user=airflow.METADATA_USER,
             password=variables["AIRFLOW_POSTGRES_PASSWORD"],
+            mark=server_mark("postgres", database_volume(settings.state_dir, "postgres").path / DATA),
         ),
         postgres=settings.database("airbyte-postgres"),
         mysql=settings.database("airbyte-mysql"),

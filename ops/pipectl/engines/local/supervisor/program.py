@@ -15,8 +15,9 @@ class Program:
     """One supervised process.
 
     `environment` is what the process gets besides `surroundings.with_network`: secrets travel in it, never in
-    `command`. `files` are those that it reads at its start alone, with their digests. `stop_signal` is a
-    signal's name without SIG; after `stop_seconds` the whole process group is killed.
+    `command`. `files` are those that it reads at its start alone, with their digests. `port` is the one that
+    it listens on, if any. `stop_signal` is a signal's name without SIG; after `stop_seconds` the whole
+    process group is killed.
     """
 
     name: str
@@ -24,5 +25,6 @@ class Program:
     directory: Path
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     files: Mapping[str, str] = field(default_factory=dict)
+    port: int | None = None
     stop_signal: str = "TERM"
     stop_seconds: int = 10

@@ -10,24 +10,33 @@ import http.client
 import json
 import os
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipectl import surroundings
+from pipectl import json_text, surroundings
 from pipectl.engines.changes import StartState
-from pipectl.engines.local.processes import find_related, is_session_of, kill, with_descendants
+from pipectl.engines.local.processes import (
+    command_line,
+    end,
+    find_daemon,
+    find_related,
+    is_session_of,
+    kill,
+    session_of,
+    with_descendants,
+)
+from pipectl.engines.project import write_private
 from pipectl.errors import EngineError
 from pipectl.wait import until
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from pipectl.engines.local.supervisor.program import Program
 
@@ -41,7 +50,10 @@ START_CRASH_SECONDS = 30
 START_RETRIES = 1_000_000
 # supervisord, with a fault of its own mended.
 DAEMON = "pipectl.engines.local.supervisor.daemon"
+# pipectl 0.1.0 started the second one.
+DAEMONS = (DAEMON, "supervisor.supervisord")
 RPC_FACTORY = "supervisor.rpcinterface:make_main_rpcinterface"
+CONFIG_NAME = "supervisord.conf"
 MARKER = "PIPECTL_STATE_DIR"
 SHUTDOWN_SECONDS = 30
 ANSWER_SECONDS = 10
@@ -76,18 +88,26 @@ class Supervisor:
         self.run_dir = state_dir / "run"
         self.log_dir = state_dir / "logs"
         self.pid_path = self.run_dir / "supervisord.pid"
-        self.config_path = self.run_dir / "supervisord.conf"
+        self.config_path = self.run_dir / CONFIG_NAME
 
     @property
     def socket_path(self) -> Path:
-        """Where supervisord listens: in the project, or in a short folder if that path is too long."""
-        path = self.run_dir / "supervisor.sock"
-        if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
-            return path
-        import hashlib  # noqa: PLC0415  3 ms, for long paths alone
+        """Where supervisord listens."""
+        return self.run_dir / "supervisor.sock"
 
-        digest = hashlib.sha256(os.fsencode(self.state_dir)).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"pipectl-{os.getuid()}-{digest}" / "supervisor.sock"
+    @contextmanager
+    def _short_socket_path(self) -> Iterator[str]:
+        """Give a path to the socket that a socket's address has room for, for the time of the block."""
+        path = str(self.socket_path)
+        if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+            yield path
+            return
+        # TMPDIR may be long too.
+        parent = "/tmp" if os.access("/tmp", os.W_OK) else None  # noqa: S108  a private folder is made in it
+        with tempfile.TemporaryDirectory(prefix="pipectl-", dir=parent) as folder:
+            link = Path(folder, "run")
+            link.symlink_to(self.run_dir)
+            yield str(link / self.socket_path.name)
 
     def log_path(self, name: str) -> Path:
         """The current log of a program; rotated ones have .1, .2 appended."""
@@ -113,22 +133,23 @@ class Supervisor:
         for folder in (self.run_dir, self.log_dir):
             folder.mkdir(parents=True, exist_ok=True)
         self.run_dir.chmod(0o700)
-        self._make_socket_folder()
         starter = Path(__file__).with_name("start_program.py").read_text(encoding="utf-8")
-        _write_private(self._starter_path, starter)
+        write_private(self._starter_path, starter)
         for program in programs:
             self.describe(program)
-        _write_private(self.config_path, self._configuration(programs))
-        started = subprocess.run(
-            [sys.executable, "-P", "-m", DAEMON, "-c", str(self.config_path)],
-            cwd=self.run_dir,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            env=surroundings.environment(),
-        )
-        if not until(self.is_running, 0 if started.returncode else START_SECONDS, poll_seconds=0.02):
+        with self._short_socket_path() as socket_path:
+            write_private(self.config_path, self._configuration(programs, socket_path))
+            started = subprocess.run(
+                [sys.executable, "-P", "-m", DAEMON, "-c", str(self.config_path)],
+                cwd=self.run_dir,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                env=surroundings.environment(),
+            )
+            runs = until(self.is_running, 0 if started.returncode else START_SECONDS, poll_seconds=0.02)
+        if not runs:
             raise EngineError(
                 f"The supervisor of {self.state_dir} did not start.",
                 hint="The lines above are the supervisor's. Mend what they name, then run the command again.",
@@ -144,8 +165,14 @@ class Supervisor:
             "environment": environment,
             "settings": _settings(program.environment),
             "files": dict(program.files),
+            "port": program.port,
         }
-        _write_private(self._description_path(program.name), json.dumps(description))
+        write_private(self._description_path(program.name), json.dumps(description))
+
+    def port(self, name: str) -> int | None:
+        """Return the port that a program was started with, None if it has none."""
+        port = json_text.read_object(self._description_path(name)).get("port")
+        return port if isinstance(port, int) else None
 
     def changes(self, program: Program, pid: int, user_settings: Collection[str]) -> tuple[str, ...]:
         """Return what the running process `pid` would be started with otherwise now; () if nothing is known.
@@ -163,13 +190,11 @@ class Supervisor:
         # Processes that an earlier version of pipectl started have a description alone.
         path = self._description_path(name)
         for source in (path.with_suffix(".started"), path):
-            try:
-                known = json.loads(source.read_text(encoding="utf-8"))
-                if known.get("pid", pid) == pid:
-                    words = (known["command"], known["directory"])
-                    return StartState(known["settings"], known["files"], {"its command": words})
-            except (OSError, ValueError, KeyError):
-                continue
+            known = json_text.read_object(source)
+            settings, files = known.get("settings"), known.get("files")
+            if known.get("pid", pid) == pid and isinstance(settings, dict) and isinstance(files, dict):
+                words = (known.get("command"), known.get("directory"))
+                return StartState(settings, files, {"its command": words})
         return None
 
     def start(self, name: str) -> None:
@@ -242,27 +267,37 @@ class Supervisor:
             for info in answer
         )
 
-    def shutdown(self) -> None:
-        """End every process that this project's supervisord, or an earlier one, started, and itself."""
+    def shutdown(self) -> bool:
+        """End every process that this project's supervisord, or an earlier one, started, and itself.
+
+        Return whether a supervisord ran.
+        """
         with suppress(SupervisorSilentError):
             self.stop(process.name for process in self.processes())
         # Once nothing is left to supervise, supervisord has nothing to save; told to shut down it takes 2 s.
-        self.end_leftovers()
+        return self.end_leftovers()
 
-    def end_leftovers(self) -> None:
-        """Kill what is left of this project's processes, and remove supervisord's files.
+    def end_leftovers(self) -> bool:
+        """End what is left of this project's processes, and remove supervisord's files.
 
-        Found by three signs, since each alone misses some: the session that supervisord leads (Airflow
-        wipes its environment, but stays in the session), descendants of its members, and the marker in the
+        Return whether a supervisord was among them; it need not answer, nor have its files. Found by three
+        signs, since each alone misses some: the session that supervisord leads (Airflow wipes its
+        environment, but stays in the session), descendants of its members, and the marker in the
         environment (a task's bash leads a session of its own).
         """
-        if not self.run_dir.exists():
-            return
-        kill(find_related(self._session(), MARKER, str(self.state_dir)))
+        daemon = find_daemon(self._daemons)
+        leader = daemon or self._session()
+        related = find_related(leader, MARKER, str(self.state_dir))
+        # First, since it starts again what ends.
+        kill([process for process in related if process.pid == leader])
+        end([process for process in related if process.pid != leader])
         self.pid_path.unlink(missing_ok=True)
         self.socket_path.unlink(missing_ok=True)
-        if self.socket_path.parent != self.run_dir:
-            shutil.rmtree(self.socket_path.parent, ignore_errors=True)
+        return daemon is not None
+
+    def pid(self) -> int:
+        """Return the process id of supervisord, 0 if it is not running."""
+        return self._session() or 0
 
     def _session(self) -> int | None:
         """Return the session of this project's supervisord, which may have ended; None if nothing is left."""
@@ -270,18 +305,11 @@ class Supervisor:
             session = int(self.pid_path.read_text(encoding="ascii"))
         except (OSError, ValueError):
             return None
-        argument = str(self.config_path)
-        is_own = is_session_of(session, folder=self.state_dir, argument=argument, variable=MARKER)
-        return session if is_own else None
+        return session if is_session_of(session, self._daemons, self.state_dir, MARKER) else None
 
-    def _make_socket_folder(self) -> None:
-        folder = self.socket_path.parent
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.stat().st_uid != os.getuid():
-            raise EngineError(
-                f"{folder} belongs to another user, so the supervisor cannot put its socket there.",
-                hint=f"Remove {folder}, or move the project to a folder with a shorter path.",
-            )
+    @property
+    def _daemons(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(("-m", module, "-c", str(self.config_path)) for module in DAEMONS)
 
     @property
     def _starter_path(self) -> Path:
@@ -290,11 +318,11 @@ class Supervisor:
     def _description_path(self, name: str) -> Path:
         return self.run_dir / f"{name}.json"
 
-    def _configuration(self, programs: Iterable[Program]) -> str:
-        # Every path is relative to the folder that supervisord is started in: a project's own path may
+    def _configuration(self, programs: Iterable[Program], socket_path: str) -> str:
+        # Every other path is relative to the folder that supervisord is started in: a project's own path may
         # hold characters that its configuration cuts at (" ;") or expands twice (%).
         sections = [
-            f"[unix_http_server]\nfile={self._socket_setting()}\nchmod=0600",
+            f"[unix_http_server]\nfile={self._socket_setting(socket_path)}\nchmod=0600",
             f"[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory={RPC_FACTORY}",
             "[supervisord]\n"
             "pidfile=supervisord.pid\nlogfile=supervisord.log\n"
@@ -323,15 +351,15 @@ class Supervisor:
             )
         return "\n\n".join(sections) + "\n"
 
-    def _socket_setting(self) -> str:
-        if self.socket_path.parent == self.run_dir:
-            return self.socket_path.name
-        return _escape(self.socket_path)
+    def _socket_setting(self, socket_path: str) -> str:
+        return self.socket_path.name if socket_path == str(self.socket_path) else _escape(socket_path)
 
     def _call(self, method: str, *arguments: object) -> Any:  # noqa: ANN401  XML-RPC answers are untyped
-        import xmlrpc.client  # noqa: PLC0415  50 ms
+        with self._short_socket_path() as path:
+            return self._call_at(path, method, *arguments)
 
-        path = str(self.socket_path)
+    def _call_at(self, path: str, method: str, *arguments: object) -> Any:  # noqa: ANN401  as above
+        import xmlrpc.client  # noqa: PLC0415  50 ms
 
         class UnixConnection(http.client.HTTPConnection):
             def connect(self) -> None:
@@ -361,6 +389,15 @@ class Supervisor:
             ) from error
 
 
+def project_of_session(pid: int) -> Path | None:
+    """Return the project whose supervisord leads the session of a process; None if none does."""
+    for word in command_line(session_of(pid)):
+        path = Path(word)
+        if path.name == CONFIG_NAME and path.parent.name == "run":
+            return path.parents[2]
+    return None
+
+
 def tail(path: Path, lines: int, largest: int = 65536) -> str:
     """The last `lines` lines of a file, from at most `largest` bytes; empty if there is no file."""
     try:
@@ -374,16 +411,6 @@ def tail(path: Path, lines: int, largest: int = 65536) -> str:
 def _settings(environment: Mapping[str, str]) -> dict[str, str]:
     """Return what a program's environment sets; PATH is built from that of the caller."""
     return {name: value for name, value in environment.items() if name != "PATH"}
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that may hold secrets: readable by its owner from the start, and never half-written."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    temporary.replace(path)
 
 
 def _escape(value: object) -> str:
