@@ -53,4 +53,13 @@ echo "Installing $requirements into .venv" >&2
 set -- --quiet --disable-pip-version-check --no-user --target=
 .venv/bin/python -m pip install "$@" --require-hashes -r "$requirements"
 .venv/bin/python -m pip install "$@" --no-deps --no-build-isolation -e .
+# Of the variables for Python, some end it before it runs anything. In this command it is deaf to them.
+python=$(pwd -P | sed "s/'/'\\\\''/g")/.venv/bin/python
+cat >.venv/bin/pipectl.new <<END
+#!/bin/sh
+unset PYTHONEXECUTABLE __PYVENV_LAUNCHER__
+exec '$python' -I -m pipectl "\$@"
+END
+chmod +x .venv/bin/pipectl.new
+mv .venv/bin/pipectl.new .venv/bin/pipectl
 touch "$stamp"

@@ -38,7 +38,7 @@ class Clone:
         (self.folder / "ops" / "pipectl").mkdir(parents=True)
         for name in ("Makefile", "README.md", "LICENSE", "ops/bootstrap.sh", "ops/pipectl/__init__.py"):
             shutil.copy2(ROOT / name, self.folder / name)
-        (self.folder / "ops/pipectl/__main__.py").write_text("def main():\n    print(__file__)\n")
+        (self.folder / "ops/pipectl/__main__.py").write_text("print(__file__)\n")
         packages = next(path for path in sys.path if path.endswith("site-packages"))
         (self.folder / "backend.py").write_text(BACKEND.format(packages=packages))
         build = 'build-backend = "hatchling.build"'
@@ -67,9 +67,14 @@ class Clone:
             check=False,
         )
 
-    def runs_its_own_pipectl(self) -> bool:
+    def runs_its_own_pipectl(self, **environment: str) -> bool:
         done = subprocess.run(
-            [".venv/bin/pipectl"], cwd=self.folder, capture_output=True, text=True, check=False
+            [".venv/bin/pipectl"],
+            cwd=self.folder,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         subprocess.run([".venv/bin/python", "-c", "import pinned"], cwd=self.folder, check=True)
         return done.stdout.strip() == str(self.folder / "ops/pipectl/__main__.py")
@@ -139,12 +144,35 @@ def test_a_python_environment_of_the_caller_does_not_count(clone: Clone, elsewhe
     assert clone.runs_its_own_pipectl()
 
 
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "PYTHONHOME=/nowhere",
+        "PYTHONHASHSEED=bad",
+        "PYTHONIOENCODING=nonsense",
+        "PYTHONINTMAXSTRDIGITS=1",
+        "PYTHONMALLOC=bad",
+        "PYTHONPATH={}",
+        "PYTHONPLATLIBDIR=nowhere",
+        "PYTHONTRACEMALLOC=bad",
+        "PYTHONUTF8=bad",
+        "__PYVENV_LAUNCHER__=/nowhere",
+    ],
+)
+def test_what_ends_python_before_its_first_line_does_not_count(
+    ready_clone: Clone, tmp_path: Path, variable: str
+) -> None:
+    for name in ("re", "typing", "encodings"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(77)\n")
+    assert ready_clone.runs_its_own_pipectl(**dict([variable.format(tmp_path).split("=", 1)]))
+
+
 @pytest.mark.parametrize("how", ["moved", "copied", "half made", "without its Python"])
 def test_an_unusable_environment_is_made_anew(clone: Clone, how: str) -> None:
     assert clone.make().returncode == 0
     before = clone.folder
     if how == "moved":
-        clone.folder = before.rename(before.with_name("moved clone"))
+        clone.folder = before.rename(before.with_name("a 'moved' clone at $HOME"))
     elif how == "copied":
         clone.folder = Path(shutil.copytree(before, before.with_name("copy"), symlinks=True))
     elif how == "half made":

@@ -68,7 +68,8 @@ def shell(command: str, *lines: str, code: int = 0, says: str = "", before: str 
 
 
 STRAY = (
-    "for name in json typing dataclasses rich typer psycopg2; do echo 'raise SystemExit(77)' >$name.py; done"
+    "for name in json typing re encodings dataclasses rich typer psycopg2; "
+    "do echo 'raise SystemExit(77)' >$name.py; done"
 )
 UV = (
     "$PYTHON -I -m pipectl.engines.local.uv pip install --python $PYTHON --quiet --no-deps --no-index "
@@ -308,6 +309,16 @@ ROWS_OF_ANY_ENGINE = [
         "PYTHONOPTIMIZE=1",
         "PYTHONOPTIMIZE=2",
         "PYTHONHASHSEED=0",
+        "PYTHONHASHSEED=bad",
+        "PYTHONHOME=/nowhere",
+        "PYTHONINTMAXSTRDIGITS=1",
+        "PYTHONMALLOC=bad",
+        "PYTHONTRACEMALLOC=bad",
+        "PYTHONUTF8=bad",
+        "PYTHONIOENCODING=nonsense",
+        "PYTHONPLATLIBDIR=nowhere",
+        "PYTHONEXECUTABLE=/nowhere",
+        "__PYVENV_LAUNCHER__=/nowhere",
         "PYTHONNODEBUGRANGES=1",
         "PYTHONDONTWRITEBYTECODE=1",
         "PYTHONPYCACHEPREFIX=/dev/null/x",
