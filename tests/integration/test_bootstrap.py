@@ -104,7 +104,11 @@ def elsewhere(tmp_path: Path) -> Path:
     """A folder that the caller's settings name and nothing may write to."""
     (tmp_path / "ops").mkdir()
     (tmp_path / "json.py").write_text("raise SystemExit('another json')\n")
-    (tmp_path / "pip.conf").write_text(f"[install]\nuser = true\ntarget = {tmp_path}/packages\n")
+    (tmp_path / "pip.conf").write_text(
+        f"[global]\nroot = {tmp_path}/packages\nrequire-hashes = true\nno-binary = :all:\n"
+        f"[install]\nuser = true\ntarget = {tmp_path}/packages\nprefix = {tmp_path}/packages\n"
+        f"constraint = {tmp_path}/packages\ndry-run = true\n"
+    )
     return tmp_path
 
 
@@ -135,6 +139,17 @@ def test_settings_for_pip_that_install_otherwise_do_not_count(
     assert done.returncode == 0, done.stderr
     assert ready_clone.runs_its_own_pipectl()
     assert set(elsewhere.iterdir()) == before
+
+
+def test_pips_file_of_settings_says_where_packages_are(clone: Clone, tmp_path: Path) -> None:
+    path = tmp_path / "pip.conf"
+    path.write_text(
+        f"[global]\nindex-url = {tmp_path}/nowhere\n[install]\nfind-links =\n    {tmp_path}/wheels\n"
+    )
+    del clone.environment["PIP_FIND_LINKS"]
+    done = clone.make(PIP_CONFIG_FILE=str(path))
+    assert done.returncode == 0, done.stderr
+    assert clone.runs_its_own_pipectl()
 
 
 @pytest.mark.parametrize("name", ["VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "CDPATH"])
