@@ -229,6 +229,11 @@ ROWS = [
         "COMPOSE_PARALLEL_LIMIT=nonsense",
         "COMPOSE_PATH_SEPARATOR=,",
         "PYTHON_ON_WHALES_DEBUG=1",
+        "DOCKER_BUILDKIT=nonsense",
+        "DOCKER_CERT_PATH=/nowhere",
+        "DOCKER_DEFAULT_PLATFORM=linux/s390x",
+        "DOCKER_TLS=1",
+        "DOCKER_TLS_VERIFY=1",
     ),
     # --- Files, folders, limits.
     *gone(STATUS, "HOME", "TMPDIR", "USER", "LOGNAME", "SHELL"),

@@ -106,6 +106,8 @@ def test_every_process_that_pipectl_starts_has_an_environment_of_its_own() -> No
         ("PGTZ", False),
         ("MYSQL_HOST", False),
         ("COMPOSE_ANSI", False),
+        ("DOCKER_TLS_VERIFY", False),
+        ("DOCKER_HOST", True),
         ("MYSQL_IMAGE", True),
         ("COMPOSE_PROJECT_NAME", True),
     ],
