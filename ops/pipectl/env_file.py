@@ -31,6 +31,10 @@ class EnvFile:
             text = ordinary.read_text(self.path)
         except FileNotFoundError:
             return {}
+        except PermissionError as error:
+            raise UsageError(
+                f"{self.path} cannot be read: {error.strerror}.", hint="Make it readable for you."
+            ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
                 f"{self.path} cannot be read: {error}.", hint=f"Mend or delete {self.path}."

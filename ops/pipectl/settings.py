@@ -260,8 +260,8 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
     Raises UsageError outside a project and for a broken `.env`.
     """
     chosen = project or (Path(value) if (value := os.environ.get("PIPECTL_PROJECT")) else None)
-    if chosen is not None and not _is_folder(chosen):
-        raise UsageError(f"There is no folder {chosen}.", hint="--project or PIPECTL_PROJECT names it.")
+    if chosen is not None:
+        _require_folder(chosen)
     try:
         here = Path.cwd()
     except FileNotFoundError as error:
@@ -319,9 +319,16 @@ def cache_dir() -> Path:
         ) from error
 
 
-def _is_folder(path: Path) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112  pathlib raises OSError for a name that is too long
+def _require_folder(chosen: Path) -> None:
+    hint = "--project or PIPECTL_PROJECT names it."
+    try:
+        if not chosen.is_dir():
+            raise UsageError(f"There is no folder {chosen}.", hint=hint)
+    except PermissionError as error:
+        raise UsageError(f"This user may not look into {error.filename}.", hint=hint) from error
+    except OSError as error:  # a name that is too long
+        raise UsageError(f"There is no folder {chosen}.", hint=hint) from error
 
 
 def _is_file(path: Path) -> bool:
-    return os.path.isfile(path)  # noqa: PTH113  as above
+    return os.path.isfile(path)  # noqa: PTH113  pathlib raises OSError for a name that is too long

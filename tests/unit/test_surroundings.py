@@ -331,3 +331,14 @@ def test_a_server_without_encryption_is_refused_where_it_is_required() -> None:
         _require_cipher(
             Plain(), DatabaseAddress("airbyte-mysql", "db.example", 3306, "d", "u", "p", "require")
         )
+
+
+def test_a_folder_that_this_user_may_not_look_into_is_said_to_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(UsageError, match=f"This user may not look into {tmp_path}"):
+        load(tmp_path)
