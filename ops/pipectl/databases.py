@@ -350,8 +350,9 @@ def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal
         variable = address.password_variable or services.get(address.service).password_variable
         return LoginError(
             f"{where} refused the password of user {address.user!r} for database {address.database!r}.",
-            hint=f"Set {variable} in stack/.env to the password that its data was created with, "
-            "or start anew: pipectl reset",
+            hint=f"Set {variable} in stack/.env to the password that its data was created with"
+            # What runs elsewhere, no reset touches.
+            + (", or start anew: pipectl reset" if address.mark else "."),
         )
     if ENCRYPTION.search(text) and _is_of_the_connection(error, NO_CONNECTION | NO_ENCRYPTION):
         return DatabaseError(
