@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipectl import surroundings
+from pipectl import ordinary, surroundings
 from pipectl.errors import EngineError, remedy
 from pipectl.models import Volume
 
@@ -116,7 +116,7 @@ class VolumeFolder:
         if not self.path.is_dir():
             return None
         try:
-            created = datetime.fromisoformat((self.path / CREATED).read_text(encoding="ascii"))
+            created = datetime.fromisoformat(ordinary.read_text(self.path / CREATED, "ascii"))
         except (OSError, ValueError):
             created = datetime.fromtimestamp(self.path.stat().st_mtime, UTC)
         return Volume(self.name, str(self.path), created, _disk_usage(self.path))
@@ -133,7 +133,7 @@ class VolumeFolder:
                 shutil.rmtree(hidden)
         except OSError as error:
             raise EngineError(
-                f"{error.filename or self.path} cannot be deleted: {error.strerror}.",
+                f"{error.filename or self.path} cannot be deleted: {error.strerror or error}.",
                 hint=remedy(error, self.path),
             ) from error
 

@@ -7,6 +7,8 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipectl import ordinary
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -26,7 +28,7 @@ def server_pid(pid_file: Path, names: frozenset[str]) -> int | None:
     import psutil
 
     try:
-        pid = int(pid_file.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0])
+        pid = int(ordinary.read_text(pid_file, errors="replace").split("\n", 1)[0])
         process = psutil.Process(pid)
         alive = process.status() != psutil.STATUS_ZOMBIE and process.name() in names
         # The link itself, if there is one: the path that it shows is that of the process's mount namespace.

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipectl import json_text, surroundings
+from pipectl import json_text, ordinary, surroundings
 from pipectl.engines.changes import StartState
 from pipectl.engines.local.processes import (
     command_line,
@@ -304,7 +304,7 @@ class Supervisor:
     def _session(self) -> int | None:
         """Return the session of this project's supervisord, which may have ended; None if nothing is left."""
         try:
-            session = int(self.pid_path.read_text(encoding="ascii"))
+            session = int(ordinary.read_text(self.pid_path, "ascii"))
         except (OSError, ValueError):
             return None
         return session if is_session_of(session, self._daemons, self.state_dir, MARKER) else None
@@ -403,7 +403,7 @@ def project_of_session(pid: int) -> Path | None:
 def tail(path: Path, lines: int, largest: int = 65536) -> str:
     """The last `lines` lines of a file, from at most `largest` bytes; empty if there is no file."""
     try:
-        with path.open("rb") as file:
+        with ordinary.opened(path) as file:
             file.seek(max(0, path.stat().st_size - largest))
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
     except OSError:
