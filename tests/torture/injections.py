@@ -150,6 +150,12 @@ class Clock:
         with self._shift.open("r+b" if self._shift.exists() else "wb", buffering=0) as file:
             file.write(seconds.to_bytes(8, "little", signed=True))
 
+    def jump_for(self, ahead: int, seconds: float) -> None:
+        """Jump, and after a while back to the machine's own time."""
+        self.jump(ahead)
+        pass_time(seconds)
+        self.jump(0)
+
     def _restart(self, library: str | None) -> None:
         self._stack.project.run("down")
         if library is None:

@@ -147,19 +147,9 @@ class Torture:
         return command.returncode
 
     def _is_healthy_alone(self) -> bool:
-        """Wait for health, but not if a service stays stopped: nothing but a command starts it."""
-        last = time.monotonic()
-
-        def is_decided() -> bool:
-            nonlocal last
-            if self.stack.is_healthy():
-                return True
-            if not self.stack.is_stopped():
-                last = time.monotonic()
-            return time.monotonic() - last > self.stack.grace_seconds
-
+        """Wait for health, but not if a service is stopped: nothing but a command starts it."""
         with suppress(AssertionError):
-            until(is_decided, "health", ALONE_SECONDS)
+            until(lambda: self.stack.is_healthy() or self.stack.is_stopped(), "health", ALONE_SECONDS)
         return self.stack.is_healthy()
 
     def _end(self, situation: str, command: subprocess.Popen[str] | None) -> str:

@@ -44,9 +44,8 @@ if TYPE_CHECKING:
 class FakeEngine:
     """An engine whose services have this state."""
 
-    def __init__(self, state: str, restart_seconds: float = 0) -> None:
+    def __init__(self, state: str) -> None:
         self.state = state
-        self.restart_seconds = restart_seconds
 
     def services(self) -> tuple[Service, ...]:
         if self.state == "engine is silent":
@@ -94,16 +93,6 @@ def test_a_question_is_repeated_while_a_service_restarts_and_said_once(state: st
 def test_a_question_to_a_stopped_stack_is_not_repeated() -> None:
     with pytest.raises(AirflowSilentError):
         patience("stopped").ask(silent(AirflowSilentError("not running")))
-
-
-def test_a_stack_that_its_engine_is_about_to_start_again_is_waited_for() -> None:
-    engine = cast("Engine", FakeEngine("stopped", restart_seconds=60))
-    patient = triggering.Patience(engine, Observer(), 60)
-    # One that has not answered yet was stopped before.
-    with pytest.raises(AirflowSilentError):
-        patient.ask(silent(AirflowSilentError("not running")))
-    assert patient.ask(silent()) == "answer"
-    assert patient.ask(silent(AirflowSilentError("not running"))) == "answer"
 
 
 def test_a_refusal_is_not_repeated() -> None:
