@@ -46,6 +46,8 @@ class Stack(ABC):
     project: Project
     up: tuple[str, ...] = ("up",)
     victims: tuple[str, ...]
+    # How long a service may be called stopped that starts again by itself.
+    grace_seconds = 0
 
     @abstractmethod
     def processes(self, name: str) -> list[psutil.Process]:
@@ -218,6 +220,8 @@ class DockerStack(Stack):
     """The docker engine's containers."""
 
     project: DockerProject
+    # An engine that was killed and starts again ends the containers before it starts them.
+    grace_seconds = 20
 
     def __init__(self, project: DockerProject, *, celery: bool) -> None:
         self.project = project

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import tempfile
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from pipectl import disk
-from pipectl.engines.local import airflow_install, postgres
+from pipectl.engines.local import airflow_install, airflow_metadata, postgres, start
 from pipectl.engines.local.folders import atomic_folder
+from pipectl.engines.local.supervisor import supervisor
 from pipectl.engines.project import ENGINE_FILE, remember_engine, remembered_engine, state_folder
 from pipectl.errors import (
     AirflowError,
@@ -28,6 +31,7 @@ from pipectl.observer import Observer
 from pipectl.pipeline import triggering
 from pipectl.pipeline.loading import HistoryLoader
 from pipectl.settings import Settings
+from support import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,8 +44,9 @@ if TYPE_CHECKING:
 class FakeEngine:
     """An engine whose services have this state."""
 
-    def __init__(self, state: str) -> None:
+    def __init__(self, state: str, restart_seconds: float = 0) -> None:
         self.state = state
+        self.restart_seconds = restart_seconds
 
     def services(self) -> tuple[Service, ...]:
         if self.state == "engine is silent":
@@ -89,6 +94,16 @@ def test_a_question_is_repeated_while_a_service_restarts_and_said_once(state: st
 def test_a_question_to_a_stopped_stack_is_not_repeated() -> None:
     with pytest.raises(AirflowSilentError):
         patience("stopped").ask(silent(AirflowSilentError("not running")))
+
+
+def test_a_stack_that_its_engine_is_about_to_start_again_is_waited_for() -> None:
+    engine = cast("Engine", FakeEngine("stopped", restart_seconds=60))
+    patient = triggering.Patience(engine, Observer(), 60)
+    # One that has not answered yet was stopped before.
+    with pytest.raises(AirflowSilentError):
+        patient.ask(silent(AirflowSilentError("not running")))
+    assert patient.ask(silent()) == "answer"
+    assert patient.ask(silent(AirflowSilentError("not running"))) == "answer"
 
 
 def test_a_refusal_is_not_repeated() -> None:
@@ -278,12 +293,55 @@ def test_a_damaged_name_of_the_engine_is_no_name_that_counts(settings: Settings,
 
 
 def test_an_environment_that_was_deleted_in_part_is_not_taken_for_whole(tmp_path: Path) -> None:
-    site = tmp_path / "lib" / "python3.11" / "site-packages"
-    (site / "airflow").mkdir(parents=True)
+    package = tmp_path / "lib" / "python3.11" / "site-packages" / "airflow"
+    package.mkdir(parents=True)
+    for name in ("__init__.py", "models.py"):
+        (package / name).touch()
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
-    marker = '{"version": "3.3.2", "migration_head": "abc", "packages": ["airflow"]}'
-    (tmp_path / airflow_install.MARKER).write_text(marker)
+    marker = tmp_path / airflow_install.MARKER
+    marker.write_text('{"version": "3.3.2", "migration_head": "abc", "files": 4}')
     assert airflow_install.installed_runtime(tmp_path, "key")
-    (site / "airflow").rename(site / "airfl")
+    # Byte code comes and goes.
+    (package / "__pycache__").mkdir()
+    (package / "__pycache__" / "models.pyc").touch()
+    (package / "models.py").unlink()
     assert airflow_install.installed_runtime(tmp_path, "key") is None
+
+
+def test_a_template_that_was_deleted_in_part_is_not_taken_for_whole(tmp_path: Path) -> None:
+    data = tmp_path / airflow_metadata.DATA
+    data.mkdir()
+    for name in ("PG_VERSION", "1259"):
+        (data / name).touch()
+    assert not airflow_metadata.is_whole(tmp_path)
+    (tmp_path / airflow_metadata.COUNT).write_text("2")
+    assert airflow_metadata.is_whole(tmp_path)
+    (data / "1259").unlink()
+    assert not airflow_metadata.is_whole(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00garbage"])
+def test_a_damaged_note_of_requirements_is_made_anew(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    (settings.project / "requirements.txt").write_text("numpy\n")
+    checked = state_folder(settings) / "requirements"
+    checked.write_bytes(content)
+    monkeypatch.setattr(start, "run_tool", lambda *_: "")
+    found = object.__new__(start.Start)
+    found._settings = settings
+    found._software = cast("Any", SimpleNamespace(airflow=SimpleNamespace(key="key", python="python")))
+    assert found.missing_requirements() == ""
+    assert checked.read_text().startswith("key ")
+
+
+def test_a_command_that_stops_programs_waits_until_supervisord_has_killed_what_does_not_end() -> None:
+    modules = (ROOT / "ops" / "pipectl" / "engines" / "local").glob("*.py")
+    limits = [
+        int(limit)
+        for path in modules
+        for limit in re.findall(r"stop_seconds=(\d+)", path.read_text(encoding="utf-8"))
+    ]
+    assert len(limits) >= 3
+    assert max(limits) < supervisor.SHUTDOWN_SECONDS

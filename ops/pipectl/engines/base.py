@@ -44,6 +44,8 @@ class Engine(ABC):
     """Runs the services of one project. Every method may raise EngineError."""
 
     name: ClassVar[str]
+    # How long a service may be stopped that starts again by itself.
+    restart_seconds: ClassVar[float] = 0
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -70,13 +70,15 @@ class Patience:
         self._engine = engine
         self._observer = observer
         self.deadline = time.monotonic() + seconds
+        # When a service that had run before was last known to run; None before there was an answer.
+        self._running: float | None = None
 
     def ask(self, question: Callable[..., Answer], *arguments: Any, **options: Any) -> Answer:  # noqa: ANN401
         """Return the answer. Raises AirflowSilentError and DatabaseSilentError if there will be none."""
         told = False
         for _ in attempts(self.deadline, SILENCE_POLL_SECONDS):
             try:
-                return question(*arguments, **options)
+                answer = question(*arguments, **options)
             except (AirflowSilentError, DatabaseSilentError) as error:
                 if self._is_down():
                     raise
@@ -84,6 +86,9 @@ class Patience:
                     self._observer.report(f"{error.message} Waiting")
                     told = True
                 silence = error
+            else:
+                self._running = time.monotonic()
+                return answer
         raise silence
 
     def repeating(self, api: AirflowApi) -> AirflowApi:
@@ -91,11 +96,15 @@ class Patience:
         return cast("AirflowApi", _PatientApi(api, self))
 
     def _is_down(self) -> bool:
-        """Whether a service is stopped, which nothing but `up` starts again."""
+        """Whether a service stays stopped, which nothing but `up` starts again."""
+        now = time.monotonic()
         try:
-            return any(service.state == "stopped" for service in self._engine.services())
+            stopped = any(service.state == "stopped" for service in self._engine.services())
         except EngineError:
-            return False
+            stopped = False
+        if not stopped and self._running is not None:
+            self._running = now
+        return stopped and (self._running is None or now - self._running >= self._engine.restart_seconds)
 
 
 class _PatientApi:

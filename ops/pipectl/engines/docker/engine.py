@@ -54,6 +54,8 @@ class DockerEngine(Engine):
     """Runs the services as containers."""
 
     name = "docker"
+    # A Docker that was killed and starts anew stops the containers before it starts them.
+    restart_seconds = 30
 
     def __init__(self, settings: Settings, api: DockerApi | None = None) -> None:
         super().__init__(settings)

@@ -55,7 +55,9 @@ DAEMONS = (DAEMON, "supervisor.supervisord")
 RPC_FACTORY = "supervisor.rpcinterface:make_main_rpcinterface"
 CONFIG_NAME = "supervisord.conf"
 MARKER = "PIPECTL_STATE_DIR"
-SHUTDOWN_SECONDS = 30
+# Longer than any program's stop_seconds, after which supervisord kills it: a MariaDB that is told to end in
+# the first half second of its start may hang.
+SHUTDOWN_SECONDS = 45
 ANSWER_SECONDS = 10
 START_SECONDS = 15
 # supervisord's words for what it runs, or is about to run again.
