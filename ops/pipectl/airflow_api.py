@@ -137,9 +137,8 @@ class AirflowApi:
         entries = [entry for entry in self._log_entries(dag_id, run_id, task) if isinstance(entry, dict)]
         for entry in reversed(entries):
             if entry.get("error_detail") or entry.get("level") in {"error", "critical"}:
-                return " ".join([str(entry.get("event") or ""), *_reasons(entry)][-1].split())[
-                    :LONGEST_REASON
-                ]
+                reason = (_reasons(entry) or [str(entry.get("event") or "")])[-1]
+                return " ".join(reason.split())[:LONGEST_REASON]
         return ""
 
     def retry_delay(self, dag_id: str, task_id: str) -> timedelta | None:
