@@ -62,10 +62,13 @@ def encrypted(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
     def options(folder: Path) -> Mapping[str, tuple[str, ...]]:
         found = {}
+        # One that the servers may enter, unlike the one around it.
+        reached = folder / "certificates"
+        reached.mkdir(mode=0o755)
         for name, data in (("postgres", "airbyte"), ("mysql", "data")):
             owner = (folder / data).stat()
             paths = [
-                Path(shutil.copy(certificates / f"server.{kind}", folder / f"{name}.{kind}"))
+                Path(shutil.copy(certificates / f"server.{kind}", reached / f"{name}.{kind}"))
                 for kind in ("crt", "key")
             ]
             for path in paths:
