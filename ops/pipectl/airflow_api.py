@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pipectl.models import AirflowAddress
 
 REQUEST_SECONDS = 30.0
+LONGEST_REASON = 300
 ACTIVE_STATES = ["queued", "running"]
 KINDS = {http.client.CONFLICT: AirflowConflictError, http.client.NOT_FOUND: AirflowMissingError}
 
@@ -132,11 +133,12 @@ class AirflowApi:
         return tuple(filter(None, map(_log_line, self._log_entries(dag_id, run_id, task))))
 
     def last_error(self, dag_id: str, run_id: str, task: TaskState) -> str:
-        """Return the last line about a failure in the log of a task's try, empty if there is none."""
+        """Return the last failure in the log of a task's try, in one line, empty if there is none."""
         entries = [entry for entry in self._log_entries(dag_id, run_id, task) if isinstance(entry, dict)]
         for entry in reversed(entries):
             if entry.get("error_detail") or entry.get("level") in {"error", "critical"}:
-                return " ".join(_log_line(entry).splitlines()[-1:])
+                reason = (_reasons(entry) or [str(entry.get("event") or "")])[-1]
+                return " ".join(reason.split())[:LONGEST_REASON]
         return ""
 
     def retry_delay(self, dag_id: str, task_id: str) -> timedelta | None:
@@ -269,6 +271,10 @@ def _log_line(line: Any) -> str:  # noqa: ANN401  JSON
     event = str(line.get("event") or "")
     if event.startswith("::"):  # the user interface's folding marks
         return ""
+    return "\n".join([event, *_reasons(line)])
+
+
+def _reasons(line: dict[str, Any]) -> list[str]:
+    """Return the exceptions of a line of a log."""
     failures = objects(line.get("error_detail"))
-    reasons = [f"{failure.get('exc_type')}: {failure.get('exc_value')}" for failure in failures]
-    return "\n".join([event, *reasons])
+    return [f"{failure.get('exc_type')}: {failure.get('exc_value')}" for failure in failures]

@@ -297,7 +297,7 @@ def main() -> None:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, terminate)
     try:
-        (complete if COMPLETION in os.environ else app)(prog_name="pipectl")
+        (complete if os.environ.get(COMPLETION) else app)(prog_name="pipectl")
     except OSError:
         # Typer's own message about the command line, on a stderr that cannot be written.
         give_up(sys.stderr)

@@ -306,15 +306,19 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
 
 def cache_dir() -> Path:
     """The per-user folder of downloaded binaries, shared by projects; UsageError without a home."""
+    value = os.environ.get("PIPECTL_CACHE_DIR")
     try:
-        if value := os.environ.get("PIPECTL_CACHE_DIR"):
+        if value:
             return Path(value).expanduser().resolve()
         from platformdirs import user_cache_path  # noqa: PLC0415  25 ms that `--version` need not pay
 
         return user_cache_path("pipectl", appauthor=False)
     except RuntimeError as error:
+        problem = "There is no home folder for what pipectl installs."
+        if value:
+            problem = f"PIPECTL_CACHE_DIR={value!r} is in the home folder of a user who has none."
         raise UsageError(
-            f"There is no home folder for what pipectl installs: {error}.",
+            problem,
             hint="Set HOME, or PIPECTL_CACHE_DIR to a folder of your own.",
         ) from error
 

@@ -14,7 +14,7 @@ import pytest
 
 from pipectl import disk
 from pipectl.engines.local import airflow_install, airflow_metadata, postgres, start
-from pipectl.engines.local.folders import atomic_folder
+from pipectl.engines.local.folders import atomic_folder, database_volume
 from pipectl.engines.local.supervisor import supervisor
 from pipectl.engines.project import ENGINE_FILE, remember_engine, remembered_engine, state_folder
 from pipectl.errors import (
@@ -334,3 +334,16 @@ def test_a_command_that_stops_programs_waits_until_supervisord_has_killed_what_d
     ]
     assert len(limits) >= 3
     assert max(limits) < supervisor.SHUTDOWN_SECONDS
+
+
+def test_a_volume_that_is_a_link_is_not_deleted(tmp_path: Path) -> None:
+    target = tmp_path / "bigger disk"
+    target.mkdir()
+    (target / "row").touch()
+    volume = database_volume(tmp_path, "postgres")
+    volume.path.parent.mkdir()
+    volume.path.symlink_to(target)
+    with pytest.raises(EngineError, match=r"is a link to .*bigger disk"):
+        volume.delete()
+    assert volume.path.is_symlink()
+    assert (target / "row").exists()

@@ -23,7 +23,7 @@ from pipectl.engines.local import airflow, uv
 from pipectl.engines.project import require_unix_line_ends
 from pipectl.errors import DatabaseError, DatabaseSilentError, UsageError, remedy
 from pipectl.models import DatabaseAddress
-from pipectl.settings import Settings, load
+from pipectl.settings import Settings, cache_dir, load
 from support import ROOT
 
 if TYPE_CHECKING:
@@ -302,6 +302,12 @@ def test_without_a_home_the_cache_must_be_named(tmp_path: Path) -> None:
     )
     assert "no home folder" in done.stdout
     assert "PIPECTL_CACHE_DIR" in done.stdout
+
+
+def test_a_cache_in_the_home_of_nobody_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPECTL_CACHE_DIR", "~no-such-user/cache")
+    with pytest.raises(UsageError, match="PIPECTL_CACHE_DIR='~no-such-user/cache'"):
+        cache_dir()
 
 
 def test_a_project_is_found_from_a_folder_that_is_gone(

@@ -123,6 +123,11 @@ class VolumeFolder:
 
     def delete(self) -> None:
         """Delete the folder with all in it; EngineError if that is not allowed."""
+        if self.path.is_symlink():
+            raise EngineError(
+                f"{self.path} is a link to {self.path.resolve()}, which pipectl did not make.",
+                hint="Delete the folder and the link to it yourself, then run the command again.",
+            )
         hidden = self.path.with_name(f".{self.path.name}.deleted")
         try:
             # Half of a folder is worse than none, so it goes in one step.
