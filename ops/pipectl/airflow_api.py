@@ -166,11 +166,12 @@ class AirflowApi:
         return content if isinstance(content, list) else [content]
 
     def _dag(self, dag_id: str) -> dict[str, Any] | None:
-        """Return what Airflow says of a DAG, None if it has not parsed one of that id."""
+        """Return what Airflow says of a DAG, None if it has none of that id, or no longer finds its file."""
         try:
-            return self._ask(self._dags.get_dag_without_preload_content, dag_id)
+            dag = self._ask(self._dags.get_dag_without_preload_content, dag_id)
         except AirflowMissingError:
             return None
+        return None if dag.get("is_stale") else dag
 
     def _list_runs(self, dag_id: str, **choice: Any) -> tuple[DagRun, ...]:  # noqa: ANN401  passed on
         answer = self._ask(self._runs.get_dag_runs_without_preload_content, dag_id, dag_id=dag_id, **choice)

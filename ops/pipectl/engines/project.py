@@ -87,6 +87,12 @@ def write_private(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def folder_mark(folder: Path) -> str:
+    """Return what a folder keeps when it is moved, and what a copy of it has not: its inode."""
+    status = folder.stat()
+    return f"{status.st_dev:x}-{status.st_ino:x}"
+
+
 @contextmanager
 def project_lock(settings: Settings, claims: Claims) -> Iterator[None]:
     """Keep a second command that changes the stack out, and release `claims` in the end.
