@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
-from pipectl.errors import AirflowError, EngineError, WaitTimeoutError
+from pipectl.errors import AirflowError, EngineError, PipectlError, WaitTimeoutError
 from pipectl.pipeline.access import own_databases
 from pipectl.pipeline.readiness import HealthProbe, processor_start, wait_until_healthy, wait_until_parsed
 from pipectl.pipeline.verification import wait_for_active_runs
@@ -107,12 +107,12 @@ def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> U
     stopwatch = Stopwatch()
     with stopwatch.phase("install"):
         engine.install(observer)
-    with stopwatch.phase("start"):
+    with stopwatch.phase("start"), _naming_what_runs(engine):
         started = engine.start(observer)
     deadline = time.monotonic() + timeout
     address = engine.airflow()
     health = AirflowHealth(address)
-    with stopwatch.phase("healthy"):
+    with stopwatch.phase("healthy"), _naming_what_runs(engine):
         probe = HealthProbe(Databases(*engine.databases()), health)
         wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
     with stopwatch.phase("dag parsed"), ThreadPoolExecutor() as pool:
@@ -139,6 +139,21 @@ def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> U
         removed=engine.removed(),
         import_failures=health.import_failures(processor_start(engine.services())),
     )
+
+
+@contextmanager
+def _naming_what_runs(engine: Engine) -> Iterator[None]:
+    """Add to an error of the block which services run, if only some do."""
+    try:
+        yield
+    except PipectlError as error:
+        with suppress(PipectlError):
+            services = engine.services()
+            running = [service.name for service in services if service.state in {"running", "starting"}]
+            if 0 < len(running) < len(services):
+                left = f"Still running: {', '.join(running)}. To stop what runs: pipectl down"
+                error.hint = f"{error.hint.rstrip('.')}. {left}" if error.hint else left
+        raise
 
 
 def down(engine: Engine, *, delete_volumes: bool) -> tuple[tuple[str, ...], tuple[Volume, ...]]:
