@@ -99,7 +99,7 @@ def up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> Up
     `timeout` (seconds) bounds the wait, not the first installation. Raises EngineError for a crash,
     DagError for a DAG that cannot be imported, WaitTimeoutError.
     """
-    with engine.lock():
+    with engine.lock(), _naming_what_runs(engine):
         return _up(engine, dag_id, timeout=timeout, observer=observer)
 
 
@@ -107,12 +107,12 @@ def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> U
     stopwatch = Stopwatch()
     with stopwatch.phase("install"):
         engine.install(observer)
-    with stopwatch.phase("start"), _naming_what_runs(engine):
+    with stopwatch.phase("start"):
         started = engine.start(observer)
     deadline = time.monotonic() + timeout
     address = engine.airflow()
     health = AirflowHealth(address)
-    with stopwatch.phase("healthy"), _naming_what_runs(engine):
+    with stopwatch.phase("healthy"):
         probe = HealthProbe(Databases(*engine.databases()), health)
         wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
     with stopwatch.phase("dag parsed"), ThreadPoolExecutor() as pool:
@@ -151,8 +151,8 @@ def _naming_what_runs(engine: Engine) -> Iterator[None]:
             services = engine.services()
             running = [service.name for service in services if service.state in {"running", "starting"}]
             if 0 < len(running) < len(services):
-                left = f"Still running: {', '.join(running)}. To stop what runs: pipectl down"
-                error.hint = f"{error.hint.rstrip('.')}. {left}" if error.hint else left
+                stop = "" if "pipectl down" in error.hint else " (to stop them: pipectl down)"
+                error.hint = f"Still running: {', '.join(running)}{stop}. {error.hint}".rstrip()
         raise
 
 
@@ -182,7 +182,8 @@ def reset(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) ->
                 f"Not deleted: {', '.join(volume.location for volume in remaining)}.",
                 hint="Run the command again; what is left then can be deleted by hand.",
             )
-        result = _up(engine, dag_id, timeout=timeout, observer=observer)
+        with _naming_what_runs(engine):
+            result = _up(engine, dag_id, timeout=timeout, observer=observer)
         created = engine.volumes()
         before = {volume.name: volume.created for volume in deleted}
         for volume in created:
