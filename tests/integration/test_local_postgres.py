@@ -305,6 +305,20 @@ def test_stale_pid_file_that_names_somebody_elses_process_does_no_harm(
         stranger.communicate(b"\n")
 
 
+def test_accounts_change_beside_a_stale_pid_file_that_names_somebody_elses_process(
+    binaries: PostgresBinaries, data_dir: Path
+) -> None:
+    # Of the server's user: PostgreSQL takes those of others for dead.
+    user = data_dir.stat().st_uid
+    with subprocess.Popen(("cat",), stdin=subprocess.PIPE, user=user) as stranger:
+        (data_dir / postgres.PID_FILE).write_text(f"{stranger.pid}\n{data_dir}\n1\n")
+        assert not postgres.prepare(binaries, data_dir, replace(ACCOUNTS, password="another"))
+        assert stranger.poll() is None
+        stranger.communicate()
+    with running(binaries, data_dir, password="another") as port:
+        assert query(port, "SELECT 1", password="another") == [(1,)]
+
+
 @pytest.mark.parametrize("content", ["", "\n", "not a number\n", "99999999\n"])
 def test_damaged_pid_file_does_no_harm(binaries: PostgresBinaries, data_dir: Path, content: str) -> None:
     (data_dir / postgres.PID_FILE).write_text(content)

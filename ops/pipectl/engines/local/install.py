@@ -160,15 +160,19 @@ def run_server_tool(
     failure: EngineError,
     data_dir: Path,
     statements: str = "",
+    *,
+    starter: tuple[str, ...] = (),
 ) -> None:
     """Run a server's own program on `data_dir` without root's rights, `statements` on its stdin.
+
+    `starter` has its rights still, and replaces itself by the program.
 
     Raises:
         EngineError: `failure`, with the program's last lines as its detail.
 
     """
     done = subprocess.run(
-        (*drop_prefix(data_dir), *command),
+        (*starter, *drop_prefix(data_dir), *command),
         input=statements,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -222,14 +222,11 @@ def program(
     if config is not None:
         chosen["config_file"] = str(copy_config(config, data_dir))
     options = tuple(word for key, value in chosen.items() for word in ("-c", f"{key}={value}"))
-    starter = Path(__file__).with_name("postgres_start.py")
-    # The base interpreter: it starts faster, and does not depend on a virtual environment that may move.
-    interpreter = getattr(sys, "_base_executable", sys.executable)
     return Program(
         name=name,
         port=port,
         command=(
-            *(interpreter, "-I", "-S", str(starter), str(data_dir)),
+            *_starter(data_dir),
             *(*drop_prefix(data_dir), str(binaries.bin_dir / "postgres"), "-D", str(data_dir)),
             *options,
         ),
@@ -256,6 +253,14 @@ def _require_version(binaries: PostgresBinaries, data_dir: Path, version: int) -
         )
 
 
+def _starter(data_dir: Path) -> tuple[str, ...]:
+    """Words before a server's command that keep a killed one's postmaster.pid out of its way."""
+    program = Path(__file__).with_name("postgres_start.py")
+    # The base interpreter: it starts faster, and does not depend on a virtual environment that may move.
+    interpreter = getattr(sys, "_base_executable", sys.executable)
+    return (interpreter, "-I", "-S", str(program), str(data_dir))
+
+
 def _run(
     binaries: PostgresBinaries,
     data_dir: Path,
@@ -271,6 +276,7 @@ def _run(
         EngineError(failure, hint=hint),
         data_dir,
         statements,
+        starter=_starter(data_dir) if command[0] == "postgres" else (),
     )
 
 
