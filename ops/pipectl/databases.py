@@ -98,7 +98,7 @@ class Databases:
     """
 
     def __init__(
-        self, postgres: DatabaseAddress, mysql: DatabaseAddress, lock_seconds: int = LOCK_SECONDS
+        self, postgres: DatabaseAddress, mysql: DatabaseAddress, *, lock_seconds: int = LOCK_SECONDS
     ) -> None:
         self.postgres = postgres
         self.mysql = mysql

@@ -44,6 +44,7 @@ SSL_MODES = frozenset({"disable", "prefer", "require", *VERIFYING})
 
 _COUNT, _NUMBER = r"0*[1-9][0-9]{0,5}", r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?"
 # What only other programs read, which fail long after the start: the form of a value, and its description.
+FRAUD_RATE = "PIPECTL_ALERT_FRAUD_RATE"
 _FERNET_KEY = "[A-Za-z0-9_+/-]{43}="
 FORMS = {
     # Several, if an old one is being replaced.
@@ -53,7 +54,7 @@ FORMS = {
     "AIRFLOW_WORKERS": (_COUNT, "a whole number above 0"),
     "PIPECTL_RETENTION_DAYS": (_COUNT, "a whole number above 0"),
     "PIPECTL_SEED": ("[+-]?[0-9]{1,18}", "a whole number"),
-    "PIPECTL_ALERT_FRAUD_RATE": (f"{_NUMBER}:{_NUMBER}", "LOWEST:HIGHEST, as in 0.0005:0.03"),
+    FRAUD_RATE: (f"{_NUMBER}:{_NUMBER}", "LOWEST:HIGHEST, as in 0.0005:0.03"),
     "PIPECTL_ALERT_LAG_SECONDS": (_NUMBER, "a number of seconds"),
     "PIPECTL_ALERT_WEBHOOK": ("https?://[!-~]+", "an address that begins with http:// or https://"),
 }
@@ -129,9 +130,9 @@ class Settings:
             text = self.variables.get(variable)
             if text and not _has_form(variable, text):
                 raise self.is_not(variable, description)
-        bounds = (self.variables.get("PIPECTL_ALERT_FRAUD_RATE") or "0:1").split(":")
-        if float(bounds[0]) > float(bounds[1]):
-            raise self.is_not("PIPECTL_ALERT_FRAUD_RATE", "a range", "LOWEST:HIGHEST, as in 0.0005:0.03")
+        bounds = [float(bound) for bound in (self.variables.get(FRAUD_RATE) or "").split(":") if bound]
+        if bounds != sorted(bounds):
+            raise self.is_not(FRAUD_RATE, "a range that rises", FORMS[FRAUD_RATE][1])
         for definition in services.business_databases():
             self._encryption(definition.prefix)
         self._check_ports()

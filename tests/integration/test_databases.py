@@ -23,7 +23,6 @@ from pipectl.errors import (
     DatabaseLockedError,
     DatabaseRefusedError,
     DatabaseSilentError,
-    ExitCode,
     ForeignDatabaseError,
     LoginError,
 )
@@ -266,7 +265,7 @@ def test_no_question_waits_for_a_lock_without_end_and_each_names_who_holds_it(
 ) -> None:
     servers.run("transaction_generator")
     servers.run("detection_generator")
-    asked = Databases(*servers.addresses, 1)
+    asked = Databases(*servers.addresses, lock_seconds=1)
     before = rows(servers)
     with locked(servers, service) as session:
         with pytest.raises(DatabaseLockedError, match=f"^Tables of {service} are locked by ") as caught:
@@ -288,7 +287,7 @@ def test_a_reader_before_whom_somebody_waits_for_the_table_alone_is_named(server
             altering = pool.submit(waiting.cursor().execute, EXCLUSIVE)
             until(lambda: servers.ask_postgres("SELECT FROM pg_locks WHERE NOT granted"), "the lock")
             with pytest.raises(DatabaseLockedError) as caught:
-                Databases(*servers.addresses, 1).content()
+                Databases(*servers.addresses, lock_seconds=1).content()
             reader.close()
             altering.result()
         assert f"by process {reading} of user docker" in caught.value.message
@@ -303,7 +302,8 @@ def test_status_shows_a_lock_as_the_databases_error(servers: Servers, service: s
     postgres, mysql = servers.addresses
     with locked(servers, service) as session:
         seen = [
-            _database(Databases(postgres, mysql, 1), address, is_down=False) for address in (postgres, mysql)
+            _database(Databases(postgres, mysql, lock_seconds=1), address, is_down=False)
+            for address in (postgres, mysql)
         ]
     for database in seen:
         is_locked = database.address.service == service
@@ -323,7 +323,7 @@ ports = map(int, sys.argv[2:])
 databases = Databases(
     DatabaseAddress("airbyte-postgres", "127.0.0.1", next(ports), "airbyte", "docker", "docker"),
     DatabaseAddress("airbyte-mysql", "127.0.0.1", next(ports), "data", "docker", "docker"),
-    600,
+    lock_seconds=600,
 )
 questions = {"content": Databases.content, "empty": Databases.empty, "report": reporting.build}
 cli.app = lambda **_: cli.run_guarded(lambda: questions[sys.argv[1]](databases), cli.Console)
@@ -367,8 +367,8 @@ def test_an_interrupt_ends_a_question_that_waits_for_a_lock(
             output, errors = process.communicate(timeout=WAIT_SECONDS)
         finally:
             process.kill()
-    assert process.returncode == ExitCode.INTERRUPTED, errors
-    assert "Interrupted" in output + errors
+    assert "\nInterrupted." in output + errors
+    assert "typer.exceptions.Exit: 130" in errors
 
 
 def test_a_server_that_accepts_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,7 +396,7 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up(monkeypatch: pytest.
         ("ALTER ROLE docker CONNECTION LIMIT 0", "ALTER ROLE docker CONNECTION LIMIT -1", "too many"),
         ("ALTER ROLE docker NOLOGIN", "ALTER ROLE docker LOGIN", "not permitted to log in"),
         (
-            "REVOKE CONNECT ON DATABASE airbyte FROM PUBLIC, docker; ALTER DATABASE airbyte OWNER TO postgres",
+            "ALTER DATABASE airbyte OWNER TO postgres; REVOKE CONNECT ON DATABASE airbyte FROM PUBLIC",
             "ALTER DATABASE airbyte OWNER TO docker; GRANT CONNECT ON DATABASE airbyte TO PUBLIC",
             "permission denied",
         ),

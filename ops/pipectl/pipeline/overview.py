@@ -91,7 +91,7 @@ class Status:
 def overview(engine: Engine, project: Path, dag_id: str) -> Status:
     """Return services, Airflow, the DAG and the row counts; what cannot be reached says so."""
     postgres, mysql = engine.databases()
-    databases = Databases(postgres, mysql, LOCK_SECONDS)
+    databases = Databases(postgres, mysql, lock_seconds=LOCK_SECONDS)
     services = engine.services()
     down = down_services(services)
     airflow = aside(lambda: _airflow(engine, dag_id, services, is_down="webserver" in down))
