@@ -425,15 +425,15 @@ def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal
     reason = _refusal(error, text)
     if reason:
         return DatabaseRefusedError(
-            f"{where} lets user {address.user!r} not into database {address.database!r}: {reason}.",
+            f"{where} does not let user {address.user!r} into database {address.database!r}: {reason}.",
             hint=f"Waiting does not change that. Undo it in the server{anew}",
         )
     if refusal in text:
         variable = address.password_variable or services.get(address.service).password_variable
         return LoginError(
-            f"{where} refused the password of user {address.user!r} for database {address.database!r}: "
-            f"the server has another one than {variable} in stack/.env, or than its default.",
-            hint=f"Set {variable} in stack/.env to the server's, or change the server's back{anew}",
+            f"{where} refused the password of user {address.user!r} for database {address.database!r}.",
+            hint=f"Set {variable} in stack/.env to the password that the server has now, or give the server"
+            f" its password of before{anew}",
         )
     if ENCRYPTION.search(text) and _is_of_the_connection(error, NO_CONNECTION | NO_ENCRYPTION):
         return DatabaseError(

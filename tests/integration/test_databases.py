@@ -412,7 +412,9 @@ def test_postgres_that_lets_nobody_in_until_it_is_changed_is_not_waited_for(
     try:
         for mark in ("", "mine"):
             own = Databases(replace(asked[0], mark=mark), asked[1])
-            with pytest.raises(DatabaseRefusedError, match=f"lets user 'docker' not into .*{said}") as caught:
+            with pytest.raises(
+                DatabaseRefusedError, match=f"does not let user 'docker' into .*{said}"
+            ) as caught:
                 own.ping("airbyte-postgres")
             assert ("pipectl reset" in caught.value.hint) == bool(mark)
     finally:
@@ -423,7 +425,7 @@ def test_postgres_that_lets_nobody_in_until_it_is_changed_is_not_waited_for(
 def test_mysql_that_lets_nobody_in_until_it_is_changed_is_not_waited_for(servers: Servers) -> None:
     postgres, mysql = servers.addresses
     for database in ("nowhere", "information_schemas"):
-        with pytest.raises(DatabaseRefusedError, match="lets user 'docker' not into") as caught:
+        with pytest.raises(DatabaseRefusedError, match="does not let user 'docker' into") as caught:
             Databases(postgres, replace(mysql, database=database)).ping("airbyte-mysql")
         assert not isinstance(caught.value, LoginError)
 
