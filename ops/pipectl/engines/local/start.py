@@ -17,7 +17,7 @@ from pipectl.engines.local.airflow import AirflowSite
 from pipectl.engines.local.airflow_install import ensure_airflow
 from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
 from pipectl.engines.local.install import run_tool
-from pipectl.errors import DatabaseError, EngineError, ForeignDatabaseError
+from pipectl.errors import DatabaseError, DatabaseRefusedError, EngineError, ForeignDatabaseError
 from pipectl.models import DatabaseAddress
 from pipectl.services import databases
 from pipectl.wait import until
@@ -238,7 +238,7 @@ class Start:
         def is_migrated() -> bool:
             try:
                 airflow_metadata.migrate_metadata(self._site, self._software.airflow)
-            except ForeignDatabaseError:
+            except (DatabaseRefusedError, ForeignDatabaseError):
                 raise  # waiting does not help
             except DatabaseError:
                 return False
