@@ -56,8 +56,8 @@ _POSTGRES_SESSIONS: set[int] = set()
 _MYSQL_SESSIONS: set[int] = set()
 # PostgreSQL's code and MySQL's number for a lock that was waited for too long.
 LOCK_TIMEOUTS = {"55P03", 1205}
-# MySQL's numbers for no connection, for one that was lost, and for a server that is shutting down.
-NO_CONNECTION = {None, 1053, 1927, 2003, 2005, 2006, 2013, 2055}
+# MySQL's numbers for no connection or answer, one that was lost, and a server that is shutting down.
+NO_CONNECTION = {None, 1053, 1927, 2003, 2005, 2006, 2013, 2055, 3024}
 # PostgreSQL: it is starting up, shutting down, or in recovery; or it is ending this connection for that.
 STARTING_OR_ENDING = re.compile(r"the database system is|terminating connection due to")
 # What a server says at a login that fails until somebody changes the server.

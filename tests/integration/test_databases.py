@@ -285,7 +285,7 @@ def test_a_reader_before_whom_somebody_waits_for_the_table_alone_is_named(server
         reader.cursor().execute("SELECT * FROM public.transactions")
         with ThreadPoolExecutor() as pool:
             altering = pool.submit(waiting.cursor().execute, EXCLUSIVE)
-            until(lambda: servers.ask_postgres("SELECT FROM pg_locks WHERE NOT granted"), "the lock")
+            until(lambda: servers.ask_postgres("SELECT pid FROM pg_locks WHERE NOT granted"), "the lock")
             with pytest.raises(DatabaseLockedError) as caught:
                 Databases(*servers.addresses, lock_seconds=1).content()
             reader.close()
@@ -330,7 +330,7 @@ cli.app = lambda **_: cli.run_guarded(lambda: questions[sys.argv[1]](databases),
 cli.main()
 """
 WAITS = {
-    "airbyte-postgres": ("postgres", "SELECT FROM pg_locks WHERE NOT granted"),
+    "airbyte-postgres": ("postgres", "SELECT pid FROM pg_locks WHERE NOT granted"),
     "airbyte-mysql": (
         "mysql",
         "SELECT 1 FROM information_schema.processlist WHERE state LIKE '%metadata lock%'",
