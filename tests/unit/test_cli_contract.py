@@ -389,7 +389,8 @@ def test_what_completes_no_command_line_is_a_usage_error(variables: dict[str, st
 def test_a_completion_that_cannot_be_installed_names_the_file() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pipectl", "--install-completion", "bash"],
-        env=os.environ | {"HOME": "/proc"},
+        # Typer would else look for a shell among this process's parents.
+        env=os.environ | {"HOME": "/proc", "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
         capture_output=True,
         text=True,
         check=False,
