@@ -20,7 +20,7 @@ import sys
 sys.path.append({packages!r})
 from hatchling.build import *
 """
-TOOLS = ["dirname", "env", "make", "rm", "sed", "sh", "touch"]
+TOOLS = ["cat", "chmod", "dirname", "env", "make", "mv", "rm", "sed", "sh", "touch"]
 
 
 def wheel(folder: Path) -> str:
