@@ -58,6 +58,7 @@ _INTERRUPTIBLE = threading.Lock()
 # Sessions of this process, which block themselves at no time.
 _POSTGRES_SESSIONS: set[int] = set()
 _MYSQL_SESSIONS: set[int] = set()
+_MYSQL_LISTING = threading.Lock()
 # PostgreSQL's code and MySQL's number for a lock that was waited for too long.
 LOCK_TIMEOUTS = {"55P03", 1205}
 # MySQL's numbers for no connection or answer, one that was lost, and a server that is shutting down.
@@ -326,21 +327,23 @@ def _mysql(
     import mysql.connector  # 90 ms
 
     try:
-        connection = mysql.connector.connect(
-            **mysql_encryption(address),
-            host=address.host,
-            port=address.port,
-            database=address.database,
-            user=address.user,
-            password=address.password,
-            connection_timeout=CONNECT_SECONDS,
-            charset="utf8mb4",
-            collation=published.MYSQL_COLLATION,
-            autocommit=True,
-            use_pure=True,  # the driver in C lets no Ctrl-C in
-        )
-        with closing(connection), closing(connection.cursor()) as cursor:
+        # So that nobody who lists sessions meanwhile takes this one for another's.
+        with _MYSQL_LISTING:
+            connection = mysql.connector.connect(
+                **mysql_encryption(address),
+                host=address.host,
+                port=address.port,
+                database=address.database,
+                user=address.user,
+                password=address.password,
+                connection_timeout=CONNECT_SECONDS,
+                charset="utf8mb4",
+                collation=published.MYSQL_COLLATION,
+                autocommit=True,
+                use_pure=True,  # the driver in C lets no Ctrl-C in
+            )
             _MYSQL_SESSIONS.add(int(connection.connection_id or 0))
+        with closing(connection), closing(connection.cursor()) as cursor:
             cursor.execute(f"SET lock_wait_timeout = {lock_seconds}")
             if address.mark:
                 _require_mark(cursor, MYSQL_MARK, address)
@@ -558,7 +561,7 @@ def _postgres_blockers(address: DatabaseAddress) -> str:
 
 def _mysql_blockers(address: DatabaseAddress) -> str:
     """Name the other sessions that use the database, as far as the account may see them."""
-    with _mysql(address, name_blockers=False) as cursor:
+    with _mysql(address, name_blockers=False) as cursor, _MYSQL_LISTING:
         rows = _ask(cursor, MYSQL_BLOCKERS, ())
     sessions = [
         f"session {number} of user {user} from {host} ({command.lower()} for {seconds} s)"

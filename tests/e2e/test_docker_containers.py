@@ -178,6 +178,7 @@ def test_logs_are_quiet_at_rest(project: DockerProject) -> None:
         assert docker("logs", "--since", f"{since:.3f}", container, errors=True) == ""
 
 
+@pytest.mark.slow
 def test_any_user_runs_airflow_on_new_and_existing_volumes(project: DockerProject) -> None:
     project.run("down", "--volumes", "--yes")
     subprocess.run(["chmod", "-R", "go=", project.folder], check=True)

@@ -23,6 +23,7 @@ def project(tmp_path: Path) -> Iterator[DockerProject]:
         yield found
 
 
+@pytest.mark.slow
 def test_fab_logs_the_administrator_of_the_settings_in(project: DockerProject) -> None:
     project.set_variable("AIRFLOW_AUTH_MANAGER", FAB)
     project.set_variable("AIRFLOW_ADMIN_USER", "ada")
@@ -66,6 +67,7 @@ def test_the_users_settings_and_plugins_reach_airflow(project: DockerProject) ->
     path.unlink()
 
 
+@pytest.mark.slow
 def test_old_logs_and_runs_are_deleted_and_new_ones_stay(project: DockerProject) -> None:
     project.run("up")
     old, new = (project.json("trigger")["run_id"] for _ in range(2))

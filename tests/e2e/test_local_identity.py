@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from pipectl.airflow_login import sign
@@ -25,8 +26,6 @@ from support.waiting import until
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    import psutil
 
 pytestmark = pytest.mark.e2e
 VICTIMS = ("webserver", "airbyte-postgres", "airbyte-mysql")
@@ -300,7 +299,7 @@ def test_no_second_stack_starts_beside_one_whose_state_was_deleted(other: Projec
 def test_a_project_that_moves_while_it_runs_keeps_its_stack_and_its_ports(other: Project) -> None:
     other.populate()
     before, ports = other.folder, {name: service["port"] for name, service in services(other).items()}
-    running = other.processes()
+    running = [psutil.Process(service["pid"]) for service in services(other).values()]
     moved = Project(before.with_name("moved"))
     before.rename(moved.folder)
     try:

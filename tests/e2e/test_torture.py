@@ -38,6 +38,7 @@ def test_faults_of_the_local_engine(local: Torture, name: str, situation: str) -
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 def test_a_fault_of_the_docker_engine(tmp_path: Path) -> None:
     with DockerStack.new(tmp_path / "project") as stack:
         assert_all_is_well_after(Torture(stack), "kill -9 everything", "trigger")
