@@ -253,19 +253,13 @@ def _postgres(
 ) -> Iterator[Any]:
     import psycopg2  # 35 ms
 
-    login: dict[str, Any] = {
-        "host": address.host,
-        "port": address.port,
-        "dbname": address.database,
-        "user": address.user,
-        "password": address.password,
-        "connect_timeout": CONNECT_SECONDS,
-        "application_name": "pipectl",
-        **postgres_encryption(address),
-    }
+    login = postgres_login(address)
     try:
         # A connection that Ctrl-C has interrupted is closed, and would fail to roll back.
-        with _interruptible(), closing(psycopg2.connect(**login)) as connection:
+        with (
+            _interruptible(),
+            closing(psycopg2.connect(**login, application_name="pipectl")) as connection,
+        ):
             _POSTGRES_SESSIONS.add(connection.info.backend_pid)
             connection.autocommit = True
             with connection.cursor() as cursor:
@@ -402,7 +396,20 @@ def script_variables(prefix: str, address: DatabaseAddress) -> dict[str, str]:
     }
 
 
-def postgres_encryption(address: DatabaseAddress) -> dict[str, Any]:
+def postgres_login(address: DatabaseAddress) -> dict[str, Any]:
+    """Return libpq's parameters for a connection."""
+    return {
+        "host": address.host,
+        "port": address.port,
+        "dbname": address.database,
+        "user": address.user,
+        "password": address.password,
+        "connect_timeout": CONNECT_SECONDS,
+        **_postgres_encryption(address),
+    }
+
+
+def _postgres_encryption(address: DatabaseAddress) -> dict[str, Any]:
     """Return libpq's parameters for an encrypted connection; without Kerberos, for which it would look."""
     trusted = NO_FILE
     if address.ssl_mode in VERIFYING:

@@ -13,7 +13,7 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from pipectl.databases import CONNECT_SECONDS, mysql_encryption, postgres_encryption
+from pipectl.databases import CONNECT_SECONDS, mysql_encryption, postgres_login
 from pipectl.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -36,15 +36,7 @@ def round_trip(address: DatabaseAddress, publication: str) -> float:
     from psycopg2 import errors
     from psycopg2.extras import LogicalReplicationConnection
 
-    login: dict[str, Any] = {
-        "host": address.host,
-        "port": address.port,
-        "dbname": address.database,
-        "user": address.user,
-        "password": address.password,
-        "connect_timeout": CONNECT_SECONDS,
-        **postgres_encryption(address),
-    }
+    login = postgres_login(address)
     token = f"pipectl_{secrets.token_hex(8)}"
     try:
         with (
