@@ -107,12 +107,14 @@ def sizes(stack: LocalStack) -> dict[str, float]:
     processes = stack.project.processes()
     files = [path for path in (stack.project.folder / ".pipectl").rglob("*") if path.is_file()]
     [(connections,)] = stack.postgres("SELECT count(*) FROM pg_stat_activity WHERE client_port IS NOT NULL")
+    [(_, threads)] = stack.mysql("SHOW STATUS LIKE 'Threads_connected'")
     return {
         "memory, MB": sum(process.memory_full_info().pss for process in processes) / 1e6,
         "disk, MB": sum(path.stat().st_blocks * 512 for path in files) / 1e6,
         "processes": len(processes),
         "open files and sockets": sum(process.num_fds() for process in processes),
         "connections to airbyte-postgres": float(connections) - 1,
+        "connections to airbyte-mysql": float(threads) - 1,
     }
 
 
