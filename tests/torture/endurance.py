@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from support.project_copy import DAG_ID
+from support.stacks import family
 from support.waiting import until
 from torture.judging import say
 
@@ -104,7 +105,8 @@ def load(stack: LocalStack, rows: int) -> str:
 
 def sizes(stack: LocalStack) -> dict[str, float]:
     """What a stack at rest uses."""
-    processes = stack.project.processes()
+    # PostgreSQL's backends lead sessions of their own, and say nothing of the project.
+    processes = {one for each in stack.project.processes() for one in family(each.pid)}
     files = [path for path in (stack.project.folder / ".pipectl").rglob("*") if path.is_file()]
     [(connections,)] = stack.postgres("SELECT count(*) FROM pg_stat_activity WHERE client_port IS NOT NULL")
     [(_, threads)] = stack.mysql("SHOW STATUS LIKE 'Threads_connected'")
