@@ -69,11 +69,16 @@ export PIP_CONFIG_FILE=/dev/null
 set -- --quiet --disable-pip-version-check
 .venv/bin/python -m pip install "$@" --require-hashes -r "$requirements"
 .venv/bin/python -m pip install "$@" --no-deps --no-build-isolation -e .
-# Of the variables for Python, some end it before it runs anything. In this command it is deaf to them.
+# Of the variables for Python, some end it before it runs anything. In this command it is deaf to them. So does a
+# folder in the place of its input.
 python=$(pwd -P | sed "s/'/'\\\\''/g")/.venv/bin/python
 cat >.venv/bin/pipectl.new <<END
 #!/bin/sh
 unset PYTHONEXECUTABLE __PYVENV_LAUNCHER__
+if [ -d /dev/stdin ]; then
+    echo 'Error: The input of pipectl is a folder. Leave out "<" and the folder.' >&2
+    exit 2
+fi
 exec '$python' -I -m pipectl "\$@"
 END
 chmod +x .venv/bin/pipectl.new

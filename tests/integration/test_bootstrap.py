@@ -182,6 +182,18 @@ def test_what_ends_python_before_its_first_line_does_not_count(
     assert ready_clone.runs_its_own_pipectl(**dict([variable.format(tmp_path).split("=", 1)]))
 
 
+def test_a_folder_as_input_is_refused_in_one_sentence(ready_clone: Clone, tmp_path: Path) -> None:
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        done = subprocess.run(
+            [ready_clone.folder / ".venv/bin/pipectl"], stdin=folder, capture_output=True, text=True, check=False
+        )
+    finally:
+        os.close(folder)
+    said = 'Error: The input of pipectl is a folder. Leave out "<" and the folder.\n'
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
 @pytest.mark.parametrize("how", ["moved", "copied", "half made", "without its Python"])
 def test_an_unusable_environment_is_made_anew(clone: Clone, how: str) -> None:
     assert clone.make().returncode == 0

@@ -79,7 +79,7 @@ def start(invocation: Invocation, timeout: float) -> None:
 
 
 def result_text(result: UpResult) -> RenderableType:
-    """Return what a user needs after `up`: address, login, ports, and which ports were moved."""
+    """Return what a user needs after `up`: address, login and ports; the engine has said which ones moved."""
     default = result.user == result.password == "admin"
     login = f"{result.user} / {result.password}" if default else f"{result.user}, password in stack/.env"
     ports = ", ".join(f"{name} {port}" for name, port in result.ports.items())
@@ -92,13 +92,6 @@ def result_text(result: UpResult) -> RenderableType:
     ]
     if result.removed:
         lines.append(line(f"  Removed   {', '.join(result.removed)}"))
-    lines += [
-        line(
-            f"  Port {port.wanted} of {name} was taken, so it is {port.used} now (remembered in stack/.env)",
-            "yellow",
-        )
-        for name, port in result.moved_ports.items()
-    ]
     lines += [line(f"  {note}", "yellow") for note in result.notes]
     lines += import_failures_text(result.import_failures)
     lines.append(line("  Next      pipectl trigger, pipectl status, pipectl down"))
