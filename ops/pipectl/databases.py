@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import socket
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipectl import published, services
@@ -99,7 +101,8 @@ MYSQL_MARK = "SELECT @@report_host"
 class Databases:
     """Questions to `airbyte-postgres` and `airbyte-mysql`. Every method may raise DatabaseError.
 
-    A lock is waited for `lock_seconds`; then DatabaseLockedError names who holds it.
+    A lock is waited for `lock_seconds`; then DatabaseLockedError names who holds it. A server from which
+    nothing has come for as long, and that takes no other login either, raises DatabaseSilentError.
     """
 
     def __init__(
@@ -259,6 +262,7 @@ def _postgres(
         with (
             _interruptible(),
             closing(psycopg2.connect(**login, application_name="pipectl")) as connection,
+            _watched(address, connection.fileno(), lock_seconds, partial(psycopg2.connect, **login)),
         ):
             _POSTGRES_SESSIONS.add(connection.info.backend_pid)
             connection.autocommit = True
@@ -273,7 +277,7 @@ def _postgres(
     except psycopg2.Error as error:
         if error.pgcode in LOCK_TIMEOUTS and name_blockers:
             raise _locked(address, lock_seconds, _postgres_blockers) from error
-        raise _explain("PostgreSQL", address, error, refusal="authentication failed") from error
+        raise _explain(address, error, refusal="authentication failed") from error
 
 
 @contextmanager
@@ -320,24 +324,14 @@ def _mysql(
 ) -> Iterator[Any]:
     import mysql.connector  # 90 ms
 
+    log_in = partial(_log_in_to_mysql, address)
     try:
-        # So that nobody who lists sessions meanwhile takes this one for another's.
-        with _MYSQL_LISTING:
-            connection = mysql.connector.connect(
-                **mysql_encryption(address),
-                host=address.host,
-                port=address.port,
-                database=address.database,
-                user=address.user,
-                password=address.password,
-                connection_timeout=CONNECT_SECONDS,
-                charset="utf8mb4",
-                collation=published.MYSQL_COLLATION,
-                autocommit=True,
-                use_pure=True,  # the driver in C lets no Ctrl-C in
-            )
-            _MYSQL_SESSIONS.add(int(connection.connection_id or 0))
-        with closing(connection), closing(connection.cursor()) as cursor:
+        with (
+            closing(log_in()) as connection,
+            # The driver has no other way to its socket.
+            _watched(address, connection._socket.sock.fileno(), lock_seconds, log_in),  # noqa: SLF001
+            closing(connection.cursor()) as cursor,
+        ):
             cursor.execute(f"SET lock_wait_timeout = {lock_seconds}")
             if address.mark:
                 _require_mark(cursor, MYSQL_MARK, address)
@@ -347,7 +341,66 @@ def _mysql(
     except mysql.connector.Error as error:
         if error.errno in LOCK_TIMEOUTS and name_blockers:
             raise _locked(address, lock_seconds, _mysql_blockers) from error
-        raise _explain("MySQL", address, error, refusal="Access denied") from error
+        raise _explain(address, error, refusal="Access denied") from error
+
+
+def _log_in_to_mysql(address: DatabaseAddress) -> Any:  # noqa: ANN401  untyped driver
+    import mysql.connector
+
+    # So that nobody who lists sessions meanwhile takes this one for another's.
+    with _MYSQL_LISTING:
+        connection = mysql.connector.connect(
+            **mysql_encryption(address),
+            host=address.host,
+            port=address.port,
+            database=address.database,
+            user=address.user,
+            password=address.password,
+            connection_timeout=CONNECT_SECONDS,
+            charset="utf8mb4",
+            collation=published.MYSQL_COLLATION,
+            autocommit=True,
+            use_pure=True,  # the driver in C lets no Ctrl-C in
+        )
+        _MYSQL_SESSIONS.add(int(connection.connection_id or 0))
+    return connection
+
+
+@contextmanager
+def _watched(
+    address: DatabaseAddress, descriptor: int, seconds: int, log_in: Callable[[], Any]
+) -> Iterator[None]:
+    """End a connection, and with it the wait for an answer, once its server takes no other login either.
+
+    Asked every `seconds`: a statement may take long, and the drivers cannot tell a server that works on it
+    from one that is stopped.
+    """
+    # Its own descriptor: the driver may close the connection's, whose number another one then gets.
+    connection = socket.socket(fileno=os.dup(descriptor))
+    is_over, is_silent = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(seconds):
+            try:
+                log_in().close()
+            except Exception as error:  # noqa: BLE001  those of two drivers
+                if _has_no_answer(error, str(error)):
+                    is_silent.set()
+                    with suppress(OSError):
+                        connection.shutdown(socket.SHUT_RDWR)
+                    return
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield
+    except Exception as error:
+        if is_silent.is_set():
+            raise _silent(address, f"Nothing came for {seconds} s, nor an answer to a new login.") from error
+        raise
+    finally:
+        is_over.set()
+        connection.close()
 
 
 def _locked(
@@ -440,13 +493,13 @@ def _require_cipher(cursor: Any, address: DatabaseAddress) -> None:  # noqa: ANN
     cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
     if not dict(cursor.fetchall()).get("Ssl_cipher"):
         raise DatabaseError(
-            f"MySQL {address.service!r} at {address.host}:{address.port} offers no encryption.",
+            f"{_named(address)} offers no encryption.",
             hint="AIRBYTE_MYSQL_SSLMODE=require in stack/.env insists on it.",
         )
 
 
-def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal: str) -> DatabaseError:
-    where = f"{server} {address.service!r} at {address.host}:{address.port}"
+def _explain(address: DatabaseAddress, error: Exception, *, refusal: str) -> DatabaseError:
+    where = _named(address)
     text = re.sub(r"\s+", " ", str(error)).strip()
     answered = not _is_silent(error, text)
     # Another project's server may have another password, and what is no database answers nonsense.
@@ -475,11 +528,21 @@ def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal
         )
     if answered:
         return DatabaseError(f"{where} refused: {text}")
+    return _silent(address, text)
+
+
+def _silent(address: DatabaseAddress, text: str) -> DatabaseSilentError:
+    prefix = services.get(address.service).prefix
     place = f"{prefix}_HOST and {prefix}_PORT in stack/.env are its address."
     hint = f"What runs: pipectl status. {'Start what does not: pipectl up' if address.mark else place}"
     if STARTING_OR_ENDING.search(text):
         hint = "Wait for it: pipectl up" if address.mark else "Run the command again when it has started."
-    return DatabaseSilentError(f"{where} does not answer.", hint=hint, detail=text)
+    return DatabaseSilentError(f"{_named(address)} does not answer.", hint=hint, detail=text)
+
+
+def _named(address: DatabaseAddress) -> str:
+    server = "MySQL" if address.service == "airbyte-mysql" else "PostgreSQL"
+    return f"{server} {address.service!r} at {address.host}:{address.port}"
 
 
 def _refusal(error: Exception, text: str) -> str:
@@ -499,9 +562,12 @@ def _listens(address: DatabaseAddress) -> bool:
 
 
 def _is_silent(error: Exception, text: str) -> bool:
+    return _has_no_answer(error, text) or STARTING_OR_ENDING.search(text) is not None
+
+
+def _has_no_answer(error: Exception, text: str) -> bool:
     # A server that answers says FATAL.
-    silent = "FATAL" not in text and _is_of_the_connection(error, NO_CONNECTION)
-    return silent or STARTING_OR_ENDING.search(text) is not None
+    return "FATAL" not in text and _is_of_the_connection(error, NO_CONNECTION)
 
 
 def _is_of_the_connection(error: Exception, numbers: set[int | None]) -> bool:

@@ -186,7 +186,11 @@ def test_a_folder_as_input_is_refused_in_one_sentence(ready_clone: Clone, tmp_pa
     folder = os.open(tmp_path, os.O_RDONLY)
     try:
         done = subprocess.run(
-            [ready_clone.folder / ".venv/bin/pipectl"], stdin=folder, capture_output=True, text=True, check=False
+            [ready_clone.folder / ".venv/bin/pipectl"],
+            stdin=folder,
+            capture_output=True,
+            text=True,
+            check=False,
         )
     finally:
         os.close(folder)

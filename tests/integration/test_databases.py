@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from pipectl import published
@@ -30,6 +31,7 @@ from pipectl.models import Counts, DatabaseAddress
 from pipectl.pipeline import reporting
 from pipectl.pipeline.overview import _database
 from pipectl.pipeline.verification import verify
+from support.stacks import family
 from support.waiting import WAIT_SECONDS, until
 
 if TYPE_CHECKING:
@@ -310,6 +312,44 @@ def test_status_shows_a_lock_as_the_databases_error(servers: Servers, service: s
         assert database.reachable
         assert database.notable == is_locked
         assert (session in database.error) == is_locked
+
+
+@contextmanager
+def stopped(port: int) -> Iterator[None]:
+    """Stop the server that listens there as a suspended machine does, but not for ever."""
+    listening = (each for each in psutil.net_connections("tcp4") if each.status == psutil.CONN_LISTEN)
+    server = next(each.pid for each in listening if each.laddr.port == port)
+    processes = family(int(server or 0))
+    goes_on = threading.Timer(WAIT_SECONDS, lambda: [process.resume() for process in processes])
+    goes_on.start()
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        goes_on.cancel()
+        goes_on.function()
+
+
+@pytest.mark.parametrize("service", ["airbyte-postgres", "airbyte-mysql"])
+def test_a_server_that_falls_silent_after_the_login_is_named_and_not_waited_for(
+    servers: Servers, service: str
+) -> None:
+    asked = Databases(*servers.addresses, lock_seconds=1)
+    is_postgres = service == "airbyte-postgres"
+    questions, port = (
+        (asked.ask_postgres, servers.postgres_port) if is_postgres else (asked.ask_mysql, servers.mysql_port)
+    )
+    with (
+        pytest.raises(DatabaseSilentError, match=f"'{service}' at .* does not answer") as caught,
+        questions() as ask,
+        stopped(port),
+    ):
+        ask("SELECT 1")
+    assert "Nothing came for 1 s" in caught.value.detail
+    # A statement that takes longer than that is waited for.
+    with questions() as ask:
+        assert len(ask("SELECT pg_sleep(1.5)" if is_postgres else "SELECT SLEEP(1.5)")) == 1
 
 
 INTERRUPTED = """
