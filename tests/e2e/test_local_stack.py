@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import pytest
 
 from pipectl.services import of_executor
-from support.project_copy import COMMAND_SECONDS, Project, new_local_project
+from support.project_copy import COMMAND_SECONDS, DAG_ID, Project, new_local_project
 from support.server_process import listening_addresses
 from support.waiting import until
 
@@ -26,6 +27,7 @@ PORTS = {
     "airbyte-postgres": "AIRBYTE_POSTGRES_PORT",
     "airbyte-mysql": "AIRBYTE_MYSQL_PORT",
 }
+CLIENTS_AT_ONCE = 50
 FAILING_DAG = """
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
@@ -244,6 +246,20 @@ def test_rows_survive_the_kill_of_their_servers(populated: Project) -> None:
         kill(populated, name)
     assert populated.json("verify-db", "--expect", "populated")["ok"]
     assert populated.json("verify-db", "--expect", "reconciled")["databases"] == before
+
+
+def test_the_web_server_answers_many_clients_at_once(project: Project) -> None:
+    paths = ("monitor/health", "version", f"dags/{DAG_ID}", "importErrors", f"dags/{DAG_ID}/dagRuns")
+
+    def ask() -> None:
+        client = project.client()
+        for path in paths:
+            client.call(f"/api/v2/{path}")
+
+    # Each waits for at most 30 s, and the web server stood still for longer.
+    with ThreadPoolExecutor(CLIENTS_AT_ONCE) as pool:
+        for asked in [pool.submit(ask) for _ in range(CLIENTS_AT_ONCE)]:
+            asked.result()
 
 
 def test_logs_show_every_service(project: Project) -> None:

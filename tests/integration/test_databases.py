@@ -19,6 +19,7 @@ import pytest
 from pipectl import published
 from pipectl.databases import BUCKET, Databases, metadata_version
 from pipectl.engines.local.folders import server_mark
+from pipectl.engines.local.processes import listens
 from pipectl.errors import (
     DatabaseError,
     DatabaseLockedError,
@@ -317,10 +318,13 @@ def test_status_shows_a_lock_as_the_databases_error(servers: Servers, service: s
 @contextmanager
 def stopped(port: int) -> Iterator[None]:
     """Stop the server that listens there as a suspended machine does, but not for ever."""
-    listening = (each for each in psutil.net_connections("tcp4") if each.status == psutil.CONN_LISTEN)
-    server = next(each.pid for each in listening if each.laddr.port == port)
-    processes = family(int(server or 0))
-    goes_on = threading.Timer(WAIT_SECONDS, lambda: [process.resume() for process in processes])
+    processes = family(next(process.pid for process in psutil.process_iter() if listens(process.pid, port)))
+
+    def resume() -> None:
+        for process in processes:
+            process.resume()
+
+    goes_on = threading.Timer(WAIT_SECONDS, resume)
     goes_on.start()
     for process in processes:
         process.suspend()
@@ -328,7 +332,7 @@ def stopped(port: int) -> Iterator[None]:
         yield
     finally:
         goes_on.cancel()
-        goes_on.function()
+        resume()
 
 
 @pytest.mark.parametrize("service", ["airbyte-postgres", "airbyte-mysql"])

@@ -365,7 +365,7 @@ def test_only_for_a_database_of_this_project_a_refused_password_leads_to_a_reset
 
     address = DatabaseAddress("airbyte-mysql", "db.example", 3306, "d", "u", "p", mark=mark)
     refused = mysql.connector.ProgrammingError("Access denied for user 'u'", errno=1045)
-    said = _explain("MySQL", address, refused, refusal="Access denied")
+    said = _explain(address, refused, refusal="Access denied")
     assert "Set AIRBYTE_MYSQL_PASSWORD" in said.hint
     assert ("pipectl reset" in said.hint) == bool(mark)
 
@@ -388,7 +388,7 @@ def test_a_connection_that_is_not_encrypted_as_asked_is_not_silence(
     from pipectl.databases import _explain
 
     address = DatabaseAddress("airbyte-mysql", "db.example", 3306, "d", "u", "p", "verify-full")
-    said = _explain("MySQL", address, mysql.connector.Error(text, errno=number), refusal="Access denied")
+    said = _explain(address, mysql.connector.Error(text, errno=number), refusal="Access denied")
     assert isinstance(said, DatabaseSilentError) == silent
     assert ("AIRBYTE_MYSQL_SSLMODE" in said.message) != silent
 
@@ -415,7 +415,7 @@ def test_what_postgres_says_at_a_login_is_told_with_what_helps(
     error = psycopg2.OperationalError(
         f'connection to server at "db.example", port 5432 failed: FATAL:  {said}\n'
     )
-    told = _explain("PostgreSQL", address, error, refusal="authentication failed")
+    told = _explain(address, error, refusal="authentication failed")
     assert type(told) is kind
     assert told.hint.startswith(hint)
     assert ("pipectl reset" in told.hint) == bool(mark and hint)
@@ -440,6 +440,6 @@ def test_what_mysql_says_at_a_login_is_not_taken_for_a_wrong_password(text: str,
     from pipectl.databases import _explain
 
     address = DatabaseAddress("airbyte-mysql", "db.example", 3306, "data", "u", "p", mark="airbyte-mysql 1")
-    told = _explain("MySQL", address, mysql.connector.Error(text, errno=number), refusal="Access denied")
+    told = _explain(address, mysql.connector.Error(text, errno=number), refusal="Access denied")
     assert type(told) is DatabaseRefusedError
     assert "pipectl reset" in told.hint
