@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from statistics import linear_regression
 from typing import TYPE_CHECKING
 
 from support import ROOT
@@ -16,7 +17,9 @@ FAULTS = (
     "| engine | fault | during | recovered | starts | command | again | lost, doubled, mislabelled |\n"
     "|---|---|---|---|---|---|---|---|"
 )
-ENDURANCE = "What a stack of the local engine uses at rest, after steps that follow each other:"
+ENDURANCE = (
+    "What a stack of the local engine uses at rest, after steps that follow each other. A stack a table:"
+)
 
 
 def write(results: list[Result], endurance: list[list[dict[str, str | float]]]) -> None:
@@ -49,10 +52,16 @@ def row(result: Result) -> str:
 
 
 def growth(samples: list[dict[str, str | float]]) -> str:
-    """Return a table of what a stack used after each step."""
+    """Return a table of what a stack used after each step, with slopes if a step was repeated."""
     names = list(samples[0])
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for sample in samples:
         cells = (value if isinstance(value, str) else f"{value:,.0f}" for value in sample.values())
         lines.append(f"| {' | '.join(cells)} |")
+    # The first sample is that of a stack which has just started.
+    repeated = samples[1:]
+    if len(repeated) > 2:
+        columns = ([float(sample[name]) for sample in repeated] for name in names[1:])
+        slopes = (f"{linear_regression(range(len(column)), column).slope:+,.1f}" for column in columns)
+        lines.append(f"| slope: each step adds | {' | '.join(slopes)} |")
     return "\n".join(lines)
