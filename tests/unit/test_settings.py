@@ -107,6 +107,16 @@ def test_a_fernet_key_that_was_cut_is_told_from_where_it_comes_back(project: Pat
     settings.load(project).check()
 
 
+def test_with_the_whole_file_the_ports_of_the_latest_start_come_back(project: Path) -> None:
+    (project / ".pipectl").mkdir()
+    settings.kept_path(project).write_text(json.dumps({"AIRFLOW_PORT": "18080"}))
+    settings.env_path(project).unlink(missing_ok=True)
+    assert settings.load(project).port("webserver") == 18080
+    # Where the file is still there, whoever deleted the line wants the default.
+    settings.env_path(project).write_text("AIRBYTE_MYSQL_PORT=13306\n")
+    assert settings.load(project).port("webserver") == 8080
+
+
 def test_two_services_cannot_be_given_one_port(project: Path) -> None:
     env = project / "stack" / ".env"
     env.write_text("AIRFLOW_PORT=18080\nAIRFLOW_POSTGRES_PORT=18080\n")
