@@ -201,7 +201,7 @@ class AskedAirflow:
         AskedAirflow.asked = dag_id
         return ()
 
-    def is_paused(self, dag_id: str) -> bool:
+    def dag(self, dag_id: str) -> None:
         AskedAirflow.asked = dag_id
         raise AirflowError("Asked enough.")
 

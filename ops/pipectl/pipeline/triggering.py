@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +11,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pipectl.airflow_health import unknown_dag
-from pipectl.errors import AirflowSilentError, DatabaseSilentError, EngineError, WaitTimeoutError
-from pipectl.pipeline.readiness import broken_dag
+from pipectl.errors import (
+    AirflowSilentError,
+    DatabaseSilentError,
+    EngineError,
+    RunFailedError,
+    WaitTimeoutError,
+)
+from pipectl.pipeline.inspecting import LogReader
+from pipectl.pipeline.readiness import broken_dag, failures_of, files_that_mention
 from pipectl.wait import attempts
 
 if TYPE_CHECKING:
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
 
     from pipectl.airflow_api import AirflowApi
     from pipectl.engines.base import Engine
-    from pipectl.models import Counts, DagRun, TaskState
+    from pipectl.models import Counts, DagRun, ImportFailure, ParsedDag, TaskState
     from pipectl.observer import Observer
 
 # Airflow looks for new DAG files every 2 s and a parse takes about one; a busy machine takes longer.
@@ -103,59 +109,65 @@ def new_run_id() -> str:
     return f"pipectl__{datetime.now(UTC).isoformat(timespec='seconds')}_{secrets.token_hex(3)}"
 
 
-def wait_until_parsed(api: AirflowApi, dag_id: str, *, dags_dir: Path, observer: Observer) -> bool:
-    """Wait until Airflow knows the DAG, and return whether it is paused.
+def wait_until_parsed(api: AirflowApi, dag_id: str, *, dags_dir: Path, observer: Observer) -> ParsedDag:
+    """Wait until Airflow knows the DAG, and return it with its details.
 
     Raises DagError for a DAG that cannot be imported, and for one that does not turn up.
     """
-    # As a word of its own: a name cut short is a typing error too.
-    word = re.compile(rf"(?<![\w.-]){re.escape(dag_id)}(?![\w.-])".encode())
-    mentioned = any(word.search(path.read_bytes()) for path in dags_dir.rglob("*.py") if path.is_file())
-    seconds = PARSE_SECONDS if mentioned else UNMENTIONED_SECONDS
+    seconds = PARSE_SECONDS if files_that_mention(dag_id, dags_dir) else UNMENTIONED_SECONDS
+    failures: tuple[ImportFailure, ...] = ()
     for attempt, _ in enumerate(attempts(time.monotonic() + seconds)):
-        paused = api.is_paused(dag_id)
-        if failures := api.import_failures_of(dag_id):
-            raise broken_dag(dag_id, failures)
-        if paused is not None:
-            return paused
+        dag = api.dag(dag_id)
+        failures = api.import_failures()
+        if own := failures_of(dag_id, dag, failures, dags_dir, surely=True):
+            raise broken_dag(dag_id, own)
+        if dag and not dag.stale:
+            return dag
         if attempt == 0:
             observer.report(f"Waiting until Airflow has parsed {dag_id}")
-    raise unknown_dag(dag_id, api.dag_ids())
+    if own := failures_of(dag_id, None, failures, dags_dir):
+        raise broken_dag(dag_id, own)
+    raise unknown_dag(dag_id, api.dag_ids(), failures)
 
 
 def trigger(
     api: AirflowApi,
-    dag_id: str,
+    dag: ParsedDag,
     *,
-    paused: bool,
     conf: dict[str, Any] | None,
+    logical_date: datetime | None,
     batch: Callable[[str], Counts | None] | None,
     observer: Observer,
     timeout: float,
     wait: bool = True,
+    logs: bool = False,
 ) -> TriggerResult:
     """Unpause the DAG if it is paused, trigger one run, and follow it until it ends.
 
-    `batch` counts what the databases hold of the batch with a run's id, for the delta. Raises
-    WaitTimeoutError when the run has not ended after `timeout` seconds; the run goes on.
+    With `logs` the observer sees what its tasks write. `batch` counts what the databases hold of the batch
+    with a run's id, for the delta. Raises WaitTimeoutError when the run has not ended after `timeout`
+    seconds; the run goes on.
     """
+    dag_id = dag.dag_id
     known = {run.run_id for run in api.runs(dag_id)}
-    if paused:
+    if dag.paused:
         api.set_paused(dag_id, paused=False)
     try:
-        run = api.trigger(dag_id, new_run_id(), conf)
+        run = api.trigger(dag_id, new_run_id(), conf, logical_date)
     except BaseException:
-        if paused:
+        if dag.paused:
             api.set_paused(dag_id, paused=True)
         raise
-    observer.see_triggered(run, unpaused=paused)
+    observer.see_triggered(run, dag)
+    reader = LogReader(api, run) if logs else None
     if wait:
-        run = _follow(api, run, observer=observer, timeout=timeout)
+        run = follow(api, run, dag.max_active_runs, observer=observer, timeout=timeout, reader=reader)
     # Side by side: the user waits for the last of them.
     with ThreadPoolExecutor() as pool:
         counting = pool.submit(batch, run.run_id) if batch and wait else None
         listing = pool.submit(api.runs, dag_id)
         tasks = api.tasks(dag_id, run.run_id) if wait else ()
+    _show_logs(reader, tasks, observer)
     delta = None
     if counting:
         try:
@@ -176,17 +188,29 @@ def trigger(
         tasks=tasks,
         delta=delta,
         other_runs=others,
-        unpaused=paused,
+        unpaused=dag.paused,
     )
 
 
-def _follow(api: AirflowApi, run: DagRun, *, observer: Observer, timeout: float) -> DagRun:
+def follow(
+    api: AirflowApi,
+    run: DagRun,
+    limit: int | None,
+    *,
+    observer: Observer,
+    timeout: float,
+    reader: LogReader | None = None,
+) -> DagRun:
+    """Return the run once it has ended; `limit` is how many runs of its DAG run at once.
+
+    Raises WaitTimeoutError when it has not ended after `timeout` seconds; it goes on.
+    """
     behind = None
     for _ in attempts(time.monotonic() + timeout):
         try:
             run = api.run(run.dag_id, run.run_id)
             active = api.active_runs(run.dag_id) if run.state == "queued" else ()
-            behind = next((other for other in active if other.run_id != run.run_id), None)
+            behind = _next_to_end(run, active, limit)
             tasks = api.tasks(run.dag_id, run.run_id) if run.state == "running" else ()
         except AirflowSilentError as error:
             raise WaitTimeoutError(
@@ -194,6 +218,7 @@ def _follow(api: AirflowApi, run: DagRun, *, observer: Observer, timeout: float)
                 hint=f"What runs: pipectl status. The run, once Airflow answers: pipectl runs {run.dag_id}",
             ) from error
         observer.see_run(run, tasks, behind)
+        _show_logs(reader, tasks, observer)
         if run.finished:
             return run
     because = f" behind {behind.run_id}" if behind else ""
@@ -203,9 +228,34 @@ def _follow(api: AirflowApi, run: DagRun, *, observer: Observer, timeout: float)
     )
 
 
-def failing_task_log(api: AirflowApi, result: TriggerResult) -> tuple[TaskState | None, str]:
-    """Return the first failed task of a run and the last lines of its log."""
-    task = next((task for task in result.tasks if task.state == "failed"), None)
-    if task is None:
-        return None, ""
-    return task, "\n".join(api.log(result.dag_id, result.run_id, task)[-TASK_LOG_LINES:])
+def _show_logs(reader: LogReader | None, tasks: tuple[TaskState, ...], observer: Observer) -> None:
+    for task in tasks if reader else ():
+        for line in reader.new_lines(task) if reader else ():
+            observer.see_log(line)
+
+
+def _next_to_end(run: DagRun, active: tuple[DagRun, ...], limit: int | None) -> DagRun | None:
+    """Return the run that must end before a queued one starts; None if that one waits for none.
+
+    `active` are the DAG's active runs, oldest first. Airflow counts a backfill's runs apart.
+    """
+    own = next((place for place, other in enumerate(active) if other.run_id == run.run_id), len(active))
+    ahead = [
+        other
+        for place, other in enumerate(active)
+        if other.run_type != "backfill" and (other.state == "running" or place < own)
+    ]
+    ahead.sort(key=lambda other: other.state != "running")
+    return ahead[0] if limit and len(ahead) >= limit else None
+
+
+def failed_run(api: AirflowApi, dag_id: str, run_id: str, tasks: tuple[TaskState, ...]) -> RunFailedError:
+    """Return the error for a run that failed, with the last lines of its first failed task's log."""
+    task = next((task for task in tasks if task.state == "failed"), None)
+    log = api.log(dag_id, run_id, task)[-TASK_LOG_LINES:] if task else ()
+    whole = f" The whole log: pipectl task-log {dag_id} {run_id} {task.name}" if task else ""
+    return RunFailedError(
+        f"The run {run_id} of {dag_id} failed{f' in task {task.name}' if task else ''}.",
+        hint=f"In the browser: {api.address.url}/dags/{dag_id}/runs/{run_id}{whole}",
+        detail="\n".join(log),
+    )
