@@ -245,7 +245,7 @@ def test_a_dag_that_no_file_mentions_is_unknown_before_the_time_is_over(
     parsed: Parsed, dags_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(readiness, "UNMENTIONED_SECONDS", 0.1)
-    (dags_dir / "mine.py").write_text("with DAG('mein'): ...")
+    (dags_dir / "mine.py").rename(dags_dir / "mein.py").write_text("with DAG('mein'): ...")
     with pytest.raises(DagError, match="knows no DAG 'mine'") as caught:
-        parsed(FakeHealth(HEALTHY, None, **{"mine.py": "SyntaxError"}), seconds=60)
+        parsed(FakeHealth(HEALTHY, None, **{"mein.py": "SyntaxError"}), seconds=60)
     assert "Did you mean mein?" in caught.value.hint

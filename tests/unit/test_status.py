@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,10 +16,9 @@ from pipectl.errors import AirflowSilentError
 from pipectl.models import AirflowAddress, DagRun, DatabaseAddress, ImportFailure, ParsedDag, Service
 from pipectl.pipeline import listing, overview
 from pipectl.pipeline.lifecycle import UpResult
+from support.text import plain
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from pipectl.engines.base import Engine
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -50,14 +48,6 @@ class FakeEngine:
 
     def notes(self) -> tuple[str, ...]:
         return ()
-
-
-def plain(content: RenderableType) -> str:
-    from rich.console import Console
-
-    stream = io.StringIO()
-    Console(file=stream, width=140).print(content)
-    return stream.getvalue()
 
 
 def state_of(engine: FakeEngine) -> overview.Status:

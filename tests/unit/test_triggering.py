@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from pipectl.airflow_health import unknown_dag
-from pipectl.commands.trigger import RunProgress
+from pipectl.commands.trigger import RunProgress, results_text
 from pipectl.console import Console
 from pipectl.errors import AirflowError, DagError, WaitTimeoutError
-from pipectl.models import AirflowAddress, Counts, DagRun, ImportFailure, ParsedDag, TaskState
+from pipectl.models import AirflowAddress, Counts, DagRun, ImportFailure, ParsedDag, TaskLogLine, TaskState
 from pipectl.observer import Observer
 from pipectl.pipeline import triggering
+from support.text import plain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,7 +111,13 @@ class FakeApi:
 
 
 def trigger(
-    api: FakeApi, *, paused: bool = True, wait: bool = True, timeout: float = 5, batch: Any = None
+    api: FakeApi,
+    *,
+    paused: bool = True,
+    wait: bool = True,
+    timeout: float = 5,
+    batch: Any = None,
+    observer: Observer | None = None,
 ) -> Any:
     return triggering.trigger(
         cast("AirflowApi", api),
@@ -117,9 +125,10 @@ def trigger(
         conf=None,
         logical_date=START,
         batch=batch,
-        observer=Observer(),
+        observer=observer or Observer(),
         timeout=timeout,
         wait=wait,
+        logs=observer is not None,
     )
 
 
@@ -227,8 +236,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("named", ["mine.py", "/opt/airflow/dags/mine.py"])
-def test_an_import_error_is_shown_and_not_waited_out(tmp_path: Path, named: str) -> None:
-    (tmp_path / "mine.py").write_text("with DAG('mine'): nonsense")
+@pytest.mark.parametrize("content", ["with DAG('mine'): nonsense", "nonsense", "@dag\ndef mine(: nonsense"])
+def test_an_import_error_is_shown_and_not_waited_out(tmp_path: Path, named: str, content: str) -> None:
+    (tmp_path / "mine.py").write_text(content)
     api = FakeApi("success")
     api.paused = None
     api.failures = (ImportFailure("other.py", "Not ours."), ImportFailure(named, "SyntaxError: nonsense"))
@@ -309,3 +319,49 @@ def test_only_a_scheduled_run_that_is_due_is_announced(capsys: pytest.CaptureFix
     assert due.endswith(", and Airflow starts that run too.")
     [missed, _] = announced(capsys, next_run=START.isoformat(), catchup=True)
     assert missed.endswith(", and Airflow starts the runs that it has missed too, one by one.")
+
+
+def test_what_tasks_log_is_shown_with_their_name_each_line_once(capsys: pytest.CaptureFixture[str]) -> None:
+    trigger(FakeApi("running", "running", "success"), observer=RunProgress(Console()))
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if " | " in line] == [
+        *(f"  first | first line {number}" for number in range(100)),
+        *(f"  second | second line {number}" for number in range(100)),
+        *(f"  second | second line {number}" for number in range(100)),  # of its second try
+    ]
+
+
+def test_lines_of_one_entry_each_have_the_name(capsys: pytest.CaptureFixture[str]) -> None:
+    RunProgress(Console()).see_log(TaskLogLine("load", 1, "It failed\nValueError: no", 3))
+    assert capsys.readouterr().err == "  load[3] | It failed\n  load[3] | ValueError: no\n"
+
+
+def result(run_id: str, state: str = "success", delta: Counts | None = None, **more: Any) -> Any:
+    return triggering.TriggerResult("mine", run_id, state, 1.5, (), delta, **more)
+
+
+def test_several_runs_are_a_table_with_their_sums() -> None:
+    other = run("slot", "success", "scheduled")
+    text = plain(
+        results_text(
+            [
+                result("one", delta=Counts(60, 58, 2), other_runs=(other,)),
+                result("two", delta=Counts(1_000, 1_000, 3)),
+            ]
+        )
+    )
+    rows = [line.split() for line in text.splitlines() if line.strip()]
+    assert rows[0] == ["run", "state", "took", "transactions", "labels", "frauds"]
+    assert ["one", "success", "1.5", "s", "60", "58", "2"] in rows
+    assert ["two", "success", "1.5", "s", "1,000", "1,000", "3"] in rows
+    assert "2 success\n  + 1,060 transactions, 1,058 labels, 5 of them fraud\n" in text
+    assert "Apart from it: unpausing made Airflow start the scheduled run slot" in text
+
+
+def test_a_table_of_runs_without_batches_has_no_columns_for_them() -> None:
+    failed = TaskState("load", "failed", 2, 1.0)
+    runs = [result("one"), replace(result("two", "failed"), tasks=(failed,))]
+    text = plain(results_text(runs))
+    assert "transactions" not in text
+    assert "1 success, 1 failed\n" in text
+    assert ["load", "failed", "2", "1.0", "s"] in [line.split() for line in text.splitlines()]

@@ -70,7 +70,7 @@ def trigger(
     given = run_conf.parse(conf or ())
     if follow and not wait:
         raise UsageError("--follow and --no-wait exclude each other.", hint="Give one of them.")
-    date_of = _logical_dates(logical_date, none=no_logical_date, repeat=repeat)
+    date_of = logical_dates(logical_date, none=no_logical_date, repeat=repeat)
     dag_id = invocation.dag_id(dag_id)
     patience = triggering.Patience(invocation.engine, RunProgress(invocation.console), timeout)
     api = patience.ask(airflow_api, invocation)
@@ -126,7 +126,7 @@ def _trigger_once(
     )
 
 
-def _logical_dates(text: str | None, *, none: bool, repeat: int) -> Callable[[], datetime | None]:
+def logical_dates(text: str | None, *, none: bool, repeat: int) -> Callable[[], datetime | None]:
     """Return what gives the next run its logical date. UsageError for one that the options cannot mean."""
     if text is None:
         return lambda: None if none else datetime.now(UTC)

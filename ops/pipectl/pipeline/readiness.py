@@ -236,10 +236,15 @@ def failures_of(
 
 
 def files_that_mention(dag_id: str, dags_dir: Path) -> tuple[Path, ...]:
-    """Return the DAG files in which the id stands, as a word of its own: cut short it is a typing error."""
+    """Return the DAG files that are called by the id, and those in which it stands.
+
+    It stands there as a word of its own: cut short it is a typing error.
+    """
     word = re.compile(rf"(?<![\w.-]){re.escape(dag_id)}(?![\w.-])".encode())
     return tuple(
-        path for path in sorted(dags_dir.rglob("*.py")) if path.is_file() and word.search(path.read_bytes())
+        path
+        for path in sorted(dags_dir.rglob("*.py"))
+        if path.is_file() and (path.stem == dag_id or word.search(path.read_bytes()))
     )
 
 
