@@ -28,6 +28,7 @@ from pipectl.databases import Databases
 from pipectl.engines.local.engine import LocalEngine
 from pipectl.errors import AirflowError, ExitCode
 from pipectl.models import LogLine
+from pipectl.names import is_dag_id
 from pipectl.pipeline import loading, run_conf
 from support.fake_engine import FakeEngine
 
@@ -468,12 +469,24 @@ def test_state_files_of_the_local_engine(
 
 
 @inputs(2000)
-@given(ARGUMENT.filter(bool), st.sampled_from(["runs", "pause", "unpause", "trigger"]))
+@given(ARGUMENT.filter(bool), st.sampled_from(["runs", "cancel", "pause", "unpause", "trigger"]))
 def test_dag_ids(project: Path, dag_id: str, command: str) -> None:
     del project
     ANSWERS.clear()
     code, out, err = run(command, "--", dag_id)
-    assert code == ExitCode.DAG
+    # What can be no DAG's id may be that of a run, which Airflow does not have.
+    may_be_a_run = command in {"runs", "cancel"} and not is_dag_id(dag_id)
+    assert code == (ExitCode.AIRFLOW if may_be_a_run else ExitCode.DAG)
+    assert_tame(out, err)
+
+
+@inputs(1000)
+@given(ARGUMENT, ARGUMENT, st.sampled_from([("task-log",), ("clear",), ("clear", "--dry-run")]))
+def test_ids_of_runs_and_tasks(project: Path, run_id: str, task: str, command: tuple[str, ...]) -> None:
+    del project
+    ANSWERS.clear()
+    code, out, err = run(*command, "--", "generate_transaction_and_labels", run_id, task)
+    assert code in {ExitCode.AIRFLOW, ExitCode.DAG}
     assert_tame(out, err)
 
 

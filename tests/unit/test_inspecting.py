@@ -10,6 +10,7 @@ import pytest
 from pipectl.commands import runs
 from pipectl.errors import AirflowMissingError, DagError, UsageError
 from pipectl.models import DagRun, ParsedDag, TaskLogLine, TaskState, TaskTry
+from pipectl.names import is_run_id
 from pipectl.pipeline import inspecting
 from pipectl.pipeline.inspecting import LogReader
 from support.text import plain
@@ -40,6 +41,7 @@ class FakeApi:
         return ("mine", "other")
 
     def run(self, dag_id: str, run_id: str) -> DagRun:
+        assert is_run_id(run_id)
         if (dag_id, run_id) == ("pipeline", RUN.run_id):
             raise DagError("Airflow knows no DAG 'pipeline'.")
         if (dag_id, run_id) != ("mine", RUN.run_id):
@@ -101,6 +103,14 @@ def test_a_mistyped_run_names_the_one_that_was_meant() -> None:
     with pytest.raises(AirflowMissingError, match=r"mine has no run 'manual__2026-01-01'") as caught:
         find("mine", "manual__2026-01-01")
     assert caught.value.hint == f"Did you mean {RUN.run_id}? Its runs: pipectl runs mine"
+
+
+@pytest.mark.parametrize("run_id", ["", ".", "..", "a/b", "\udc80", "a\nb", "x" * 251])
+def test_what_can_be_no_run_is_none_and_is_not_asked_for(run_id: str) -> None:
+    with pytest.raises(AirflowMissingError, match="mine has no run"):
+        find("mine", run_id)
+    with pytest.raises((AirflowMissingError, DagError)):
+        which(run_id)
 
 
 TASKS = (task("extract"), task("load", map_index=0), task("load", map_index=1))

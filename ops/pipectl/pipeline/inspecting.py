@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from pipectl.airflow_health import did_you_mean, unknown_dag
 from pipectl.errors import AirflowMissingError, DagError, UsageError
 from pipectl.models import TaskLogLine, TaskTry, instance_name
-from pipectl.names import is_dag_id
+from pipectl.names import is_dag_id, is_run_id
 from pipectl.wait import attempts
 
 if TYPE_CHECKING:
@@ -64,11 +65,9 @@ def which(api: AirflowApi, default: str, first: str | None, second: str | None) 
     if first == LATEST:
         return default, first
     ids = api.dag_ids()
-    for dag_id in (default, *ids):
-        try:
+    for dag_id in (default, *ids) if is_run_id(first) else ():
+        with contextlib.suppress(AirflowMissingError, DagError):
             return dag_id, api.run(dag_id, first).run_id
-        except (AirflowMissingError, DagError):
-            continue
     if is_dag_id(first):
         raise unknown_dag(first, ids)
     raise AirflowMissingError(f"No DAG has a run {first!r}.", hint=f"Those of a DAG: pipectl runs {default}")
@@ -80,13 +79,13 @@ def find_run(api: AirflowApi, dag_id: str, run_id: str) -> DagRun:
         if runs := api.runs(dag_id, 1):
             return runs[0]
         raise AirflowMissingError(f"{dag_id} has never run.", hint=f"Start it: pipectl trigger {dag_id}")
-    try:
-        return api.run(dag_id, run_id)
-    except AirflowMissingError as error:
-        meant = did_you_mean(run_id, [run.run_id for run in api.runs(dag_id)])
-        raise AirflowMissingError(
-            f"{dag_id} has no run {run_id!r}.", hint=f"{meant}Its runs: pipectl runs {dag_id}"
-        ) from error
+    if is_run_id(run_id):
+        with contextlib.suppress(AirflowMissingError):
+            return api.run(dag_id, run_id)
+    meant = did_you_mean(run_id, [run.run_id for run in api.runs(dag_id)])
+    raise AirflowMissingError(
+        f"{dag_id} has no run {run_id!r}.", hint=f"{meant}Its runs: pipectl runs {dag_id}"
+    )
 
 
 def details(api: AirflowApi, run: DagRun) -> RunDetails:
