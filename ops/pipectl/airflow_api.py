@@ -70,11 +70,17 @@ class AirflowApi:
         self._errors = airflow.ImportErrorApi(client)
 
     def dag(self, dag_id: str) -> ParsedDag | None:
-        """Return a DAG with its details, None if Airflow has not parsed a DAG of that id."""
+        """Return a DAG with its details, None if Airflow has not parsed a DAG of that id.
+
+        Without details if Airflow fails to give them, as for a DAG that it cannot deserialise.
+        """
         try:
             return read_dag(self._ask(self._dags.get_dag_details_without_preload_content, dag_id))
         except AirflowMissingError:
             return None
+        except AirflowSilentError:
+            dag = self._dag(dag_id)
+            return None if dag is None else read_dag(dag)
 
     def dag_ids(self) -> tuple[str, ...]:
         """Ids of the DAGs that Airflow has parsed."""

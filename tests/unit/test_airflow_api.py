@@ -256,6 +256,13 @@ def test_a_server_whose_database_restarts_is_silent_and_may_be_asked_again(newes
         AirflowApi(newest.address)
 
 
+def test_a_dag_whose_details_fail_is_known_without_them(newest: FakeAirflow) -> None:
+    newest.answers["GET /api/v2/dags/two_tasks/details"] = (500, {"detail": "cannot deserialise"})
+    dag = AirflowApi(newest.address).dag("two_tasks")
+    assert dag
+    assert (dag.dag_id, dag.paused, dag.params) == ("two_tasks", True, {})
+
+
 def test_a_run_whose_first_request_got_through_unseen_is_not_triggered_again(newest: FakeAirflow) -> None:
     newest.answers["POST /api/v2/dags/two_tasks/dagRuns"] = (409, {"detail": "It is there"})
     api = AirflowApi(newest.address)

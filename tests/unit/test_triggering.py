@@ -11,7 +11,7 @@ import pytest
 from pipectl.airflow_health import unknown_dag
 from pipectl.commands.trigger import RunProgress, results_text
 from pipectl.console import Console
-from pipectl.errors import AirflowError, DagError, WaitTimeoutError
+from pipectl.errors import AirflowError, AirflowSilentError, DagError, WaitTimeoutError
 from pipectl.models import AirflowAddress, Counts, DagRun, ImportFailure, ParsedDag, TaskLogLine, TaskState
 from pipectl.observer import Observer
 from pipectl.pipeline import triggering
@@ -128,7 +128,7 @@ def trigger(
         observer=observer or Observer(),
         timeout=timeout,
         wait=wait,
-        logs=observer is not None,
+        logs=cast("AirflowApi", api) if observer else None,
     )
 
 
@@ -329,6 +329,20 @@ def test_what_tasks_log_is_shown_with_their_name_each_line_once(capsys: pytest.C
         *(f"  second | second line {number}" for number in range(100)),
         *(f"  second | second line {number}" for number in range(100)),  # of its second try
     ]
+
+
+def test_a_log_that_cannot_be_read_is_told_once_and_is_no_reason_to_wait(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object) -> None:
+        raise AirflowSilentError("Airflow refused the request: Internal Server Error.")
+
+    api = FakeApi("running", "running", "success")
+    monkeypatch.setattr(api, "log", refused)
+    assert trigger(api, observer=RunProgress(Console())).state == "success"
+    said = capsys.readouterr().err
+    assert said.count("Internal Server Error. The log of first is not shown.") == 1
+    assert said.count("is not shown") == 1
 
 
 def test_lines_of_one_entry_each_have_the_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,7 +107,8 @@ def _trigger_once(
 
     settings, observer = invocation.settings, RunProgress(invocation.console)
     patience = triggering.Patience(invocation.engine, observer, timeout)
-    api = patience.repeating(api)
+    # What a log lacks is no reason to wait.
+    log_api, api = api if logs else None, patience.repeating(api)
 
     def batch(batch_id: str) -> Counts | None:
         return patience.ask(lambda: business_databases(invocation.engine).batch(batch_id))
@@ -122,7 +123,7 @@ def _trigger_once(
         observer=observer,
         timeout=timeout,
         wait=wait,
-        logs=logs,
+        logs=log_api,
     )
 
 

@@ -157,6 +157,7 @@ class LogReader:
             goes_on = number == task.tries and task.state in GOES_ON
             if key in self._ended or (goes_on and time.monotonic() < self._due.get(key, 0)):
                 continue
+            self._due[key] = time.monotonic() + LOG_SECONDS
             try:
                 lines = self._api.log(self._run.dag_id, self._run.run_id, task, number)
             except AirflowMissingError:
@@ -164,7 +165,6 @@ class LogReader:
             for text in lines[self._read.get(key, 0) :]:
                 yield TaskLogLine(task.id, number, text, task.map_index)
             self._read[key] = max(len(lines), self._read.get(key, 0))
-            self._due[key] = time.monotonic() + LOG_SECONDS
             if not goes_on:
                 self._ended.add(key)
 

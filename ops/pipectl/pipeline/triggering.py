@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pipectl.airflow_health import unknown_dag
 from pipectl.errors import (
+    AirflowError,
     AirflowSilentError,
     DatabaseSilentError,
     EngineError,
@@ -104,6 +105,26 @@ class _PatientApi:
         return functools.partial(self._patience.ask, attribute) if callable(attribute) else attribute
 
 
+class LogShow:
+    """Shows an observer what the tasks of a run write."""
+
+    def __init__(self, api: AirflowApi, run: DagRun, observer: Observer) -> None:
+        self._reader = LogReader(api, run)
+        self._observer = observer
+        self._failures: set[str] = set()
+
+    def look(self, tasks: tuple[TaskState, ...]) -> None:
+        """Show what is new. A log that cannot be read now is tried again at the next look."""
+        for task in tasks:
+            try:
+                for line in self._reader.new_lines(task):
+                    self._observer.see_log(line)
+            except AirflowError as error:
+                if error.message not in self._failures:
+                    self._observer.report(f"{error.message} The log of {task.name} is not shown.")
+                self._failures.add(error.message)
+
+
 def new_run_id() -> str:
     """Return a run id that no other run has, in the form of Airflow's own: kind, time, and a random end."""
     return f"pipectl__{datetime.now(UTC).isoformat(timespec='seconds')}_{secrets.token_hex(3)}"
@@ -140,13 +161,13 @@ def trigger(
     observer: Observer,
     timeout: float,
     wait: bool = True,
-    logs: bool = False,
+    logs: AirflowApi | None = None,
 ) -> TriggerResult:
     """Unpause the DAG if it is paused, trigger one run, and follow it until it ends.
 
-    With `logs` the observer sees what its tasks write. `batch` counts what the databases hold of the batch
-    with a run's id, for the delta. Raises WaitTimeoutError when the run has not ended after `timeout`
-    seconds; the run goes on.
+    The observer sees what its tasks write, if `logs` is there to be asked for it. `batch` counts what the
+    databases hold of the batch with a run's id, for the delta. Raises WaitTimeoutError when the run has not
+    ended after `timeout` seconds; the run goes on.
     """
     dag_id = dag.dag_id
     known = {run.run_id for run in api.runs(dag_id)}
@@ -159,15 +180,16 @@ def trigger(
             api.set_paused(dag_id, paused=True)
         raise
     observer.see_triggered(run, dag)
-    reader = LogReader(api, run) if logs else None
+    shown = LogShow(logs, run, observer) if logs else None
     if wait:
-        run = follow(api, run, dag.max_active_runs, observer=observer, timeout=timeout, reader=reader)
+        run = follow(api, run, dag.max_active_runs, observer=observer, timeout=timeout, shown=shown)
     # Side by side: the user waits for the last of them.
     with ThreadPoolExecutor() as pool:
         counting = pool.submit(batch, run.run_id) if batch and wait else None
         listing = pool.submit(api.runs, dag_id)
         tasks = api.tasks(dag_id, run.run_id) if wait else ()
-    _show_logs(reader, tasks, observer)
+    if shown:
+        shown.look(tasks)
     delta = None
     if counting:
         try:
@@ -199,7 +221,7 @@ def follow(
     *,
     observer: Observer,
     timeout: float,
-    reader: LogReader | None = None,
+    shown: LogShow | None = None,
 ) -> DagRun:
     """Return the run once it has ended; `limit` is how many runs of its DAG run at once.
 
@@ -218,7 +240,8 @@ def follow(
                 hint=f"What runs: pipectl status. The run, once Airflow answers: pipectl runs {run.dag_id}",
             ) from error
         observer.see_run(run, tasks, behind)
-        _show_logs(reader, tasks, observer)
+        if shown:
+            shown.look(tasks)
         if run.finished:
             return run
     because = f" behind {behind.run_id}" if behind else ""
@@ -226,12 +249,6 @@ def follow(
         f"The run {run.run_id} is still {run.state}{because} after {timeout:g} s; it goes on.",
         hint=f"Look at it: pipectl runs {run.dag_id}. To wait longer: --timeout SECONDS",
     )
-
-
-def _show_logs(reader: LogReader | None, tasks: tuple[TaskState, ...], observer: Observer) -> None:
-    for task in tasks if reader else ():
-        for line in reader.new_lines(task) if reader else ():
-            observer.see_log(line)
 
 
 def _next_to_end(run: DagRun, active: tuple[DagRun, ...], limit: int | None) -> DagRun | None:
