@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -17,6 +19,9 @@ from support.text import plain
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = DagRun("mine", "manual__2026-01-01T00:00:00+00:00", "manual", "success", START, START, START)
+
+
+SHARED = "scheduled__2026-01-01T00:00:00+00:00"  # by all DAGs with this schedule
 
 
 def task(name: str, state: str = "success", tries: int = 1, map_index: int = -1) -> TaskState:
@@ -42,12 +47,13 @@ class FakeApi:
 
     def run(self, dag_id: str, run_id: str) -> DagRun:
         assert is_run_id(run_id)
-        if (dag_id, run_id) == ("pipeline", RUN.run_id):
+        if dag_id == "pipeline":
             raise DagError("Airflow knows no DAG 'pipeline'.")
-        if (dag_id, run_id) != ("mine", RUN.run_id):
+        if (dag_id, run_id) not in {("mine", RUN.run_id), ("mine", SHARED), ("other", SHARED)}:
             raise AirflowMissingError("Not found")
         self.until_end -= 1
-        return RUN if self.until_end < 0 else DagRun("mine", run_id, "manual", "running")
+        state = "success" if self.until_end < 0 else "running"
+        return replace(RUN, dag_id=dag_id, run_id=run_id, state=state)
 
     def runs(self, dag_id: str, limit: int = 20) -> tuple[DagRun, ...]:
         return (RUN,)[:limit] if dag_id == "mine" else ()
@@ -78,6 +84,13 @@ def test_one_word_is_a_dag_or_a_run_of_the_pipeline_or_of_any_dag() -> None:
     assert which(RUN.run_id) == ("mine", RUN.run_id)
     assert which(RUN.run_id, default="pipeline") == ("mine", RUN.run_id)
     assert which("latest") == ("mine", "latest")
+
+
+def test_a_run_that_several_dags_have_is_the_pipelines_or_that_of_a_dag_that_is_named() -> None:
+    assert which(SHARED) == ("mine", SHARED)
+    assert which(SHARED, default="other") == ("other", SHARED)
+    with pytest.raises(UsageError, match=f"mine and other have a run {re.escape(SHARED)}"):
+        which(SHARED, default="pipeline")
 
 
 def test_a_word_that_is_neither_names_what_may_be_meant() -> None:

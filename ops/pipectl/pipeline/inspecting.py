@@ -55,8 +55,8 @@ class RunDetails:
 def which(api: AirflowApi, default: str, first: str | None, second: str | None) -> tuple[str, str | None]:
     """Return the DAG and the run that one or two arguments mean; None for the run if they name none.
 
-    One alone is a DAG's id, or that of a run: of the DAG `default`, or else of any other. Raises DagError and
-    AirflowMissingError for what there is not.
+    One alone is a DAG's id, or that of a run: of the DAG `default`, or else of the only other one that has
+    it. Raises DagError and AirflowMissingError for what there is not, UsageError for what may mean several.
     """
     if first is None or second is not None:
         return first or default, second
@@ -65,9 +65,16 @@ def which(api: AirflowApi, default: str, first: str | None, second: str | None) 
     if first == LATEST:
         return default, first
     ids = api.dag_ids()
-    for dag_id in (default, *ids) if is_run_id(first) else ():
+    found = []
+    for dag_id in dict.fromkeys((default, *ids)) if is_run_id(first) else ():
         with contextlib.suppress(AirflowMissingError, DagError):
-            return dag_id, api.run(dag_id, first).run_id
+            found.append(api.run(dag_id, first).dag_id)
+            if found == [default]:
+                break
+    if len(found) > 1:
+        raise UsageError(f"{' and '.join(found)} have a run {first}.", hint="Name the DAG before the run.")
+    if found:
+        return found[0], first
     if is_dag_id(first):
         raise unknown_dag(first, ids)
     raise AirflowMissingError(f"No DAG has a run {first!r}.", hint=f"Those of a DAG: pipectl runs {default}")
