@@ -278,6 +278,7 @@ def test_the_answers_are_recorded(stack: AirflowStack, address: AirflowAddress) 
     good, mapped = (trigger(api, name).run_id for name in ("two_tasks", "mapped"))
     bad = trigger(api, "two_tasks", {"code": 3}).run_id
     slow = trigger(api, "slow", wait=False).run_id
+    until(lambda: [task.state for task in api.tasks("slow", slow)] == ["running"], "a task that runs")
     for dag_id in ("two_tasks", "mapped", "slow"):
         client.pause(dag_id)
     until(lambda: client.call("/api/v2/importErrors")["import_errors"], "an import error")
@@ -307,7 +308,9 @@ def test_the_answers_are_recorded(stack: AirflowStack, address: AirflowAddress) 
         f"{dag}/clearTaskInstances", {"dag_run_id": bad, "only_failed": True, "dry_run": True}
     )
     slow_run = f"/api/v2/dags/slow/dagRuns/{slow}"
+    answers[f"GET {slow_run}"] = client.call(slow_run)
     answers[f"PATCH {slow_run}"] = client.call(slow_run, {"state": "failed"}, "PATCH")
+    answers[f"GET {slow_run}/taskInstances"] = client.call(f"{slow_run}/taskInstances")
     body: dict[str, Any] = {"logical_date": "2026-01-01T00:00:00Z", "conf": {}, "dag_run_id": "recorded"}
     answers[f"POST {dag}/dagRuns"] = client.call(f"{dag}/dagRuns", body)
     text = json.dumps({path.split("?")[0]: [200, answer] for path, answer in answers.items()})

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import urllib3
+from typer.testing import CliRunner
 
+from pipectl import cli
 from pipectl.airflow_api import AirflowApi
 from pipectl.airflow_health import NEWEST_AIRFLOW, OLDEST_AIRFLOW, AirflowHealth
 from pipectl.errors import (
@@ -28,6 +30,7 @@ from pipectl.errors import (
     ExitCode,
 )
 from pipectl.models import AirflowAddress, TaskState
+from support.json_schemas import check_output
 from support.witness import Witness
 
 if TYPE_CHECKING:
@@ -171,6 +174,40 @@ def objects_in(value: Any) -> Iterator[dict[str, Any]]:
 
 def test_the_answers_of_each_version_are_read(airflow: FakeAirflow) -> None:
     ask_everything(airflow)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ("dags", ("two_tasks", "0 0 1 1 *", "broken.py:\n", "no_such_name")),
+        ("runs two_tasks", ("run", "manual", "success")),
+        ("runs two_tasks run", ("two_tasks run: success", "first", "second")),
+        ("runs two_tasks latest", ("two_tasks run: success", "first", "second")),
+        ("task-log two_tasks run first", ("the words of the task of",)),
+        ("clear two_tasks run first --dry-run", ("would start again", "second", "failed")),
+        ("cancel slow run", ("run: running before, failed now. Failed: sleeper.",)),
+        ("cancel two_tasks run", ("run had ended already: success.",)),
+    ],
+)
+def test_commands_show_what_each_version_answers(
+    airflow: FakeAirflow,
+    arguments: str,
+    shown: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("dags", "stack"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    for module in ("access", "listing"):
+        monkeypatch.setattr(f"pipectl.pipeline.{module}.airflow_address", lambda _: airflow.address)
+    words = arguments.split()
+    done = CliRunner().invoke(cli.app, ["--engine", "local", *words])
+    assert done.exit_code == 0, done.output
+    assert [text for text in shown if text not in done.stdout] == []
+    done = CliRunner().invoke(cli.app, ["--engine", "local", "--json", *words])
+    assert done.exit_code == 0, done.output
+    check_output(words, done.stdout, done.stderr)
 
 
 def test_fields_that_pipectl_does_not_know_change_nothing(newest: FakeAirflow) -> None:

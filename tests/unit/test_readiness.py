@@ -249,3 +249,26 @@ def test_a_dag_that_no_file_mentions_is_unknown_before_the_time_is_over(
     with pytest.raises(DagError, match="knows no DAG 'mine'") as caught:
         parsed(FakeHealth(HEALTHY, None, **{"mein.py": "SyntaxError"}), seconds=60)
     assert "Did you mean mein?" in caught.value.hint
+
+
+def test_files_are_chosen_by_name_and_by_whole_words(tmp_path: Path) -> None:
+    texts = {
+        "mine.py": "",
+        "ours.py": "DAG('mine')",
+        "function.py": "@dag\ndef mine(): ...",
+        "longer.py": "DAG('mine_too'), DAG('not-mine'), DAG('mine.2')",
+        "notes.txt": "mine",
+        "sub/folder.py": "'mine'",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "a folder.py").mkdir()
+    found = readiness.files_that_mention("mine", tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+        "function.py",
+        "mine.py",
+        "ours.py",
+        "sub/folder.py",
+    ]
+    assert readiness.files_that_mention("mine", tmp_path / "nowhere") == ()

@@ -77,7 +77,7 @@ def trigger(
     results: list[TriggerResult] = []
     for _ in range(repeat):
         result = _trigger_once(
-            invocation, api, dag_id, given, date_of(), wait=wait, timeout=timeout, logs=follow
+            invocation, api, dag_id, given, date_of, wait=wait, timeout=timeout, logs=follow
         )
         results.append(result)
         if wait and result.state != "success":
@@ -96,7 +96,7 @@ def _trigger_once(
     api: AirflowApi,
     dag_id: str,
     given: tuple[Object | Assignment, ...],
-    logical_date: datetime | None,
+    date_of: Callable[[], datetime | None],
     *,
     wait: bool,
     timeout: float,
@@ -118,7 +118,7 @@ def _trigger_once(
         api,
         dag,
         conf=run_conf.conf_for(dag, given, observer),
-        logical_date=logical_date,
+        logical_date=date_of(),
         batch=batch if dag_id == settings.dag_id else None,
         observer=observer,
         timeout=timeout,

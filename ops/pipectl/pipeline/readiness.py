@@ -241,11 +241,14 @@ def files_that_mention(dag_id: str, dags_dir: Path) -> tuple[Path, ...]:
     It stands there as a word of its own: cut short it is a typing error.
     """
     word = re.compile(rf"(?<![\w.-]){re.escape(dag_id)}(?![\w.-])".encode())
-    return tuple(
-        path
-        for path in sorted(dags_dir.rglob("*.py"))
-        if path.is_file() and (path.stem == dag_id or word.search(path.read_bytes()))
-    )
+
+    def mentions(path: Path) -> bool:
+        try:
+            return path.stem == dag_id or word.search(path.read_bytes()) is not None
+        except OSError:  # a folder, or a file that the user may not read
+            return False
+
+    return tuple(path for path in sorted(dags_dir.rglob("*.py")) if mentions(path))
 
 
 def broken_dag(dag_id: str, failures: tuple[ImportFailure, ...]) -> DagError:
