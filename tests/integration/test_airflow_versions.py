@@ -28,7 +28,7 @@ from pipectl.engines.local.airflow_install import AirflowRuntime
 from pipectl.errors import AirflowConflictError, AirflowError, DagError, EngineError
 from pipectl.models import AirflowAddress
 from pipectl.observer import Observer
-from pipectl.pipeline import triggering
+from pipectl.pipeline import inspecting, triggering
 from pipectl.settings import cache_dir
 from support import ROOT
 from support.airflow_stack import AirflowStack
@@ -185,6 +185,11 @@ def test_a_failed_run_names_its_task_and_log_and_can_be_cleared(address: Airflow
     tries = api.tries("two_tasks", result.run_id, task)
     assert [(found.number, found.state) for found in tries] == [(1, "failed"), (2, "failed")]
     assert all("exit code 3" in "\n".join(api.log("two_tasks", result.run_id, task, n)) for n in (1, 2))
+    run = inspecting.find_run(api, "two_tasks", result.run_id)
+    shown = inspecting.details(api, run)
+    assert [(each.name, len(each.tries)) for each in shown.tasks] == [("first", 1), ("second", 2)]
+    lines = inspecting.task_log(api, run, "second", number=None, follow=True)
+    assert {line.number for line in lines} == {2}
     would = api.clear("two_tasks", result.run_id, only_failed=True, dry_run=True)
     assert [found.id for found in would] == ["second"]
     assert api.run("two_tasks", result.run_id).state == "failed"
