@@ -233,10 +233,10 @@ def test_a_run_is_ended_before_its_time(address: AirflowAddress) -> None:
 
 def test_a_logical_date_that_a_run_has_already_names_that_run(address: AirflowAddress) -> None:
     api = AirflowApi(address)
-    date = datetime(2026, 1, 1, tzinfo=UTC)
+    date = datetime(2026, 2, 2, tzinfo=UTC)
     first = api.trigger("mapped", triggering.new_run_id(), None, date)
     assert first.logical_date == date
-    with pytest.raises(AirflowConflictError, match="with the logical date 2026-01-01") as caught:
+    with pytest.raises(AirflowConflictError, match="with the logical date 2026-02-02") as caught:
         api.trigger("mapped", triggering.new_run_id(), None, date)
     assert first.run_id in caught.value.message
     assert api.trigger("mapped", triggering.new_run_id(), None).logical_date is None
