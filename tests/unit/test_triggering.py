@@ -132,10 +132,10 @@ def trigger(
     )
 
 
-def test_a_paused_dag_is_unpaused_before_its_run_is_triggered() -> None:
+def test_a_paused_dag_is_unpaused_once_its_run_is_triggered() -> None:
     api = FakeApi("running", "success")
     result = trigger(api)
-    assert api.calls == ["unpause", "trigger"]
+    assert api.calls == ["trigger", "unpause"]
     assert (result.state, result.seconds, result.unpaused) == ("success", 3.0, True)
 
 
@@ -146,11 +146,11 @@ def test_a_dag_that_is_on_is_left_as_it_is() -> None:
     assert api.calls == ["trigger"]
 
 
-def test_a_refused_trigger_pauses_the_dag_again() -> None:
+def test_a_refused_trigger_leaves_the_dag_paused() -> None:
     api = FakeApi("success", refuses=True)
     with pytest.raises(AirflowError):
         trigger(api)
-    assert api.calls == ["unpause", "trigger", "pause"]
+    assert api.calls == ["trigger"]
 
 
 def test_the_run_that_unpausing_creates_is_counted_apart() -> None:

@@ -163,22 +163,18 @@ def trigger(
     wait: bool = True,
     logs: AirflowApi | None = None,
 ) -> TriggerResult:
-    """Unpause the DAG if it is paused, trigger one run, and follow it until it ends.
+    """Trigger one run, unpause the DAG if it is paused, and follow the run until it ends.
 
-    The observer sees what its tasks write, if `logs` is there to be asked for it. `batch` counts what the
-    databases hold of the batch with a run's id, for the delta. Raises WaitTimeoutError when the run has not
-    ended after `timeout` seconds; the run goes on.
+    In this order, so that a run that Airflow refuses changes nothing. The observer sees what its tasks write,
+    if `logs` is there to be asked for it. `batch` counts what the databases hold of the batch with a run's
+    id, for the delta. Raises WaitTimeoutError when the run has not ended after `timeout` seconds; the run
+    goes on.
     """
     dag_id = dag.dag_id
     known = {run.run_id for run in api.runs(dag_id)}
+    run = api.trigger(dag_id, new_run_id(), conf, logical_date)
     if dag.paused:
         api.set_paused(dag_id, paused=False)
-    try:
-        run = api.trigger(dag_id, new_run_id(), conf, logical_date)
-    except BaseException:
-        if dag.paused:
-            api.set_paused(dag_id, paused=True)
-        raise
     observer.see_triggered(run, dag)
     shown = LogShow(logs, run, observer) if logs else None
     if wait:
