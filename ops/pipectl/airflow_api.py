@@ -337,13 +337,13 @@ def _start(task: dict[str, Any]) -> tuple[bool, str, str, str]:
 
 
 def _detail(answer: object) -> str:
-    """Return what Airflow says of a request that it refused, empty if nothing."""
+    """Return what Airflow says of a request that it refused: the first paragraph, empty if nothing."""
     detail = answer.get("detail") if isinstance(answer, dict) else None
     if isinstance(detail, list):
         detail = "; ".join(
             str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in detail
         )
-    return str(detail or "").rstrip(".")
+    return str(detail or "").split("\n\n", 1)[0].rstrip(".")
 
 
 def _log_lines(content: list[Any]) -> Iterator[str]:

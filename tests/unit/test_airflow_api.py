@@ -323,7 +323,11 @@ def test_a_refused_login_says_what_applies_another_password(newest: FakeAirflow)
 def test_refusals_are_told_in_airflows_words(newest: FakeAirflow) -> None:
     newest.answers["PATCH /api/v2/dags/two_tasks"] = (422, {"detail": [{"msg": "Field required"}, "odd"]})
     newest.answers["GET /api/v2/dags/two_tasks/dagRuns"] = (500, "no JSON")
+    long = "Invalid input for param code: 300 is greater than 255\n\nFailed validating 'maximum' in schema"
+    newest.answers["POST /api/v2/dags/two_tasks/dagRuns"] = (400, {"detail": long})
     api = AirflowApi(newest.address)
+    with pytest.raises(AirflowError, match=r"Invalid input for param code: 300 is greater than 255\.$"):
+        api.trigger("two_tasks", "run", {"code": 300}, DATE)
     with pytest.raises(AirflowError, match="refused the request: Field required; odd"):
         api.set_paused("two_tasks", paused=True)
     with pytest.raises(AirflowError, match="refused the request: Internal Server Error"):

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from pipectl import options  # noqa: TC001  Typer reads annotations at run time
 from pipectl.commands.shared import airflow_api, group, line
-from pipectl.names import DAG_ID
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,16 +20,10 @@ Document: TypeAlias = "CancelResult"
 
 def cancel(
     ctx: typer.Context,
-    dag_or_run: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[DAG_ID|RUN_ID]",
-            help="The DAG's id, or that of a run.",
-            show_default=f"PIPECTL_DAG_ID in the environment or stack/.env, or {DAG_ID}",
-        ),
-    ] = None,
+    dag_or_run: options.DagOrRun = None,
     run_id: Annotated[
-        str | None, typer.Argument(help="The run's id, or `latest`.", show_default="the active one")
+        str | None,
+        typer.Argument(metavar="RUN_ID", help="The run's id, or `latest`.", show_default="the active one"),
     ] = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="All active runs of the DAG.")] = False,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from pipectl import options  # noqa: TC001  Typer reads annotations at run time
+from pipectl import options
 from pipectl.commands.shared import airflow_api, group, line, table
-from pipectl.commands.trigger import END_STYLES, RUN_SECONDS, RunProgress, tasks_text
+from pipectl.commands.trigger import END_STYLES, RunProgress, tasks_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,11 +32,15 @@ class ClearDryRun:
 
 def clear(
     ctx: typer.Context,
-    dag_id: Annotated[str, typer.Argument(help="The DAG's id.")],
-    run_id: Annotated[str, typer.Argument(help="The run's id, or `latest`.")],
+    dag_id: options.NamedDag,
+    run_id: options.NamedRun,
     tasks: Annotated[
         list[str] | None,
-        typer.Argument(help="Tasks; of a mapped one with its index: `load[3]`.", show_default="all tasks"),
+        typer.Argument(
+            metavar="TASK",
+            help="Tasks; of a mapped one with its index: `'load[3]'`.",
+            show_default="all tasks",
+        ),
     ] = None,
     *,
     only_failed: Annotated[bool, typer.Option("--only-failed", help="Of these only what failed.")] = False,
@@ -44,10 +48,8 @@ def clear(
         bool, typer.Option("--downstream/--no-downstream", help="The tasks after them too.")
     ] = True,
     dry_run: options.DryRun = False,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = True,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds to follow the run; it goes on after that.")
-    ] = RUN_SECONDS,
+    wait: options.Wait = True,
+    timeout: options.RunTimeout = options.RUN_SECONDS,
 ) -> None:
     """Let the tasks of a run start again, and follow the run to its end. Earlier tries keep their logs.
 

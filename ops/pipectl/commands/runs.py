@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from pipectl import options  # noqa: TC001  Typer reads annotations at run time
 from pipectl.commands.shared import airflow_api, group, line, moment, table
-from pipectl.names import DAG_ID
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,16 +30,10 @@ class Runs:
 
 def runs(
     ctx: typer.Context,
-    dag_or_run: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[DAG_ID|RUN_ID]",
-            help="The DAG's id, or that of a run.",
-            show_default=f"PIPECTL_DAG_ID in the environment or stack/.env, or {DAG_ID}",
-        ),
-    ] = None,
+    dag_or_run: options.DagOrRun = None,
     run_id: Annotated[
-        str | None, typer.Argument(help="A run of the DAG, or `latest`.", show_default="a list of them")
+        str | None,
+        typer.Argument(metavar="RUN_ID", help="The run's id, or `latest`.", show_default="a list of them"),
     ] = None,
     *,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="How many, newest first.")] = 10,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from pipectl import options  # noqa: TC001  Typer reads annotations at run time
 from pipectl.commands.shared import airflow_api
 
 if TYPE_CHECKING:
@@ -17,9 +18,12 @@ Document: TypeAlias = "TaskLogLine"  # one per line
 
 def task_log(
     ctx: typer.Context,
-    dag_id: Annotated[str, typer.Argument(help="The DAG's id.")],
-    run_id: Annotated[str, typer.Argument(help="The run's id, or `latest`.")],
-    task: Annotated[str, typer.Argument(help="The task's id; of a mapped one with its index: `load[3]`.")],
+    dag_id: options.NamedDag,
+    run_id: options.NamedRun,
+    task: Annotated[
+        str,
+        typer.Argument(metavar="TASK", help="The task's id; of a mapped one with its index: `'load[3]'`."),
+    ],
     *,
     number: Annotated[
         int | None, typer.Option("--try", min=1, help="Which try.", show_default="the latest one")
@@ -29,7 +33,7 @@ def task_log(
     """Show what a task of a run has logged.
 
     Examples: `pipectl task-log my_dag latest load` · `pipectl task-log my_dag RUN_ID load --try 1` ·
-    `pipectl task-log my_dag latest load[3] --follow`
+    `pipectl task-log my_dag latest 'load[3]' --follow`
     """
     invocation: Invocation = ctx.obj
     dag_id = invocation.dag_id(dag_id)

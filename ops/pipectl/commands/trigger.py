@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from pipectl import options  # noqa: TC001  Typer reads annotations at run time
+from pipectl import options
 from pipectl.commands.shared import Progress, airflow_api, group, line, moment, table
 from pipectl.errors import UsageError
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pipectl.pipeline.run_conf import Assignment, Object
     from pipectl.pipeline.triggering import TriggerResult
 
-RUN_SECONDS = 900.0
 END_STYLES = {"success": "bold green", "failed": "bold red"}
 
 Document: TypeAlias = "TriggerResult | tuple[TriggerResult, ...]"  # several with --repeat
@@ -47,10 +46,8 @@ def trigger(
     no_logical_date: Annotated[
         bool, typer.Option("--no-logical-date", help="The run has none: templates know no `ds`.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = True,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds to follow the run; it goes on after that.")
-    ] = RUN_SECONDS,
+    wait: options.Wait = True,
+    timeout: options.RunTimeout = options.RUN_SECONDS,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Show what the tasks log, while they log it.")
     ] = False,
