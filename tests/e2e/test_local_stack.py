@@ -254,7 +254,7 @@ def test_parameters_that_do_not_fit_are_refused_before_anything_starts(project: 
     done = project.run("trigger", "counted", "--conf", "days=ten", code=2)
     assert "days: 'ten' is not of type 'integer'" in done.stderr
     assert "days takes integer, at least 1, by default 7" in done.stderr
-    assert "Did you mean days?" in project.run("trigger", "counted", "--conf", "dayz=1", code=2).stderr
+    assert "Did you mean days?" in project.run("trigger", "counted", "--conf", "day=1", code=2).stderr
     [dag] = [dag for dag in project.json("dags")["dags"] if dag["dag_id"] == "counted"]
     assert (dag["paused"], dag["last_run"]) == (True, None)
     done = project.run("trigger", "counted", "--conf", "days=3", "--repeat", "2", "--follow")

@@ -140,10 +140,17 @@ def test_a_mistyped_key_names_the_one_that_was_meant() -> None:
     assert error.hint == "Did you mean transactions?"
 
 
-def test_a_key_that_is_like_no_param_is_told_and_passed_on() -> None:
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("entirely_new", ""), ("other", " Did you mean note?"), ("labor", " Did you mean label?")],
+)
+def test_a_key_that_may_be_meant_for_dag_run_conf_is_told_and_passed_on(key: str, meant: str) -> None:
     told = Told()
-    assert conf_of("other=1", params=HISTORY, observer=told) == {"other": 1}
-    assert told.sentences == ["load has no param 'other': tasks find it in dag_run.conf alone."]
+    assert conf_of(f"{key}=1", params=HISTORY, observer=told) == {key: 1}
+    assert told.sentences == [f"load has no param {key!r}: tasks find it in dag_run.conf alone.{meant}"]
+
+
+def test_a_dag_without_params_takes_any_key() -> None:
     told = Told()
     assert conf_of("transactons=1", observer=told) == {"transactons": 1}
     assert told.sentences == []

@@ -70,7 +70,10 @@ def conf_for(dag: ParsedDag, given: tuple[Object | Assignment, ...], observer: O
             problems[name] = "it has no such param"
             hints.append(meant.rstrip())
         else:
-            observer.report(f"{dag.dag_id} has no param {name!r}: tasks find it in dag_run.conf alone.")
+            observer.report(
+                f"{dag.dag_id} has no param {name!r}: tasks find it in dag_run.conf alone."
+                f" {did_you_mean(name, dag.params)}".rstrip()
+            )
     if problems:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in problems.items())
         raise UsageError(f"{dag.dag_id} does not take this --conf: {reasons}.", hint=" ".join(hints))
