@@ -164,6 +164,10 @@ def test_every_try_is_shown_with_its_times() -> None:
     assert ["extract", "1", "success"] in [row[:3] for row in rows]
     assert [row[1] for row in rows if row[:1] == ["load[1]"]] == ["1", "2"]
     assert ["report", "none"] in rows
+    assert "task-log" not in text
+    api = FakeApi((task("extract"), task("load", "failed", 1, 1)))
+    text = plain(runs.details_text(inspecting.details(cast("Any", api), RUN)))
+    assert f"Why load[1] failed: pipectl task-log mine {RUN.run_id} load[1]\n" in text
 
 
 def texts(lines: Any) -> list[str]:
@@ -228,6 +232,13 @@ def test_a_task_that_has_not_begun_has_no_log_to_show(state: str, tries: int) ->
     with pytest.raises(AirflowMissingError, match=f"has not begun.* its state is {state}") as caught:
         logged(FakeApi((task("load", state, tries),)))
     assert caught.value.hint == "To wait for it: --follow"
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_task_that_never_begins_is_not_waited_for(*, follow: bool) -> None:
+    with pytest.raises(AirflowMissingError, match="its state is skipped") as caught:
+        logged(FakeApi((task("load", "skipped", 0),)), follow=follow)
+    assert caught.value.hint == ""
 
 
 @pytest.fixture

@@ -110,6 +110,14 @@ def test_the_one_active_run_is_ended() -> None:
     assert text == "one: running before, failed now. Failed: load.\n"
 
 
+def test_a_run_with_teardown_tasks_ends_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi("one")
+    monkeypatch.setattr(api, "fail", lambda *_: DagRun("mine", "one", "manual", "running"))
+    text = plain(cancel.result_text(cancelled(api)))
+    assert text.startswith("one: running before, running now.")
+    assert text.endswith("Its teardown tasks run to their end.\n")
+
+
 def test_of_several_active_runs_none_is_chosen() -> None:
     with pytest.raises(UsageError, match="mine has 2 active runs: one, two") as caught:
         cancelled(FakeApi("one", "two"))

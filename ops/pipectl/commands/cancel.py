@@ -51,7 +51,7 @@ def result_text(result: CancelResult) -> RenderableType:
 
 
 def _run_text(run: CancelledRun) -> str:
-    if run.before == run.state:
+    if run.before in {"success", "failed"}:
         return f"{run.run_id} had ended already: {run.state}."
     states = {
         state: [task.name for task in run.tasks if task.state == state] for state in ("failed", "skipped")

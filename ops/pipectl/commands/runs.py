@@ -83,10 +83,13 @@ def details_text(details: RunDetails) -> RenderableType:
             (task.name, found.number, found.state, moment(found.start), _seconds(found.seconds))
             for found in task.tries
         ] or [(task.name, "", task.state, "", "")]
+    failed = next((task.name for task in details.tasks if task.state == "failed"), "")
+    log = f"Why {failed} failed: pipectl task-log {run.dag_id} {run.run_id} {failed}"
     return group(
         line(f"{run.dag_id} {run.run_id}: {run.state}"),
         *(line(f"  {name:<9} {fact}") for name, fact in facts.items() if fact),
         table("task", "try", "state", "started", "took", rows=rows),
+        *([line(log)] if failed else []),
     )
 
 

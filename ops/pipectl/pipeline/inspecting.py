@@ -190,10 +190,11 @@ def task_log(
             f"The task {name} has had {task.tries} tries, and no try {number}.",
             hint=f"All tries: pipectl runs {run.dag_id} {run.run_id}",
         )
-    if not follow and not _begun(task):
+    comes = task.state in TO_COME
+    if not _begun(task) and not (follow and comes):
         raise AirflowMissingError(
             f"The task {name} has not begun, so it has no log: its state is {task.state}.",
-            hint="To wait for it: --follow",
+            hint="To wait for it: --follow" if comes else "",
         )
     reader = LogReader(api, run)
     first = number or max(1, _begun(task))

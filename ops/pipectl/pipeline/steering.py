@@ -33,7 +33,10 @@ class ClearResult:
 
 @dataclass(frozen=True)
 class CancelledRun:
-    """A run that was ended, or had ended already if its states `before` and now are the same."""
+    """A run that was ended, or had ended already if that was its state `before`.
+
+    One that is still running has teardown tasks, which run to their end.
+    """
 
     run_id: str
     before: str
