@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 REQUEST_SECONDS = 20
 PAGE = 100  # objects in an answer: Airflow's default maximum
+MOST_PAGES = 1000
 NAMED_DAGS = 10
 REFUSALS = {http.client.UNAUTHORIZED, http.client.FORBIDDEN}
 # The versions of Airflow that tests run: tests/integration/test_airflow_versions.py.
@@ -76,8 +77,14 @@ class AirflowHealth:
 
     def dags(self) -> tuple[ParsedDag, ...]:
         """All DAGs that Airflow has parsed and that are not stale, by id."""
-        answers = self._list("/api/v2/dags", "dags", "&order_by=dag_id")
-        return tuple(read_dag(answer) for answer in answers if answer.get("dag_id"))
+
+        def page(offset: int) -> dict[str, Any]:
+            status, body = self._get(f"/api/v2/dags?limit={PAGE}&offset={offset}&order_by=dag_id")
+            if status != http.client.OK:
+                raise AirflowError(f"Airflow at {self.address.url} does not list its DAGs: HTTP {status}.")
+            return body
+
+        return tuple(read_dag(answer) for answer in all_pages(page, "dags") if answer.get("dag_id"))
 
     def last_run(self, dag_id: str) -> DagRun | None:
         """The latest run of the DAG, None if it never ran."""
@@ -98,7 +105,10 @@ class AirflowHealth:
 
     def import_failures(self, since: datetime | None = None) -> tuple[ImportFailure, ...]:
         """The DAG files that Airflow could not import, of those that it has tried `since` then."""
-        return read_import_failures(self._list("/api/v2/importErrors", "import_errors"), since)
+        answers = all_pages(
+            lambda offset: self._get(f"/api/v2/importErrors?limit={PAGE}&offset={offset}")[1], "import_errors"
+        )
+        return read_import_failures(answers, since)
 
     def ask(self, path: str) -> dict[str, Any]:
         """Return the answer to a request for which one need not be logged in."""
@@ -131,14 +141,6 @@ class AirflowHealth:
         status, body = self._get(f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns?{query}")
         runs = objects(body.get("dag_runs")) if status == http.client.OK else []
         return [run for answer in runs if (run := read_run(answer))]
-
-    def _list(self, path: str, name: str, query: str = "") -> list[dict[str, Any]]:
-        """Return all objects of a list, which comes in pages."""
-
-        def page(offset: int) -> dict[str, Any]:
-            return self._get(f"{path}?limit={PAGE}&offset={offset}{query}")[1]
-
-        return all_pages(page, name)
 
     def _get(self, path: str) -> tuple[int, dict[str, Any]]:
         """Make a request for which one must be logged in."""
@@ -229,13 +231,14 @@ def did_you_mean(name: str, names: Iterable[str], likeness: float = 0.6) -> str:
 def all_pages(page: Callable[[int], dict[str, Any]], name: str) -> list[dict[str, Any]]:
     """Return the objects in the list `name` of all pages; `page` gives the one that begins at an offset."""
     found: list[dict[str, Any]] = []
-    while True:
+    for _ in range(MOST_PAGES):
         answer = page(len(found))
-        objects_there = objects(answer.get(name))
-        found += objects_there
+        entries = objects(answer.get(name))
+        found += entries
         total = answer.get("total_entries")
-        if not objects_there or not isinstance(total, int) or len(found) >= total:
-            return found
+        if not entries or not isinstance(total, int) or len(found) >= total:
+            break
+    return found
 
 
 def objects(value: object) -> list[dict[str, Any]]:

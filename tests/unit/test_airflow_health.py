@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from pipectl import airflow_health
 from pipectl.airflow_health import AirflowHealth
+from pipectl.errors import AirflowError
 from pipectl.models import AirflowAddress, DagRun, ImportFailure, ParsedDag
 
 RUN = {
@@ -108,6 +110,21 @@ def test_lists_are_read_to_their_end(health: AirflowHealth, monkeypatch: pytest.
     found = health.dags()
     assert [dag.dag_id for dag in found] == names
     assert {dag.schedule for dag in found} == {""}
+
+
+def test_dags_that_are_not_listed_are_not_none(
+    health: AirflowHealth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "/api/v2/dags?limit=100&offset=0&order_by=dag_id"
+    monkeypatch.setitem(ANSWERS, path, (500, {"detail": "no database"}))
+    with pytest.raises(AirflowError, match="does not list its DAGs: HTTP 500"):
+        health.dags()
+
+
+def test_a_list_without_an_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(airflow_health, "MOST_PAGES", 3)
+    found = airflow_health.all_pages(lambda _: {"dags": [{}], "total_entries": 10**9}, "dags")
+    assert len(found) == 3
 
 
 def test_last_runs_come_in_one_answer_unless_a_dag_is_not_in_it(

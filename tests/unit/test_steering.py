@@ -7,10 +7,11 @@ from typing import Any, cast
 import pytest
 
 from pipectl.commands import cancel, clear
-from pipectl.errors import UsageError
+from pipectl.errors import AirflowSilentError, UsageError
 from pipectl.models import DagRun, ParsedDag, TaskState
 from pipectl.observer import Observer
-from pipectl.pipeline import steering
+from pipectl.pipeline import steering, triggering
+from pipectl.pipeline.triggering import Patience
 from support.text import plain
 
 FAILED = DagRun("mine", "run", "manual", "failed")
@@ -18,13 +19,14 @@ TASKS = (TaskState("extract", "success", 1, 1.0), TaskState("load", "failed", 2,
 
 
 class FakeApi:
-    """A failed run, whose tasks succeed when they start again, and runs that can be ended."""
+    """A failed run, whose tasks succeed when they start again, and runs that can be ended. An engine too."""
 
     def __init__(self, *active: str, paused: bool = False) -> None:
         self.active = active
         self.paused = paused
         self.calls: list[Any] = []
         self.states = ["queued", "running", "success"]
+        self.silent = 0
 
     def dag(self, dag_id: str) -> ParsedDag:
         return ParsedDag(self.paused, has_import_errors=False, file="", next_run="", dag_id=dag_id)
@@ -37,7 +39,13 @@ class FakeApi:
         self.calls.append(choice)
         return TASKS[1:]
 
+    def services(self) -> tuple[()]:
+        return ()
+
     def run(self, dag_id: str, run_id: str) -> DagRun:
+        if self.silent:
+            self.silent -= 1
+            raise AirflowSilentError("Airflow does not answer.")
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         return DagRun(dag_id, run_id, "manual", state)
 
@@ -50,7 +58,15 @@ class FakeApi:
 
 
 def cleared(api: FakeApi, tasks: tuple[TaskState, ...] = TASKS[1:], *, wait: bool = True) -> Any:
-    return steering.clear(cast("Any", api), FAILED, tasks, observer=Observer(), timeout=5, wait=wait)
+    return steering.clear(
+        cast("Any", api),
+        FAILED,
+        tasks,
+        patience=Patience(cast("Any", api), Observer(), 5),
+        observer=Observer(),
+        timeout=5,
+        wait=wait,
+    )
 
 
 def test_what_would_start_again_is_asked_of_airflow_and_nothing_starts() -> None:
@@ -80,6 +96,14 @@ def test_cleared_tasks_are_followed_to_the_end_of_their_run() -> None:
     text = plain(clear.result_text(result))
     assert "run: success\n" in text
     assert "Started again: load\n" in text
+
+
+def test_a_run_is_followed_while_airflow_restarts_and_cleared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triggering, "SILENCE_POLL_SECONDS", 0)
+    api = FakeApi()
+    api.silent = 3
+    assert cleared(api).state == "success"
+    assert len(api.calls) == 1
 
 
 def test_nothing_is_waited_for_that_cannot_start() -> None:

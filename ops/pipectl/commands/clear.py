@@ -71,7 +71,10 @@ def clear(
         invocation.console.emit(plan, lambda: _plan_text(plan))
         return
     observer = RunProgress(invocation.console)
-    result = steering.clear(api, run, cleared, observer=observer, timeout=timeout, wait=wait)
+    patience = triggering.Patience(invocation.engine, observer, timeout)
+    result = steering.clear(
+        api, run, cleared, patience=patience, observer=observer, timeout=timeout, wait=wait
+    )
     invocation.console.emit(result, lambda: result_text(result))
     if result.state == "failed" and cleared:
         raise triggering.failed_run(api, dag_id, run.run_id, result.tasks)

@@ -255,7 +255,7 @@ def broken_dag(dag_id: str, failures: tuple[ImportFailure, ...]) -> DagError:
     """Return the error that shows the import errors, file by file."""
     files = ", ".join(failure.filename for failure in failures)
     return DagError(
-        f"The DAG {dag_id!r} is not there, because Airflow cannot import {files}.",
+        f"The DAG {dag_id!r} cannot run: Airflow cannot import {files}.",
         hint="Mend the file: Airflow reads it anew within seconds. Then run the command again.",
         detail="\n".join(failure.stack_trace.strip() for failure in failures),
     )

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipectl.airflow_api import AirflowApi
     from pipectl.models import DagRun, TaskState
     from pipectl.observer import Observer
+    from pipectl.pipeline.triggering import Patience
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def clear(
     run: DagRun,
     cleared: tuple[TaskState, ...],
     *,
+    patience: Patience,
     observer: Observer,
     timeout: float,
     wait: bool,
@@ -83,6 +85,8 @@ def clear(
     tasks: tuple[TaskState, ...] = ()
     if cleared:
         api.clear(run.dag_id, run.run_id, tasks=tuple((task.id, task.map_index) for task in cleared))
+        # Of all this only the question above must not be repeated: what it starts would start anew.
+        api = patience.repeating(api)
         run = api.run(run.dag_id, run.run_id)
         if wait and not paused:
             limit = dag.max_active_runs if dag else None
