@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
 LOG_LINES = 15
 PROCESSOR = "dag-processor"
-# A DAG file may make ids that stand nowhere, and Airflow gives it 30 s; any other such id is a typing error.
-UNMENTIONED_SECONDS = 30
+# A DAG file may make ids that stand nowhere: Airflow gives it 30 s to do so, and another one before it too.
+# Any other such id is a typing error.
+UNMENTIONED_SECONDS = 60
 # A killed PostgreSQL's lock file may stop the first start after it; Airflow's programs wait by themselves.
 TOLERATED_DATABASE_CRASHES = 2
 
