@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from pipectl import json_text
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from pipectl.models import AirflowAddress, ParsedDag
 
 REQUEST_SECONDS = 30.0
+LONGEST_REASON = 300
 ACTIVE_STATES = ["queued", "running"]
 # Around the places in which Airflow found a log: other ones while the task runs.
 SOURCES, SOURCES_END = "::group::Log message source details", "::endgroup::"
@@ -67,6 +69,7 @@ class AirflowApi:
         self._dags = airflow.DAGApi(client)
         self._runs = airflow.DagRunApi(client)
         self._tasks = airflow.TaskInstanceApi(client)
+        self._definitions = airflow.TaskApi(client)
         self._errors = airflow.ImportErrorApi(client)
 
     def dag(self, dag_id: str) -> ParsedDag | None:
@@ -158,6 +161,27 @@ class AirflowApi:
 
     def log(self, dag_id: str, run_id: str, task: TaskState, number: int = 0) -> tuple[str, ...]:
         """Return the lines of a task's try as its author wrote them; of the latest try without a number."""
+        return tuple(_log_lines(self._log_entries(dag_id, run_id, task, number)))
+
+    def last_error(self, dag_id: str, run_id: str, task: TaskState) -> str:
+        """Return the last failure in the log of a task's try, in one line, empty if there is none."""
+        entries = [entry for entry in self._log_entries(dag_id, run_id, task) if isinstance(entry, dict)]
+        for entry in reversed(entries):
+            if entry.get("error_detail") or entry.get("level") in {"error", "critical"}:
+                reason = (_reasons(entry) or [str(entry.get("event") or "")])[-1]
+                return " ".join(reason.split())[:LONGEST_REASON]
+        return ""
+
+    def retry_delay(self, dag_id: str, task_id: str) -> timedelta | None:
+        """Return the shortest time from a failed try of a task to the next, None if Airflow does not say."""
+        request = self._definitions.get_task_without_preload_content
+        delay: Any = self._ask(request, dag_id, task_id, dag_id=dag_id).get("retry_delay")
+        try:
+            return timedelta(**{name: delay[name] for name in ("days", "seconds", "microseconds")})
+        except (TypeError, KeyError, OverflowError):
+            return None
+
+    def _log_entries(self, dag_id: str, run_id: str, task: TaskState, number: int = 0) -> list[Any]:
         answer = self._ask(
             self._tasks.get_log_without_preload_content,
             dag_id,
@@ -170,7 +194,7 @@ class AirflowApi:
             dag_id=dag_id,
         )
         content = answer.get("content") or []
-        return tuple(_log_lines(content if isinstance(content, list) else [content]))
+        return content if isinstance(content, list) else [content]
 
     def clear(
         self,
@@ -209,11 +233,12 @@ class AirflowApi:
         )
 
     def _dag(self, dag_id: str) -> dict[str, Any] | None:
-        """Return what Airflow says of a DAG, None if it has not parsed one of that id."""
+        """Return what Airflow says of a DAG, None if it has none of that id, or no longer finds its file."""
         try:
-            return self._ask(self._dags.get_dag_without_preload_content, dag_id)
+            dag = self._ask(self._dags.get_dag_without_preload_content, dag_id)
         except AirflowMissingError:
             return None
+        return None if dag.get("is_stale") else dag
 
     def _taken(self, dag_id: str, logical_date: datetime | None) -> AirflowConflictError:
         runs = self._list_runs(dag_id, logical_date_gte=logical_date, logical_date_lte=logical_date, limit=1)
@@ -354,7 +379,12 @@ def _log_lines(content: list[Any]) -> Iterator[str]:
         hidden = event == SOURCES or (hidden and event != SOURCES_END)
         if hidden or event.startswith("::"):
             continue
-        failures = objects(line.get("error_detail")) if isinstance(line, dict) else []
-        reasons = [f"{failure.get('exc_type')}: {failure.get('exc_value')}" for failure in failures]
+        reasons = _reasons(line) if isinstance(line, dict) else []
         if text := "\n".join([event, *reasons]).strip("\n"):
             yield text
+
+
+def _reasons(line: dict[str, Any]) -> list[str]:
+    """Return the exceptions of a line of a log."""
+    failures = objects(line.get("error_detail"))
+    return [f"{failure.get('exc_type')}: {failure.get('exc_value')}" for failure in failures]

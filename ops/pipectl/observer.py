@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from typing import Protocol
 
     from pipectl.models import DagRun, LoadProgress, ParsedDag, Service, TaskLogLine, TaskState
@@ -36,6 +37,9 @@ class Observer:
 
     def see_log(self, line: TaskLogLine) -> None:
         """A line that a task has written."""
+
+    def see_failed_try(self, task: TaskState, reason: str, due: datetime | None) -> None:
+        """A try has failed, and another follows, not before `due`; `reason` may be empty."""
 
     def see_load(self, progress: LoadProgress) -> None:
         """How far a phase of a load is."""

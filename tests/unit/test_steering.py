@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -39,6 +39,9 @@ class FakeApi:
         self.calls.append(choice)
         return TASKS[1:]
 
+    def last_error(self, *_: object) -> str:
+        return "OSError: no"
+
     def services(self) -> tuple[()]:
         return ()
 
@@ -57,13 +60,19 @@ class FakeApi:
         return DagRun(dag_id, run_id, "manual", "failed")
 
 
-def cleared(api: FakeApi, tasks: tuple[TaskState, ...] = TASKS[1:], *, wait: bool = True) -> Any:
+def cleared(
+    api: FakeApi,
+    tasks: tuple[TaskState, ...] = TASKS[1:],
+    *,
+    wait: bool = True,
+    observer: Observer | None = None,
+) -> Any:
     return steering.clear(
         cast("Any", api),
         FAILED,
         tasks,
         patience=Patience(cast("Any", api), Observer(), 5),
-        observer=Observer(),
+        observer=observer or Observer(),
         timeout=5,
         wait=wait,
     )
@@ -96,6 +105,22 @@ def test_cleared_tasks_are_followed_to_the_end_of_their_run() -> None:
     text = plain(clear.result_text(result))
     assert "run: success\n" in text
     assert "Started again: load\n" in text
+
+
+def test_only_tries_that_fail_after_the_clearing_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Told(Observer):
+        tries: ClassVar[list[int]] = []
+
+        def see_failed_try(self, task: TaskState, reason: str, due: object) -> None:
+            assert (task.name, reason, due) == ("load", "OSError: no", None)
+            self.tries.append(task.tries)
+
+    api = FakeApi()
+    api.states = ["running", "running", "running", "success"]
+    looks = [(TaskState("load", state, tries, None),) for state, tries in (("running", 3), ("queued", 4))]
+    monkeypatch.setattr(api, "tasks", lambda *_: looks.pop(0) if len(looks) > 1 else looks[0])
+    assert cleared(api, observer=Told()).state == "success"
+    assert Told.tries == [3]
 
 
 def test_a_run_is_followed_while_airflow_restarts_and_cleared_once(monkeypatch: pytest.MonkeyPatch) -> None:

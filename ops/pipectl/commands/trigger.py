@@ -243,3 +243,11 @@ class RunProgress(Progress):
         """Show a line of a task's log with the task's name."""
         for text in line.text.splitlines():
             self._console.say(f"  {line.name} | {text}")
+
+    def see_failed_try(self, task: TaskState, reason: str, due: datetime | None) -> None:
+        """Say why it failed, and when the next is due."""
+        self._console.say(
+            f"    {task.name}: try {task.tries} failed"
+            + (f": {reason}" if reason else "")
+            + (f"; try {task.tries + 1} is due at {moment(due)}" if due else "")
+        )

@@ -90,7 +90,7 @@ def clear(
         run = api.run(run.dag_id, run.run_id)
         if wait and not paused:
             limit = dag.max_active_runs if dag else None
-            run = follow(api, run, limit, observer=observer, timeout=timeout)
+            run = follow(api, run, limit, observer=observer, timeout=timeout, earlier=cleared)
         tasks = api.tasks(run.dag_id, run.run_id)
     return ClearResult(run.dag_id, run.run_id, run.state, run.seconds, cleared, tasks, paused)
 

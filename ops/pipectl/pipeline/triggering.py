@@ -6,6 +6,7 @@ import functools
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -19,6 +20,7 @@ from pipectl.errors import (
     RunFailedError,
     WaitTimeoutError,
 )
+from pipectl.models import TaskState
 from pipectl.pipeline.inspecting import LogReader
 from pipectl.pipeline.readiness import broken_dag, failures_of, files_that_mention
 from pipectl.wait import attempts
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     from pipectl.airflow_api import AirflowApi
     from pipectl.engines.base import Engine
-    from pipectl.models import Counts, DagRun, ImportFailure, ParsedDag, TaskState
+    from pipectl.models import Counts, DagRun, ImportFailure, ParsedDag
     from pipectl.observer import Observer
 
 # Airflow looks for new DAG files every 2 s and a parse takes about one; a busy machine takes longer.
@@ -38,6 +40,8 @@ PARSE_SECONDS = 30
 UNMENTIONED_SECONDS = 8
 TASK_LOG_LINES = 20
 SILENCE_POLL_SECONDS = 0.5
+# A run of many mapped tasks may have as many failures.
+MOST_FAILED_TRIES = 20
 
 Answer = TypeVar("Answer")
 
@@ -127,7 +131,7 @@ class LogShow:
 
 def new_run_id() -> str:
     """Return a run id that no other run has, in the form of Airflow's own: kind, time, and a random end."""
-    return f"pipectl__{datetime.now(UTC).isoformat(timespec='seconds')}_{secrets.token_hex(3)}"
+    return f"pipectl__{datetime.now(UTC).isoformat(timespec='seconds')}_{secrets.token_hex(8)}"
 
 
 def wait_until_parsed(api: AirflowApi, dag_id: str, *, dags_dir: Path, observer: Observer) -> ParsedDag:
@@ -218,12 +222,15 @@ def follow(
     observer: Observer,
     timeout: float,
     shown: LogShow | None = None,
+    earlier: tuple[TaskState, ...] = (),
 ) -> DagRun:
     """Return the run once it has ended; `limit` is how many runs of its DAG run at once.
 
-    Raises WaitTimeoutError when it has not ended after `timeout` seconds; it goes on.
+    Tries that failed are told, but for those up to `earlier`. Raises WaitTimeoutError when the run has not
+    ended after `timeout` seconds; it goes on.
     """
     behind = None
+    failures = _FailedTries(api, run, observer, earlier)
     for _ in attempts(time.monotonic() + timeout):
         try:
             run = api.run(run.dag_id, run.run_id)
@@ -236,6 +243,7 @@ def follow(
                 hint=f"What runs: pipectl status. The run, once Airflow answers: pipectl runs {run.dag_id}",
             ) from error
         observer.see_run(run, tasks, behind)
+        failures.tell(tasks)
         if shown:
             shown.look(tasks)
         if run.finished:
@@ -245,6 +253,39 @@ def follow(
         f"The run {run.run_id} is still {run.state}{because} after {timeout:g} s; it goes on.",
         hint=f"Look at it: pipectl runs {run.dag_id}. To wait longer: --timeout SECONDS",
     )
+
+
+class _FailedTries:
+    """Tells of each try that has failed and is followed by another, once: why, and when the next is due."""
+
+    def __init__(
+        self, api: AirflowApi, run: DagRun, observer: Observer, earlier: tuple[TaskState, ...]
+    ) -> None:
+        self._api = api
+        self._run = run
+        self._observer = observer
+        self._told: set[TaskState] = set()
+        self._earlier = {TaskState(task.id, "failed", task.tries, None, task.map_index) for task in earlier}
+
+    def tell(self, tasks: tuple[TaskState, ...]) -> None:
+        for task in tasks:
+            waits = task.state == "up_for_retry"
+            failed = TaskState(
+                task.id, "failed", task.tries if waits else task.tries - 1, None, task.map_index
+            )
+            known = failed.tries < 1 or failed in self._told | self._earlier
+            if known or len(self._told) >= MOST_FAILED_TRIES:
+                continue
+            self._told.add(failed)
+            reason, due = "", None
+            # What is only for information stops no trigger.
+            with suppress(AirflowError):
+                reason = self._api.last_error(self._run.dag_id, self._run.run_id, failed)
+                if waits and task.end and (delay := self._api.retry_delay(self._run.dag_id, task.id)):
+                    due = task.end + delay
+            # A try that Airflow started anew has not failed.
+            if waits or reason:
+                self._observer.see_failed_try(failed, reason, due)
 
 
 def _next_to_end(run: DagRun, active: tuple[DagRun, ...], limit: int | None) -> DagRun | None:
