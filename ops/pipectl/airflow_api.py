@@ -238,7 +238,7 @@ class AirflowApi:
             dag = self._ask(self._dags.get_dag_without_preload_content, dag_id)
         except AirflowMissingError:
             return None
-        return None if dag.get("is_stale") else dag
+        return None if dag.get("is_stale") is True else dag
 
     def _taken(self, dag_id: str, logical_date: datetime | None) -> AirflowConflictError:
         runs = self._list_runs(dag_id, logical_date_gte=logical_date, logical_date_lte=logical_date, limit=1)

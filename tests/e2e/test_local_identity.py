@@ -285,7 +285,7 @@ def test_a_project_that_moves_while_it_runs_keeps_its_stack_and_its_ports(other:
     try:
         newcomer = copy_project(before)
         assert {service["state"] for service in services(newcomer).values()} == {"stopped"}
-        assert "Nothing was running" in newcomer.run("down").stderr
+        assert "Nothing was running" in newcomer.run("down").stdout
         assert all(map(is_alive, running))
         assert any(str(before) in note for note in moved.json("status")["notes"])
         assert moved.json("up")["moved_ports"] == {}
