@@ -98,7 +98,7 @@ def content_text(content: tuple[DatabaseContent, ...], title: str) -> Renderable
 
 
 def import_failures_text(failures: tuple[ImportFailure, ...]) -> tuple[RenderableType, ...]:
-    """Return a warning for each DAG file that Airflow cannot import, and how many they are."""
+    """Return which DAG files Airflow cannot import, why it cannot import the first, and how many they are."""
     lines = [
         f"Warning   Airflow cannot import {failure.filename}: "
         f"{''.join(failure.stack_trace.strip().splitlines()[-1:]) or 'it does not say why'}"
@@ -106,7 +106,9 @@ def import_failures_text(failures: tuple[ImportFailure, ...]) -> tuple[Renderabl
     ]
     if failures:
         files = "1 DAG file is" if len(failures) == 1 else f"{len(failures)} DAG files are"
-        lines.append(f"          {files} broken. The whole errors: pipectl dags")
+        others = ", ".join(failure.filename for failure in failures[NAMED_FAILURES:])
+        also = f", {others} too" if others else ""
+        lines.append(f"          {files} broken{also}. The whole errors: pipectl dags")
     return tuple(line(text, "yellow") for text in lines)
 
 
