@@ -131,7 +131,7 @@ def trigger(
         observer=observer or Observer(),
         timeout=timeout,
         wait=wait,
-        logs=cast("AirflowApi", api) if observer else None,
+        logs=observer is not None,
     )
 
 
@@ -346,6 +346,30 @@ def test_a_log_that_cannot_be_read_is_told_once_and_is_no_reason_to_wait(
     said = capsys.readouterr().err
     assert said.count("Internal Server Error. The log of first is not shown.") == 1
     assert said.count("is not shown") == 1
+
+
+def test_what_is_only_told_is_not_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """The one API repeats a question until there is an answer; the other one gives up."""
+
+    class Silent(RetryingApi):
+        def last_error(self, *_: object) -> str:
+            raise AirflowSilentError("Airflow refused the request: Internal Server Error.")
+
+    class Patient(RetryingApi):
+        def last_error(self, *_: object) -> str:
+            raise AssertionError("It was asked with patience.")
+
+    triggering.trigger(
+        cast("AirflowApi", Patient()),
+        parsed_dag("mine", paused=False),
+        conf=None,
+        logical_date=START,
+        batch=None,
+        observer=RunProgress(Console()),
+        timeout=20,
+        asides=cast("AirflowApi", Silent()),
+    )
+    assert "write: try 1 failed\n" in capsys.readouterr().err
 
 
 def test_lines_of_one_entry_each_have_the_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,15 +104,16 @@ def _trigger_once(
 
     settings, observer = invocation.settings, RunProgress(invocation.console)
     patience = triggering.Patience(invocation.engine, observer, timeout)
-    # What a log lacks is no reason to wait.
-    log_api, api = api if logs else None, patience.repeating(api)
+    patient = patience.repeating(api)
 
     def batch(batch_id: str) -> Counts | None:
         return patience.ask(lambda: business_databases(invocation.engine).batch(batch_id))
 
-    dag = triggering.wait_until_parsed(api, dag_id, dags_dir=invocation.engine.dags_dir, observer=observer)
+    dag = triggering.wait_until_parsed(
+        patient, dag_id, dags_dir=invocation.engine.dags_dir, observer=observer
+    )
     return triggering.trigger(
-        api,
+        patient,
         dag,
         conf=run_conf.conf_for(dag, given, observer),
         logical_date=date_of(),
@@ -120,7 +121,8 @@ def _trigger_once(
         observer=observer,
         timeout=timeout,
         wait=wait,
-        logs=log_api,
+        logs=logs,
+        asides=api,
     )
 
 

@@ -86,12 +86,12 @@ def clear(
     if cleared:
         api.clear(run.dag_id, run.run_id, tasks=tuple((task.id, task.map_index) for task in cleared))
         # Of all this only the question above must not be repeated: what it starts would start anew.
-        api = patience.repeating(api)
-        run = api.run(run.dag_id, run.run_id)
+        patient = patience.repeating(api)
+        run = patient.run(run.dag_id, run.run_id)
         if wait and not paused:
             limit = dag.max_active_runs if dag else None
-            run = follow(api, run, limit, observer=observer, timeout=timeout, earlier=cleared)
-        tasks = api.tasks(run.dag_id, run.run_id)
+            run = follow(patient, run, limit, observer=observer, timeout=timeout, earlier=cleared, asides=api)
+        tasks = patient.tasks(run.dag_id, run.run_id)
     return ClearResult(run.dag_id, run.run_id, run.state, run.seconds, cleared, tasks, paused)
 
 

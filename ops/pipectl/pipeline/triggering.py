@@ -165,14 +165,15 @@ def trigger(
     observer: Observer,
     timeout: float,
     wait: bool = True,
-    logs: AirflowApi | None = None,
+    logs: bool = False,
+    asides: AirflowApi | None = None,
 ) -> TriggerResult:
     """Trigger one run, unpause the DAG if it is paused, and follow the run until it ends.
 
-    In this order, so that a run that Airflow refuses changes nothing. The observer sees what its tasks write,
-    if `logs` is there to be asked for it. `batch` counts what the databases hold of the batch with a run's
-    id, for the delta. Raises WaitTimeoutError when the run has not ended after `timeout` seconds; the run
-    goes on.
+    In this order, so that a run that Airflow refuses changes nothing. With `logs` the observer sees what its
+    tasks write. `batch` counts what the databases hold of the batch with a run's id, for the delta. `asides`
+    is asked for what is only told, and should not wait for an answer as `api` may. Raises WaitTimeoutError
+    when the run has not ended after `timeout` seconds; the run goes on.
     """
     dag_id = dag.dag_id
     known = {run.run_id for run in api.runs(dag_id)}
@@ -180,9 +181,10 @@ def trigger(
     if dag.paused:
         api.set_paused(dag_id, paused=False)
     observer.see_triggered(run, dag)
-    shown = LogShow(logs, run, observer) if logs else None
+    shown = LogShow(asides or api, run, observer) if logs else None
     if wait:
-        run = follow(api, run, dag.max_active_runs, observer=observer, timeout=timeout, shown=shown)
+        limit = dag.max_active_runs
+        run = follow(api, run, limit, observer=observer, timeout=timeout, shown=shown, asides=asides)
     # Side by side: the user waits for the last of them.
     with ThreadPoolExecutor() as pool:
         counting = pool.submit(batch, run.run_id) if batch and wait else None
@@ -223,14 +225,15 @@ def follow(
     timeout: float,
     shown: LogShow | None = None,
     earlier: tuple[TaskState, ...] = (),
+    asides: AirflowApi | None = None,
 ) -> DagRun:
     """Return the run once it has ended; `limit` is how many runs of its DAG run at once.
 
-    Tries that failed are told, but for those up to `earlier`. Raises WaitTimeoutError when the run has not
-    ended after `timeout` seconds; it goes on.
+    Tries that failed are told, as far as `asides` answers, but for those that were `earlier`. Raises
+    WaitTimeoutError when the run has not ended after `timeout` seconds; it goes on.
     """
     behind = None
-    failures = _FailedTries(api, run, observer, earlier)
+    failures = _FailedTries(asides or api, run, observer, earlier)
     for _ in attempts(time.monotonic() + timeout):
         try:
             run = api.run(run.dag_id, run.run_id)
