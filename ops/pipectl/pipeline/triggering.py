@@ -15,6 +15,7 @@ from pipectl.airflow_health import unknown_dag
 from pipectl.errors import (
     AirflowError,
     AirflowSilentError,
+    DatabaseLockedError,
     DatabaseSilentError,
     EngineError,
     RunFailedError,
@@ -196,7 +197,7 @@ def trigger(
     if counting:
         try:
             delta = counting.result()
-        except DatabaseSilentError as error:
+        except (DatabaseLockedError, DatabaseSilentError) as error:
             # The run has ended, and what it did to the data will show.
             observer.report(f"{error.message} The run's rows are not counted.")
     others = tuple(
