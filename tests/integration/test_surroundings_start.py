@@ -199,7 +199,7 @@ from pipectl.errors import EngineError
 lock = Path(sys.argv[2])
 try:
     server = binaries.find_postgres(Path("cache"), print, lock)
-    made = postgres.prepare(server, Path("data").resolve(), user="docker", password="x", database="airbyte")
+    made = postgres.prepare(server, Path("data").resolve(), postgres.Accounts("docker", "x", "airbyte"))
     print("made", made)
 except EngineError as error:
     print(error, error.hint)
