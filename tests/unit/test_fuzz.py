@@ -490,7 +490,11 @@ def test_dag_ids(project: Path, dag_id: str, command: str) -> None:
 
 
 @inputs(1000)
-@given(ARGUMENT, ARGUMENT, st.sampled_from([("task-log",), ("clear",), ("clear", "--dry-run")]))
+@given(
+    ARGUMENT.filter(bool),
+    ARGUMENT.filter(bool),
+    st.sampled_from([("task-log",), ("clear",), ("clear", "--dry-run")]),
+)
 def test_ids_of_runs_and_tasks(project: Path, run_id: str, task: str, command: tuple[str, ...]) -> None:
     del project
     ANSWERS.clear()
