@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     # Runs a statement with its values and returns the rows that it gives.
     Ask = Callable[..., list[tuple[Any, ...]]]
 
+MYSQL = "airbyte-mysql"
 CONNECT_SECONDS = 5
 LOCK_SECONDS = 10
 # Who else uses the database: those that hold a lock in PostgreSQL, in MySQL whoever has it open.
@@ -195,32 +196,14 @@ class Databases:
     def _postgres_cursor(self) -> AbstractContextManager[Any]:
         return _postgres(self.postgres)
 
-    @contextmanager
-    def _mysql_cursor(self) -> Iterator[Any]:
-        import mysql.connector  # 90 ms
+    def _mysql_cursor(self) -> AbstractContextManager[Any]:
+        return _mysql(self.mysql)
 
-        address = self.mysql
-        try:
-            connection = mysql.connector.connect(
-                **mysql_encryption(address),
-                host=address.host,
-                port=address.port,
-                database=address.database,
-                user=address.user,
-                password=address.password,
-                connection_timeout=CONNECT_SECONDS,
-                charset="utf8mb4",
-                collation=published.MYSQL_COLLATION,
-                autocommit=True,
-            )
-            with closing(connection), closing(connection.cursor()) as cursor:
-                if address.mark:
-                    _require_mark(cursor, MYSQL_MARK, address)
-                if address.ssl_mode == "require":
-                    _require_cipher(cursor, address)
-                yield cursor
-        except mysql.connector.Error as error:
-            raise _explain("MySQL", address, error, refusal="Access denied") from error
+
+def prove(address: DatabaseAddress) -> None:
+    """Log in to a database and out again. Raises ForeignDatabaseError if the server is another project's."""
+    with (_mysql if address.service == MYSQL else _postgres)(address):
+        return
 
 
 def metadata_version(address: DatabaseAddress) -> str | None:
@@ -259,6 +242,33 @@ def _postgres(address: DatabaseAddress) -> Iterator[Any]:
                 yield cursor
     except psycopg2.Error as error:
         raise _explain("PostgreSQL", address, error, refusal="authentication failed") from error
+
+
+@contextmanager
+def _mysql(address: DatabaseAddress) -> Iterator[Any]:
+    import mysql.connector  # 90 ms
+
+    try:
+        connection = mysql.connector.connect(
+            **mysql_encryption(address),
+            host=address.host,
+            port=address.port,
+            database=address.database,
+            user=address.user,
+            password=address.password,
+            connection_timeout=CONNECT_SECONDS,
+            charset="utf8mb4",
+            collation=published.MYSQL_COLLATION,
+            autocommit=True,
+        )
+        with closing(connection), closing(connection.cursor()) as cursor:
+            if address.mark:
+                _require_mark(cursor, MYSQL_MARK, address)
+            if address.ssl_mode == "require":
+                _require_cipher(cursor, address)
+            yield cursor
+    except mysql.connector.Error as error:
+        raise _explain("MySQL", address, error, refusal="Access denied") from error
 
 
 def _require_mark(cursor: Any, question: str, address: DatabaseAddress) -> None:  # noqa: ANN401
