@@ -212,7 +212,7 @@ def test_a_database_that_does_not_answer_is_no_riddle(databases: Databases) -> N
 def test_the_wheel_brings_psql(
     servers: Servers, databases: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     settings = Settings(databases.folder, "local", databases.home / "cache", {})
     found = client_programs.find_psql(settings, Observer())
     assert databases.home in found.parents
