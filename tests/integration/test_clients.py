@@ -20,6 +20,7 @@ from pipectl.models import DatabaseAddress
 from pipectl.observer import Observer
 from pipectl.settings import Settings
 from support import ROOT
+from support.needs import need
 from support.waiting import WAIT_SECONDS, until
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ def test_the_wheel_brings_psql(
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     settings = Settings(databases.folder, "local", databases.home / "cache", {})
-    found = client_programs.find_psql(settings, Observer())
+    found = need("databases", lambda: client_programs.find_psql(settings, Observer()))
     assert databases.home in found.parents
     login = clients.postgres_login(servers.addresses[0])
     told = subprocess.run([found, "-Atc", "SELECT 1"], env=login, capture_output=True, text=True, check=False)
@@ -228,7 +229,7 @@ def test_the_distribution_brings_mariadbs_client(
         pytest.skip("no packages of Debian or Ubuntu here")
     monkeypatch.setattr(client_programs, "_programs", lambda _: iter(()))
     settings = Settings(databases.folder, "local", databases.home / "cache", {})
-    client = client_programs.find_mysql(settings, Observer())
+    client = need("databases", lambda: client_programs.find_mysql(settings, Observer()))
     assert databases.home in client.program.parents
     address = servers.addresses[1]
     words = (*clients.mysql_words(client, address), "-Ne", "SELECT 1")

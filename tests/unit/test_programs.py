@@ -160,6 +160,18 @@ def test_a_mistyped_call_is_a_usage_error(engine: type[NotingEngine], words: str
     assert told in said
 
 
+def test_there_is_no_beside_for_a_database_elsewhere(
+    engine: type[NotingEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = FakeEngine.services(engine(ANY))
+    monkeypatch.setattr(FakeEngine, "services", lambda _: tuple(s for s in here if s.name != "airbyte-mysql"))
+    code, said = run("exec", "airbyte-mysql", "--", "ls")
+    assert (code, engine.ran) == (ExitCode.USAGE, [])
+    assert "airbyte-mysql runs elsewhere" in said
+    assert "pipectl mysql" in said
+    assert run("mysql") == (0, "")
+
+
 def test_every_command_that_runs_a_program_says_so_in_its_help() -> None:
     for name in RUN_PROGRAMS:
         words = {option for parameter in cli.import_command(name).params for option in parameter.opts}

@@ -42,6 +42,11 @@ def run_shell(engine: Engine, arguments: tuple[str, ...]) -> int:
 def run_beside(engine: Engine, service: str, words: tuple[str, ...]) -> int:
     """Run a program beside a service. EngineError if that does not run, UsageError if there is none."""
     states = _states(engine)
+    if service in {address.service for address in engine.databases()} - states.keys():
+        raise UsageError(
+            f"{service} runs elsewhere (stack/.env), where pipectl runs no programs.",
+            hint="Its client is here: pipectl psql, pipectl mysql",
+        )
     if service not in states:
         raise UsageError(f"There is no service {service!r}.", hint=f"There are: {', '.join(states)}.")
     _require_running(service, states[service])
