@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -21,8 +22,16 @@ from pipectl.engines.docker.execute import words_in_container
 from pipectl.engines.foreground import attend
 from pipectl.engines.local import client_programs, programs
 from pipectl.engines.local.client_programs import MysqlClient
-from pipectl.engines.local.supervisor.supervisor import Started, Supervisor
-from pipectl.errors import EngineError, ExitCode
+from pipectl.engines.local.engine import LocalEngine
+from pipectl.engines.local.supervisor.supervisor import ProcessState, Started, Supervisor
+from pipectl.errors import (
+    DatabaseError,
+    DatabaseSilentError,
+    EngineError,
+    ExitCode,
+    ForeignDatabaseError,
+    LoginError,
+)
 from pipectl.models import DatabaseAddress, Service
 from pipectl.observer import Observer
 from pipectl.settings import Settings
@@ -461,6 +470,124 @@ def test_the_server_is_found_behind_what_drops_its_rights() -> None:
     )
     assert programs.server_of(Started(command, {})) == Path("/usr/bin/postgres")
     assert programs.server_of(Started(("redis",), {})) is None
+
+
+class Became(Exception):  # noqa: N818  no error
+    """Stands for this process's end: what it would have become."""
+
+    def __init__(
+        self, words: tuple[str, ...], environment: dict[str, str], folder: Path | None = None
+    ) -> None:
+        super().__init__(words)
+        self.words, self.environment, self.folder = words, environment, folder
+
+
+@pytest.fixture
+def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalEngine:
+    """A local engine all of whose services seem to run, on ports that the settings do not name."""
+    descriptions: dict[str, dict[str, object]] = {
+        "scheduler": {"command": ["/venv/bin/python", "x"], "settings": {"AIRFLOW_HOME": "/h", "LANG": "C"}},
+        "postgres": {"command": ["/usr/lib/pg/postgres"], "settings": {}, "port": 6001},
+        "airbyte-postgres": {"command": ["unshare", "/usr/lib/pg/postgres"], "settings": {}, "port": 6002},
+        "airbyte-mysql": {"command": ["/usr/sbin/mariadbd"], "settings": {}, "port": 6003},
+    }
+    folder = tmp_path / ".pipectl" / "run"
+    folder.mkdir(parents=True)
+    for name, description in descriptions.items():
+        (folder / f"{name}.json").write_text(json.dumps({"environment": {}, **description}))
+    running = tuple(ProcessState(name, "RUNNING", 1, "") for name in descriptions)
+    monkeypatch.setattr(Supervisor, "processes", lambda _: running)
+    monkeypatch.setattr("pipectl.engines.local.engine.prove", lambda _: None)
+    for module in (programs, clients):
+        monkeypatch.setattr(module, "become", become)
+    variables = {"AIRFLOW_POSTGRES_PASSWORD": "sesame", "AIRBYTE_MYSQL_PASSWORD": "0pen"}
+    return LocalEngine(Settings(tmp_path, "local", tmp_path / "cache", variables))
+
+
+def become(words: tuple[str, ...], environment: dict[str, str], folder: Path | None = None) -> None:
+    raise Became(words, environment, folder)
+
+
+def test_in_airflow_a_program_gets_what_the_service_was_started_with(
+    local: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.setenv("AIRFLOW_HOME", "/the/shells")
+    monkeypatch.setenv("TERM", "xterm")
+    with pytest.raises(Became) as became:
+        local.execute("scheduler", ("airflow", "info"))
+    words = ("/venv/bin/python", "-P", str(tmp_path / "stack/airflow/command.py"), "airflow", "info")
+    assert (became.value.words, became.value.folder) == (words, tmp_path)
+    expected = {"AIRFLOW_HOME": "/h", "PATH": "/venv/bin:/usr/bin", "TERM": "xterm"}
+    assert expected.items() <= became.value.environment.items()
+
+
+def test_nothing_runs_in_airflow_while_anothers_server_has_a_databases_port(
+    local: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does not answer, or refuses the password, is no stranger."""
+    raised: dict[int, DatabaseError] = {6002: DatabaseSilentError("No answer."), 6001: LoginError("No.")}
+
+    def prove(address: DatabaseAddress) -> None:
+        if error := raised.get(address.port):
+            raise error
+
+    monkeypatch.setattr("pipectl.engines.local.engine.prove", prove)
+    with pytest.raises(Became):
+        local.execute("scheduler", ("python",))
+    raised[6003] = ForeignDatabaseError("Another's.")
+    with pytest.raises(ForeignDatabaseError):
+        local.execute("scheduler", ("python",))
+    for service, error in (
+        ("airbyte-postgres", DatabaseSilentError),
+        ("airbyte-mysql", ForeignDatabaseError),
+    ):
+        with pytest.raises(error):
+            local.client(service, (), Observer())
+        with pytest.raises(error):
+            local.execute(service, ("ls",))
+
+
+@pytest.mark.parametrize(
+    ("service", "expected"),
+    [
+        (
+            "postgres",
+            {"PGPORT": "6001", "PGUSER": "airflow", "PGDATABASE": "airflow", "PGPASSWORD": "sesame"},
+        ),
+        ("airbyte-postgres", {"PGPORT": "6002", "PGUSER": "docker", "PGDATABASE": "airbyte"}),
+        ("airbyte-mysql", {"MYSQL_TCP_PORT": "6003", "MYSQL_PWD": "0pen"}),
+    ],
+)
+def test_beside_a_database_a_program_has_its_login_and_its_tools(
+    local: LocalEngine, service: str, expected: dict[str, str]
+) -> None:
+    with pytest.raises(Became) as became:
+        local.execute(service, ("pg_dump", "-s"))
+    assert became.value.words[-2:] == ("pg_dump", "-s")
+    assert expected.items() <= became.value.environment.items()
+    folder = "/usr/sbin:" if service == "airbyte-mysql" else "/usr/lib/pg:"
+    assert became.value.environment["PATH"].startswith(folder)
+
+
+@pytest.mark.parametrize(("service", "port"), [("postgres", "6001"), ("airbyte-postgres", "6002")])
+def test_psql_asks_at_the_port_that_is_in_use(
+    local: LocalEngine, machine: Path, service: str, port: str
+) -> None:
+    psql = fake(machine, "psql", "psql (PostgreSQL) 15.1")
+    with pytest.raises(Became) as became:
+        local.client(service, ("-c", "x"), Observer())
+    assert became.value.words == (str(psql), "-c", "x")
+    assert became.value.environment["PGPORT"] == port
+
+
+def test_mysqls_client_asks_at_the_port_that_is_in_use(local: LocalEngine, machine: Path) -> None:
+    fake(machine, "mysql", MYSQL)
+    mariadb = fake(machine, "mariadb", MARIADB)
+    with pytest.raises(Became) as became:
+        local.client("airbyte-mysql", ("-e", "x"), Observer())
+    assert became.value.words[:4] == (str(mariadb), "--no-defaults", "--host=127.0.0.1", "--port=6003")
+    assert became.value.words[-3:] == ("--database=data", "-e", "x")
 
 
 # --- Within Airflow's environment.
