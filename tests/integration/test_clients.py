@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -18,7 +21,7 @@ from pipectl.engines import clients
 from pipectl.engines.local import client_programs, packages
 from pipectl.models import DatabaseAddress
 from pipectl.observer import Observer
-from pipectl.settings import Settings
+from pipectl.settings import Settings, cache_dir
 from support import ROOT
 from support.needs import need
 from support.waiting import WAIT_SECONDS, until
@@ -51,7 +54,12 @@ class Databases:
         return subprocess.Popen(
             [sys.executable, "-m", "pipectl", "--engine", "local", *words],
             cwd=self.folder,
-            env={**os.environ, "HOME": str(self.home), "TERM": "xterm"},
+            env={
+                **os.environ,
+                "HOME": str(self.home),
+                "TERM": "xterm",
+                "PIPECTL_CACHE_DIR": str(cache_dir()),
+            },
             text=True,
             **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams},
         )
@@ -76,6 +84,8 @@ def databases(servers: Servers, tmp_path: Path) -> Databases:
         for variable, value in (("HOST", "127.0.0.1"), ("PORT", port), ("USER", USER), ("PASSWORD", PASSWORD))
     ]
     (folder / "stack" / ".env").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for find in (client_programs.find_psql, client_programs.find_mysql):
+        need("databases", partial(find, Settings(ROOT, "local", cache_dir(), {}), Observer()))
     return Databases(folder, home)
 
 
@@ -179,6 +189,7 @@ def test_on_a_terminal_it_is_interactive(
     databases: Databases, client: str, prompt: str, typed: str, answer: str
 ) -> None:
     here, there = pty.openpty()
+    termios.tcsetwinsize(here, (50, 200))  # or psql starts a pager
     process = databases.start(client, stdin=there, stdout=there, stderr=there)
     os.close(there)
     shown = ""
@@ -204,7 +215,7 @@ def test_on_a_terminal_it_is_interactive(
 
 def test_a_database_that_does_not_answer_is_no_riddle(databases: Databases) -> None:
     env = databases.folder / "stack" / ".env"
-    env.write_text(env.read_text().replace("AIRBYTE_POSTGRES_PORT=", "AIRBYTE_POSTGRES_PORT=1#"))
+    env.write_text(re.sub("(?<=_POSTGRES_PORT=).*", "1", env.read_text()))
     code, out, err = databases.run("psql", "--json", "-c", "SELECT 1")
     assert (code, out) == (5, "")
     assert "does not answer" in json.loads(err)["error"]["message"]
@@ -215,7 +226,7 @@ def test_the_wheel_brings_psql(
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     settings = Settings(databases.folder, "local", databases.home / "cache", {})
-    found = need("databases", lambda: client_programs.find_psql(settings, Observer()))
+    found = need("databases", partial(client_programs.find_psql, settings, Observer()))
     assert databases.home in found.parents
     login = clients.postgres_login(servers.addresses[0])
     told = subprocess.run([found, "-Atc", "SELECT 1"], env=login, capture_output=True, text=True, check=False)
@@ -229,7 +240,7 @@ def test_the_distribution_brings_mariadbs_client(
         pytest.skip("no packages of Debian or Ubuntu here")
     monkeypatch.setattr(client_programs, "_programs", lambda _: iter(()))
     settings = Settings(databases.folder, "local", databases.home / "cache", {})
-    client = need("databases", lambda: client_programs.find_mysql(settings, Observer()))
+    client = need("databases", partial(client_programs.find_mysql, settings, Observer()))
     assert databases.home in client.program.parents
     address = servers.addresses[1]
     words = (*clients.mysql_words(client, address), "-Ne", "SELECT 1")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
+import secrets
 import signal
+import termios
 from typing import TYPE_CHECKING
 
 import psutil
@@ -99,16 +102,34 @@ class ProgramChecks:
         sessions = f"SELECT count(*) FROM pg_stat_activity WHERE {others}"
         until(lambda: project.feed("", "psql", "-Atc", sessions)[1] == "0\n", "the session's end")
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_an_interrupted_program_ends_where_it_works(self, project: Project, number: int) -> None:
+    def test_an_interrupted_statement_ends_in_the_server_too(self, project: Project) -> None:
         process = project.start("psql", "-c", SLEEPS)
         asked = ("psql", "-Atc", SLEEPERS)
         until(lambda: project.feed("", *asked)[1] == "1\n", "the statement")
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
         assert process.wait(WAIT_SECONDS) != 0
         assert process.stderr
         assert "Traceback" not in process.stderr.read()
         until(lambda: project.feed("", *asked)[1] == "0\n", "the statement's end")
+
+    @pytest.mark.parametrize("service", ["scheduler", "airbyte-mysql"])
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_a_signal_ends_a_program_where_it_works(
+        self, project: Project, service: str, number: int
+    ) -> None:
+        mark = f"{secrets.randbelow(10**9)}.5"
+        process = project.start("exec", service, "--", "sh", "-c", f"echo ready; sleep {mark}; exit 0")
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        # On this machine the child of the program is the caller's business, as it is without pipectl.
+        assert process.wait(WAIT_SECONDS) != 0
+        if project.engine == "docker":
+            until(lambda: not any(mark in words for _, words in command_lines()), "the end in the container")
+        for found in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if mark in found.cmdline():
+                    found.kill()
 
     def test_no_password_is_an_argument(self, project: Project) -> None:
         process = project.start("psql", "--metadata", "-c", SLEEPS)
@@ -139,6 +160,7 @@ class ProgramChecks:
         self, project: Project, words: str, prompt: str, typed: str, answer: str
     ) -> None:
         here, there = pty.openpty()
+        termios.tcsetwinsize(here, (50, 200))  # or psql starts a pager
         process = project.start(words, stdin=there, stdout=there, stderr=there)
         os.close(there)
         shown = ""
