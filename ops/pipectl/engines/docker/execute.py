@@ -17,6 +17,8 @@ from pipectl.engines.foreground import attend
 from pipectl.services import airflow_programs
 
 MARK = "PIPECTL_PROGRAM"
+# Docker's own begin with Ctrl-P, which would reach a shell only with the key after it.
+DETACH_KEYS = "ctrl-^,ctrl-_"
 # As entrypoint.sh does: AIRFLOW_UID may be a user that the image does not know.
 AIRFLOW = """
 umask 0002
@@ -24,12 +26,15 @@ whoami >/dev/null 2>&1 || export USER="${USER:-airflow}" HOME="${AIRFLOW_USER_HO
 exec python -P /opt/airflow/stack/command.py "$@"
 """
 # Each database's login, from the variables that the container was made with: no password is an argument.
+POSTGRES_LOGIN = (
+    'export PGHOST=127.0.0.1 PGUSER="$POSTGRES_USER"'
+    ' PGPASSWORD="$POSTGRES_PASSWORD" PGDATABASE="$POSTGRES_DB"; '
+)
 LOGINS = {
-    "postgres": 'export PGHOST=127.0.0.1 PGUSER="$POSTGRES_USER" PGPASSWORD="$POSTGRES_PASSWORD"'
-    ' PGDATABASE="$POSTGRES_DB"; ',
-    "mysql": 'export MYSQL_HOST=127.0.0.1 MYSQL_PWD="$MYSQL_PASSWORD"; ',
+    "postgres": POSTGRES_LOGIN,
+    "airbyte-postgres": POSTGRES_LOGIN,
+    "airbyte-mysql": 'export MYSQL_HOST=127.0.0.1 MYSQL_PWD="$MYSQL_PASSWORD"; ',
 }
-KINDS = {"postgres": "postgres", "airbyte-postgres": "postgres", "airbyte-mysql": "mysql"}
 # psql takes all of its login from variables; mysql needs a shell that reads them.
 MYSQL = 'exec mysql --user="$MYSQL_USER" --database="$MYSQL_DATABASE" --default-character-set=utf8mb4 "$@"'
 CLIENTS = {
@@ -37,8 +42,7 @@ CLIENTS = {
     "airbyte-postgres": ("psql",),
     "airbyte-mysql": ("sh", "-c", MYSQL, "mysql"),
 }
-# A container that has no shell or has ended needs no end of its programs. The group first: the program leads
-# a session, and its children may have wiped their variables.
+# The group first: the program leads a session, and its children may have wiped their variables.
 END = f"""
 for folder in /proc/[0-9]*; do
     if grep -q "{MARK}=$1" "$folder/environ"; then
@@ -53,7 +57,7 @@ def words_in_container(service: str, words: tuple[str, ...]) -> tuple[str, ...]:
     if service in {*airflow_programs(), "worker"}:
         return ("sh", "-c", AIRFLOW, "sh", *words)
     # A shell, that says itself that there is no such program, and ends with 127.
-    return ("sh", "-c", f'{LOGINS.get(KINDS.get(service, ""), "")}exec "$@"', "sh", *words)
+    return ("sh", "-c", f'{LOGINS.get(service, "")}exec "$@"', "sh", *words)
 
 
 def execute(host: str, container: str, words: tuple[str, ...]) -> int:
@@ -61,7 +65,7 @@ def execute(host: str, container: str, words: tuple[str, ...]) -> int:
     mark = secrets.token_hex(8)
     docker = ("docker", "--host", host, "exec")
     is_on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    terminal = ("--tty", "--env", "TERM") if is_on_terminal else ()
+    terminal = ("--tty", "--env", "TERM", "--detach-keys", DETACH_KEYS) if is_on_terminal else ()
     options = ("--interactive", *terminal, "--env", f"{MARK}={mark}")
 
     def end(number: int) -> None:
