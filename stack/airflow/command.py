@@ -13,6 +13,7 @@ import gc
 import importlib
 import importlib.util
 import os
+import shutil
 import signal
 import sys
 import warnings
@@ -53,8 +54,14 @@ def main(program: str, *words: str) -> int:
     try:
         os.execvp(program, [program, *words])  # noqa: S606  no shell is wanted
     except OSError as error:
-        sys.stderr.write(f"pipectl: {program}: {error.strerror}\n")
-        return NOT_FOUND if error.errno in {errno.ENOENT, errno.ENOTDIR} else NOT_STARTED
+        # A folder of PATH that this user may not enter would count as a program that may not be started.
+        is_there = shutil.which(program) or (
+            "/" in program and error.errno not in {errno.ENOENT, errno.ENOTDIR}
+        )
+        sys.stderr.write(
+            f"pipectl: {program}: {error.strerror if is_there else 'there is no such program'}\n"
+        )
+        return NOT_STARTED if is_there else NOT_FOUND
 
 
 def airflow(*words: str) -> int:

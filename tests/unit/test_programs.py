@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -9,11 +10,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
 
+import command
 from pipectl import cli, surroundings
 from pipectl.commands import RUN_PROGRAMS
 from pipectl.engines import clients
@@ -620,6 +623,26 @@ def test_a_program_that_cannot_run_has_a_shells_exit_code(name: str, code: int) 
     done = in_airflow(name)
     assert done.returncode == code
     assert done.stderr.startswith(f"pipectl: {name}: ")
+
+
+def test_a_folder_of_path_that_is_closed_hides_no_missing_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("os.execvp", refuse)
+    monkeypatch.setattr("command.neighbour", lambda _: SimpleNamespace(settle=lambda: None))
+    handlers = {number: signal.getsignal(number) for number in command.DEFAULTS}
+    try:
+        assert (command.main("nonsense"), command.main("sh")) == (127, 126)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert capsys.readouterr().err.splitlines() == [
+        "pipectl: nonsense: there is no such program",
+        "pipectl: sh: Permission denied",
+    ]
 
 
 AIRFLOW = """
