@@ -34,7 +34,7 @@ bench: .venv/ready-dev ## Measure speed, as ratios within one run
 	else echo "No Docker engine answers: bench_docker.py is left out"; fi
 
 torture: .venv/ready-dev ## Inject faults into real stacks, those that TORTURE chooses, and count what is lost
-	.venv/bin/python tests/torture/torture.py $(TORTURE)
+	.venv/bin/python tests/torture $(TORTURE)
 
 lock: .venv/ready-dev ## Pin all dependencies anew
 	ops/lock.sh

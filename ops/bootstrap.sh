@@ -7,15 +7,27 @@ stamp=$2
 unset CDPATH VIRTUAL_ENV
 cd "$(dirname "$0")/.."
 
-# Of the caller's settings for pip, those that say how packages are reached stay; of those for Python, none does.
+# How packages are reached, kept and waited for: all that counts of the caller's settings for pip. Of those for
+# Python, none does.
+kept='INDEX_URL EXTRA_INDEX_URL NO_INDEX FIND_LINKS TRUSTED_HOST CERT CLIENT_CERT PROXY KEYRING_PROVIDER
+CACHE_DIR NO_CACHE_DIR DEFAULT_TIMEOUT TIMEOUT RETRIES RESUME_RETRIES'
 for name in $(env | sed -n 's/^\(PIP_[A-Z_]*\)=.*/\1/p; s/^\(PYTHON[A-Z0-9_]\{1,\}\)=.*/\1/p'); do
-    case $name in
-    PIP_CONFIG_FILE | PIP_INDEX_URL | PIP_EXTRA_INDEX_URL | PIP_NO_INDEX | PIP_FIND_LINKS) ;;
-    PIP_TRUSTED_HOST | PIP_CERT | PIP_CLIENT_CERT | PIP_PROXY | PIP_KEYRING_PROVIDER) ;;
-    PIP_CACHE_DIR | PIP_NO_CACHE_DIR | PIP_DEFAULT_TIMEOUT | PIP_TIMEOUT | PIP_RETRIES | PIP_RESUME_RETRIES) ;;
-    *) unset "$name" ;;
-    esac
+    for known in $kept CONFIG_FILE; do
+        [ "$name" != "PIP_$known" ] || continue 2
+    done
+    unset "$name"
 done
+# Prints pip's files of settings as variables, those that count and that the environment does not set.
+# shellcheck disable=SC2016
+export_settings='
+import ast, os, shlex, sys
+for line in sys.stdin:
+    name, _, value = line.strip().partition("=")
+    section, _, key = name.rpartition(".")
+    variable = key.upper().replace("-", "_")
+    if section in ("global", "install") and variable in sys.argv[1:] and "PIP_" + variable not in os.environ:
+        print(f"export PIP_{variable}={shlex.quote(ast.literal_eval(value))}")
+'
 
 fail() {
     echo "Error: $*" >&2
@@ -49,8 +61,21 @@ if ! is_usable; then
     "$python" -m venv .venv || fail "$python cannot make .venv; the lines above say why."
 fi
 echo "Installing $requirements into .venv" >&2
-# pip's configuration file may ask for --user or --target, which install elsewhere.
-set -- --quiet --disable-pip-version-check --no-user --target=
+listed=$(.venv/bin/python -m pip config list)
+# shellcheck disable=SC2086
+settings=$(printf '%s\n' "$listed" | .venv/bin/python -c "$export_settings" $kept)
+eval "$settings"
+export PIP_CONFIG_FILE=/dev/null
+set -- --quiet --disable-pip-version-check
 .venv/bin/python -m pip install "$@" --require-hashes -r "$requirements"
 .venv/bin/python -m pip install "$@" --no-deps --no-build-isolation -e .
+# Of the variables for Python, some end it before it runs anything. In this command it is deaf to them.
+python=$(pwd -P | sed "s/'/'\\\\''/g")/.venv/bin/python
+cat >.venv/bin/pipectl.new <<END
+#!/bin/sh
+unset PYTHONEXECUTABLE __PYVENV_LAUNCHER__
+exec '$python' -I -m pipectl "\$@"
+END
+chmod +x .venv/bin/pipectl.new
+mv .venv/bin/pipectl.new .venv/bin/pipectl
 touch "$stamp"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from pipectl import json_text
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pipectl.models import AirflowAddress
 
 REQUEST_SECONDS = 30.0
+LONGEST_REASON = 300
 ACTIVE_STATES = ["queued", "running"]
 KINDS = {http.client.CONFLICT: AirflowConflictError, http.client.NOT_FOUND: AirflowMissingError}
 
@@ -62,6 +64,7 @@ class AirflowApi:
         self._dags = airflow.DAGApi(client)
         self._runs = airflow.DagRunApi(client)
         self._tasks = airflow.TaskInstanceApi(client)
+        self._definitions = airflow.TaskApi(client)
         self._errors = airflow.ImportErrorApi(client)
 
     def is_paused(self, dag_id: str) -> bool | None:
@@ -127,6 +130,27 @@ class AirflowApi:
 
     def log(self, dag_id: str, run_id: str, task: TaskState) -> tuple[str, ...]:
         """Return the lines of a task's latest try as its author wrote them."""
+        return tuple(filter(None, map(_log_line, self._log_entries(dag_id, run_id, task))))
+
+    def last_error(self, dag_id: str, run_id: str, task: TaskState) -> str:
+        """Return the last failure in the log of a task's try, in one line, empty if there is none."""
+        entries = [entry for entry in self._log_entries(dag_id, run_id, task) if isinstance(entry, dict)]
+        for entry in reversed(entries):
+            if entry.get("error_detail") or entry.get("level") in {"error", "critical"}:
+                reason = (_reasons(entry) or [str(entry.get("event") or "")])[-1]
+                return " ".join(reason.split())[:LONGEST_REASON]
+        return ""
+
+    def retry_delay(self, dag_id: str, task_id: str) -> timedelta | None:
+        """Return the shortest time from a failed try of a task to the next, None if Airflow does not say."""
+        request = self._definitions.get_task_without_preload_content
+        delay: Any = self._ask(request, dag_id, task_id, dag_id=dag_id).get("retry_delay")
+        try:
+            return timedelta(**{name: delay[name] for name in ("days", "seconds", "microseconds")})
+        except (TypeError, KeyError, OverflowError):
+            return None
+
+    def _log_entries(self, dag_id: str, run_id: str, task: TaskState) -> list[Any]:
         answer = self._ask(
             self._tasks.get_log_without_preload_content,
             dag_id,
@@ -139,15 +163,15 @@ class AirflowApi:
             dag_id=dag_id,
         )
         content = answer.get("content") or []
-        lines = (_log_line(line) for line in (content if isinstance(content, list) else [content]))
-        return tuple(line for line in lines if line)
+        return content if isinstance(content, list) else [content]
 
     def _dag(self, dag_id: str) -> dict[str, Any] | None:
-        """Return what Airflow says of a DAG, None if it has not parsed one of that id."""
+        """Return what Airflow says of a DAG, None if it has none of that id, or no longer finds its file."""
         try:
-            return self._ask(self._dags.get_dag_without_preload_content, dag_id)
+            dag = self._ask(self._dags.get_dag_without_preload_content, dag_id)
         except AirflowMissingError:
             return None
+        return None if dag.get("is_stale") else dag
 
     def _list_runs(self, dag_id: str, **choice: Any) -> tuple[DagRun, ...]:  # noqa: ANN401  passed on
         answer = self._ask(self._runs.get_dag_runs_without_preload_content, dag_id, dag_id=dag_id, **choice)
@@ -223,6 +247,7 @@ def read_task(task: dict[str, Any]) -> TaskState:
         tries=number if isinstance(number, int) else 0,
         seconds=(end - start).total_seconds() if start and end else None,
         map_index=index if isinstance(index, int) else -1,
+        end=end,
     )
 
 
@@ -247,6 +272,10 @@ def _log_line(line: Any) -> str:  # noqa: ANN401  JSON
     event = str(line.get("event") or "")
     if event.startswith("::"):  # the user interface's folding marks
         return ""
+    return "\n".join([event, *_reasons(line)])
+
+
+def _reasons(line: dict[str, Any]) -> list[str]:
+    """Return the exceptions of a line of a log."""
     failures = objects(line.get("error_detail"))
-    reasons = [f"{failure.get('exc_type')}: {failure.get('exc_value')}" for failure in failures]
-    return "\n".join([event, *reasons])
+    return [f"{failure.get('exc_type')}: {failure.get('exc_value')}" for failure in failures]

@@ -20,7 +20,7 @@ from pipectl import __version__, disk
 from pipectl.commands import COMMANDS, RUN_PROGRAMS, function_name
 from pipectl.console import Console, give_up
 from pipectl.engines.choice import AUTO, ENGINES
-from pipectl.errors import ExitCode, PipectlError, UsageError
+from pipectl.errors import ExitCode, InterruptedCommandError, PipectlError, UsageError
 from pipectl.invocation import Invocation
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ GOES_ON = "What was started goes on: pipectl status; the command can be run agai
 ONLY_SHOW = {*RUN_PROGRAMS, "connections", "logs", "open", "report", "runs", "status", "verify-db"}
 INTERRUPTED = threading.Event()
 COLLECT_AFTER = 50_000  # new objects; Python's own 700 suits programs that run longer
+COMPLETION = "_PIPECTL_COMPLETE"
 # Global options, which work before and after a command's name: True if a value follows.
 GLOBAL_OPTIONS = {
     "--project": True,
@@ -107,10 +108,14 @@ class Root(TyperGroup):
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401  Typer's own
         """Parse the arguments; `--help` and `--version` print here."""
-        wants_json = "--json" in sys.argv[1:]
-        return run_guarded(
-            lambda: super(Root, self).make_context(*arguments, **options), lambda: Console(json=wants_json)
-        )
+        console = Console(json="--json" in sys.argv[1:])
+
+        def action() -> Any:  # noqa: ANN401  Typer's own
+            # --install-completion writes files.
+            with disk.explained(lambda: Invocation(console).settings):
+                return super(Root, self).make_context(*arguments, **options)
+
+        return run_guarded(action, lambda: console)
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  Typer's own context
         """Run the command; turn what it raises into one sentence and a code."""
@@ -152,7 +157,7 @@ def run_guarded(
         raise typer.Exit(error.code) from error
     except KeyboardInterrupt as error:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        console().say(f"\nInterrupted. {goes_on()}".rstrip())
+        _say_interrupted(console(), goes_on())
         raise typer.Exit(ExitCode.INTERRUPTED) from error
     except (BrokenPipeError, SystemExit) as error:
         # Rich turns a closed pipe into SystemExit.
@@ -184,6 +189,14 @@ def run_guarded(
         )
         console().error(bug)
         raise typer.Exit(ExitCode.BUG) from error
+
+
+def _say_interrupted(console: Console, goes_on: str) -> None:
+    """Say that Ctrl-C has ended the command, which is no failure for people."""
+    if console.json:
+        console.error(InterruptedCommandError("Interrupted.", hint=goes_on))
+    else:
+        console.say(f"\nInterrupted. {goes_on}".rstrip())
 
 
 def output_failure(error: OSError) -> str:
@@ -276,6 +289,18 @@ def terminate(number: int, _frame: object) -> None:
     raise SystemExit(SIGNALLED + number)
 
 
+def complete(prog_name: str) -> None:
+    """Answer a shell that completes a command line; usage errors for what no shell asks."""
+    try:
+        app(prog_name=prog_name)
+    except (KeyError, ValueError):
+        sys.stderr.write(f"Error: {COMPLETION} is for shells, which set COMP_WORDS and COMP_CWORD too.\n")
+        sys.exit(ExitCode.USAGE)
+    except SystemExit as error:
+        # Typer's own for another shell or instruction.
+        sys.exit(ExitCode.USAGE if error.code == ExitCode.BUG else error.code)
+
+
 def main() -> None:
     """Run the CLI."""
     # Imports make objects by the ten thousand; looking for garbage among them is a twentieth of a command.
@@ -289,7 +314,7 @@ def main() -> None:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, terminate)
     try:
-        app(prog_name="pipectl")
+        (complete if os.environ.get(COMPLETION) else app)(prog_name="pipectl")
     except OSError:
         # Typer's own message about the command line, on a stderr that cannot be written.
         give_up(sys.stderr)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipectl import published, services
 from pipectl.errors import DatabaseError, DatabaseSilentError, ForeignDatabaseError, LoginError
-from pipectl.models import Counts, DatabaseContent, Reconciliation, Table
+from pipectl.models import VERIFYING, Counts, DatabaseContent, Reconciliation, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,6 +40,11 @@ MYSQL_BLOCKERS = """
 NO_CONNECTION = {None, 1053, 1927, 2003, 2005, 2006, 2013, 2055}
 # PostgreSQL: it is starting up, shutting down, or in recovery; or it is ending this connection for that.
 STARTING_OR_ENDING = re.compile(r"the database system is|terminating connection due to")
+# What both drivers say of a connection that is not encrypted as either side asks, and MySQL's numbers for it.
+ENCRYPTION = re.compile(r"certificate|support SSL|doesn't support it|insecure transport", re.IGNORECASE)
+NO_ENCRYPTION = {-1, 2026, 3159}
+# libpq would else look in ~/.postgresql for authorities, and for a certificate to show.
+NO_FILE = "/dev/null/none"
 # Ids that are counted together, and fetched together if the counts do not tell.
 BUCKET = 10_000
 POSTGRES_TABLES = """
@@ -309,22 +314,28 @@ def script_variables(prefix: str, address: DatabaseAddress) -> dict[str, str]:
 
 def postgres_encryption(address: DatabaseAddress) -> dict[str, Any]:
     """Return libpq's parameters for an encrypted connection; without Kerberos, for which it would look."""
-    chosen: dict[str, Any] = {"sslmode": address.ssl_mode, "gssencmode": "disable"}
-    if address.ssl_mode == "verify-full":
-        chosen["sslrootcert"] = address.root_certificate or "system"
-    return chosen
+    trusted = NO_FILE
+    if address.ssl_mode in VERIFYING:
+        trusted = address.root_certificate or "system"
+    return {
+        "sslmode": address.ssl_mode,
+        "sslrootcert": trusted,
+        "sslcert": NO_FILE,
+        "gssencmode": "disable",
+    }
 
 
 def mysql_encryption(address: DatabaseAddress) -> dict[str, Any]:
     """Return the parameters of mysql.connector and of pymysql for an encrypted connection."""
     if address.ssl_mode == "disable":
         return {"ssl_disabled": True}
-    if address.ssl_mode != "verify-full":
+    if address.ssl_mode not in VERIFYING:
         return {}
     from ssl import get_default_verify_paths  # noqa: PLC0415  15 ms, for a database elsewhere alone
 
     trusted = address.root_certificate or get_default_verify_paths().cafile
-    return {"ssl_ca": trusted, "ssl_verify_cert": True, "ssl_verify_identity": True}
+    identity = address.ssl_mode == "verify-full"
+    return {"ssl_ca": trusted, "ssl_verify_cert": True, "ssl_verify_identity": identity}
 
 
 def _require_cipher(cursor: Any, address: DatabaseAddress) -> None:  # noqa: ANN401  untyped driver
@@ -349,8 +360,14 @@ def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal
         variable = address.password_variable or services.get(address.service).password_variable
         return LoginError(
             f"{where} refused the password of user {address.user!r} for database {address.database!r}.",
-            hint=f"Set {variable} in stack/.env to the password that its data was created with, "
-            "or start anew: pipectl reset",
+            hint=f"Set {variable} in stack/.env to the password that its data was created with"
+            # What runs elsewhere, no reset touches.
+            + (", or start anew: pipectl reset" if address.mark else "."),
+        )
+    if ENCRYPTION.search(text) and _is_of_the_connection(error, NO_CONNECTION | NO_ENCRYPTION):
+        return DatabaseError(
+            f"{where} is not reached with {prefix}_SSLMODE={address.ssl_mode}: {text}",
+            hint=f"{prefix}_SSLMODE and {prefix}_SSLROOTCERT in stack/.env say how it is encrypted.",
         )
     if not answered:
         return DatabaseSilentError(
@@ -370,10 +387,14 @@ def _listens(address: DatabaseAddress) -> bool:
 
 
 def _is_silent(error: Exception, text: str) -> bool:
-    # psycopg2 knows no code of a failed connection, but a server that answers says FATAL.
-    silent = getattr(error, "pgcode", None) is None and "FATAL" not in text
-    starts_or_ends = STARTING_OR_ENDING.search(text) is not None
-    return (silent and getattr(error, "errno", None) in NO_CONNECTION) or starts_or_ends
+    # A server that answers says FATAL.
+    silent = "FATAL" not in text and _is_of_the_connection(error, NO_CONNECTION)
+    return silent or STARTING_OR_ENDING.search(text) is not None
+
+
+def _is_of_the_connection(error: Exception, numbers: set[int | None]) -> bool:
+    """Whether an error is none of a statement: psycopg2 knows no code of a failed connection."""
+    return getattr(error, "pgcode", None) is None and getattr(error, "errno", None) in numbers
 
 
 def _ask(cursor: Any, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:  # noqa: ANN401

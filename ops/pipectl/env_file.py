@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipectl import ordinary
 from pipectl.errors import EngineError, UsageError, remedy
 
 if TYPE_CHECKING:
@@ -27,9 +28,13 @@ class EnvFile:
         Raises UsageError, naming the line, if the file cannot be read or a line is no assignment.
         """
         try:
-            text = self.path.read_text(encoding="utf-8")
+            text = ordinary.read_text(self.path)
         except FileNotFoundError:
             return {}
+        except PermissionError as error:
+            raise UsageError(
+                f"{self.path} cannot be read: {error.strerror}.", hint="Make it readable for you."
+            ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
                 f"{self.path} cannot be read: {error}.", hint=f"Mend or delete {self.path}."
@@ -57,7 +62,7 @@ class EnvFile:
     def expanded(self) -> tuple[str, ...]:
         """Return the names whose values Compose changes: those with a dollar sign outside single quotes."""
         try:
-            text = self.path.read_text(encoding="utf-8")
+            text = ordinary.read_text(self.path)
         except FileNotFoundError:
             return ()
         assigned = re.findall(r"^[ \t]*(?:export[ \t]+)?(\w+)[ \t]*=[ \t]*([^'\s#].*)$", text, re.MULTILINE)
@@ -69,7 +74,7 @@ class EnvFile:
         Values must be free of quotes, dollar signs and line ends: Compose and python-dotenv differ there.
         """
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+            lines = ordinary.read_text(self.path).splitlines() if self.path.exists() else []
             left = dict(changes)
             for index, line in enumerate(lines):
                 name = re.match(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=", line)

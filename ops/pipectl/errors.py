@@ -129,3 +129,9 @@ class DagError(PipectlError):
     """The DAG does not exist, or its file cannot be imported."""
 
     code = ExitCode.DAG
+
+
+class InterruptedCommandError(PipectlError):
+    """Ctrl-C."""
+
+    code = ExitCode.INTERRUPTED

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pipectl import ordinary
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -21,7 +23,7 @@ def parse(text: str | bytes) -> Any:  # noqa: ANN401  any JSON value
 def read_object(path: Path) -> dict[str, Any]:
     """Return the object in a file; empty if the file is missing, cannot be read, or holds something else."""
     try:
-        value = parse(path.read_text(encoding="utf-8"))
+        value = parse(ordinary.read_text(path))
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 if TYPE_CHECKING:
     from datetime import datetime
 
+# Modes of encryption in which the server's certificate counts; the first leaves its name out.
+VERIFYING = ("verify-ca", "verify-full")
+
 
 class Witness(Protocol):
     """Who sees which program listens on a port of this machine: the engine."""
@@ -23,7 +26,7 @@ class Witness(Protocol):
 class DatabaseAddress:
     """Where a database listens and how to log in.
 
-    `ssl_mode` is one of settings.SSL_MODES, and `root_certificate` the file that verify-full trusts, empty
+    `ssl_mode` is one of settings.SSL_MODES, and `root_certificate` the file that VERIFYING modes trust, empty
     for the authorities that this machine trusts. `mark` is what the project's own server says of itself,
     empty for one that stack/.env places elsewhere. `password_variable` of stack/.env holds the password,
     empty for that of the database's owner.
@@ -190,13 +193,17 @@ class DagRun:
 
 @dataclass(frozen=True)
 class TaskState:
-    """The latest try of one task in a run. `map_index` is -1, and left out of JSON, for a task not mapped."""
+    """The latest try of one task in a run. `map_index` is -1, and left out of JSON, for a task not mapped.
+
+    `end` is left out while the try has not ended.
+    """
 
     id: str
     state: str
     tries: int = field(metadata={"property": "try"})
     seconds: float | None
     map_index: int = field(default=-1, metadata={"optional": True})
+    end: datetime | None = field(default=None, metadata={"optional": True})
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from typing import Protocol
 
     from pipectl.models import DagRun, LoadProgress, Service, TaskState
@@ -33,6 +34,9 @@ class Observer:
 
     def see_run(self, run: DagRun, tasks: tuple[TaskState, ...], behind: DagRun | None) -> None:
         """A run and its tasks as they are now; `behind` is the run that must end before it starts."""
+
+    def see_failed_try(self, task: TaskState, reason: str, due: datetime | None) -> None:
+        """A try has failed, and another follows, not before `due`; `reason` may be empty."""
 
     def see_load(self, progress: LoadProgress) -> None:
         """How far a phase of a load is."""

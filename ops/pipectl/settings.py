@@ -13,7 +13,7 @@ from pathlib import Path
 from pipectl import json_text, services
 from pipectl.env_file import EnvFile
 from pipectl.errors import UsageError
-from pipectl.models import DatabaseAddress, ReplicationLogin
+from pipectl.models import VERIFYING, DatabaseAddress, ReplicationLogin
 from pipectl.names import DAG_ID, DAG_ID_RULE, is_dag_id
 
 LARGEST_PORT = 65535
@@ -40,12 +40,13 @@ LASTING = (
     "AIRBYTE_REPLICATION_PASSWORD",
 )
 # By libpq's words, for both databases.
-SSL_MODES = frozenset({"disable", "prefer", "require", "verify-full"})
+SSL_MODES = frozenset({"disable", "prefer", "require", *VERIFYING})
 
 _COUNT, _NUMBER = r"0*[1-9][0-9]{0,5}", r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?"
 # What only other programs read, which fail long after the start: the form of a value, and its description.
 FORMS = {
     "AIRFLOW_PARALLELISM": (_COUNT, "a whole number above 0"),
+    "AIRFLOW_UID": ("[0-9]{1,9}", "a user id"),
     "AIRFLOW_WORKERS": (_COUNT, "a whole number above 0"),
     "PIPECTL_RETENTION_DAYS": (_COUNT, "a whole number above 0"),
     "PIPECTL_SEED": ("[+-]?[0-9]{1,18}", "a whole number"),
@@ -168,11 +169,19 @@ class Settings:
             modes = ", ".join(sorted(SSL_MODES))
             raise self.is_not(f"{prefix}_SSLMODE", "a mode of encryption", f"one of {modes}")
         name = self.variables.get(f"{prefix}_SSLROOTCERT") or ""
-        certificate = self.project / "stack" / "airflow" / name
-        if name and not certificate.is_file():
+        folder = self.project / "stack" / "airflow"
+        certificate = folder / name
+        # Containers see that folder alone.
+        if name and not (_is_file(certificate) and certificate.resolve().is_relative_to(folder.resolve())):
             raise UsageError(
-                f"There is no file {certificate}, which {prefix}_SSLROOTCERT names.",
+                f"There is no file {name!r} in {folder}, which {prefix}_SSLROOTCERT names.",
                 hint="Put the certificates of the authorities to trust there, in PEM format.",
+            )
+        if mode == "verify-ca" and not name:
+            raise UsageError(
+                f"{prefix}_SSLMODE=verify-ca needs {prefix}_SSLROOTCERT: any server may have one of the "
+                "certificates that the machine trusts.",
+                hint=f"Set {prefix}_SSLROOTCERT to a file in {folder}, or {prefix}_SSLMODE to verify-full.",
             )
         return mode, str(certificate) if name else ""
 
@@ -251,8 +260,8 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
     Raises UsageError outside a project and for a broken `.env`.
     """
     chosen = project or (Path(value) if (value := os.environ.get("PIPECTL_PROJECT")) else None)
-    if chosen is not None and not _is_folder(chosen):
-        raise UsageError(f"There is no folder {chosen}.", hint="--project or PIPECTL_PROJECT names it.")
+    if chosen is not None:
+        _require_folder(chosen)
     try:
         here = Path.cwd()
     except FileNotFoundError as error:
@@ -297,21 +306,33 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
 
 def cache_dir() -> Path:
     """The per-user folder of downloaded binaries, shared by projects; UsageError without a home."""
+    value = os.environ.get("PIPECTL_CACHE_DIR")
     try:
-        if value := os.environ.get("PIPECTL_CACHE_DIR"):
+        if value:
             return Path(value).expanduser().resolve()
         from platformdirs import user_cache_path  # noqa: PLC0415  25 ms that `--version` need not pay
 
         return user_cache_path("pipectl", appauthor=False)
     except RuntimeError as error:
+        problem = "There is no home folder for what pipectl installs."
+        if value:
+            problem = f"PIPECTL_CACHE_DIR={value!r} is in the home folder of a user who has none."
         raise UsageError(
-            f"There is no home folder for what pipectl installs: {error}.",
+            problem,
             hint="Set HOME, or PIPECTL_CACHE_DIR to a folder of your own.",
         ) from error
 
 
-def _is_folder(path: Path) -> bool:
+def _require_folder(chosen: Path) -> None:
+    hint = "--project or PIPECTL_PROJECT names it."
     try:
-        return path.is_dir()
-    except OSError:  # a name that is too long
-        return False
+        if not chosen.is_dir():
+            raise UsageError(f"There is no folder {chosen}.", hint=hint)
+    except PermissionError as error:
+        raise UsageError(f"This user may not look into {error.filename}.", hint=hint) from error
+    except OSError as error:  # a name that is too long
+        raise UsageError(f"There is no folder {chosen}.", hint=hint) from error
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113  pathlib raises OSError for a name that is too long

@@ -87,7 +87,9 @@ TERMINAL = (
 # libpq takes from these every parameter that a connection does not name, and some that none can. The MySQL
 # clients' are fewer. Compose would take its files, its words and its output from its own.
 CLIENT_PREFIXES = ("PG", "MYSQL_", "MARIADB_", "LIBMYSQL_", "COMPOSE_", "PYTHON_ON_WHALES_")
-# Of those, settings of stack/.env.
+# pipectl speaks to an engine without TLS, and builds nothing.
+CLIENT_NAMES = ("DOCKER_BUILDKIT", "DOCKER_CERT_PATH", "DOCKER_TLS", "DOCKER_TLS_VERIFY")
+# Of those with such a prefix, settings of stack/.env.
 SETTINGS = frozenset({"MYSQL_IMAGE", "COMPOSE_PROJECT_NAME"})
 # Meant for Python programs of the caller's own. A Python that is not told otherwise has obeyed them already.
 PYTHON = (
@@ -135,7 +137,7 @@ def holds_pipectl(value: str) -> bool:
 def forget_clients() -> None:
     """Take away the variables that clients of databases and of Docker would read."""
     for name in list(os.environ):
-        if name.startswith(CLIENT_PREFIXES) and name not in SETTINGS:
+        if name in CLIENT_NAMES or (name.startswith(CLIENT_PREFIXES) and name not in SETTINGS):
             del os.environ[name]
 
 

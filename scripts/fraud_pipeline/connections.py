@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from fraud_pipeline.errors import DatabaseError, SettingError
 
@@ -23,13 +24,18 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10
 HIGHEST_PORT = 65535
 # By libpq's words, for both databases.
-SSL_MODES = frozenset({"disable", "prefer", "require", "verify-full"})
+VERIFYING = ("verify-ca", "verify-full")
+SSL_MODES = frozenset({"disable", "prefer", "require", *VERIFYING})
+# libpq would else look in ~/.postgresql for authorities, and for a certificate to show.
+NO_FILE = "/dev/null/none"
 # Known to MySQL 8 and 9 and to MariaDB, unlike the drivers' and MySQL's own default utf8mb4_0900_ai_ci.
 MYSQL_COLLATION = "utf8mb4_unicode_ci"
 
 _MYSQL_UNREACHABLE = {2002, 2003, 2005, 2006, 2013, 3024}
 _MYSQL_ACCESS_DENIED = {1045, 1698}
 _MYSQL_NO_DATABASE = {1044, 1049}
+# Both drivers' words for a connection that is not encrypted as either side asks.
+_ENCRYPTION = r"[Cc]ertificate|support SSL|doesn't support it|insecure transport"
 
 
 @dataclass(frozen=True)
@@ -103,9 +109,7 @@ def open_postgres(database: Database, application: str) -> Iterator[PostgresConn
     import psycopg2
 
     forget_client_settings()
-    encryption: dict[str, Any] = {"sslmode": database.ssl_mode, "gssencmode": "disable"}
-    if database.ssl_mode == "verify-full":
-        encryption["sslrootcert"] = database.root_certificate or "system"
+    trusted = (database.root_certificate or "system") if database.ssl_mode in VERIFYING else NO_FILE
     try:
         connection = psycopg2.connect(
             host=database.host,
@@ -116,7 +120,10 @@ def open_postgres(database: Database, application: str) -> Iterator[PostgresConn
             connect_timeout=CONNECT_SECONDS,
             application_name=application,
             options="-c timezone=UTC",
-            **encryption,
+            sslmode=database.ssl_mode,
+            sslrootcert=trusted,
+            sslcert=NO_FILE,
+            gssencmode="disable",
         )
     except psycopg2.OperationalError as error:
         raise DatabaseError(_postgres_refusal(database, str(error))) from error
@@ -179,12 +186,13 @@ def forget_client_settings() -> None:
 def _mysql_encryption(database: Database) -> dict[str, object]:
     if database.ssl_mode == "disable":
         return {"ssl_disabled": True}
-    if database.ssl_mode != "verify-full":
+    if database.ssl_mode not in VERIFYING:
         return {}
     from ssl import get_default_verify_paths  # noqa: PLC0415 -- 15 ms, for a database elsewhere alone
 
     trusted = database.root_certificate or get_default_verify_paths().cafile
-    return {"ssl_ca": trusted, "ssl_verify_cert": True, "ssl_verify_identity": True}
+    identity = database.ssl_mode == "verify-full"
+    return {"ssl_ca": trusted, "ssl_verify_cert": True, "ssl_verify_identity": identity}
 
 
 def _require_cipher(connection: MySQLConnectionAbstract, database: Database) -> None:
@@ -215,18 +223,15 @@ def mysql_value(cursor: MySQLCursorAbstract) -> object:
 def _postgres_refusal(database: Database, reason: str) -> str:
     """Tell refusals apart by libpq's words, as they carry no code; unknown words name all variables."""
     reason = _one_line(reason)
-    if "authentication failed" in reason or "no password supplied" in reason or "role" in reason:
-        return _refused(database, reason, "USER", "PASSWORD")
-    if "database" in reason and "does not exist" in reason:
-        return _refused(database, reason, "DATABASE")
-    if "could not translate host name" in reason:
-        return _unreachable(database, reason, "HOST")
-    if "connection to server" in reason or "timeout" in reason:
-        return _unreachable(database, reason, "HOST", "PORT")
+    for words, describe, names in _POSTGRES_REFUSALS:
+        if re.search(words, reason):
+            return describe(database, reason, *names)
     return _unreachable(database, reason, "HOST", "PORT", "DATABASE", "USER", "PASSWORD")
 
 
 def _mysql_refusal(database: Database, number: int | None, reason: str) -> str:
+    if re.search(_ENCRYPTION, reason):
+        return _unreachable(database, reason, "SSLMODE", "SSLROOTCERT")
     if number in _MYSQL_ACCESS_DENIED:
         return _refused(database, reason, "USER", "PASSWORD")
     if number in _MYSQL_NO_DATABASE:
@@ -246,3 +251,13 @@ def _unreachable(database: Database, reason: str, *variables: str) -> str:
 
 def _one_line(error: object) -> str:
     return " ".join(str(error).split())
+
+
+_POSTGRES_REFUSALS = (
+    (_ENCRYPTION, _unreachable, ("SSLMODE", "SSLROOTCERT")),
+    (r"pg_hba\.conf", _refused, ("USER", "DATABASE", "SSLMODE")),
+    (r"authentication failed|no password supplied|role", _refused, ("USER", "PASSWORD")),
+    (r"database.*does not exist", _refused, ("DATABASE",)),
+    (r"could not translate host name", _unreachable, ("HOST",)),
+    (r"connection to server|timeout", _unreachable, ("HOST", "PORT")),
+)

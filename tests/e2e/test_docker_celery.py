@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+NO_PROXY = "http://127.0.0.1:9"
 # Writes its batch, and is still at work when its worker dies: the second try must not write the batch again.
 SLOW_DAG = """
 from datetime import timedelta
@@ -38,12 +42,27 @@ with DAG("slow"):
 """
 
 
+def configure_proxies(folder: Path) -> None:
+    """Write the docker client's configuration anew, with proxies that it gives to each container."""
+    before = Path(os.environ.get("DOCKER_CONFIG") or "~/.docker").expanduser()
+    content = json.loads((before / "config.json").read_text()) if (before / "config.json").exists() else {}
+    proxies = {"httpProxy": NO_PROXY, "httpsProxy": NO_PROXY, "noProxy": "intra.example,[::1]"}
+    (folder / "config.json").write_text(json.dumps(content | {"proxies": {"default": proxies}}))
+    for name in ("cli-plugins", "contexts"):
+        if (before / name).exists():
+            (folder / name).symlink_to(before / name)
+
+
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerProject]:
     need_docker()
     skip_on_podman("runs health checks too seldom for Celery's services")
-    with new_docker_project(tmp_path_factory.mktemp("celery") / "project") as made:
-        yield made
+    folder = tmp_path_factory.mktemp("celery")
+    configure_proxies(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_CONFIG", str(folder))
+        with new_docker_project(folder / "project") as made:
+            yield made
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +86,36 @@ def busy_worker(project: DockerProject) -> str:
 def test_two_workers_run_beside_redis(project: DockerProject) -> None:
     assert {"worker-1", "worker-2", "redis-1"} <= running(project)
     assert project.json("status")["airflow"]["executor"] == "CeleryExecutor"
+
+
+def test_the_docker_clients_proxies_are_there_but_not_for_the_stacks_own_services(
+    project: DockerProject,
+) -> None:
+    worker = project.containers()["worker-1"]["Id"]
+    code = "import json, os, sys; json.dump({n.lower(): v for n, v in os.environ.items()}, sys.stdout)"
+    given, kept = (
+        json.loads(docker("exec", worker, *program, "python", "-c", code))
+        for program in ((), ("python", "/opt/airflow/stack/proxies.py"))
+    )
+    assert given["http_proxy"] == kept["http_proxy"] == NO_PROXY
+    assert {"intra.example", "webserver", "airbyte-postgres", "redis"} <= set(kept["no_proxy"].split(","))
+
+
+def test_up_proves_the_way_that_the_workers_have(project: DockerProject) -> None:
+    """One on which the scheduler reaches the API and the worker does not."""
+    worker = project.containers()["worker-1"]["Id"]
+    hosts = docker("exec", worker, "cat", "/etc/hosts")
+
+    def write(content: str) -> None:
+        docker("exec", "--user", "0", worker, "sh", "-c", 'printf %s "$0" > /etc/hosts', content)
+
+    write(f"{hosts}127.0.0.1 webserver\n")
+    try:
+        said = project.run("up", code=4).stderr
+    finally:
+        write(hosts)
+    assert "its tasks do not reach the API" in said
+    project.run("up")
 
 
 def test_redis_asks_for_its_password(project: DockerProject) -> None:

@@ -17,7 +17,7 @@ import pytest
 from pipectl.airflow_login import sign
 from pipectl.models import AirflowAddress
 from support.impostor import forwarding
-from support.project_copy import COMMAND_SECONDS, DAG_ID, Project, new_local_project
+from support.project_copy import COMMAND_SECONDS, DAG_ID, Project, copy_project, new_local_project
 from support.server_process import free_port
 from support.waiting import until
 
@@ -66,6 +66,10 @@ def supervisors(project: Project) -> list[psutil.Process]:
         for process in project.processes()
         if any(word.endswith("supervisord.conf") for word in process.cmdline())
     ]
+
+
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != "zombie"
 
 
 def runs(project: Project) -> int:
@@ -240,11 +244,10 @@ def test_a_lost_env_file_is_restored(other: Project, loss: str) -> None:
 
 
 def test_secrets_that_are_lost_for_good_are_named_and_the_data_stays(other: Project) -> None:
-    ports = {name: other.variable(name) for name in ("AIRFLOW_PORT", "AIRBYTE_POSTGRES_PORT")}
+    other.populate()
     rows = other.json("status")["databases"]["postgres"]["rows"]
     (other.folder / "stack" / ".env").unlink()
     (other.folder / ".pipectl" / "settings.json").unlink()
-    assert ports
     assert other.json("verify-db", "--expect", "reconciled")["ok"]
     assert other.json("runs")["runs"]  # by the administrator's login
     refused = other.run("up", code=3)
@@ -271,3 +274,30 @@ def test_no_second_stack_starts_beside_one_whose_state_was_deleted(other: Projec
     [after] = supervisors(other)
     assert after.pid != before.pid
     assert {service["health"] for service in services(other).values()} == {"healthy"}
+
+
+def test_a_project_that_moves_while_it_runs_keeps_its_stack_and_its_ports(other: Project) -> None:
+    other.populate()
+    before, ports = other.folder, {name: service["port"] for name, service in services(other).items()}
+    running = other.processes()
+    moved = Project(before.with_name("moved"))
+    before.rename(moved.folder)
+    try:
+        newcomer = copy_project(before)
+        assert {service["state"] for service in services(newcomer).values()} == {"stopped"}
+        assert "Nothing was running" in newcomer.run("down").stderr
+        assert all(map(is_alive, running))
+        assert any(str(before) in note for note in moved.json("status")["notes"])
+        assert moved.json("up")["moved_ports"] == {}
+        assert {name: service["port"] for name, service in services(moved).items()} == ports
+        assert not any(str(before) in note for note in moved.json("status")["notes"])
+        assert moved.json("trigger")["state"] == "success"
+        assert moved.json("verify-db", "--expect", "reconciled")["ok"]
+        assert not (before / ".pipectl" / "volumes").exists()
+        moved.run("down")
+        assert not moved.processes()
+        assert not any(map(is_alive, running))
+    finally:
+        moved.run("down")
+        shutil.rmtree(before)
+        moved.folder.rename(before)

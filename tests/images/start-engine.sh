@@ -42,9 +42,9 @@ if ! alive; then
     link=$(sed -n 's/^\([^\t]*\)\t00000000\t.*/\1/p' /proc/net/route | head -n 1)
     mtu=$(cat "/sys/class/net/${link:-lo}/mtu")
     [ "$mtu" -lt 1500 ] || mtu=1500
-    # Its own session: the engine outlives the shell that started it, and hears no Ctrl-C.
+    # Its own session: the engine outlives the shell that started it, hears no Ctrl-C, and holds no lock of `flock`.
     PATH=$ENGINE/usr/sbin:$ENGINE/usr/bin:$PATH setsid dockerd -H "unix://$SOCKET" --data-root "$STATE/data" \
-        --exec-root "$STATE/exec" --pidfile "$PIDFILE" --mtu "$mtu" >"$STATE/dockerd.log" 2>&1 </dev/null &
+        --exec-root "$STATE/exec" --pidfile "$PIDFILE" --mtu "$mtu" >"$STATE/dockerd.log" 2>&1 </dev/null 3>&- 4>&- 5>&- &
     for _ in $(seq 300); do
         answers && break
         sleep 0.1

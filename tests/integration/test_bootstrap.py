@@ -38,7 +38,7 @@ class Clone:
         (self.folder / "ops" / "pipectl").mkdir(parents=True)
         for name in ("Makefile", "README.md", "LICENSE", "ops/bootstrap.sh", "ops/pipectl/__init__.py"):
             shutil.copy2(ROOT / name, self.folder / name)
-        (self.folder / "ops/pipectl/__main__.py").write_text("def main():\n    print(__file__)\n")
+        (self.folder / "ops/pipectl/__main__.py").write_text("print(__file__)\n")
         packages = next(path for path in sys.path if path.endswith("site-packages"))
         (self.folder / "backend.py").write_text(BACKEND.format(packages=packages))
         build = 'build-backend = "hatchling.build"'
@@ -67,9 +67,14 @@ class Clone:
             check=False,
         )
 
-    def runs_its_own_pipectl(self) -> bool:
+    def runs_its_own_pipectl(self, **environment: str) -> bool:
         done = subprocess.run(
-            [".venv/bin/pipectl"], cwd=self.folder, capture_output=True, text=True, check=False
+            [".venv/bin/pipectl"],
+            cwd=self.folder,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         subprocess.run([".venv/bin/python", "-c", "import pinned"], cwd=self.folder, check=True)
         return done.stdout.strip() == str(self.folder / "ops/pipectl/__main__.py")
@@ -99,7 +104,11 @@ def elsewhere(tmp_path: Path) -> Path:
     """A folder that the caller's settings name and nothing may write to."""
     (tmp_path / "ops").mkdir()
     (tmp_path / "json.py").write_text("raise SystemExit('another json')\n")
-    (tmp_path / "pip.conf").write_text(f"[install]\nuser = true\ntarget = {tmp_path}/packages\n")
+    (tmp_path / "pip.conf").write_text(
+        f"[global]\nroot = {tmp_path}/packages\nrequire-hashes = true\nno-binary = :all:\n"
+        f"[install]\nuser = true\ntarget = {tmp_path}/packages\nprefix = {tmp_path}/packages\n"
+        f"constraint = {tmp_path}/packages\ndry-run = true\n"
+    )
     return tmp_path
 
 
@@ -132,6 +141,17 @@ def test_settings_for_pip_that_install_otherwise_do_not_count(
     assert set(elsewhere.iterdir()) == before
 
 
+def test_pips_file_of_settings_says_where_packages_are(clone: Clone, tmp_path: Path) -> None:
+    path = tmp_path / "pip.conf"
+    path.write_text(
+        f"[global]\nindex-url = {tmp_path}/nowhere\n[install]\nfind-links =\n    {tmp_path}/wheels\n"
+    )
+    del clone.environment["PIP_FIND_LINKS"]
+    done = clone.make(PIP_CONFIG_FILE=str(path))
+    assert done.returncode == 0, done.stderr
+    assert clone.runs_its_own_pipectl()
+
+
 @pytest.mark.parametrize("name", ["VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "CDPATH"])
 def test_a_python_environment_of_the_caller_does_not_count(clone: Clone, elsewhere: Path, name: str) -> None:
     done = clone.make(**{name: str(elsewhere)})
@@ -139,12 +159,35 @@ def test_a_python_environment_of_the_caller_does_not_count(clone: Clone, elsewhe
     assert clone.runs_its_own_pipectl()
 
 
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "PYTHONHOME=/nowhere",
+        "PYTHONHASHSEED=bad",
+        "PYTHONIOENCODING=nonsense",
+        "PYTHONINTMAXSTRDIGITS=1",
+        "PYTHONMALLOC=bad",
+        "PYTHONPATH={}",
+        "PYTHONPLATLIBDIR=nowhere",
+        "PYTHONTRACEMALLOC=bad",
+        "PYTHONUTF8=bad",
+        "__PYVENV_LAUNCHER__=/nowhere",
+    ],
+)
+def test_what_ends_python_before_its_first_line_does_not_count(
+    ready_clone: Clone, tmp_path: Path, variable: str
+) -> None:
+    for name in ("re", "typing", "encodings"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(77)\n")
+    assert ready_clone.runs_its_own_pipectl(**dict([variable.format(tmp_path).split("=", 1)]))
+
+
 @pytest.mark.parametrize("how", ["moved", "copied", "half made", "without its Python"])
 def test_an_unusable_environment_is_made_anew(clone: Clone, how: str) -> None:
     assert clone.make().returncode == 0
     before = clone.folder
     if how == "moved":
-        clone.folder = before.rename(before.with_name("moved clone"))
+        clone.folder = before.rename(before.with_name("a 'moved' clone at $HOME"))
     elif how == "copied":
         clone.folder = Path(shutil.copytree(before, before.with_name("copy"), symlinks=True))
     elif how == "half made":

@@ -47,6 +47,13 @@ def ours(state_dir: Path) -> list[psutil.Process]:
     return found
 
 
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 @pytest.fixture(params=["plain", 'it\'s 100% "odd" ; ' + "long" * 30], ids=["plain", "odd and long path"])
 def supervisor(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Supervisor]:
     state_dir = tmp_path / request.param / ".pipectl"
@@ -202,7 +209,7 @@ def test_processes_that_wiped_their_environment_end_after_their_supervisord_was_
     os.kill(int(supervisor.pid_path.read_text()), signal.SIGKILL)
     until(lambda: not supervisor.is_running(), "the end of supervisord")
     supervisor.shutdown()
-    assert not sleeper.is_running()
+    assert not is_alive(sleeper)
 
 
 @pytest.mark.parametrize("content", ["0", "-1", "1", "00", " 0\n", "+0", "-0"])
@@ -247,11 +254,55 @@ def test_a_process_that_reads_the_configuration_is_left_alone(
     reader = psutil.Popen([*SLEEPER, *words, str(supervisor.config_path)], start_new_session=True)
     try:
         supervisor.shutdown()
-        assert reader.is_running()
-        assert reader.status() != psutil.STATUS_ZOMBIE
+        assert is_alive(reader)
     finally:
         reader.kill()
         reader.wait()
+
+
+def test_a_daemon_is_followed_when_its_project_is_moved_and_left_alone_by_a_new_one_at_its_old_place(
+    tmp_path: Path,
+) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    (before / ".pipectl").mkdir(parents=True)
+    first = Supervisor(before / ".pipectl")
+    moved = Supervisor(after / ".pipectl")
+    first.launch([program(before, STRAY, "stray")])
+    try:
+        first.start("stray")
+        until(lambda: len(ours(before / ".pipectl")) >= 2, "the stray process")
+        running = [*ours(before / ".pipectl"), psutil.Process(first.pid())]
+        before.rename(after)
+        newcomer = Supervisor(before / ".pipectl")
+        newcomer.run_dir.mkdir(parents=True)
+        assert not newcomer.shutdown()
+        assert newcomer.pid() == 0
+        assert all(process.is_running() for process in running)
+        assert moved.pid() in {process.pid for process in running}
+        assert moved.moved_from() == before
+    finally:
+        assert moved.shutdown()
+    assert not any(map(is_alive, running))
+
+
+def test_a_program_of_a_moved_project_is_not_started_again_with_the_paths_of_before(tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    (before / ".pipectl").mkdir(parents=True)
+    first, moved = Supervisor(before / ".pipectl"), Supervisor(after / ".pipectl")
+    first.launch([program(before)])
+    try:
+        first.start("sleeper")
+        until(lambda: pid_of(first), "a process")
+        sleeper = pid_of(first)
+        before.rename(after)
+        # Somebody else's by now.
+        (before / ".pipectl").mkdir(parents=True)
+        assert sleeper
+        os.kill(sleeper, signal.SIGKILL)
+        until(lambda: "was moved here from" in moved.log_path("sleeper").read_text(), "a refusal")
+        assert not list((before / ".pipectl").iterdir())
+    finally:
+        moved.shutdown()
 
 
 def test_logs_are_followed_across_their_rotation(tmp_path: Path) -> None:

@@ -68,7 +68,8 @@ def shell(command: str, *lines: str, code: int = 0, says: str = "", before: str 
 
 
 STRAY = (
-    "for name in json typing dataclasses rich typer psycopg2; do echo 'raise SystemExit(77)' >$name.py; done"
+    "for name in json typing re encodings dataclasses rich typer psycopg2; "
+    "do echo 'raise SystemExit(77)' >$name.py; done"
 )
 UV = (
     "$PYTHON -I -m pipectl.engines.local.uv pip install --python $PYTHON --quiet --no-deps --no-index "
@@ -228,6 +229,11 @@ ROWS = [
         "COMPOSE_PARALLEL_LIMIT=nonsense",
         "COMPOSE_PATH_SEPARATOR=,",
         "PYTHON_ON_WHALES_DEBUG=1",
+        "DOCKER_BUILDKIT=nonsense",
+        "DOCKER_CERT_PATH=/nowhere",
+        "DOCKER_DEFAULT_PLATFORM=linux/s390x",
+        "DOCKER_TLS=1",
+        "DOCKER_TLS_VERIFY=1",
     ),
     # --- Files, folders, limits.
     *gone(STATUS, "HOME", "TMPDIR", "USER", "LOGNAME", "SHELL"),
@@ -308,6 +314,16 @@ ROWS_OF_ANY_ENGINE = [
         "PYTHONOPTIMIZE=1",
         "PYTHONOPTIMIZE=2",
         "PYTHONHASHSEED=0",
+        "PYTHONHASHSEED=bad",
+        "PYTHONHOME=/nowhere",
+        "PYTHONINTMAXSTRDIGITS=1",
+        "PYTHONMALLOC=bad",
+        "PYTHONTRACEMALLOC=bad",
+        "PYTHONUTF8=bad",
+        "PYTHONIOENCODING=nonsense",
+        "PYTHONPLATLIBDIR=nowhere",
+        "PYTHONEXECUTABLE=/nowhere",
+        "__PYVENV_LAUNCHER__=/nowhere",
         "PYTHONNODEBUGRANGES=1",
         "PYTHONDONTWRITEBYTECODE=1",
         "PYTHONPYCACHEPREFIX=/dev/null/x",

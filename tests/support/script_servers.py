@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,7 +24,7 @@ from support.server_process import free_port, start_program, until_it_answers
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from pipectl.engines.local.supervisor.program import Program
@@ -147,9 +147,15 @@ class Servers:
             self.ask_mysql(f"DROP TABLE `{table}`")
 
 
+def no_options(_: Path) -> Mapping[str, tuple[str, ...]]:
+    return {}
+
+
 @contextmanager
-def servers_in(folder: Path) -> Iterator[Servers]:
-    """Both servers with their data in a folder."""
+def servers_in(
+    folder: Path, options: Callable[[Path], Mapping[str, tuple[str, ...]]] = no_options
+) -> Iterator[Servers]:
+    """Both servers with their data in a folder; `options` adds to the command of each, by its name."""
     login = {"user": "docker", "password": "docker"}
     postgres_binaries, mariadb_binaries = need_postgres(), need_mariadb()
     account = REPLICATION, STACK / "postgres" / "replication-account.sql"
@@ -172,9 +178,15 @@ def servers_in(folder: Path) -> Iterator[Servers]:
             mariadb_binaries, "mysql", folder / "data", servers.mysql_port, STACK / "mysql" / "server.cnf"
         ),
     )
+    more = options(folder)
     logs = [folder / f"{program.name}.log" for program in programs]
     with ExitStack() as stack:
-        started = [stack.enter_context(running(*pair)) for pair in zip(programs, logs, strict=True)]
+        started = [
+            stack.enter_context(
+                running(replace(program, command=(*program.command, *more.get(program.name, ()))), log)
+            )
+            for program, log in zip(programs, logs, strict=True)
+        ]
         for server, connect, log in zip(started, (servers.postgres, servers.mysql), logs, strict=True):
             until_it_answers(server, connect, log)
         yield servers

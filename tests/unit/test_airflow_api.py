@@ -274,3 +274,46 @@ def test_the_readme_names_the_versions_that_are_tested() -> None:
     assert re.search(rf"\bAirflow {OLDEST_AIRFLOW} to {NEWEST_AIRFLOW}\b", readme)
     recorded = sorted(".".join(version.split(".")[:2]) for version in ANSWERS)
     assert (recorded[0], recorded[-1]) == (OLDEST_AIRFLOW, NEWEST_AIRFLOW)
+
+
+@pytest.mark.parametrize(
+    ("delay", "seconds"),
+    [
+        ({"__type": "TimeDelta", "days": 1, "seconds": 30, "microseconds": 0}, 86430),
+        (None, None),
+        (30, None),
+        ("PT30S", None),
+        ({"days": "x", "seconds": 1, "microseconds": 1}, None),
+        ({"days": 10**12, "seconds": 0, "microseconds": 0}, None),
+        ({"days": 1}, None),
+    ],
+)
+def test_the_delay_of_a_retry_is_read_or_not_known(
+    newest: FakeAirflow, delay: object, seconds: float | None
+) -> None:
+    newest.answers["GET /api/v2/dags/two_tasks/tasks/first"] = 200, {"retry_delay": delay}
+    found = AirflowApi(newest.address).retry_delay("two_tasks", "first")
+    assert (found and found.total_seconds()) == seconds
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ([{"event": "a", "level": "error"}, {"event": "b", "level": "info"}], "a"),
+        (
+            [
+                {"event": "a", "level": "error"},
+                {"event": "Failed", "error_detail": [{"exc_type": "OSError", "exc_value": "no\n table"}]},
+            ],
+            "OSError: no table",
+        ),
+        ([{"event": "a", "level": "info"}, "text", None], ""),
+        ("text", ""),
+        (None, ""),
+    ],
+)
+def test_the_last_error_of_a_log_is_one_line(newest: FakeAirflow, content: object, reason: str) -> None:
+    path = "GET /api/v2/dags/two_tasks/dagRuns/run/taskInstances/first/logs/1"
+    newest.answers[path] = 200, {"content": content}
+    task = TaskState("first", "failed", 1, None)
+    assert AirflowApi(newest.address).last_error("two_tasks", "run", task) == reason

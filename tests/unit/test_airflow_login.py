@@ -143,3 +143,10 @@ def test_nobody_on_the_port_is_no_stranger() -> None:
 @pytest.mark.parametrize("token", ["", "a", "a.b", "a.b.c", "é.b.c", "..", "a.b.=="])
 def test_no_token_is_read_as_one(token: str) -> None:
     assert claims_of(SECRET, token) == {}
+
+
+def test_a_token_counts_although_the_clock_is_set_back_by_hours() -> None:
+    claims = claims_of(SECRET, sign(address(1), {"sub": "ada"}, 60))
+    hours_ago = time.time() - 2 * 3600
+    assert max(claims["nbf"], claims["iat"]) < hours_ago
+    assert claims["exp"] > time.time()

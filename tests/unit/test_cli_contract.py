@@ -328,3 +328,36 @@ def test_a_bug_is_one_sentence_and_exit_1(raising: typer.Typer) -> None:
 
 def test_ctrl_c_is_exit_130(raising: typer.Typer) -> None:
     assert CliRunner().invoke(raising, ["interrupted"]).exit_code == ExitCode.INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"_PIPECTL_COMPLETE": "nonsense"},
+        {"_PIPECTL_COMPLETE": "complete_nonsense"},
+        {"_PIPECTL_COMPLETE": "complete_bash"},
+        {"_PIPECTL_COMPLETE": "complete_bash", "COMP_WORDS": "pipectl st", "COMP_CWORD": "second"},
+    ],
+)
+def test_what_completes_no_command_line_is_a_usage_error(variables: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipectl"],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == ExitCode.USAGE, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_completion_that_cannot_be_installed_names_the_file() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipectl", "--install-completion", "bash"],
+        env=os.environ | {"HOME": "/proc"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (ExitCode.ENGINE, "")
+    assert "A file cannot be used: /proc/.bash" in done.stderr

@@ -416,3 +416,16 @@ def test_a_database_elsewhere_is_asked_by_a_client_of_this_machine(
     with pytest.raises(EngineError):
         found.client("airbyte-mysql", ("-e", "x"), Observer())
     assert asked == ["db.example", ("db.example", ("-e", "x"))]
+
+
+def test_a_docker_command_that_takes_composes_options_for_its_own_has_no_compose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\nprintf \"unknown flag: --file\\nSee 'docker --help'.\\n\" >&2\nexit 125\n")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    file = tmp_path / "docker-compose.yml"
+    file.touch()
+    with pytest.raises(EngineError, match="Docker has no Compose plugin"):
+        Compose("unix:///nowhere", "x", (file,), tmp_path / ".env").version()

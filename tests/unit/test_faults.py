@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import tempfile
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from pipectl import disk
-from pipectl.engines.local import airflow_install, postgres
-from pipectl.engines.local.folders import atomic_folder
+from pipectl.engines.local import airflow_install, airflow_metadata, postgres, start
+from pipectl.engines.local.folders import atomic_folder, database_volume
+from pipectl.engines.local.supervisor import supervisor
 from pipectl.engines.project import ENGINE_FILE, remember_engine, remembered_engine, state_folder
 from pipectl.errors import (
     AirflowError,
@@ -28,6 +31,7 @@ from pipectl.observer import Observer
 from pipectl.pipeline import triggering
 from pipectl.pipeline.loading import HistoryLoader
 from pipectl.settings import Settings
+from support import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -278,12 +282,68 @@ def test_a_damaged_name_of_the_engine_is_no_name_that_counts(settings: Settings,
 
 
 def test_an_environment_that_was_deleted_in_part_is_not_taken_for_whole(tmp_path: Path) -> None:
-    site = tmp_path / "lib" / "python3.11" / "site-packages"
-    (site / "airflow").mkdir(parents=True)
+    package = tmp_path / "lib" / "python3.11" / "site-packages" / "airflow"
+    package.mkdir(parents=True)
+    for name in ("__init__.py", "models.py"):
+        (package / name).touch()
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
-    marker = '{"version": "3.3.2", "migration_head": "abc", "packages": ["airflow"]}'
-    (tmp_path / airflow_install.MARKER).write_text(marker)
+    marker = tmp_path / airflow_install.MARKER
+    marker.write_text('{"version": "3.3.2", "migration_head": "abc", "files": 4}')
     assert airflow_install.installed_runtime(tmp_path, "key")
-    (site / "airflow").rename(site / "airfl")
+    # Byte code comes and goes.
+    (package / "__pycache__").mkdir()
+    (package / "__pycache__" / "models.pyc").touch()
+    (package / "models.py").unlink()
     assert airflow_install.installed_runtime(tmp_path, "key") is None
+
+
+def test_a_template_that_was_deleted_in_part_is_not_taken_for_whole(tmp_path: Path) -> None:
+    data = tmp_path / airflow_metadata.DATA
+    data.mkdir()
+    for name in ("PG_VERSION", "1259"):
+        (data / name).touch()
+    assert not airflow_metadata.is_whole(tmp_path)
+    (tmp_path / airflow_metadata.COUNT).write_text("2")
+    assert airflow_metadata.is_whole(tmp_path)
+    (data / "1259").unlink()
+    assert not airflow_metadata.is_whole(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00garbage"])
+def test_a_damaged_note_of_requirements_is_made_anew(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    (settings.project / "requirements.txt").write_text("numpy\n")
+    checked = state_folder(settings) / "requirements"
+    checked.write_bytes(content)
+    monkeypatch.setattr(start, "run_tool", lambda *_: "")
+    found = object.__new__(start.Start)
+    found._settings = settings
+    found._software = cast("Any", SimpleNamespace(airflow=SimpleNamespace(key="key", python="python")))
+    assert found.missing_requirements() == ""
+    assert checked.read_text().startswith("key ")
+
+
+def test_a_command_that_stops_programs_waits_until_supervisord_has_killed_what_does_not_end() -> None:
+    modules = (ROOT / "ops" / "pipectl" / "engines" / "local").glob("*.py")
+    limits = [
+        int(limit)
+        for path in modules
+        for limit in re.findall(r"stop_seconds=(\d+)", path.read_text(encoding="utf-8"))
+    ]
+    assert len(limits) >= 3
+    assert max(limits) < supervisor.SHUTDOWN_SECONDS
+
+
+def test_a_volume_that_is_a_link_is_not_deleted(tmp_path: Path) -> None:
+    target = tmp_path / "bigger disk"
+    target.mkdir()
+    (target / "row").touch()
+    volume = database_volume(tmp_path, "postgres")
+    volume.path.parent.mkdir()
+    volume.path.symlink_to(target)
+    with pytest.raises(EngineError, match=r"is a link to .*bigger disk"):
+        volume.delete()
+    assert volume.path.is_symlink()
+    assert (target / "row").exists()

@@ -274,6 +274,15 @@ def test_command_lines(project: Path, words: list[str]) -> None:
     run(*words)
 
 
+@inputs(300)
+@given(ARGUMENT.filter(lambda text: ".." not in text))
+def test_pages(project: Path, name: str) -> None:
+    """Of `report --html`, all below one folder."""
+    code, _, err = run("report", f"--html={project}/pages/{name}")
+    assert code in {0, 2, 3}
+    assert_tame(err)
+
+
 def is_object(text: str) -> bool:
     """Whether a text is a JSON object by the standard, and one that PostgreSQL stores."""
 
@@ -610,6 +619,9 @@ def test_contents_of_databases_and_logs(
                 "PYTHONWARNINGS",
                 "http_proxy",
                 "PGHOST",
+                "_PIPECTL_COMPLETE",
+                "COMP_WORDS",
+                "COMP_CWORD",
             ]
         ),
         ARGUMENT.filter(lambda text: len(text) < 10_000),

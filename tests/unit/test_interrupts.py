@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -105,3 +106,8 @@ def test_only_a_command_that_starts_something_says_that_it_goes_on(
     assert done.exit_code == ExitCode.INTERRUPTED
     assert "Interrupted." in done.stderr
     assert ("What was started goes on" in done.stderr) == goes_on
+    done = CliRunner().invoke(cli.app, [command, "--json"])
+    assert (done.exit_code, done.stdout) == (ExitCode.INTERRUPTED, "")
+    error = json.loads(done.stderr)["error"]
+    assert (error["code"], error["kind"]) == (130, "interrupted")
+    assert ("What was started goes on" in error["hint"]) == goes_on

@@ -153,7 +153,7 @@ def test_an_interrupted_installation_does_not_count(tmp_path: Path) -> None:
     marker = tmp_path / airflow_install.MARKER
     marker.write_text('{"version": "3', encoding="utf-8")
     assert airflow_install.installed_runtime(tmp_path, "key") is None
-    marker.write_text('{"version": "3.3.2", "migration_head": "abc"}', encoding="utf-8")
+    marker.write_text('{"version": "3.3.2", "migration_head": "abc", "files": 2}', encoding="utf-8")
     found = airflow_install.installed_runtime(tmp_path, "key")
     assert found is not None
     assert found.migration_head == "abc"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipectl.engines.docker.mounts import airflow_user, require_readable, unreadable
-from pipectl.errors import EngineError, UsageError
+from pipectl.engines.docker.mounts import require_readable, unreadable
+from pipectl.errors import EngineError
 from support.project_copy import copy_project
 
 if TYPE_CHECKING:
@@ -48,10 +48,14 @@ def test_a_private_checkout_can_be_read_by_its_owner_alone(private: Path) -> Non
     require_readable(private, 0, ROOTLESS)
 
 
-@pytest.mark.parametrize("where", ["dags", "scripts/fraud_pipeline", "stack/airflow", "entrypoint.sh"])
+@pytest.mark.parametrize(
+    "where",
+    ["dags", "scripts/fraud_pipeline", "stack/airflow", "stack/airflow/our.pem", "entrypoint.sh"],
+)
 def test_the_cure_lets_airflow_read_and_leaves_secrets_private(private: Path, where: str) -> None:
     subprocess.run(["chmod", "-R", "go=rX", private], check=True)
     (private / "stack" / "airflow" / "user.env").chmod(0o600)
+    (private / "stack" / "airflow" / "our.pem").touch()
     (private / where).chmod(0o700)
     with pytest.raises(EngineError, match=re.escape(f"may not read {where}")) as caught:
         require_readable(private, STRANGER, {})
@@ -84,13 +88,3 @@ def test_engines_that_show_other_owners_are_not_judged(private: Path) -> None:
         require_readable(private, STRANGER, {})
     require_readable(private, STRANGER, {"OperatingSystem": "Docker Desktop"})
     require_readable(private, STRANGER, {"SecurityOptions": ["name=userns"]})
-
-
-def test_the_user_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AIRFLOW_UID", raising=False)
-    assert airflow_user({}) == 50000
-    assert airflow_user({"AIRFLOW_UID": "1000"}) == 1000
-    with pytest.raises(UsageError, match="AIRFLOW_UID='me' is no user id"):
-        airflow_user({"AIRFLOW_UID": "me"})
-    monkeypatch.setenv("AIRFLOW_UID", "0")
-    assert airflow_user({"AIRFLOW_UID": "1000"}) == 0

@@ -37,6 +37,7 @@ COMPUTED = {
     "PIPECTL_BATCH_ID": "the DAG sets it per run",
     "PIPECTL_SCRIPTS": "each engine knows the folder",
     "PIPECTL_PROGRAM": "marks a program of the user's in a container",
+    "PIPECTL_PROJECT_INODE": "marks them too, when their folder has moved",
     "PIPECTL_STATE_DIR": "marks the local engine's processes",
     "AIRFLOW_HOME": "each engine knows the folder",
     "AIRFLOW_CONFIG": "the local engine has no file of it",

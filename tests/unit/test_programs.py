@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import command
 from pipectl import cli, surroundings
 from pipectl.commands import RUN_PROGRAMS
+from pipectl.databases import postgres_encryption
 from pipectl.engines import clients
 from pipectl.engines.docker import execute as docker_execute
 from pipectl.engines.docker.execute import words_in_container
@@ -35,9 +36,9 @@ from pipectl.errors import (
     ForeignDatabaseError,
     LoginError,
 )
-from pipectl.models import DatabaseAddress, Service
+from pipectl.models import VERIFYING, DatabaseAddress, Service
 from pipectl.observer import Observer
-from pipectl.settings import Settings
+from pipectl.settings import SSL_MODES, Settings
 from support import ROOT
 from support.fake_engine import FakeEngine
 from support.waiting import WAIT_SECONDS, until
@@ -368,18 +369,28 @@ def test_a_client_gets_its_password_by_a_variable_alone() -> None:
         ("mysql", "disable", {"--ssl-mode=DISABLED"}),
         ("mysql", "prefer", {"--ssl-mode=PREFERRED"}),
         ("mysql", "require", {"--ssl-mode=REQUIRED"}),
+        ("mysql", "verify-ca", {"--ssl-mode=VERIFY_CA", "--ssl-ca=/ca.pem"}),
         ("mysql", "verify-full", {"--ssl-mode=VERIFY_IDENTITY", "--ssl-ca=/ca.pem"}),
         ("mariadb", "disable", {"--skip-ssl"}),
         ("mariadb", "prefer", {"--ssl", "--disable-ssl-verify-server-cert"}),
         ("mariadb", "require", {"--ssl", "--disable-ssl-verify-server-cert"}),
+        ("mariadb", "verify-ca", {"--ssl", "--ssl-verify-server-cert", "--ssl-ca=/ca.pem"}),
         ("mariadb", "verify-full", {"--ssl", "--ssl-verify-server-cert", "--ssl-ca=/ca.pem"}),
     ],
 )
 def test_encryption_is_that_of_the_settings(flavor: str, mode: str, expected: set[str]) -> None:
-    certificate = "/ca.pem" if mode == "verify-full" else ""
+    certificate = "/ca.pem" if mode in VERIFYING else ""
     address = replace(ADDRESS, ssl_mode=mode, root_certificate=certificate)
     words = clients.mysql_words(MysqlClient(Path("mysql"), flavor), address)
     assert {word for word in words if "ssl" in word} == expected
+
+
+@pytest.mark.parametrize("mode", sorted(SSL_MODES))
+def test_psql_gets_the_encryption_that_pipectl_uses_itself(mode: str) -> None:
+    chosen = postgres_encryption(replace(ADDRESS, ssl_mode=mode))
+    login = clients.postgres_login(replace(ADDRESS, ssl_mode=mode))
+    assert {login[f"PG{name.upper()}"] for name in chosen} == set(chosen.values())
+    assert mode in clients.SSL_MODES
 
 
 def fake(folder: Path, name: str, told: str) -> Path:

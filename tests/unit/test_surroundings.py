@@ -21,9 +21,9 @@ from pipectl.console import visible
 from pipectl.documents import dump
 from pipectl.engines.local import airflow, uv
 from pipectl.engines.project import require_unix_line_ends
-from pipectl.errors import DatabaseError, UsageError, remedy
+from pipectl.errors import DatabaseError, DatabaseSilentError, UsageError, remedy
 from pipectl.models import DatabaseAddress
-from pipectl.settings import Settings, load
+from pipectl.settings import Settings, cache_dir, load
 from support import ROOT
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ def test_every_process_that_pipectl_starts_has_an_environment_of_its_own() -> No
         ("PGTZ", False),
         ("MYSQL_HOST", False),
         ("COMPOSE_ANSI", False),
+        ("DOCKER_TLS_VERIFY", False),
+        ("DOCKER_HOST", True),
         ("MYSQL_IMAGE", True),
         ("COMPOSE_PROJECT_NAME", True),
     ],
@@ -302,6 +304,12 @@ def test_without_a_home_the_cache_must_be_named(tmp_path: Path) -> None:
     assert "PIPECTL_CACHE_DIR" in done.stdout
 
 
+def test_a_cache_in_the_home_of_nobody_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPECTL_CACHE_DIR", "~no-such-user/cache")
+    with pytest.raises(UsageError, match="PIPECTL_CACHE_DIR='~no-such-user/cache'"):
+        cache_dir()
+
+
 def test_a_project_is_found_from_a_folder_that_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,3 +337,50 @@ def test_a_server_without_encryption_is_refused_where_it_is_required() -> None:
         _require_cipher(
             Plain(), DatabaseAddress("airbyte-mysql", "db.example", 3306, "d", "u", "p", "require")
         )
+
+
+def test_a_folder_that_this_user_may_not_look_into_is_said_to_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(UsageError, match=f"This user may not look into {tmp_path}"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("mark", ["", "airbyte-mysql 1"])
+def test_only_for_a_database_of_this_project_a_refused_password_leads_to_a_reset(mark: str) -> None:
+    import mysql.connector
+
+    from pipectl.databases import _explain
+
+    address = DatabaseAddress("airbyte-mysql", "db.example", 3306, "d", "u", "p", mark=mark)
+    refused = mysql.connector.ProgrammingError("Access denied for user 'u'", errno=1045)
+    said = _explain("MySQL", address, refused, refusal="Access denied")
+    assert "Set AIRBYTE_MYSQL_PASSWORD" in said.hint
+    assert ("pipectl reset" in said.hint) == bool(mark)
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "silent"),
+    [
+        ("Invalid CA Certificate: no certificate or crl found", -1, False),
+        ("SSL is required but the server doesn't support it", 2026, False),
+        ("Lost connection: certificate verify failed", 2055, False),
+        ("Connections using insecure transport are prohibited", 3159, False),
+        ("Lost connection to MySQL server", 2055, True),
+    ],
+)
+def test_a_connection_that_is_not_encrypted_as_asked_is_not_silence(
+    text: str, number: int, *, silent: bool
+) -> None:
+    import mysql.connector
+
+    from pipectl.databases import _explain
+
+    address = DatabaseAddress("airbyte-mysql", "db.example", 3306, "d", "u", "p", "verify-full")
+    said = _explain("MySQL", address, mysql.connector.Error(text, errno=number), refusal="Access denied")
+    assert isinstance(said, DatabaseSilentError) == silent
+    assert ("AIRBYTE_MYSQL_SSLMODE" in said.message) != silent

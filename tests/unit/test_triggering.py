@@ -75,6 +75,9 @@ class FakeApi:
         assert (dag_id, run_id) == ("mine", self.own)
         return tuple(f"{task.id} line {number}" for number in range(100))
 
+    def last_error(self, *_: object) -> str:
+        return ""
+
     def is_paused(self, dag_id: str) -> bool | None:
         assert dag_id
         return self.paused
@@ -144,7 +147,7 @@ def test_the_delta_is_that_of_the_runs_own_batch() -> None:
 
 
 def test_every_run_has_an_id_of_its_own() -> None:
-    assert len({triggering.new_run_id() for _ in range(100)}) == 100
+    assert len({triggering.new_run_id() for _ in range(20_000)}) == 20_000
 
 
 def test_a_run_that_takes_too_long_says_that_it_goes_on() -> None:
@@ -199,3 +202,50 @@ def test_a_scheduled_run_is_announced_as_one_that_may_be_due(capsys: pytest.Capt
     RunProgress(Console()).see_triggered(run("ours", "queued"), unpaused=True)
     said = capsys.readouterr().err
     assert "Unpaused mine: Airflow starts its latest scheduled run too, if one is due.\n" in said
+
+
+class RetryingApi(FakeApi):
+    """Our run fails at its first try, waits, and succeeds at the next."""
+
+    waits = TaskState("write", "up_for_retry", 1, 1.0, end=START)
+    looks = ((waits,), (waits,), (TaskState("write", "running", 2, None),))
+
+    def __init__(self) -> None:
+        super().__init__(*("running",) * 3, "success")
+        self._left = [*self.looks]
+
+    def tasks(self, dag_id: str, run_id: str) -> tuple[TaskState, ...]:
+        assert (dag_id, run_id) == ("mine", self.own)
+        return self._left.pop(0) if self._left else ()
+
+    def last_error(self, *asked: object) -> str:
+        assert asked == ("mine", self.own, TaskState("write", "failed", 1, None))
+        return "OSError: no table"
+
+    def retry_delay(self, dag_id: str, task_id: str) -> timedelta:
+        assert (dag_id, task_id) == ("mine", "write")
+        return timedelta(minutes=2)
+
+
+class ForgetfulApi(RetryingApi):
+    """One whose first try was over between two looks."""
+
+    looks = ((TaskState("write", "queued", 2, None),),) * 3
+
+
+@pytest.mark.parametrize(("kind", "due"), [(RetryingApi, True), (ForgetfulApi, False)])
+def test_a_try_that_failed_is_told_once_with_its_reason(
+    kind: type[RetryingApi], capsys: pytest.CaptureFixture[str], *, due: bool
+) -> None:
+    triggering.trigger(
+        cast("AirflowApi", kind()),
+        "mine",
+        paused=False,
+        conf=None,
+        batch=None,
+        observer=RunProgress(Console()),
+        timeout=20,
+    )
+    told = capsys.readouterr().err
+    assert told.count("write: try 1 failed: OSError: no table") == 1
+    assert ("try 2 is due at 20" in told) == due

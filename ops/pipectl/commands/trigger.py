@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from pipectl import options  # noqa: TC001  Typer reads annotations at run time
-from pipectl.commands.shared import Progress, airflow_api, group, line, table
+from pipectl.commands.shared import Progress, airflow_api, group, line, moment, table
 from pipectl.errors import RunFailedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from rich.console import RenderableType
 
@@ -207,6 +208,14 @@ class RunProgress(Progress):
                 self._console.say(
                     f"  {_name(task)}: {task.state}" + (f", try {task.tries}" if task.tries > 1 else "")
                 )
+
+    def see_failed_try(self, task: TaskState, reason: str, due: datetime | None) -> None:
+        """Say why it failed, and when the next is due."""
+        self._console.say(
+            f"    {_name(task)}: try {task.tries} failed"
+            + (f": {reason}" if reason else "")
+            + (f"; try {task.tries + 1} is due at {moment(due)}" if due else "")
+        )
 
 
 def _name(task: TaskState) -> str:

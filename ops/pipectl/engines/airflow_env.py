@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipectl import ordinary
 from pipectl.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def user_settings(project: Path) -> frozenset[str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = ordinary.read_text(path, "utf-8-sig")
     except FileNotFoundError as error:
         if path.name == OWN.name:
             return []

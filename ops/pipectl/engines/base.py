@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pipectl.engines import airflow_env, ports
 from pipectl.engines.changes import describe
 from pipectl.engines.claims import Claims
-from pipectl.engines.project import SECRETS, check, keep_settings, new_password, project_lock
+from pipectl.engines.project import SECRETS, check, folder_mark, keep_settings, new_password, project_lock
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, PipectlError
 from pipectl.models import AirflowAddress
@@ -47,7 +47,7 @@ class Engine(ABC):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._claims = Claims(settings.cache_dir, str(settings.project))
+        self._claims = Claims(settings.cache_dir, folder_mark(settings.project))
         self._notes: list[str] = []
         self._moved_ports: dict[str, tuple[int, int]] = {}
         self._restarts: dict[str, tuple[str, ...]] = {}

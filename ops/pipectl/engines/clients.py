@@ -9,6 +9,7 @@ from pipectl import surroundings
 from pipectl.databases import MYSQL, mysql_encryption, postgres_encryption
 from pipectl.engines.foreground import become
 from pipectl.engines.local.client_programs import find_mysql, find_psql
+from pipectl.models import VERIFYING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,12 +20,18 @@ if TYPE_CHECKING:
     from pipectl.observer import Observer
     from pipectl.settings import Settings
 
-POSTGRES_VARIABLES = {"sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "gssencmode": "PGGSSENCMODE"}
+POSTGRES_VARIABLES = {
+    "sslmode": "PGSSLMODE",
+    "sslrootcert": "PGSSLROOTCERT",
+    "sslcert": "PGSSLCERT",
+    "gssencmode": "PGGSSENCMODE",
+}
 # AIRBYTE_MYSQL_SSLMODE in the words of MySQL's client.
 SSL_MODES = {
     "disable": "DISABLED",
     "prefer": "PREFERRED",
     "require": "REQUIRED",
+    "verify-ca": "VERIFY_CA",
     "verify-full": "VERIFY_IDENTITY",
 }
 
@@ -78,10 +85,13 @@ def mysql_words(client: MysqlClient, address: DatabaseAddress) -> tuple[str, ...
     """Return the client's words for a login, without the password."""
     encryption: tuple[str, ...] = (f"--ssl-mode={SSL_MODES[address.ssl_mode]}",)
     if client.flavor == "mariadb":
-        encryption = {
-            "disable": ("--skip-ssl",),
-            "verify-full": ("--ssl", "--ssl-verify-server-cert"),
-        }.get(address.ssl_mode, ("--ssl", "--disable-ssl-verify-server-cert"))
+        # It checks the name with the certificate, or neither.
+        check = (
+            "--ssl-verify-server-cert"
+            if address.ssl_mode in VERIFYING
+            else "--disable-ssl-verify-server-cert"
+        )
+        encryption = ("--skip-ssl",) if address.ssl_mode == "disable" else ("--ssl", check)
     if authority := mysql_encryption(address).get("ssl_ca"):
         encryption += (f"--ssl-ca={authority}",)
     return (

@@ -8,6 +8,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from pipectl import ordinary
 from pipectl.engines.claims import lock_file
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError, remedy
@@ -86,6 +87,12 @@ def write_private(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def folder_mark(folder: Path) -> str:
+    """Return what a folder keeps when it is moved, and what a copy of it has not: its inode."""
+    status = folder.stat()
+    return f"{status.st_dev:x}-{status.st_ino:x}"
+
+
 @contextmanager
 def project_lock(settings: Settings, claims: Claims) -> Iterator[None]:
     """Keep a second command that changes the stack out, and release `claims` in the end.
@@ -125,7 +132,7 @@ def unknown_names(settings: Settings) -> Iterator[str]:
     from difflib import get_close_matches  # noqa: PLC0415  5 ms, for a start alone
 
     try:
-        example = settings.env_path.with_name(".env.example").read_text(encoding="utf-8")
+        example = ordinary.read_text(settings.env_path.with_name(".env.example"))
     except (OSError, UnicodeDecodeError):
         return
     known = re.findall(r"^# ([A-Z][A-Z0-9_]*)=", example, re.MULTILINE)
@@ -170,7 +177,7 @@ def forget_engine(settings: Settings) -> None:
 def remembered_engine(settings: Settings) -> str:
     """Return the engine that ran the project last, empty if none did."""
     try:
-        return (settings.state_dir / ENGINE_FILE).read_text(encoding="ascii").strip()
+        return ordinary.read_text(settings.state_dir / ENGINE_FILE, "ascii").strip()
     except (OSError, UnicodeDecodeError):
         return ""
 

@@ -121,7 +121,8 @@ def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> U
         if problem := asking.result():
             raise AirflowError(
                 f"Airflow is healthy, but its tasks do not reach the API that they need: {problem}",
-                hint="Tasks get the proxies of the shell that started the stack, and stack/airflow/user.env.",
+                hint="Look at the proxies that tasks get: from stack/airflow/user.env, from the shell that "
+                "started the stack (local engine), from the docker client's config.json (docker engine).",
             )
     return UpResult(
         engine=engine.name,

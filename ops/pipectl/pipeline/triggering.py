@@ -7,12 +7,20 @@ import re
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pipectl.airflow_health import unknown_dag
-from pipectl.errors import AirflowSilentError, DatabaseSilentError, EngineError, WaitTimeoutError
+from pipectl.errors import (
+    AirflowError,
+    AirflowSilentError,
+    DatabaseSilentError,
+    EngineError,
+    WaitTimeoutError,
+)
+from pipectl.models import TaskState
 from pipectl.pipeline.readiness import broken_dag
 from pipectl.wait import attempts
 
@@ -22,7 +30,7 @@ if TYPE_CHECKING:
 
     from pipectl.airflow_api import AirflowApi
     from pipectl.engines.base import Engine
-    from pipectl.models import Counts, DagRun, TaskState
+    from pipectl.models import Counts, DagRun
     from pipectl.observer import Observer
 
 # Airflow looks for new DAG files every 2 s and a parse takes about one; a busy machine takes longer.
@@ -31,6 +39,8 @@ PARSE_SECONDS = 30
 UNMENTIONED_SECONDS = 8
 TASK_LOG_LINES = 20
 SILENCE_POLL_SECONDS = 0.5
+# A run of many mapped tasks may have as many failures.
+MOST_FAILED_TRIES = 20
 
 Answer = TypeVar("Answer")
 
@@ -100,7 +110,7 @@ class _PatientApi:
 
 def new_run_id() -> str:
     """Return a run id that no other run has, in the form of Airflow's own: kind, time, and a random end."""
-    return f"pipectl__{datetime.now(UTC).isoformat(timespec='seconds')}_{secrets.token_hex(3)}"
+    return f"pipectl__{datetime.now(UTC).isoformat(timespec='seconds')}_{secrets.token_hex(8)}"
 
 
 def wait_until_parsed(api: AirflowApi, dag_id: str, *, dags_dir: Path, observer: Observer) -> bool:
@@ -182,6 +192,7 @@ def trigger(
 
 def _follow(api: AirflowApi, run: DagRun, *, observer: Observer, timeout: float) -> DagRun:
     behind = None
+    failures = _FailedTries(api, run, observer)
     for _ in attempts(time.monotonic() + timeout):
         try:
             run = api.run(run.dag_id, run.run_id)
@@ -194,6 +205,7 @@ def _follow(api: AirflowApi, run: DagRun, *, observer: Observer, timeout: float)
                 hint=f"What runs: pipectl status. The run, once Airflow answers: pipectl runs {run.dag_id}",
             ) from error
         observer.see_run(run, tasks, behind)
+        failures.tell(tasks)
         if run.finished:
             return run
     because = f" behind {behind.run_id}" if behind else ""
@@ -201,6 +213,35 @@ def _follow(api: AirflowApi, run: DagRun, *, observer: Observer, timeout: float)
         f"The run {run.run_id} is still {run.state}{because} after {timeout:g} s; it goes on.",
         hint=f"Look at it: pipectl runs {run.dag_id}. To wait longer: --timeout SECONDS",
     )
+
+
+class _FailedTries:
+    """Tells of each try that has failed and is followed by another, once: why, and when the next is due."""
+
+    def __init__(self, api: AirflowApi, run: DagRun, observer: Observer) -> None:
+        self._api = api
+        self._run = run
+        self._observer = observer
+        self._told: set[TaskState] = set()
+
+    def tell(self, tasks: tuple[TaskState, ...]) -> None:
+        for task in tasks:
+            waits = task.state == "up_for_retry"
+            failed = TaskState(
+                task.id, "failed", task.tries if waits else task.tries - 1, None, task.map_index
+            )
+            if failed.tries < 1 or failed in self._told or len(self._told) >= MOST_FAILED_TRIES:
+                continue
+            self._told.add(failed)
+            reason, due = "", None
+            # What is only for information stops no trigger.
+            with suppress(AirflowError):
+                reason = self._api.last_error(self._run.dag_id, self._run.run_id, failed)
+                if waits and task.end and (delay := self._api.retry_delay(self._run.dag_id, task.id)):
+                    due = task.end + delay
+            # A try that Airflow started anew has not failed.
+            if waits or reason:
+                self._observer.see_failed_try(failed, reason, due)
 
 
 def failing_task_log(api: AirflowApi, result: TriggerResult) -> tuple[TaskState | None, str]:

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 DETAIL_LINES = 10
-# In the words of the docker command, of older ones, and of Podman's in its place.
+# In the words of the docker command, which may take Compose's options for its own, and of Podman's.
 NO_COMPOSE = (
     "is not a docker command",
+    "'docker --help'",
     "unknown shorthand flag: 'f'",
     "looking up compose provider failed",
 )
@@ -38,7 +39,7 @@ class Compose:
 
     def version(self) -> str:
         """Return the version of the Compose plugin in its own words."""
-        with self._explained("Docker Compose does not work."):
+        with self._explained("Docker Compose does not work.", "See what it says: docker compose version"):
             return str(self._client.compose.version()).strip()
 
     def images(self) -> set[str]:

@@ -23,7 +23,7 @@ from pipectl.engines.docker.api import FOLDER_LABEL, SEE_SERVICES, DockerApi
 from pipectl.engines.docker.compose import Compose
 from pipectl.engines.docker.connection import WITHOUT_DOCKER
 from pipectl.engines.docker.execute import CLIENTS, execute, words_in_container
-from pipectl.engines.docker.mounts import airflow_user, require_readable
+from pipectl.engines.docker.mounts import DEFAULT_USER, USER, require_readable
 from pipectl.engines.docker.pull import pull_all, variables_of
 from pipectl.engines.project import forget_engine, new_password, remember_engine
 from pipectl.env_file import EnvFile
@@ -96,9 +96,8 @@ class DockerEngine(Engine):
                 hint=f"Put the value in single quotes: {name}='...'",
             )
         self._check_versions()
-        require_readable(
-            self._settings.project, airflow_user(self._settings.variables), self._api.get("/info")
-        )
+        user = int(self._settings.variables.get(USER) or DEFAULT_USER)
+        require_readable(self._settings.project, user, self._api.get("/info"))
 
     def install(self, observer: Observer) -> None:
         """Check the engine and Compose, choose names and ports, make secrets, pull missing images."""

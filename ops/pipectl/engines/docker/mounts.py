@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipectl.errors import EngineError, UsageError
+from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,17 +20,11 @@ if TYPE_CHECKING:
 # What the Compose file mounts. In stack/airflow, user.env may hold secrets: Compose alone reads it.
 TREES = (Path("dags"), Path("scripts"), Path("stack", "airflow", "plugins"))
 CODE = Path("stack", "airflow")
-FILES = (Path("requirements.txt"), Path("entrypoint.sh"), CODE / "install.env", CODE / "ca.crt")
+FILES = (Path("requirements.txt"), Path("entrypoint.sh"), CODE / "install.env")
+# For the installation, and for databases elsewhere.
+CERTIFICATES = (".crt", ".pem")
 USER = "AIRFLOW_UID"
 DEFAULT_USER = 50000
-
-
-def airflow_user(variables: Mapping[str, str]) -> int:
-    """Return the user id of Airflow's containers; UsageError if the setting is none."""
-    text = os.environ.get(USER) or variables.get(USER) or str(DEFAULT_USER)
-    if not (text.isascii() and text.isdigit()):
-        raise UsageError(f"{USER}={text!r} is no user id.", hint=f"Set {USER} in stack/.env to a number.")
-    return int(text)
 
 
 def unreadable(project: Path, user: int, group: int) -> tuple[Path, ...]:
@@ -71,7 +65,9 @@ def _mounted(project: Path) -> Iterator[Path]:
             yield Path(parent).relative_to(project)
             yield from (Path(parent, name).relative_to(project) for name in files if name.endswith(".py"))
     yield CODE
-    yield from (path.relative_to(project) for path in sorted((project / CODE).glob("*.py")))
+    for path in sorted((project / CODE).iterdir()):
+        if path.suffix in {".py", *CERTIFICATES}:
+            yield path.relative_to(project)
     yield from (path for path in FILES if (project / path).exists())
 
 
@@ -88,8 +84,9 @@ def _is_readable(path: Path, user: int, group: int) -> bool:
 
 def _cure(paths: tuple[Path, ...]) -> str:
     """Return the command that lets everybody read what Airflow reads, and nothing else."""
-    whole = [str(top) for top in (*TREES, *FILES) if any(path.is_relative_to(top) for path in paths)]
+    singles = (*FILES, *(path for path in paths if path.suffix in CERTIFICATES))
+    whole = [str(top) for top in (*TREES, *singles) if any(path.is_relative_to(top) for path in paths)]
     commands = [f"chmod -R a+rX {' '.join(whole)}"] if whole else []
-    if any(CODE in {path, path.parent} and path not in (*TREES, *FILES) for path in paths):
+    if any(CODE in {path, path.parent} and path not in (*TREES, *singles) for path in paths):
         commands.append(f"chmod a+rX {CODE} {CODE}/*.py")
     return " && ".join(commands)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pipectl import json_text, surroundings
 from pipectl.engines.local import uv
+from pipectl.engines.local.folders import count_files
 from pipectl.engines.local.install import UvProgress, ignore, install_lock, run_tool
 from pipectl.errors import EngineError
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 # What Airflow 3.3 declares: Python 3.10 to 3.14; the lock file begins at 3.11.
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 14)
 MARKER = "installed.json"
+# There from the beginning of an installation to its end.
+BEGUN = "installing"
 
 
 @dataclass(frozen=True)
@@ -111,16 +114,11 @@ def installed_runtime(folder: Path, key: str) -> AirflowRuntime | None:
     try:
         marker = json_text.parse((folder / MARKER).read_text(encoding="utf-8"))
         version, head = str(marker["version"]), str(marker["migration_head"])
-        is_complete = set(marker.get("packages", ())) <= set(packages(folder))
+        is_complete = int(marker["files"]) <= count_files(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     # The link goes nowhere if the base interpreter was removed.
     return AirflowRuntime(folder, python, version, key, head) if is_complete and python.exists() else None
-
-
-def packages(folder: Path) -> list[str]:
-    """Return the names in the environment's folder of packages, some of which a damaged cache misses."""
-    return sorted(path.name for path in folder.glob("lib/python*/site-packages/*"))
 
 
 def install(
@@ -133,9 +131,7 @@ def install(
     version = airflow_version(lock)
     report(f"Installing Airflow {version} (500 MB on disk), once for this user")
     python = folder / "bin" / "python"
-    was_complete = (folder / MARKER).exists()
-    (folder / MARKER).unlink(missing_ok=True)
-    if was_complete or not python.exists():
+    if not (folder / BEGUN).exists() or not python.exists():
         shutil.rmtree(folder, ignore_errors=True)
         uv.run(
             ("venv", "--no-project", "--python", base_interpreter(), str(folder)),
@@ -144,6 +140,7 @@ def install(
                 hint="The lines above are uv's. Mend what they name, then run the command again.",
             ),
         )
+        (folder / BEGUN).touch()
     uv.run(
         (
             "pip",
@@ -171,7 +168,10 @@ def install(
         surroundings.environment(),
     ).strip()
     temporary = folder / f"{MARKER}.new"
-    marker = {"version": version, "migration_head": head, "packages": packages(folder)}
+    (folder / BEGUN).unlink()
+    # With the marker itself.
+    files = count_files(folder) + 1
+    marker = {"version": version, "migration_head": head, "files": files}
     temporary.write_text(json.dumps(marker), encoding="utf-8")
     temporary.replace(folder / MARKER)
     return AirflowRuntime(folder, python, version, key, head)

@@ -20,7 +20,7 @@ from pipectl.engines.local.airflow import (
     AirflowSite,
     environment,
 )
-from pipectl.engines.local.folders import atomic_folder
+from pipectl.engines.local.folders import atomic_folder, count_files
 from pipectl.engines.local.install import install_lock, last_lines
 from pipectl.errors import DatabaseError, EngineError
 from pipectl.models import DatabaseAddress
@@ -40,6 +40,8 @@ STOP_SECONDS = 20
 POLL_SECONDS = 0.02
 DETAIL_LINES = 15
 DATA = "data"
+# How many files the template's data folder has.
+COUNT = "files"
 
 
 def prepare_metadata(
@@ -86,13 +88,24 @@ def ensure_template(
 
     """
     home = cache_dir / f"metadata-{runtime.key}-postgres-{binaries.version[0]}"
-    if postgres.data_version(home / DATA) is None:
+    if not is_whole(home):
         with install_lock(cache_dir, home.name, report):
-            if postgres.data_version(home / DATA) is None:
+            if not is_whole(home):
                 report("Making Airflow's empty metadata database, once for this user")
+                shutil.rmtree(home, ignore_errors=True)
                 with atomic_folder(home) as folder:
                     make_template(folder, runtime, binaries)
+                    (folder / COUNT).write_text(str(count_files(folder / DATA)), encoding="ascii")
     return home / DATA
+
+
+def is_whole(template: Path) -> bool:
+    """Whether a template is there, and none of its files has been deleted since it was made."""
+    try:
+        count = int((template / COUNT).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return False
+    return count_files(template / DATA) >= count
 
 
 def make_template(folder: Path, runtime: AirflowRuntime, binaries: PostgresBinaries) -> None:

@@ -147,6 +147,12 @@ class LocalEngine(Engine):
         running = (process.name for process in self._supervisor.processes() if process.pid)
         return {name: port for name in running if (port := self._supervisor.port(name))}
 
+    def notes(self) -> tuple[str, ...]:
+        """Say too that the project was moved while its stack runs: what runs has the paths of before."""
+        origin = self._supervisor.moved_from()
+        moved = f"What runs was started in {origin}, before the project was moved. Start it here: pipectl up"
+        return (*super().notes(), *((moved,) if origin else ()))
+
     def _mark(self, service: str) -> str:
         return server_mark(service, database_volume(self._settings.state_dir, service).path / DATA)
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipectl import surroundings
+from pipectl import ordinary, surroundings
 from pipectl.errors import EngineError, remedy
 from pipectl.models import Volume
 
@@ -81,6 +81,16 @@ def copy_contents(source: Path, target: Path) -> None:
     shutil.copytree(source, target, dirs_exist_ok=True, symlinks=True)
 
 
+def count_files(folder: Path) -> int:
+    """How many files are below a folder, byte code aside: fewer than there were, and some were deleted."""
+    count = 0
+    for _, folders, files in os.walk(folder):
+        count += len(files)
+        if "__pycache__" in folders:
+            folders.remove("__pycache__")
+    return count
+
+
 @dataclass(frozen=True)
 class VolumeFolder:
     """A volume as a folder. Its file `created` says since when it exists: a folder's own times change."""
@@ -106,13 +116,18 @@ class VolumeFolder:
         if not self.path.is_dir():
             return None
         try:
-            created = datetime.fromisoformat((self.path / CREATED).read_text(encoding="ascii"))
+            created = datetime.fromisoformat(ordinary.read_text(self.path / CREATED, "ascii"))
         except (OSError, ValueError):
             created = datetime.fromtimestamp(self.path.stat().st_mtime, UTC)
         return Volume(self.name, str(self.path), created, _disk_usage(self.path))
 
     def delete(self) -> None:
         """Delete the folder with all in it; EngineError if that is not allowed."""
+        if self.path.is_symlink():
+            raise EngineError(
+                f"{self.path} is a link to {self.path.resolve()}, which pipectl did not make.",
+                hint="Delete the folder and the link to it yourself, then run the command again.",
+            )
         hidden = self.path.with_name(f".{self.path.name}.deleted")
         try:
             # Half of a folder is worse than none, so it goes in one step.
@@ -123,7 +138,7 @@ class VolumeFolder:
                 shutil.rmtree(hidden)
         except OSError as error:
             raise EngineError(
-                f"{error.filename or self.path} cannot be deleted: {error.strerror}.",
+                f"{error.filename or self.path} cannot be deleted: {error.strerror or error}.",
                 hint=remedy(error, self.path),
             ) from error
 

@@ -6,6 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from pipectl import ordinary
 from pipectl.engines.local.supervisor.supervisor import tail as end_of
 from pipectl.models import LogLine
 
@@ -50,13 +51,13 @@ class Follower:
     def new_lines(self) -> list[str]:
         """Return the whole lines that have come since the last call."""
         try:
-            with self._path.open("rb") as file:
+            with ordinary.opened(self._path) as file:
                 status = os.fstat(file.fileno())
                 if status.st_ino != self._inode or status.st_size < self._position:
                     self._inode, self._position = status.st_ino, 0
                 file.seek(self._position)
                 data = file.read()
-        except FileNotFoundError:
+        except OSError:
             return []
         self._position += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")

@@ -8,6 +8,7 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipectl import ordinary
 from pipectl.engines.local import postgres_roles as roles
 from pipectl.engines.local.folders import atomic_folder, copy_contents, server_mark
 from pipectl.engines.local.install import run_server_tool
@@ -43,7 +44,7 @@ def data_version(data_dir: Path) -> int | None:
     """
     path = data_dir / "PG_VERSION"
     try:
-        return int(path.read_text(encoding="ascii").strip())
+        return int(ordinary.read_text(path, "ascii").strip())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:

@@ -7,8 +7,10 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pipectl import ordinary
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Mapping
 
     import psutil
 
@@ -26,7 +28,7 @@ def server_pid(pid_file: Path, names: frozenset[str]) -> int | None:
     import psutil
 
     try:
-        pid = int(pid_file.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0])
+        pid = int(ordinary.read_text(pid_file, errors="replace").split("\n", 1)[0])
         process = psutil.Process(pid)
         alive = process.status() != psutil.STATUS_ZOMBIE and process.name() in names
         # The link itself, if there is one: the path that it shows is that of the process's mount namespace.
@@ -83,11 +85,49 @@ def listens(pid: int, port: int) -> bool:
     return False
 
 
-def is_session_of(session: int, daemons: Sequence[tuple[str, ...]], folder: Path, variable: str) -> bool:
-    """Whether a session is that of a daemon, started with one of `daemons`, whose files lie in `folder`.
+class Daemon(NamedTuple):
+    """A daemon of this user: its configuration file, as it was started with, and the folder it works in now.
 
-    A number in a file proves nothing. The daemon that leads the session does; once it has ended, a member
-    that works in `folder`, or whose environment names it in `variable`, does.
+    `folder` is None if that was deleted. A folder that was moved is followed.
+    """
+
+    pid: int
+    config: Path
+    folder: Path | None
+
+
+def find_daemons(modules: Collection[str]) -> list[Daemon]:
+    """Return the daemons that were started as `python -m MODULE -c CONFIGURATION`.
+
+    An editor or a pager that shows the configuration names its path too.
+    """
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()[-4:]
+            is_daemon = words[::2] == ["-m", "-c"] and words[3:] and words[1] in modules
+            if is_daemon and process.uids().real == os.getuid():
+                found.append(Daemon(process.pid, Path(words[3]), _folder(process)))
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def _folder(process: psutil.Process) -> Path | None:
+    # The link itself, if there is one: the path that it shows is that of the process's mount namespace.
+    link = Path(f"/proc/{process.pid}/cwd")
+    if not os.path.lexists(link):
+        return Path(process.cwd())
+    return None if str(link.readlink()).endswith(" (deleted)") else link
+
+
+def is_session_of(session: int, folder: Path, is_own: Callable[[Mapping[str, str]], bool]) -> bool:
+    """Whether a session is that of a daemon which has ended, and whose processes work in `folder`.
+
+    A number in a file proves nothing. A member that works in `folder`, or whose environment is the project's
+    own, does.
     """
     import psutil
 
@@ -95,9 +135,8 @@ def is_session_of(session: int, daemons: Sequence[tuple[str, ...]], folder: Path
     if session <= 0:
         return False
     try:
-        leader = psutil.Process(session)
-        if leader.status() != psutil.STATUS_ZOMBIE:
-            return _is_daemon(leader, daemons)
+        if psutil.Process(session).status() != psutil.STATUS_ZOMBIE:
+            return False
     except psutil.NoSuchProcess:
         pass
     except psutil.Error:
@@ -106,43 +145,11 @@ def is_session_of(session: int, daemons: Sequence[tuple[str, ...]], folder: Path
         try:
             if os.getsid(process.pid) != session:
                 continue
-            if process.environ().get(variable) == str(folder) or folder in Path(process.cwd()).parents:
+            if is_own(process.environ()) or folder in Path(process.cwd()).parents:
                 return True
         except (psutil.Error, OSError):
             continue
     return False
-
-
-def find_daemon(daemons: Sequence[tuple[str, ...]]) -> int | None:
-    """Return the living process of this user that was started with one of `daemons`, if there is one."""
-    import psutil
-
-    for process in psutil.process_iter():
-        try:
-            if _is_daemon(process, daemons) and process.uids().real == os.getuid():
-                return int(process.pid)
-        except psutil.Error:
-            continue
-    return None
-
-
-def _is_daemon(process: psutil.Process, daemons: Sequence[tuple[str, ...]]) -> bool:
-    """Whether a process was started with one of `daemons`, as the last words of its command line.
-
-    An editor or a pager that shows the daemon's configuration names its path too.
-    """
-    words = tuple(process.cmdline())
-    return any(words[-len(daemon) :] == daemon for daemon in daemons)
-
-
-def command_line(pid: int) -> list[str]:
-    """Return the words with which a process was started; none if it has ended or may not be asked."""
-    import psutil
-
-    try:
-        return list(psutil.Process(pid).cmdline())
-    except psutil.Error:
-        return []
 
 
 def started(pid: int) -> str:
@@ -164,8 +171,8 @@ def session_of(pid: int) -> int:
         return pid
 
 
-def find_related(session: int | None, variable: str, value: str) -> list[psutil.Process]:
-    """Return the processes of a session, those with `variable` set to `value`, and the descendants of both.
+def find_related(session: int | None, is_own: Callable[[Mapping[str, str]], bool]) -> list[psutil.Process]:
+    """Return the processes of a session, those whose environment is the project's own, and all descendants.
 
     This process is left out, and `session` may be None.
     """
@@ -177,7 +184,7 @@ def find_related(session: int | None, variable: str, value: str) -> list[psutil.
             continue
         try:
             in_session = session is not None and os.getsid(process.pid) == session
-            if in_session or process.environ().get(variable) == value:
+            if in_session or is_own(process.environ()):
                 related[process.pid] = process
                 related.update({child.pid: child for child in process.children(recursive=True)})
         except (psutil.Error, OSError):

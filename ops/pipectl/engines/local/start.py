@@ -110,7 +110,7 @@ class Start:
             return ""
         digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
         checked, current = self._settings.state_dir / "requirements", f"{self._software.airflow.key} {digest}"
-        if checked.is_file() and checked.read_text(encoding="ascii") == current:
+        if checked.is_file() and checked.read_bytes() == current.encode():
             return ""
         program = self._settings.project / MISSING_REQUIREMENTS
         missing = run_tool(

@@ -21,6 +21,10 @@ def main(path: str) -> None:
     """Become the program described in the file NAME.json at `path`; keep the description as NAME.started."""
     with open(path, encoding="utf-8") as file:  # noqa: PTH123  pathlib alone costs 10 ms here
         program = json.load(file)
+    state_dir = program.get("state_dir", "..")
+    # The supervisor moves with its folder; the paths of the description do not, and may be another project's.
+    if not (os.path.isdir(state_dir) and os.path.samefile(state_dir, "..")):  # noqa: PTH112, PTH121  as above
+        sys.exit(f"pipectl: this project was moved here from {state_dir}. Start it anew: pipectl up")
     # What this process was started with, for as long as it runs: the description may change meanwhile.
     started = path.removesuffix(".json") + ".started"
     try:

@@ -16,27 +16,27 @@ import sys
 import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipectl import json_text, surroundings
+from pipectl import json_text, ordinary, surroundings
 from pipectl.engines.changes import StartState
 from pipectl.engines.local.processes import (
-    command_line,
     end,
-    find_daemon,
+    find_daemons,
     find_related,
     is_session_of,
     kill,
     session_of,
     with_descendants,
 )
-from pipectl.engines.project import write_private
+from pipectl.engines.project import folder_mark, write_private
 from pipectl.errors import EngineError
 from pipectl.wait import until
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from pipectl.engines.local.supervisor.program import Program
 
@@ -55,7 +55,10 @@ DAEMONS = (DAEMON, "supervisor.supervisord")
 RPC_FACTORY = "supervisor.rpcinterface:make_main_rpcinterface"
 CONFIG_NAME = "supervisord.conf"
 MARKER = "PIPECTL_STATE_DIR"
-SHUTDOWN_SECONDS = 30
+PROJECT_MARKER = "PIPECTL_PROJECT_INODE"
+# Longer than any program's stop_seconds, after which supervisord kills it: a MariaDB that is told to end in
+# the first half second of its start may hang.
+SHUTDOWN_SECONDS = 45
 ANSWER_SECONDS = 10
 START_SECONDS = 15
 # supervisord's words for what it runs, or is about to run again.
@@ -165,8 +168,10 @@ class Supervisor:
 
     def describe(self, program: Program) -> None:
         """Write down what `program` is; in force from its next start."""
-        environment = surroundings.with_network(**program.environment) | {MARKER: str(self.state_dir)}
+        marks = {MARKER: str(self.state_dir), PROJECT_MARKER: folder_mark(self.state_dir.parent)}
+        environment = surroundings.with_network(**program.environment) | marks
         description = {
+            "state_dir": str(self.state_dir),
             "command": program.command,
             "directory": str(program.directory),
             "environment": environment,
@@ -207,15 +212,22 @@ class Supervisor:
         return started.changes(now, user_settings)
 
     def _started(self, name: str, pid: int) -> StartState | None:
+        known = self._started_as(name, pid)
+        settings, files = known.get("settings"), known.get("files")
+        if not (isinstance(settings, dict) and isinstance(files, dict)):
+            return None
+        words = (known.get("command"), known.get("directory"))
+        return StartState(settings, files, {"its command": words})
+
+    def _started_as(self, name: str, pid: int) -> dict[str, Any]:
+        """Return the description that the running process `pid` was started with; empty if it is unknown."""
         # Processes that an earlier version of pipectl started have a description alone.
         path = self._description_path(name)
         for source in (path.with_suffix(".started"), path):
             known = json_text.read_object(source)
-            settings, files = known.get("settings"), known.get("files")
-            if known.get("pid", pid) == pid and isinstance(settings, dict) and isinstance(files, dict):
-                words = (known.get("command"), known.get("directory"))
-                return StartState(settings, files, {"its command": words})
-        return None
+            if known and known.get("pid", pid) == pid:
+                return known
+        return {}
 
     def start(self, name: str) -> None:
         """Start a program, once it has stopped if an interrupted command has left it stopping.
@@ -305,9 +317,10 @@ class Supervisor:
         environment, but stays in the session), descendants of its members, and the marker in the
         environment (a task's bash leads a session of its own).
         """
-        daemon = find_daemon(self._daemons)
-        leader = daemon or self._session()
-        related = find_related(leader, MARKER, str(self.state_dir))
+        daemon, has_moved_away = self._daemon()
+        is_own = partial(self._is_own, has_moved_away=has_moved_away)
+        leader = daemon or self._session(is_own)
+        related = find_related(leader, is_own)
         # First, since it starts again what ends.
         kill([process for process in related if process.pid == leader])
         end([process for process in related if process.pid != leader])
@@ -317,19 +330,47 @@ class Supervisor:
 
     def pid(self) -> int:
         """Return the process id of supervisord, 0 if it is not running."""
-        return self._session() or 0
+        return self._daemon()[0] or 0
 
-    def _session(self) -> int | None:
-        """Return the session of this project's supervisord, which may have ended; None if nothing is left."""
+    def _daemon(self) -> tuple[int | None, bool]:
+        """Return the supervisord that works in this project's folder, wherever that was when it started.
+
+        Return too whether one that was started under this path works elsewhere: its project was moved away.
+        """
+        own, has_moved_away = None, False
+        for daemon in find_daemons(DAEMONS):
+            is_named = daemon.config == self.config_path
+            if daemon.folder is None:
+                own = daemon.pid if is_named else own
+            elif self.run_dir.exists() and daemon.folder.samefile(self.run_dir):
+                own = daemon.pid
+            elif is_named:
+                has_moved_away = True
+        return own, has_moved_away
+
+    def _is_own(self, environment: Mapping[str, str], *, has_moved_away: bool) -> bool:
+        """Whether a process with this environment was started by this project's supervisord, or its tasks."""
+        if PROJECT_MARKER in environment:
+            return environment[PROJECT_MARKER] == folder_mark(self.state_dir.parent)
+        # pipectl 0.1.0 left the path alone.
+        return environment.get(MARKER) == str(self.state_dir) and not has_moved_away
+
+    def _session(self, is_own: Callable[[Mapping[str, str]], bool]) -> int | None:
+        """Return the session of a supervisord that has ended; None if nothing is left of it."""
         try:
             session = int(self.pid_path.read_text(encoding="ascii"))
         except (OSError, ValueError):
             return None
-        return session if is_session_of(session, self._daemons, self.state_dir, MARKER) else None
+        return session if is_session_of(session, self.state_dir, is_own) else None
 
-    @property
-    def _daemons(self) -> tuple[tuple[str, ...], ...]:
-        return tuple(("-m", module, "-c", str(self.config_path)) for module in DAEMONS)
+    def moved_from(self) -> Path | None:
+        """Return where the project was when what runs was started, None if it was here."""
+        for process in self.processes():
+            started = self._started_as(process.name, process.pid) if process.pid else {}
+            state_dir = started.get("state_dir")
+            if isinstance(state_dir, str) and state_dir != str(self.state_dir):
+                return Path(state_dir).parent
+        return None
 
     @property
     def _starter_path(self) -> Path:
@@ -411,17 +452,18 @@ class Supervisor:
 
 def project_of_session(pid: int) -> Path | None:
     """Return the project whose supervisord leads the session of a process; None if none does."""
-    for word in command_line(session_of(pid)):
-        path = Path(word)
-        if path.name == CONFIG_NAME and path.parent.name == "run":
-            return path.parents[2]
+    session = session_of(pid)
+    for daemon in find_daemons(DAEMONS):
+        if daemon.pid == session and daemon.config.name == CONFIG_NAME:
+            folder = daemon.folder.resolve() if daemon.folder else daemon.config.parent
+            return folder.parents[1]
     return None
 
 
 def tail(path: Path, lines: int, largest: int = 65536) -> str:
     """The last `lines` lines of a file, from at most `largest` bytes; empty if there is no file."""
     try:
-        with path.open("rb") as file:
+        with ordinary.opened(path) as file:
             file.seek(max(0, path.stat().st_size - largest))
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
     except OSError:

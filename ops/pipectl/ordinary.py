@@ -1,0 +1,34 @@
+"""Small files that a user may have replaced: whatever stands in the place of one, reading it ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# python-dotenv takes seconds for as many short lines.
+MOST_CHARACTERS = 2**18
+
+
+def opened(path: Path) -> BinaryIO:
+    """Open an ordinary file for reading; OSError also for a pipe, a device and a folder."""
+    # A pipe is waited for otherwise until somebody opens its other end.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """Return the text of an ordinary file; OSError also for one of more than MOST_CHARACTERS."""
+    with opened(path) as file:
+        text = TextIOWrapper(file, encoding, errors).read(MOST_CHARACTERS + 1)
+    if len(text) > MOST_CHARACTERS:
+        raise OSError(errno.EFBIG, f"it has more than {MOST_CHARACTERS:,} characters", str(path))
+    return text
