@@ -23,6 +23,20 @@ if TYPE_CHECKING:
 
 SLEEPS = "SELECT pg_sleep(600)"
 SLEEPERS = f"SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = '{SLEEPS}'"
+# What ends with which exit code, fed with a statement that fails.
+CODES = {
+    "psql -v ON_ERROR_STOP=1": 3,
+    "mysql": 1,
+    "psql --nonsense": 1,
+    "airflow nonsense": 2,
+    "python -c exit(7)": 7,
+    "python /nowhere.py": 2,
+    "shell -c nonsense": 127,
+    "exec scheduler -- nonsense": 127,
+    "exec scheduler -- /": 126,
+    "exec airbyte-postgres -- nonsense": 127,
+    "exec airbyte-mysql -- sh -c exit": 0,
+}
 
 
 class ProgramChecks:
@@ -42,24 +56,8 @@ class ProgramChecks:
         assert project.feed("SELECT 'é😀';\nSELECT 2;\n", "psql", "-At") == (0, "é😀\n2\n", "")
         assert project.feed("SELECT 'é😀';\nSELECT 2;\n", "mysql", "-N") == (0, "é😀\n2\n", "")
 
-    @pytest.mark.parametrize(
-        ("words", "code"),
-        [
-            ("psql -v ON_ERROR_STOP=1", 3),
-            ("mysql", 1),
-            ("psql --nonsense", 1),
-            ("airflow nonsense", 2),
-            ("python -c exit(7)", 7),
-            ("python /nowhere.py", 2),
-            ("shell -c nonsense", 127),
-            ("exec scheduler -- nonsense", 127),
-            ("exec scheduler -- /", 126),
-            ("exec airbyte-postgres -- nonsense", 127),
-            ("exec airbyte-mysql -- sh -c exit", 0),
-        ],
-    )
-    def test_exit_codes_are_the_programs(self, project: Project, words: str, code: int) -> None:
-        assert project.feed("SELECT nonsense;\n", *words.split())[0] == code
+    def test_exit_codes_are_the_programs(self, project: Project) -> None:
+        assert {words: project.feed("SELECT nonsense;\n", *words.split())[0] for words in CODES} == CODES
 
     def test_airflows_commands_act_on_this_airflow(self, project: Project) -> None:
         code, out, _ = project.feed("", "airflow", "dags", "list", "--output", "json")
@@ -112,8 +110,10 @@ class ProgramChecks:
         assert "Traceback" not in process.stderr.read()
         until(lambda: project.feed("", *asked)[1] == "0\n", "the statement's end")
 
-    @pytest.mark.parametrize("service", ["scheduler", "airbyte-mysql"])
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    @pytest.mark.parametrize(
+        ("service", "number"),
+        [("scheduler", signal.SIGINT), ("airbyte-mysql", signal.SIGTERM), ("scheduler", signal.SIGHUP)],
+    )
     def test_a_signal_ends_a_program_where_it_works(
         self, project: Project, service: str, number: int
     ) -> None:
