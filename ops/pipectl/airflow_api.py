@@ -171,7 +171,7 @@ class AirflowApi:
             dag = self._ask(self._dags.get_dag_without_preload_content, dag_id)
         except AirflowMissingError:
             return None
-        return None if dag.get("is_stale") else dag
+        return None if dag.get("is_stale") is True else dag
 
     def _list_runs(self, dag_id: str, **choice: Any) -> tuple[DagRun, ...]:  # noqa: ANN401  passed on
         answer = self._ask(self._runs.get_dag_runs_without_preload_content, dag_id, dag_id=dag_id, **choice)

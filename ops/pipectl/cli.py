@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import deque
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -85,6 +86,20 @@ def hoist(arguments: list[str]) -> list[str]:
     return [*first, *rest, *left]
 
 
+def require_values(arguments: list[str]) -> None:
+    """Raise UsageError for an empty value, as an unset variable of the shell leaves: none means anything."""
+    for before, argument in pairwise(["", *arguments]):
+        name, equals, value = argument.partition("=")
+        is_joined = name.startswith("--") and equals and not value
+        if argument and not is_joined:
+            continue
+        option = name or (before if before.startswith("-") and before != "--" else "")
+        raise UsageError(
+            f"{f'The value of {option}' if option else 'An argument'} is empty.",
+            hint="Give it a value, or leave it out.",
+        )
+
+
 class Root(TyperGroup):
     """The boundary: PipectlError, Ctrl-C and whatever else goes wrong end here, each with its exit code.
 
@@ -104,6 +119,8 @@ class Root(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  Typer's own context
         """Let global options stand anywhere."""
+        if not ctx.resilient_parsing:  # as for a shell that completes
+            require_values(args)
         return super().parse_args(ctx, hoist(args))
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401  Typer's own

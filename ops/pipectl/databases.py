@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import re
+import select
 import socket
+import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipectl import published, services
-from pipectl.errors import DatabaseError, DatabaseSilentError, ForeignDatabaseError, LoginError
+from pipectl.errors import (
+    DatabaseError,
+    DatabaseLockedError,
+    DatabaseRefusedError,
+    DatabaseSilentError,
+    ForeignDatabaseError,
+    LoginError,
+)
 from pipectl.models import VERIFYING, Counts, DatabaseContent, Reconciliation, Table
 
 if TYPE_CHECKING:
@@ -23,23 +32,45 @@ if TYPE_CHECKING:
 MYSQL = "airbyte-mysql"
 CONNECT_SECONDS = 5
 LOCK_SECONDS = 10
-# Who else uses the database: those that hold a lock in PostgreSQL, in MySQL whoever has it open.
+# Who holds locks in PostgreSQL: on tables that somebody has, or wants, for himself, if there are such.
 POSTGRES_BLOCKERS = """
+    WITH locks AS (
+        SELECT l.pid, l.granted,
+               bool_or(l.mode = 'AccessExclusiveLock') OVER (PARTITION BY l.relation) AS exclusive
+        FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
+        WHERE c.oid >= 16384 AND l.pid <> ALL (%s))
     SELECT a.pid, usename, application_name,
            coalesce(extract(epoch FROM clock_timestamp() - xact_start), 0)::float8
     FROM pg_stat_activity AS a
-    WHERE datname = current_database() AND application_name IS DISTINCT FROM 'pipectl' AND EXISTS (
-        SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
-        WHERE l.pid = a.pid AND l.granted AND c.oid >= 16384)
+    WHERE datname = current_database() AND EXISTS (
+        SELECT FROM locks
+        WHERE locks.pid = a.pid AND granted
+          AND (exclusive OR NOT EXISTS (SELECT FROM locks WHERE exclusive)))
     ORDER BY xact_start"""
+# Who may hold locks in MySQL, which does not tell: whoever can have the database open and waits for none.
 MYSQL_BLOCKERS = """
     SELECT id, user, host, command, time FROM information_schema.processlist
-    WHERE db = DATABASE() AND id <> CONNECTION_ID() AND command <> 'Daemon'
+    WHERE COALESCE(db, DATABASE()) = DATABASE() AND command NOT IN ('Daemon', 'Binlog Dump')
       AND COALESCE(state, '') NOT LIKE '%metadata lock%' ORDER BY time DESC"""
-# MySQL's numbers for no connection, for one that was lost, and for a server that is shutting down.
-NO_CONNECTION = {None, 1053, 1927, 2003, 2005, 2006, 2013, 2055}
+# Sessions of this process, which block themselves at no time.
+_POSTGRES_SESSIONS: set[int] = set()
+_MYSQL_SESSIONS: set[int] = set()
+# PostgreSQL's code and MySQL's number for a lock that was waited for too long.
+LOCK_TIMEOUTS = {"55P03", 1205}
+# MySQL's numbers for no connection or answer, one that was lost, and a server that is shutting down.
+NO_CONNECTION = {None, 1053, 1927, 2003, 2005, 2006, 2013, 2055, 3024}
 # PostgreSQL: it is starting up, shutting down, or in recovery; or it is ending this connection for that.
 STARTING_OR_ENDING = re.compile(r"the database system is|terminating connection due to")
+# What a server says at a login that fails until somebody changes the server.
+REFUSALS = re.compile(
+    r'FATAL: +((?:database|role) ".*" does not exist'
+    r'|database ".*" is not currently accepting connections|cannot connect to invalid database'
+    r'|too many connections for (?:database|role)|role ".*" is not permitted to log in'
+    r"|permission denied for database|no pg_hba\.conf entry)"
+)
+# MySQL's and MariaDB's numbers: no right to the database or none such, this machine's address, an account
+# that is locked, or whose password has expired.
+REFUSING = {1044, 1049, 1130, 1820, 1862, 3118, 4151}
 # What both drivers say of a connection that is not encrypted as either side asks, and MySQL's numbers for it.
 ENCRYPTION = re.compile(r"certificate|support SSL|doesn't support it|insecure transport", re.IGNORECASE)
 NO_ENCRYPTION = {-1, 2026, 3159}
@@ -62,11 +93,17 @@ MYSQL_MARK = "SELECT @@report_host"
 
 
 class Databases:
-    """Questions to `airbyte-postgres` and `airbyte-mysql`. Every method may raise DatabaseError."""
+    """Questions to `airbyte-postgres` and `airbyte-mysql`. Every method may raise DatabaseError.
 
-    def __init__(self, postgres: DatabaseAddress, mysql: DatabaseAddress) -> None:
+    A lock is waited for `lock_seconds`; then DatabaseLockedError names who holds it.
+    """
+
+    def __init__(
+        self, postgres: DatabaseAddress, mysql: DatabaseAddress, *, lock_seconds: int = LOCK_SECONDS
+    ) -> None:
         self.postgres = postgres
         self.mysql = mysql
+        self._lock_seconds = lock_seconds
 
     def ping(self, service: str) -> None:
         """Log in to one of them and run a statement."""
@@ -146,42 +183,32 @@ class Databases:
 
         Both servers lock their tables first. PostgreSQL commits last, and its ids go on: one that is used
         twice would get the label of an earlier transaction. Killed in between, labels are gone and their
-        mark before them, so the next run labels all transactions again. Raises DatabaseError, with the
-        sessions that have the tables locked.
+        mark before them, so the next run labels all transactions again.
         """
+        emptied: list[str] = []
+        try:
+            return self._empty(emptied)
+        except DatabaseLockedError as error:
+            if emptied:
+                raise
+            message = f"{error.message.removesuffix('.')}; nothing was deleted."
+            raise DatabaseLockedError(message, hint=error.hint) from error
+
+    def _empty(self, emptied: list[str]) -> tuple[DatabaseContent, DatabaseContent]:
         before = self.content()
         with self._postgres_cursor() as postgres, self._mysql_cursor() as mysql:
             quoted = [quoted for quoted, _ in _tables(postgres, POSTGRES_TABLES)]
-            postgres.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
             if quoted:
-                with self._blocked_by(self.postgres, postgres_blockers):
-                    postgres.execute(f"TRUNCATE {', '.join(quoted)} CONTINUE IDENTITY CASCADE")
+                postgres.execute(f"TRUNCATE {', '.join(quoted)} CONTINUE IDENTITY CASCADE")
             # The mark's table first: a mark without its labels would leave transactions without one.
             tables = sorted(_tables(mysql, MYSQL_TABLES), key=lambda table: table[1] != published.PROGRESS)
             if tables:
-                mysql.execute(f"SET lock_wait_timeout = {LOCK_SECONDS}")
                 mysql.execute("SET foreign_key_checks = 0")
-                with self._blocked_by(self.mysql, mysql_blockers):
-                    mysql.execute(f"LOCK TABLES {', '.join(f'{name} WRITE' for name, _ in tables)}")
+                mysql.execute(f"LOCK TABLES {', '.join(f'{name} WRITE' for name, _ in tables)}")
                 for name, _ in tables:
                     mysql.execute(f"TRUNCATE TABLE {name}")
+                    emptied.append(name)
         return before
-
-    @contextmanager
-    def _blocked_by(
-        self, address: DatabaseAddress, blockers: Callable[[Databases], list[str]]
-    ) -> Iterator[None]:
-        """Name the sessions that keep a lock longer than is waited for."""
-        try:
-            yield
-        except Exception as error:
-            if not any(word in str(error).lower() for word in ("lock timeout", "lock wait timeout")):
-                raise
-            sessions = ", ".join(blockers(self)) or "a session that this account may not see"
-            raise DatabaseError(
-                f"Tables of {address.service} are locked by {sessions}; nothing was deleted.",
-                hint=f"End that session, or wait for its end (waited {LOCK_SECONDS} s), then run this again.",
-            ) from error
 
     @contextmanager
     def ask_postgres(self) -> Iterator[Ask]:
@@ -199,10 +226,10 @@ class Databases:
             yield lambda statement, *values: _ask(cursor, statement, values)
 
     def _postgres_cursor(self) -> AbstractContextManager[Any]:
-        return _postgres(self.postgres)
+        return _postgres(self.postgres, self._lock_seconds)
 
     def _mysql_cursor(self) -> AbstractContextManager[Any]:
-        return _mysql(self.mysql)
+        return _mysql(self.mysql, self._lock_seconds)
 
 
 def prove(address: DatabaseAddress) -> None:
@@ -223,9 +250,13 @@ def metadata_version(address: DatabaseAddress) -> str | None:
 
 
 @contextmanager
-def _postgres(address: DatabaseAddress) -> Iterator[Any]:
+def _postgres(
+    address: DatabaseAddress, lock_seconds: int = LOCK_SECONDS, *, name_blockers: bool = True
+) -> Iterator[Any]:
     import psycopg2  # 35 ms
+    from psycopg2.extensions import set_wait_callback
 
+    set_wait_callback(_wait)
     try:
         connection = psycopg2.connect(
             **postgres_encryption(address),
@@ -237,20 +268,45 @@ def _postgres(address: DatabaseAddress) -> Iterator[Any]:
             connect_timeout=CONNECT_SECONDS,
             application_name="pipectl",
         )
+        # A connection that Ctrl-C has interrupted is closed, and would fail to roll back.
         with closing(connection):
-            if address.mark:
-                connection.autocommit = True
-                with connection.cursor() as cursor:
+            _POSTGRES_SESSIONS.add(connection.info.backend_pid)
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET lock_timeout = '{lock_seconds}s'")
+                if address.mark:
                     _require_mark(cursor, POSTGRES_MARK, address)
-                connection.autocommit = False
-            with connection, connection.cursor() as cursor:
+            connection.autocommit = False
+            with connection.cursor() as cursor:
                 yield cursor
+            connection.commit()
     except psycopg2.Error as error:
+        if error.pgcode in LOCK_TIMEOUTS and name_blockers:
+            raise _locked(address, lock_seconds, _postgres_blockers) from error
         raise _explain("PostgreSQL", address, error, refusal="authentication failed") from error
 
 
+def _wait(connection: Any) -> None:  # noqa: ANN401  untyped driver
+    """Wait for the server as libpq does, which lets no Ctrl-C in.
+
+    It leaves it to its caller then to give up on a server that does not answer to a login.
+    """
+    from psycopg2 import OperationalError
+    from psycopg2.extensions import POLL_OK, POLL_READ, STATUS_SETUP
+
+    deadline = time.monotonic() + CONNECT_SECONDS if connection.status == STATUS_SETUP else None
+    while (state := connection.poll()) != POLL_OK:
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN if state == POLL_READ else select.POLLOUT)
+        left = max(0.0, deadline - time.monotonic()) * 1000 if deadline else None
+        if not poll.poll(left):
+            raise OperationalError("timeout expired")
+
+
 @contextmanager
-def _mysql(address: DatabaseAddress) -> Iterator[Any]:
+def _mysql(
+    address: DatabaseAddress, lock_seconds: int = LOCK_SECONDS, *, name_blockers: bool = True
+) -> Iterator[Any]:
     import mysql.connector  # 90 ms
 
     try:
@@ -265,15 +321,30 @@ def _mysql(address: DatabaseAddress) -> Iterator[Any]:
             charset="utf8mb4",
             collation=published.MYSQL_COLLATION,
             autocommit=True,
+            use_pure=True,  # the driver in C lets no Ctrl-C in
         )
         with closing(connection), closing(connection.cursor()) as cursor:
+            _MYSQL_SESSIONS.add(int(connection.connection_id or 0))
+            cursor.execute(f"SET lock_wait_timeout = {lock_seconds}")
             if address.mark:
                 _require_mark(cursor, MYSQL_MARK, address)
             if address.ssl_mode == "require":
                 _require_cipher(cursor, address)
             yield cursor
     except mysql.connector.Error as error:
+        if error.errno in LOCK_TIMEOUTS and name_blockers:
+            raise _locked(address, lock_seconds, _mysql_blockers) from error
         raise _explain("MySQL", address, error, refusal="Access denied") from error
+
+
+def _locked(
+    address: DatabaseAddress, waited_seconds: int, blockers: Callable[[DatabaseAddress], str]
+) -> DatabaseLockedError:
+    sessions = blockers(address) or "a session that this account may not see"
+    return DatabaseLockedError(
+        f"Tables of {address.service} are locked by {sessions}.",
+        hint=f"End that session, or wait for its end (waited {waited_seconds} s), then run this again.",
+    )
 
 
 def _require_mark(cursor: Any, question: str, address: DatabaseAddress) -> None:  # noqa: ANN401
@@ -356,26 +427,41 @@ def _explain(server: str, address: DatabaseAddress, error: Exception, *, refusal
     if address.witness and (answered or _listens(address)) and not _is_held(address):
         return foreign(address)
     prefix = services.get(address.service).prefix
+    # What runs elsewhere, no reset touches.
+    anew = ", or delete all data of the project and start anew: pipectl reset" if address.mark else "."
+    reason = _refusal(error, text)
+    if reason:
+        return DatabaseRefusedError(
+            f"{where} does not let user {address.user!r} into database {address.database!r}: {reason}.",
+            hint=f"Waiting does not change that. Undo it in the server{anew}",
+        )
     if refusal in text:
         variable = address.password_variable or services.get(address.service).password_variable
         return LoginError(
             f"{where} refused the password of user {address.user!r} for database {address.database!r}.",
-            hint=f"Set {variable} in stack/.env to the password that its data was created with"
-            # What runs elsewhere, no reset touches.
-            + (", or start anew: pipectl reset" if address.mark else "."),
+            hint=f"Set {variable} in stack/.env to the password that the server has now, or give the server"
+            f" its password of before{anew}",
         )
     if ENCRYPTION.search(text) and _is_of_the_connection(error, NO_CONNECTION | NO_ENCRYPTION):
         return DatabaseError(
             f"{where} is not reached with {prefix}_SSLMODE={address.ssl_mode}: {text}",
             hint=f"{prefix}_SSLMODE and {prefix}_SSLROOTCERT in stack/.env say how it is encrypted.",
         )
-    if not answered:
-        return DatabaseSilentError(
-            f"{where} does not answer.",
-            hint=f"What runs: pipectl status. {prefix}_HOST and {prefix}_PORT in stack/.env are its address.",
-            detail=text,
-        )
-    return DatabaseError(f"{where} refused: {text}")
+    if answered:
+        return DatabaseError(f"{where} refused: {text}")
+    place = f"{prefix}_HOST and {prefix}_PORT in stack/.env are its address."
+    hint = f"What runs: pipectl status. {'Start what does not: pipectl up' if address.mark else place}"
+    if STARTING_OR_ENDING.search(text):
+        hint = "Wait for it: pipectl up" if address.mark else "Run the command again when it has started."
+    return DatabaseSilentError(f"{where} does not answer.", hint=hint, detail=text)
+
+
+def _refusal(error: Exception, text: str) -> str:
+    """Return why a login fails until the server is changed; empty for every other error."""
+    if getattr(error, "errno", None) in REFUSING:
+        return text.rstrip(".")
+    said = REFUSALS.search(text) if _is_of_the_connection(error, {None}) else None
+    return text[said.start(1) :].rstrip(".") if said else ""
 
 
 def _listens(address: DatabaseAddress) -> bool:
@@ -444,19 +530,23 @@ def _times(cursor: Any, query: str, bucket: int) -> dict[int, float]:  # noqa: A
     return {int(identity): float(when) for identity, when in cursor.fetchall()}
 
 
-def postgres_blockers(databases: Databases) -> list[str]:
-    """Name the sessions that hold locks on tables of `airbyte-postgres`."""
-    with databases.ask_postgres() as ask:
-        return [
-            f"process {pid} of user {user} ({program or 'unnamed'}, in its transaction for {seconds:.0f} s)"
-            for pid, user, program, seconds in ask(POSTGRES_BLOCKERS)
-        ]
+def _postgres_blockers(address: DatabaseAddress) -> str:
+    """Name the sessions that hold locks on tables."""
+    with _postgres(address, name_blockers=False) as cursor:
+        rows = _ask(cursor, POSTGRES_BLOCKERS, (list(_POSTGRES_SESSIONS),))
+    return ", ".join(
+        f"process {pid} of user {user} ({program or 'unnamed'}, in its transaction for {seconds:.0f} s)"
+        for pid, user, program, seconds in rows
+    )
 
 
-def mysql_blockers(databases: Databases) -> list[str]:
-    """Name the other sessions that use `airbyte-mysql`, as far as its account may see them."""
-    with databases.ask_mysql() as ask:
-        return [
-            f"session {number} of user {user} from {host} ({command.lower()} for {seconds} s)"
-            for number, user, host, command, seconds in ask(MYSQL_BLOCKERS)
-        ]
+def _mysql_blockers(address: DatabaseAddress) -> str:
+    """Name the other sessions that use the database, as far as the account may see them."""
+    with _mysql(address, name_blockers=False) as cursor:
+        rows = _ask(cursor, MYSQL_BLOCKERS, ())
+    sessions = [
+        f"session {number} of user {user} from {host} ({command.lower()} for {seconds} s)"
+        for number, user, host, command, seconds in rows
+        if number not in _MYSQL_SESSIONS
+    ]
+    return ("one of: " if len(sessions) > 1 else "") + ", ".join(sessions)

@@ -103,7 +103,15 @@ class DatabaseSilentError(DatabaseError):
     """A database does not answer: as while it restarts."""
 
 
-class LoginError(DatabaseError):
+class DatabaseLockedError(DatabaseError):
+    """Another session keeps tables locked for longer than is waited for."""
+
+
+class DatabaseRefusedError(DatabaseError):
+    """A database answers, and refuses the connection for a reason that waiting does not change."""
+
+
+class LoginError(DatabaseRefusedError):
     """A database answers, and refuses the user or the password."""
 
 

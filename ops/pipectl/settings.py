@@ -44,18 +44,22 @@ SSL_MODES = frozenset({"disable", "prefer", "require", *VERIFYING})
 
 _COUNT, _NUMBER = r"0*[1-9][0-9]{0,5}", r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?"
 # What only other programs read, which fail long after the start: the form of a value, and its description.
+FRAUD_RATE = "PIPECTL_ALERT_FRAUD_RATE"
+_FERNET_KEY = "[A-Za-z0-9_+/-]{43}="
 FORMS = {
+    # Several, if an old one is being replaced.
+    "AIRFLOW_FERNET_KEY": (f"{_FERNET_KEY}(,{_FERNET_KEY})*", "a Fernet key, 32 bytes in url-safe base64"),
     "AIRFLOW_PARALLELISM": (_COUNT, "a whole number above 0"),
     "AIRFLOW_UID": ("[0-9]{1,9}", "a user id"),
     "AIRFLOW_WORKERS": (_COUNT, "a whole number above 0"),
     "PIPECTL_RETENTION_DAYS": (_COUNT, "a whole number above 0"),
     "PIPECTL_SEED": ("[+-]?[0-9]{1,18}", "a whole number"),
-    "PIPECTL_ALERT_FRAUD_RATE": (f"{_NUMBER}:{_NUMBER}", "LOWEST:HIGHEST, as in 0.0005:0.03"),
+    FRAUD_RATE: (f"{_NUMBER}:{_NUMBER}", "LOWEST:HIGHEST, as in 0.0005:0.03"),
     "PIPECTL_ALERT_LAG_SECONDS": (_NUMBER, "a number of seconds"),
     "PIPECTL_ALERT_WEBHOOK": ("https?://[!-~]+", "an address that begins with http:// or https://"),
 }
 # A webhook's address may carry a token.
-NOT_SHOWN = frozenset({"PIPECTL_ALERT_WEBHOOK"})
+NOT_SHOWN = frozenset({"AIRFLOW_FERNET_KEY", "PIPECTL_ALERT_WEBHOOK"})
 
 
 @dataclass(frozen=True)
@@ -122,12 +126,32 @@ class Settings:
 
     def check(self) -> None:
         """Raise UsageError for a value that would fail only after the start, if at all."""
-        for variable, (form, description) in FORMS.items():
+        for variable, (_, description) in FORMS.items():
             text = self.variables.get(variable)
-            if text and not re.fullmatch(form, text):
+            if text and not _has_form(variable, text):
                 raise self.is_not(variable, description)
+        bounds = [float(bound) for bound in (self.variables.get(FRAUD_RATE) or "").split(":") if bound]
+        if bounds != sorted(bounds):
+            raise self.is_not(FRAUD_RATE, "a range that rises", FORMS[FRAUD_RATE][1])
         for definition in services.business_databases():
             self._encryption(definition.prefix)
+        self._check_ports()
+
+    def _check_ports(self) -> None:
+        """Raise UsageError if two of the ports that are set, not chosen, are the same."""
+        names: dict[int, str] = {}
+        for definition in services.SERVICES:
+            variable = definition.port_variable
+            if not definition.default_port or not self.variables.get(variable):
+                continue
+            if self.is_external(definition.name):
+                continue
+            port = self.port(definition.name)
+            if port in names:
+                raise self.is_not(
+                    variable, f"a port of its own: {names[port]} is the same", "one that no other has"
+                )
+            names[port] = variable
 
     def is_not(self, variable: str, description: str, wanted: str = "") -> UsageError:
         """Return the error for a value that is not what `description` says."""
@@ -138,9 +162,12 @@ class Settings:
                 f"The environment variable {variable}{shown} is not {description}.",
                 hint=f"Remove it (unset {variable}), or set {cure}.",
             )
+        kept = json_text.read_object(kept_path(self.project)).get(variable)
+        is_restored = variable in LASTING and isinstance(kept, str) and _has_form(variable, kept)
+        restores = f": pipectl up takes it from {kept_path(self.project)}" if is_restored else ""
         return UsageError(
             f"{variable}{shown} in {self.env_path} is not {description}.",
-            hint=f"Set {cure}, or delete the line.",
+            hint=f"Set {cure}, or delete the line{restores}.",
         )
 
     def database(self, service: str) -> DatabaseAddress:
@@ -184,6 +211,10 @@ class Settings:
                 hint=f"Set {prefix}_SSLROOTCERT to a file in {folder}, or {prefix}_SSLMODE to verify-full.",
             )
         return mode, str(certificate) if name else ""
+
+
+def _has_form(variable: str, value: str) -> bool:
+    return variable not in FORMS or bool(re.fullmatch(FORMS[variable][0], value))
 
 
 def is_port(text: str) -> bool:

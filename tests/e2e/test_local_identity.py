@@ -6,6 +6,7 @@ import http.client
 import os
 import shutil
 import signal
+import subprocess
 import uuid
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
@@ -126,6 +127,26 @@ def test_another_projects_servers_are_neither_asked_nor_emptied_nor_called_healt
     assert runs(populated) == runs_before
     assert populated.json("verify-db", "--expect", "reconciled")["ok"]
     assert other.json("trigger")["state"] == "success"
+
+
+def test_a_copy_of_a_running_project_starts_nothing_until_it_has_new_data(
+    populated: Project, tmp_path: Path
+) -> None:
+    before = services(populated)
+    copy = Project(tmp_path / "copy")
+    # Files come and go meanwhile, and cp says so.
+    subprocess.run(("cp", "-a", populated.folder, copy.folder), check=False)
+    try:
+        said = copy.run("up", code=3).stderr
+        assert "data was in use while it was copied: postgres, airbyte-postgres, airbyte-mysql." in said
+        assert f"pipectl --project {populated.folder} down" in said
+        assert {service["state"] for service in services(copy).values()} == {"stopped"}
+        assert services(populated) == before
+        copy.run("reset", "--yes")
+        assert {service["health"] for service in services(copy).values()} == {"healthy"}
+    finally:
+        copy.run("down", "--volumes", "--yes")
+    assert services(populated) == before
 
 
 def test_what_a_server_is_asked_to_prove_itself_opens_nothing(populated: Project) -> None:
@@ -285,7 +306,7 @@ def test_a_project_that_moves_while_it_runs_keeps_its_stack_and_its_ports(other:
     try:
         newcomer = copy_project(before)
         assert {service["state"] for service in services(newcomer).values()} == {"stopped"}
-        assert "Nothing was running" in newcomer.run("down").stderr
+        assert "Nothing was running" in newcomer.run("down").stdout
         assert all(map(is_alive, running))
         assert any(str(before) in note for note in moved.json("status")["notes"])
         assert moved.json("up")["moved_ports"] == {}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import socket
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,12 +18,22 @@ import pytest
 from pipectl import published
 from pipectl.databases import BUCKET, Databases, metadata_version
 from pipectl.engines.local.folders import server_mark
-from pipectl.errors import DatabaseError, ForeignDatabaseError, LoginError
+from pipectl.errors import (
+    DatabaseError,
+    DatabaseLockedError,
+    DatabaseRefusedError,
+    DatabaseSilentError,
+    ForeignDatabaseError,
+    LoginError,
+)
 from pipectl.models import Counts, DatabaseAddress
+from pipectl.pipeline import reporting
+from pipectl.pipeline.overview import _database
 from pipectl.pipeline.verification import verify
+from support.waiting import WAIT_SECONDS, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from support.script_servers import Servers
 
@@ -219,6 +234,202 @@ def test_a_session_that_locks_postgres_is_named_and_neither_database_is_emptied(
     assert rows(servers) == [3, 2]
 
 
+EXCLUSIVE = "LOCK TABLE public.transactions IN ACCESS EXCLUSIVE MODE"
+QUESTIONS: dict[str, Callable[[Databases], object]] = {
+    "content": Databases.content,
+    "reconcile": Databases.reconcile,
+    "empty": Databases.empty,
+    "report": reporting.build,
+}
+
+
+@contextmanager
+def locked(servers: Servers, service: str) -> Iterator[str]:
+    """Lock a table against readers, and give the words for whoever does."""
+    holder = servers.postgres() if service == "airbyte-postgres" else servers.mysql()
+    try:
+        if service == "airbyte-postgres":
+            holder.cursor().execute(EXCLUSIVE)
+            yield f"process {holder.info.backend_pid} of user docker"
+        else:
+            holder.cursor().execute("LOCK TABLES fraud_labels WRITE")
+            yield f"session {holder.connection_id} of user docker"
+    finally:
+        holder.close()
+
+
+@pytest.mark.parametrize("service", ["airbyte-postgres", "airbyte-mysql"])
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_no_question_waits_for_a_lock_without_end_and_each_names_who_holds_it(
+    servers: Servers, service: str, question: str
+) -> None:
+    servers.run("transaction_generator")
+    servers.run("detection_generator")
+    asked = Databases(*servers.addresses, lock_seconds=1)
+    before = rows(servers)
+    with locked(servers, service) as session:
+        with pytest.raises(DatabaseLockedError, match=f"^Tables of {service} are locked by ") as caught:
+            QUESTIONS[question](asked)
+        assert session in caught.value.message
+        assert "one of" not in caught.value.message
+        assert ("nothing was deleted" in caught.value.message) == (question == "empty")
+        assert "waited 1 s" in caught.value.hint
+    assert rows(servers) == before
+
+
+def test_a_reader_before_whom_somebody_waits_for_the_table_alone_is_named(servers: Servers) -> None:
+    fill(servers, {1}, {1})
+    reader, waiting = servers.postgres(), servers.postgres()
+    reading = reader.info.backend_pid
+    try:
+        reader.cursor().execute("SELECT * FROM public.transactions")
+        with ThreadPoolExecutor() as pool:
+            altering = pool.submit(waiting.cursor().execute, EXCLUSIVE)
+            until(lambda: servers.ask_postgres("SELECT pid FROM pg_locks WHERE NOT granted"), "the lock")
+            with pytest.raises(DatabaseLockedError) as caught:
+                Databases(*servers.addresses, lock_seconds=1).content()
+            reader.close()
+            altering.result()
+        assert f"by process {reading} of user docker" in caught.value.message
+    finally:
+        reader.close()
+        waiting.close()
+
+
+@pytest.mark.parametrize("service", ["airbyte-postgres", "airbyte-mysql"])
+def test_status_shows_a_lock_as_the_databases_error(servers: Servers, service: str) -> None:
+    fill(servers, {1}, {1})
+    postgres, mysql = servers.addresses
+    with locked(servers, service) as session:
+        seen = [
+            _database(Databases(postgres, mysql, lock_seconds=1), address, is_down=False)
+            for address in (postgres, mysql)
+        ]
+    for database in seen:
+        is_locked = database.address.service == service
+        assert database.reachable
+        assert database.notable == is_locked
+        assert (session in database.error) == is_locked
+
+
+INTERRUPTED = """
+import sys
+from pipectl import cli
+from pipectl.databases import Databases
+from pipectl.models import DatabaseAddress
+from pipectl.pipeline import reporting
+
+ports = map(int, sys.argv[2:])
+databases = Databases(
+    DatabaseAddress("airbyte-postgres", "127.0.0.1", next(ports), "airbyte", "docker", "docker"),
+    DatabaseAddress("airbyte-mysql", "127.0.0.1", next(ports), "data", "docker", "docker"),
+    lock_seconds=600,
+)
+questions = {"content": Databases.content, "empty": Databases.empty, "report": reporting.build}
+cli.app = lambda **_: cli.run_guarded(lambda: questions[sys.argv[1]](databases), cli.Console)
+cli.main()
+"""
+WAITS = {
+    "airbyte-postgres": ("postgres", "SELECT pid FROM pg_locks WHERE NOT granted"),
+    "airbyte-mysql": (
+        "mysql",
+        "SELECT 1 FROM information_schema.processlist WHERE state LIKE '%metadata lock%'",
+    ),
+}
+
+
+@pytest.mark.parametrize("service", WAITS)
+@pytest.mark.parametrize("question", ["content", "empty", "report"])
+def test_an_interrupt_ends_a_question_that_waits_for_a_lock(
+    servers: Servers, service: str, question: str
+) -> None:
+    servers.run("transaction_generator")
+    servers.run("detection_generator")
+    server, waits = WAITS[service]
+    with locked(servers, service):
+        process = subprocess.Popen(
+            (
+                sys.executable,
+                "-c",
+                INTERRUPTED,
+                question,
+                str(servers.postgres_port),
+                str(servers.mysql_port),
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            ask = servers.ask_postgres if server == "postgres" else servers.ask_mysql
+            until(lambda: ask(waits), "the question")
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=WAIT_SECONDS)
+        finally:
+            process.kill()
+    assert "\nInterrupted." in output + errors
+    assert "typer.exceptions.Exit: 130" in errors
+
+
+def test_a_server_that_accepts_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipectl.databases.CONNECT_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        addresses = (
+            DatabaseAddress("airbyte-postgres", "127.0.0.1", port, "airbyte", "docker", "docker"),
+            DatabaseAddress("airbyte-mysql", "127.0.0.1", port, "data", "docker", "docker"),
+        )
+        for address in addresses:
+            with pytest.raises(DatabaseSilentError, match="does not answer"):
+                Databases(*addresses).ping(address.service)
+
+
+@pytest.mark.parametrize(
+    ("change", "back", "said"),
+    [
+        ("ALTER DATABASE airbyte RENAME TO gone", "ALTER DATABASE gone RENAME TO airbyte", "does not exist"),
+        (
+            "ALTER DATABASE airbyte CONNECTION LIMIT 0",
+            "ALTER DATABASE airbyte CONNECTION LIMIT -1",
+            "too many",
+        ),
+        ("ALTER ROLE docker CONNECTION LIMIT 0", "ALTER ROLE docker CONNECTION LIMIT -1", "too many"),
+        ("ALTER ROLE docker NOLOGIN", "ALTER ROLE docker LOGIN", "not permitted to log in"),
+        (
+            "ALTER DATABASE airbyte OWNER TO postgres; REVOKE CONNECT ON DATABASE airbyte FROM PUBLIC",
+            "ALTER DATABASE airbyte OWNER TO docker; GRANT CONNECT ON DATABASE airbyte TO PUBLIC",
+            "permission denied",
+        ),
+    ],
+)
+def test_postgres_that_lets_nobody_in_until_it_is_changed_is_not_waited_for(
+    servers: Servers, change: str, back: str, said: str
+) -> None:
+    asked = servers.addresses
+    ask = partial(servers.ask_superuser, database="postgres")
+    for statement in change.split("; "):
+        ask(statement)
+    try:
+        for mark in ("", "mine"):
+            own = Databases(replace(asked[0], mark=mark), asked[1])
+            with pytest.raises(
+                DatabaseRefusedError, match=f"does not let user 'docker' into .*{said}"
+            ) as caught:
+                own.ping("airbyte-postgres")
+            assert ("pipectl reset" in caught.value.hint) == bool(mark)
+    finally:
+        for statement in back.split("; "):
+            ask(statement)
+
+
+def test_mysql_that_lets_nobody_in_until_it_is_changed_is_not_waited_for(servers: Servers) -> None:
+    postgres, mysql = servers.addresses
+    for database in ("nowhere", "information_schemas"):
+        with pytest.raises(DatabaseRefusedError, match="does not let user 'docker' into") as caught:
+            Databases(postgres, replace(mysql, database=database)).ping("airbyte-mysql")
+        assert not isinstance(caught.value, LoginError)
+
+
 def test_killed_after_mysql_the_next_run_labels_every_transaction_again(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,24 +437,14 @@ def test_killed_after_mysql_the_next_run_labels_every_transaction_again(
     servers.run("detection_generator")
     [(transactions,)] = servers.ask_postgres("SELECT count(*) FROM public.transactions")
     asked = databases(servers)
-
-    @contextmanager
-    def killed(*_: object) -> Iterator[None]:
-        """Stand for a kill right after MySQL's last statement: PostgreSQL never commits."""
-        try:
-            yield
-        finally:
-            killed_at.append("locked")
-
-    killed_at: list[str] = []
-    monkeypatch.setattr(asked, "_blocked_by", killed)
-    mysql_cursor = asked._mysql_cursor
+    mysql_cursor, ask = asked._mysql_cursor, servers.ask_mysql
 
     @contextmanager
     def dying() -> Iterator[Any]:
+        """Stand for a kill right after MySQL's last statement: PostgreSQL never commits."""
         with mysql_cursor() as cursor:
             yield cursor
-        if killed_at:
+        if ask("SELECT COUNT(*) FROM fraud_labels") == [(0,)]:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(asked, "_mysql_cursor", dying)

@@ -303,6 +303,21 @@ def test_failed_preparation_leaves_nothing_and_shows_the_servers_words_without_t
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root drops privileges")
+def test_a_server_that_root_starts_has_a_uid_of_its_own(binaries: MariadbBinaries, data_dir: Path) -> None:
+    if privileges.privileges().prefix != privileges.MOUNT_NAMESPACE:
+        pytest.skip("this machine allows no mount namespace")
+    server = start(binaries, data_dir, port := free_port())
+    try:
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        assert query(port, "SELECT 1") == [(1,)]
+    finally:
+        stop(server)
+    uid = privileges.own_uid(data_dir)
+    assert f"Uid:\t{uid}\t{uid}\t{uid}\t{uid}" in status
+    assert {path.lstat().st_uid for path in (data_dir, *data_dir.rglob("*"))} == {uid}
+
+
 @pytest.fixture
 def no_user_namespaces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A container that forbids them."""

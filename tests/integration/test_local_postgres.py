@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -304,6 +305,20 @@ def test_stale_pid_file_that_names_somebody_elses_process_does_no_harm(
         stranger.communicate(b"\n")
 
 
+def test_accounts_change_beside_a_stale_pid_file_that_names_somebody_elses_process(
+    binaries: PostgresBinaries, data_dir: Path
+) -> None:
+    # Of the server's user: PostgreSQL takes those of others for dead.
+    user = data_dir.stat().st_uid
+    with subprocess.Popen(("cat",), stdin=subprocess.PIPE, user=user) as stranger:
+        (data_dir / postgres.PID_FILE).write_text(f"{stranger.pid}\n{data_dir}\n1\n")
+        assert not postgres.prepare(binaries, data_dir, replace(ACCOUNTS, password="another"))
+        assert stranger.poll() is None
+        stranger.communicate()
+    with running(binaries, data_dir, password="another") as port:
+        assert query(port, "SELECT 1", password="another") == [(1,)]
+
+
 @pytest.mark.parametrize("content", ["", "\n", "not a number\n", "99999999\n"])
 def test_damaged_pid_file_does_no_harm(binaries: PostgresBinaries, data_dir: Path, content: str) -> None:
     (data_dir / postgres.PID_FILE).write_text(content)
@@ -435,14 +450,18 @@ def test_failing_statement_is_an_error_that_does_not_repeat_it(
     assert "swordfish" not in f"{failure.value} {failure.value.detail}"
 
 
+def require_mount_namespace() -> None:
+    if privileges.privileges().prefix != privileges.MOUNT_NAMESPACE:
+        pytest.skip("this machine allows no mount namespace")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root drops privileges")
-def test_a_server_that_root_starts_is_nobody_to_the_kernel_and_reads_no_file_of_root(
+def test_a_server_that_root_starts_has_a_uid_of_its_own_and_reads_no_file_of_root(
     binaries: PostgresBinaries, data_dir: Path, tmp_path: Path
 ) -> None:
     import psycopg2
 
-    if privileges.drop_prefix() != privileges.MOUNT_NAMESPACE:
-        pytest.skip("this machine allows no mount namespace")
+    require_mount_namespace()
     secret = tmp_path / "secret"
     secret.write_text("root's")
     secret.chmod(0o600)
@@ -456,8 +475,43 @@ def test_a_server_that_root_starts_is_nobody_to_the_kernel_and_reads_no_file_of_
                 query(port, f"SELECT pg_read_file('{path}')")  # as a superuser
     finally:
         stop(server)
-    assert "Uid:\t65534\t65534\t65534\t65534" in status
+    uid = privileges.own_uid(data_dir)
+    with pytest.raises(KeyError):
+        pwd.getpwuid(uid)
+    assert f"Uid:\t{uid}\t{uid}\t{uid}\t{uid}" in status
+    assert f"Gid:\t{uid}\t{uid}\t{uid}\t{uid}" in status
     assert "CapEff:\t0000000000000000" in status
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root drops privileges")
+def test_nobody_does_not_reach_the_cluster_of_a_server_that_root_starts(
+    binaries: PostgresBinaries, data_dir: Path
+) -> None:
+    require_mount_namespace()
+    for parent, folders, files in os.walk(data_dir):
+        for name in (*folders, *files):
+            os.chown(Path(parent, name), privileges.NOBODY, privileges.NOBODY)
+    os.chown(data_dir, privileges.NOBODY, privileges.NOBODY)  # as an earlier release left it
+    assert not postgres.prepare(binaries, data_dir, ACCOUNTS)
+
+    server = start(binaries, data_dir, port := free_port())
+    try:
+        ways = (f"cat /proc/{server.pid}/cwd/PG_VERSION", f"cat /proc/{server.pid}/environ")
+        opened = [
+            way
+            for way in (*ways, f"kill -0 {server.pid}")
+            for user in (privileges.NOBODY, privileges.FIRST_UID)
+            if subprocess.run(
+                ("sh", "-c", way), user=user, group=user, extra_groups=[], capture_output=True, check=False
+            ).returncode
+            == 0
+        ]
+        assert query(port, "SELECT 1") == [(1,)]
+    finally:
+        stop(server)
+    assert opened == []
+    owners = {path.lstat().st_uid for path in (data_dir, *data_dir.rglob("*"))}
+    assert owners == {privileges.own_uid(data_dir)}
 
 
 @pytest.fixture
@@ -490,4 +544,4 @@ def test_root_without_user_namespaces_runs_the_server_as_nobody(
     no_user_namespaces.undo()
     privileges.privileges.cache_clear()
     assert not postgres.prepare(binaries, fresh, ACCOUNTS)
-    assert fresh.stat().st_uid == privileges.privileges().owner
+    assert fresh.stat().st_uid != privileges.NOBODY

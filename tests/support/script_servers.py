@@ -89,11 +89,11 @@ class Servers:
             process.kill()
         return process.returncode, output
 
-    def postgres(self, user: str = "docker", password: str = "docker") -> Any:
+    def postgres(self, user: str = "docker", password: str = "docker", database: str = "airbyte") -> Any:
         import psycopg2
 
         return psycopg2.connect(
-            host="127.0.0.1", port=self.postgres_port, user=user, password=password, dbname="airbyte"
+            host="127.0.0.1", port=self.postgres_port, user=user, password=password, dbname=database
         )
 
     def mysql(self) -> Any:
@@ -112,9 +112,9 @@ class Servers:
     def ask_postgres(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         return _ask(self.postgres(), statement, values)
 
-    def ask_superuser(self, statement: str) -> None:
+    def ask_superuser(self, statement: str, database: str = "airbyte") -> None:
         """Run a statement that the owner of the database may not."""
-        _ask(self.postgres("postgres", SUPERUSER_PASSWORD), statement, ())
+        _ask(self.postgres("postgres", SUPERUSER_PASSWORD, database), statement, ())
 
     def ask_mysql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         return _ask(self.mysql(), statement, values)

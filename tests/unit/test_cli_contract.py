@@ -107,6 +107,41 @@ def test_an_unknown_executor_is_told_the_known_ones() -> None:
     assert "'foo' is not one of 'local', 'celery'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("trigger", ""), "An argument"),
+        (("trigger", "--", ""), "An argument"),
+        (("pause", ""), "An argument"),
+        (("runs", "mine", ""), "An argument"),
+        (("logs", ""), "An argument"),
+        (("--project", "", "reset", "--yes"), "The value of --project"),
+        (("reset", "--yes", "--project="), "The value of --project"),
+        (("status", "--engine", ""), "The value of --engine"),
+        (("report", "--html", ""), "The value of --html"),
+        (("report", "--html="), "The value of --html"),
+        (("trigger", "--conf", ""), "The value of --conf"),
+        (("logs", "-n", ""), "The value of -n"),
+    ],
+)
+def test_an_empty_value_means_nothing_and_is_refused(
+    project: Path, arguments: tuple[str, ...], named: str
+) -> None:
+    (project / ".pipectl" / "volumes" / "airbyte-mysql").mkdir(parents=True)
+    done = run("--engine", "local", *arguments)
+    assert done.returncode == ExitCode.USAGE
+    assert f"{named} is empty" in done.stderr
+    assert (project / ".pipectl" / "volumes" / "airbyte-mysql").is_dir()
+
+
+@pytest.mark.usefixtures("project")
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PROJECT", "ENGINE", "JSON", "QUIET", "VERBOSE", "DAG_ID", "CACHE_DIR"):
+        monkeypatch.setenv(f"PIPECTL_{name}", "")
+    done = run("down", "--dry-run")
+    assert done.returncode == ExitCode.DONE, done.stderr
+
+
 def test_nobody_is_asked_about_no_data(project: Path) -> None:
     done = run("--engine", "local", "down", "--volumes")
     assert done.returncode == ExitCode.DONE, done.stderr
@@ -354,7 +389,8 @@ def test_what_completes_no_command_line_is_a_usage_error(variables: dict[str, st
 def test_a_completion_that_cannot_be_installed_names_the_file() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pipectl", "--install-completion", "bash"],
-        env=os.environ | {"HOME": "/proc"},
+        # Typer would else look for a shell among this process's parents.
+        env=os.environ | {"HOME": "/proc", "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -256,11 +256,11 @@ def test_pid_file_is_not_believed_without_its_server(tmp_path: Path, content: st
     assert server_pid(tmp_path / PID_FILE, frozenset({"postgres"})) is None
 
 
-def test_normal_user_starts_servers_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_normal_user_starts_servers_as_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     privileges.privileges.cache_clear()
     try:
-        assert privileges.drop_prefix() == ()
+        assert privileges.drop_prefix(tmp_path) == ()
     finally:
         privileges.privileges.cache_clear()
 
@@ -273,10 +273,30 @@ def test_root_without_any_way_to_drop_privileges_is_told_to_use_a_normal_user(
     privileges.privileges.cache_clear()
     try:
         with pytest.raises(EngineError, match="refuse to run as root") as failure:
-            privileges.drop_prefix()
+            privileges.drop_prefix(tmp_path)
     finally:
         privileges.privileges.cache_clear()
     assert "normal user" in failure.value.hint
+
+
+def test_each_folder_has_a_uid_that_no_account_and_no_group_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first" / "data", tmp_path / "second" / "data"
+    uid = privileges.own_uid(first)
+    assert uid == privileges.own_uid(first.with_name(".data.new-1"))  # as it is made
+    assert uid != privileges.own_uid(second)
+    assert uid >= privileges.FIRST_UID
+
+    taken = {"getpwuid": uid, "getgrgid": uid + 1}
+
+    def find(function: str, number: int) -> None:
+        if number != taken[function]:
+            raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", lambda number: find("getpwuid", number))
+    monkeypatch.setattr("grp.getgrgid", lambda number: find("getgrgid", number))
+    assert privileges.own_uid(first) == uid + 2
 
 
 def test_folder_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

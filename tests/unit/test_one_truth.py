@@ -37,8 +37,8 @@ COMPUTED = {
     "PIPECTL_BATCH_ID": "the DAG sets it per run",
     "PIPECTL_SCRIPTS": "each engine knows the folder",
     "PIPECTL_PROGRAM": "marks a program of the user's in a container",
-    "PIPECTL_PROJECT_INODE": "marks them too, when their folder has moved",
     "PIPECTL_STATE_DIR": "marks the local engine's processes",
+    "PIPECTL_PROJECT_INODE": "tells whose they are, also once the project has moved",
     "AIRFLOW_HOME": "each engine knows the folder",
     "AIRFLOW_CONFIG": "the local engine has no file of it",
 }

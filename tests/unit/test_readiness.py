@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from pipectl.airflow_health import ParsedDag, is_since
-from pipectl.errors import AirflowError, DagError, DatabaseError, EngineError, LoginError, WaitTimeoutError
+from pipectl.errors import (
+    AirflowError,
+    DagError,
+    DatabaseError,
+    DatabaseRefusedError,
+    EngineError,
+    LoginError,
+    WaitTimeoutError,
+)
 from pipectl.models import ImportFailure, LogLine, Service
 from pipectl.observer import Observer
 from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy, wait_until_parsed
@@ -142,11 +150,12 @@ def test_a_database_may_fall_twice_over_a_stale_lock_file() -> None:
         wait(FakeEngine(fallen, risen, fallen, risen, fallen, risen), seconds=60)
 
 
-def test_a_refused_password_is_said_at_once() -> None:
-    with pytest.raises(LoginError):
+@pytest.mark.parametrize("refusal", [LoginError, DatabaseRefusedError])
+def test_what_waiting_does_not_change_is_said_at_once(refusal: type[DatabaseError]) -> None:
+    with pytest.raises(refusal):
         wait(
             FakeEngine((service("airbyte-mysql"),)),
-            databases=FakeDatabases(LoginError("refused")),
+            databases=FakeDatabases(refusal("refused")),
             seconds=60,
         )
 

@@ -48,7 +48,7 @@ class StartingEngine(FakeEngine):
     """Fills in the settings too, as every engine does at its start."""
 
     def start(self, observer: Observer) -> tuple[str, ...]:
-        self._fill_in_settings()
+        self._fill_in_settings(observer)
         return super().start(observer)
 
     def logs(self, services: tuple[str, ...], *, tail: int, follow: bool) -> Iterator[LogLine]:

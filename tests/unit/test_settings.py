@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipectl import settings
-from pipectl.engines.project import unknown_names
+from pipectl.engines.project import new_fernet_key, unknown_names
 from pipectl.env_file import EnvFile
 from pipectl.errors import UsageError
 from support import ROOT
@@ -62,6 +62,9 @@ def test_a_port_that_is_none_is_a_usage_error(
         "PIPECTL_RETENTION_DAYS=a month",
         "PIPECTL_SEED=1.5",
         "PIPECTL_ALERT_FRAUD_RATE=0.1",
+        "PIPECTL_ALERT_FRAUD_RATE=1:0",
+        "PIPECTL_ALERT_FRAUD_RATE=2e-1:0.1",
+        "AIRFLOW_FERNET_KEY=sesame",
         "PIPECTL_ALERT_LAG_SECONDS=an hour",
         "PIPECTL_ALERT_WEBHOOK=hooks.example/sesame",
         "AIRBYTE_POSTGRES_SSLMODE=on",
@@ -84,6 +87,36 @@ def test_a_value_that_would_fail_after_the_start_is_refused_before(
     monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=name):
         settings.load(project).check()
+
+
+def test_a_fernet_key_that_was_cut_is_told_from_where_it_comes_back(project: Path) -> None:
+    key = new_fernet_key()
+    (project / ".pipectl").mkdir()
+    settings.kept_path(project).write_text(json.dumps({"AIRFLOW_FERNET_KEY": key}))
+    for text in (key[:20], f"{key},{key[:20]}"):
+        (project / "stack" / ".env").write_text(f"AIRFLOW_FERNET_KEY={text}")
+        with pytest.raises(
+            UsageError, match=r"^AIRFLOW_FERNET_KEY in .*/stack/.env is not a Fernet key"
+        ) as caught:
+            settings.load(project).check()
+        assert text not in caught.value.message
+        assert f"delete the line: pipectl up takes it from {settings.kept_path(project)}" in caught.value.hint
+    (project / "stack" / ".env").write_text("")
+    assert settings.load(project).restored == {"AIRFLOW_FERNET_KEY": key}
+    (project / "stack" / ".env").write_text(f"AIRFLOW_FERNET_KEY={key},{key}\n")
+    settings.load(project).check()
+
+
+def test_two_services_cannot_be_given_one_port(project: Path) -> None:
+    env = project / "stack" / ".env"
+    env.write_text("AIRFLOW_PORT=18080\nAIRFLOW_POSTGRES_PORT=18080\n")
+    with pytest.raises(UsageError, match=r"^AIRFLOW_PORT='18080' in .* AIRFLOW_POSTGRES_PORT is the same"):
+        settings.load(project).check()
+    # That of a server elsewhere is no port of this machine; nor does a default count, which gives way.
+    env.write_text("AIRFLOW_PORT=3306\nAIRBYTE_MYSQL_HOST=db.example.com\nAIRBYTE_MYSQL_PORT=3306\n")
+    settings.load(project).check()
+    env.write_text("AIRFLOW_PORT=5432\n")
+    settings.load(project).check()
 
 
 def test_the_defaults_of_the_example_are_not_refused(project: Path) -> None:

@@ -21,7 +21,14 @@ from pipectl.console import visible
 from pipectl.documents import dump
 from pipectl.engines.local import airflow, uv
 from pipectl.engines.project import require_unix_line_ends
-from pipectl.errors import DatabaseError, DatabaseSilentError, UsageError, remedy
+from pipectl.errors import (
+    DatabaseError,
+    DatabaseRefusedError,
+    DatabaseSilentError,
+    LoginError,
+    UsageError,
+    remedy,
+)
 from pipectl.models import DatabaseAddress
 from pipectl.settings import Settings, cache_dir, load
 from support import ROOT
@@ -384,3 +391,55 @@ def test_a_connection_that_is_not_encrypted_as_asked_is_not_silence(
     said = _explain("MySQL", address, mysql.connector.Error(text, errno=number), refusal="Access denied")
     assert isinstance(said, DatabaseSilentError) == silent
     assert ("AIRBYTE_MYSQL_SSLMODE" in said.message) != silent
+
+
+@pytest.mark.parametrize("mark", ["", "airbyte-postgres 1"])
+@pytest.mark.parametrize(
+    ("said", "kind", "hint"),
+    [
+        ('database "airbyte" does not exist', DatabaseRefusedError, "Waiting does not change that"),
+        ('too many connections for database "airbyte"', DatabaseRefusedError, "Waiting does not change that"),
+        ("sorry, too many clients already", DatabaseError, ""),
+        ("the database system is starting up", DatabaseSilentError, ""),
+        ('password authentication failed for user "u"', LoginError, "Set AIRBYTE_POSTGRES_PASSWORD"),
+    ],
+)
+def test_what_postgres_says_at_a_login_is_told_with_what_helps(
+    mark: str, said: str, kind: type[DatabaseError], hint: str
+) -> None:
+    import psycopg2
+
+    from pipectl.databases import _explain
+
+    address = DatabaseAddress("airbyte-postgres", "db.example", 5432, "airbyte", "u", "p", mark=mark)
+    error = psycopg2.OperationalError(
+        f'connection to server at "db.example", port 5432 failed: FATAL:  {said}\n'
+    )
+    told = _explain("PostgreSQL", address, error, refusal="authentication failed")
+    assert type(told) is kind
+    assert told.hint.startswith(hint)
+    assert ("pipectl reset" in told.hint) == bool(mark and hint)
+    if kind is DatabaseSilentError:
+        assert told.hint == (
+            "Wait for it: pipectl up" if mark else "Run the command again when it has started."
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("Unknown database 'data'", 1049),
+        ("Access denied for user 'u'@'%' to database 'data'", 1044),
+        ("Access denied, this account is locked", 4151),
+        ("Access denied for user 'u'@'%'. Account is locked.", 3118),
+    ],
+)
+def test_what_mysql_says_at_a_login_is_not_taken_for_a_wrong_password(text: str, number: int) -> None:
+    import mysql.connector
+
+    from pipectl.databases import _explain
+
+    address = DatabaseAddress("airbyte-mysql", "db.example", 3306, "data", "u", "p", mark="airbyte-mysql 1")
+    told = _explain("MySQL", address, mysql.connector.Error(text, errno=number), refusal="Access denied")
+    assert type(told) is DatabaseRefusedError
+    assert "pipectl reset" in told.hint

@@ -154,9 +154,9 @@ def result_text(result: Status) -> RenderableType:
         address = database.address
         location = f"{address.host}:{address.port}/{address.database}"
         content = ", ".join(f"{name} {count:,}" for name, count in database.rows.items()) or "no tables"
-        lines.append(
-            f"{address.service:<17} {location}: {content if database.reachable else 'not reachable'}"
-        )
+        if database.error:
+            content = "locked" if database.reachable else "not reachable"
+        lines.append(f"{address.service:<17} {location}: {content}")
     notes = (line(note, "yellow") for note in result.notes)
     failures = import_failures_text(airflow.import_failures)
     return group(services, *(line(text) for text in lines), *failures, *notes)

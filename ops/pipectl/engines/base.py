@@ -227,7 +227,7 @@ class Engine(ABC):
         """Variables that the engine fills in once per project, and what makes their values."""
         return {name: secret.make for name, secret in SECRETS.items()}
 
-    def _fill_in_settings(self, changes: Mapping[str, str] | None = None) -> None:
+    def _fill_in_settings(self, observer: Observer, changes: Mapping[str, str] | None = None) -> None:
         """Remember in stack/.env: `changes`, missing secrets, and free ports for what does not run."""
         running = {service.name for service in self.services() if service.state in {"running", "starting"}}
         moved = ports.choose(
@@ -256,6 +256,9 @@ class Engine(ABC):
         self._change_settings({**restored, **secrets, **(changes or {}), **ports.changes(moved), **place})
         self._settings = replace(self._settings, restored={}, origin=None)
         keep_settings(self._settings)
+        # At once: stack/.env has them even if the start fails.
+        for name, (wanted, used) in moved.items():
+            observer.report(f"Port {wanted} of {name} is taken: {used} instead (remembered in stack/.env)")
 
     def _lost(self, secrets: Mapping[str, str]) -> tuple[str, ...]:
         """Names of the new secrets that stack/.env has lost. A copy of a project leaves some on purpose."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipectl.errors import DatabaseError, UsageError
+from pipectl.errors import DatabaseError, DatabaseLockedError, UsageError
 from pipectl.published import PUBLICATION, SLOT
 
 if TYPE_CHECKING:
@@ -140,9 +140,7 @@ def create_slot(databases: Databases) -> bool:
                 ask(f"SET LOCAL lock_timeout = '{SLOT_SECONDS}s'")
                 ask("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", SLOT)
                 return True
-    except DatabaseError as error:
-        if "lock timeout" not in error.message:
-            raise
+    except DatabaseLockedError as error:
         raise DatabaseError(
             f"PostgreSQL made no slot in {SLOT_SECONDS} s: it waits for a transaction that is still open.",
             hint="Run the command again when nothing writes. Who does: SELECT * FROM pg_stat_activity",

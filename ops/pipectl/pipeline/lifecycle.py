@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
-from pipectl.errors import AirflowError, EngineError, WaitTimeoutError
+from pipectl.errors import AirflowError, EngineError, PipectlError, WaitTimeoutError
 from pipectl.pipeline.access import own_databases
 from pipectl.pipeline.readiness import HealthProbe, processor_start, wait_until_healthy, wait_until_parsed
 from pipectl.pipeline.verification import wait_for_active_runs
@@ -99,7 +99,7 @@ def up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> Up
     `timeout` (seconds) bounds the wait, not the first installation. Raises EngineError for a crash,
     DagError for a DAG that cannot be imported, WaitTimeoutError.
     """
-    with engine.lock():
+    with engine.lock(), _naming_what_runs(engine):
         return _up(engine, dag_id, timeout=timeout, observer=observer)
 
 
@@ -141,6 +141,21 @@ def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> U
     )
 
 
+@contextmanager
+def _naming_what_runs(engine: Engine) -> Iterator[None]:
+    """Add to an error of the block which services run, if only some do."""
+    try:
+        yield
+    except PipectlError as error:
+        with suppress(PipectlError):
+            services = engine.services()
+            running = [service.name for service in services if service.state in {"running", "starting"}]
+            if 0 < len(running) < len(services):
+                stop = "" if "pipectl down" in error.hint else " (to stop them: pipectl down)"
+                error.hint = f"Still running: {', '.join(running)}{stop}. {error.hint}".rstrip()
+        raise
+
+
 def down(engine: Engine, *, delete_volumes: bool) -> tuple[tuple[str, ...], tuple[Volume, ...]]:
     """Stop everything; return the services that ran and the volumes that were deleted."""
     with engine.lock():
@@ -167,7 +182,8 @@ def reset(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) ->
                 f"Not deleted: {', '.join(volume.location for volume in remaining)}.",
                 hint="Run the command again; what is left then can be deleted by hand.",
             )
-        result = _up(engine, dag_id, timeout=timeout, observer=observer)
+        with _naming_what_runs(engine):
+            result = _up(engine, dag_id, timeout=timeout, observer=observer)
         created = engine.volumes()
         before = {volume.name: volume.created for volume in deleted}
         for volume in created:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pipectl.airflow_health import AirflowHealth
@@ -12,17 +12,23 @@ from pipectl.errors import (
     AirflowError,
     AirflowLoginError,
     DatabaseError,
+    DatabaseLockedError,
+    DatabaseSilentError,
     ForeignAirflowError,
     ForeignDatabaseError,
 )
 from pipectl.pipeline.access import down_services
 from pipectl.pipeline.readiness import component_starts, failures_of, processor_start, with_health
+from pipectl.wait import aside
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pipectl.engines.base import Engine
     from pipectl.models import DagRun, DatabaseAddress, ImportFailure, Service
+
+# How long a lock keeps `status` waiting.
+LOCK_SECONDS = 2
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,17 @@ class DagStatus:
 
 @dataclass(frozen=True)
 class DatabaseStatus:
-    """A business database as `status` shows it."""
+    """A business database as `status` shows it; one that is locked is reachable, and has an error.
+
+    A `notable` error is one that starting the database does not mend.
+    """
 
     address: DatabaseAddress
     reachable: bool
     rows: dict[str, int]
     error: str = ""
     foreign: bool = False
+    notable: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,23 +91,22 @@ class Status:
 def overview(engine: Engine, project: Path, dag_id: str) -> Status:
     """Return services, Airflow, the DAG and the row counts; what cannot be reached says so."""
     postgres, mysql = engine.databases()
-    databases = Databases(postgres, mysql)
+    databases = Databases(postgres, mysql, lock_seconds=LOCK_SECONDS)
     services = engine.services()
     down = down_services(services)
-    with ThreadPoolExecutor(max_workers=3) as pool:
-        airflow = pool.submit(_airflow, engine, dag_id, services, is_down="webserver" in down)
-        contents = [
-            pool.submit(_database, databases, address, is_down=address.service in down)
-            for address in (postgres, mysql)
-        ]
-        airflow_status, dag_status = airflow.result()
-        database_statuses = (contents[0].result(), contents[1].result())
+    airflow = aside(lambda: _airflow(engine, dag_id, services, is_down="webserver" in down))
+    reading = [
+        aside(partial(_database, databases, address, is_down=address.service in down))
+        for address in (postgres, mysql)
+    ]
+    airflow_status, dag_status = airflow.result()
+    database_statuses = (reading[0].result(), reading[1].result())
     components = airflow_status.health if airflow_status.reachable else None
     answered = {database.address.service for database in database_statuses if database.reachable}
     usurped = {database.address.service for database in database_statuses if database.foreign}
     if airflow_status.error:
         usurped.add("webserver")
-    errors = [airflow_status.error, *(database.error for database in database_statuses if database.foreign)]
+    errors = [airflow_status.error, *(database.error for database in database_statuses if database.notable)]
     errors += [
         f"{service.name} cannot listen on port {service.port}, which {who} has."
         for service in services
@@ -160,6 +169,12 @@ def _database(databases: Databases, address: DatabaseAddress, *, is_down: bool) 
     try:
         content = read()
     except DatabaseError as error:
-        foreign = isinstance(error, ForeignDatabaseError)
-        return DatabaseStatus(address, reachable=False, rows={}, error=error.message, foreign=foreign)
+        return DatabaseStatus(
+            address,
+            reachable=isinstance(error, DatabaseLockedError),
+            rows={},
+            error=error.message,
+            foreign=isinstance(error, ForeignDatabaseError),
+            notable=not isinstance(error, DatabaseSilentError),
+        )
     return DatabaseStatus(address, reachable=True, rows={table.name: table.rows for table in content.tables})

@@ -10,10 +10,10 @@ from pipectl.errors import (
     AirflowError,
     DagError,
     DatabaseError,
+    DatabaseRefusedError,
     EngineError,
     ForeignAirflowError,
     ForeignDatabaseError,
-    LoginError,
     WaitTimeoutError,
 )
 from pipectl.services import AIRFLOW, ASKED, SERVICES, business_databases, databases, find
@@ -90,8 +90,8 @@ class HealthProbe:
     def check(self, services: tuple[Service, ...]) -> tuple[Service, ...]:
         """Return `services` as `with_health` does.
 
-        Raises LoginError if a database refuses the password, ForeignAirflowError and ForeignDatabaseError if
-        another program has the port: waiting does not help.
+        Raises DatabaseRefusedError if a database lets nobody in, ForeignAirflowError and
+        ForeignDatabaseError if another program has the port: waiting does not help.
         """
         running = {service.name: service for service in services if service.state == "running"}
         components = self._components(services) if "webserver" in running else None
@@ -103,7 +103,7 @@ class HealthProbe:
         if service.pid is None or self._answered.get(service.name) != service.pid:
             try:
                 self._databases.ping(service.name)
-            except (LoginError, ForeignDatabaseError):
+            except (DatabaseRefusedError, ForeignDatabaseError):
                 raise
             except DatabaseError:
                 return False

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from pipectl import published
+from pipectl.wait import aside
 
 if TYPE_CHECKING:
     from pipectl.databases import Databases
@@ -110,11 +110,10 @@ class _Transactions:
 
 def build(databases: Databases) -> Report:
     """Read both databases, side by side. Raises DatabaseError if one does not answer."""
-    with ThreadPoolExecutor(max_workers=3) as pool:
-        reading = pool.submit(_transactions, databases)
-        counting = pool.submit(_labels, databases)
-        comparing = pool.submit(databases.reconcile)
-        transactions, labelled, reconciliation = reading.result(), counting.result(), comparing.result()
+    reading = aside(lambda: _transactions(databases))
+    counting = aside(lambda: _labels(databases))
+    comparing = aside(databases.reconcile)
+    transactions, labelled, reconciliation = reading.result(), counting.result(), comparing.result()
     return Report(
         created=datetime.now(UTC),
         transactions=sum(hour.transactions for hour in transactions.hours),

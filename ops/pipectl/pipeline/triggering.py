@@ -16,6 +16,7 @@ from pipectl.airflow_health import unknown_dag
 from pipectl.errors import (
     AirflowError,
     AirflowSilentError,
+    DatabaseLockedError,
     DatabaseSilentError,
     EngineError,
     WaitTimeoutError,
@@ -170,7 +171,7 @@ def trigger(
     if counting:
         try:
             delta = counting.result()
-        except DatabaseSilentError as error:
+        except (DatabaseLockedError, DatabaseSilentError) as error:
             # The run has ended, and what it did to the data will show.
             observer.report(f"{error.message} The run's rows are not counted.")
     others = tuple(

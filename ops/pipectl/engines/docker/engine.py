@@ -348,7 +348,7 @@ class DockerEngine(Engine):
                     f"Another project on this machine uses {others}, so this one is "
                     f"{names[identity.PROJECT_NAME]!r}, with names of its own (remembered in stack/.env)"
                 )
-        self._fill_in_settings(changes)
+        self._fill_in_settings(observer, changes)
 
     def _require_replaceable(self, lost: tuple[str, ...], running: Collection[str]) -> None:
         volume = next((volume for volume in self.volumes() if volume.name == METADATA_VOLUME), None)

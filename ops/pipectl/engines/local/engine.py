@@ -56,10 +56,14 @@ class LocalEngine(Engine):
         self._software: Software | None = None
 
     def check(self, observer: Observer) -> None:
-        """Look at the settings, those of Airflow too, and at the project's path."""
+        """Look at the settings, those of Airflow too, at the project's path, and at the data of a copy."""
         super().check(observer)
         require_usable_path(self._settings.project)
         airflow_env.read(self._settings.project, self._settings.variables)
+        if self._settings.origin is not None:
+            from pipectl.engines.local.start import require_copied_at_rest  # noqa: PLC0415  10 ms
+
+            require_copied_at_rest(self._settings, self._settings.origin)
 
     def install(self, observer: Observer) -> None:
         """Find or install Airflow, PostgreSQL and MariaDB, side by side."""
@@ -86,7 +90,7 @@ class LocalEngine(Engine):
             missing = tuple(name for name in self._names if name not in running)
             # Also those that the supervisor would start once more, with the settings of before.
             self._supervisor.stop(missing)
-            self._fill_in_settings()
+            self._fill_in_settings(observer)
             start = Start(self._settings, self._supervisor, self._claims, software, observer, self)
             outdated = start.outdated(tuple(name for name in self._names if name in running))
             if not outdated:

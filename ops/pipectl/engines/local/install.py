@@ -155,16 +155,24 @@ def last_lines(text: str, count: int = 8) -> str:
 
 
 def run_server_tool(
-    command: tuple[str, ...], environment: Mapping[str, str], failure: EngineError, statements: str = ""
+    command: tuple[str, ...],
+    environment: Mapping[str, str],
+    failure: EngineError,
+    data_dir: Path,
+    statements: str = "",
+    *,
+    starter: tuple[str, ...] = (),
 ) -> None:
-    """Run a server's own program without root's rights, `statements` on its stdin.
+    """Run a server's own program on `data_dir` without root's rights, `statements` on its stdin.
+
+    `starter` has its rights still, and replaces itself by the program.
 
     Raises:
         EngineError: `failure`, with the program's last lines as its detail.
 
     """
     done = subprocess.run(
-        (*drop_prefix(), *command),
+        (*starter, *drop_prefix(data_dir), *command),
         input=statements,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -88,7 +88,7 @@ def program(binaries: MariadbBinaries, name: str, data_dir: Path, port: int, con
         name=name,
         port=port,
         command=(
-            *drop_prefix(),
+            *drop_prefix(data_dir),
             *_server(binaries, data_dir, f"--defaults-file={copy_config(config, data_dir)}"),
             *(f"--{key}={value}" for key, value in options.items()),
         ),
@@ -208,4 +208,4 @@ def _run(command: tuple[str, ...], binaries: MariadbBinaries, folder: Path, stat
         f"The {binaries.flavor} data folder in {folder.parent} could not be made by {binaries.server}.",
         hint="The lines above are the server's. Mend what they name, then run the command again.",
     )
-    run_server_tool(command, binaries.environment, failure, statements)
+    run_server_tool(command, binaries.environment, failure, folder, statements)

@@ -129,6 +129,7 @@ def prepare(binaries: PostgresBinaries, data_dir: Path, accounts: Accounts) -> b
         change_owner(folder)
         _run(
             binaries,
+            folder,
             (
                 *("initdb", "-D", str(folder), "-U", accounts.superuser, "-E", "UTF8"),
                 *("--no-locale", "--no-sync", "--auth=trust"),
@@ -142,6 +143,7 @@ def prepare(binaries: PostgresBinaries, data_dir: Path, accounts: Accounts) -> b
         accounts.set_up(binaries, folder)
         _run(
             binaries,
+            folder,
             ("initdb", "--sync-only", "-D", str(folder)),
             f"{data_dir} could not be written to disk.",
         )
@@ -177,7 +179,10 @@ def clone(binaries: PostgresBinaries, source: Path, target: Path) -> None:
         (folder / PID_FILE).unlink(missing_ok=True)
         change_owner(folder)
         _run(
-            binaries, ("initdb", "--sync-only", "-D", str(folder)), f"{target} could not be written to disk."
+            binaries,
+            folder,
+            ("initdb", "--sync-only", "-D", str(folder)),
+            f"{target} could not be written to disk.",
         )
 
 
@@ -194,6 +199,7 @@ def execute(
     options = tuple(word for name, value in settings.items() for word in ("-c", f"{name}={value}"))
     _run(
         binaries,
+        data_dir,
         ("postgres", "--single", "-D", str(data_dir), *options, database),
         f"The PostgreSQL data folder {data_dir} could not be set up.",
         "".join(f"{statement};\n" for statement in statements),
@@ -216,15 +222,12 @@ def program(
     if config is not None:
         chosen["config_file"] = str(copy_config(config, data_dir))
     options = tuple(word for key, value in chosen.items() for word in ("-c", f"{key}={value}"))
-    starter = Path(__file__).with_name("postgres_start.py")
-    # The base interpreter: it starts faster, and does not depend on a virtual environment that may move.
-    interpreter = getattr(sys, "_base_executable", sys.executable)
     return Program(
         name=name,
         port=port,
         command=(
-            *(interpreter, "-I", "-S", str(starter), str(data_dir)),
-            *(*drop_prefix(), str(binaries.bin_dir / "postgres"), "-D", str(data_dir)),
+            *_starter(data_dir),
+            *(*drop_prefix(data_dir), str(binaries.bin_dir / "postgres"), "-D", str(data_dir)),
             *options,
         ),
         directory=data_dir.parent,
@@ -250,11 +253,30 @@ def _require_version(binaries: PostgresBinaries, data_dir: Path, version: int) -
         )
 
 
-def _run(binaries: PostgresBinaries, command: tuple[str, ...], failure: str, statements: str = "") -> None:
+def _starter(data_dir: Path) -> tuple[str, ...]:
+    """Words before a server's command that keep a killed one's postmaster.pid out of its way."""
+    program = Path(__file__).with_name("postgres_start.py")
+    # The base interpreter: it starts faster, and does not depend on a virtual environment that may move.
+    interpreter = getattr(sys, "_base_executable", sys.executable)
+    return (interpreter, "-I", "-S", str(program), str(data_dir))
+
+
+def _run(
+    binaries: PostgresBinaries,
+    data_dir: Path,
+    command: tuple[str, ...],
+    failure: str,
+    statements: str = "",
+) -> None:
     hint = "The lines above are PostgreSQL's. Mend what they name, or start with new data: pipectl reset"
     program = str(binaries.bin_dir / command[0])
     run_server_tool(
-        (program, *command[1:]), binaries.environment, EngineError(failure, hint=hint), statements
+        (program, *command[1:]),
+        binaries.environment,
+        EngineError(failure, hint=hint),
+        data_dir,
+        statements,
+        starter=_starter(data_dir) if command[0] == "postgres" else (),
     )
 
 

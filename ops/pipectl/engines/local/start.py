@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipectl import surroundings
+from pipectl import ordinary, surroundings
 from pipectl.engines import airflow_env
 from pipectl.engines.changes import digests, with_dependents
 from pipectl.engines.local import airflow, airflow_metadata, binaries, mariadb, postgres
@@ -16,7 +17,7 @@ from pipectl.engines.local.airflow import AirflowSite
 from pipectl.engines.local.airflow_install import ensure_airflow
 from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
 from pipectl.engines.local.install import run_tool
-from pipectl.errors import DatabaseError, EngineError, ForeignDatabaseError
+from pipectl.errors import DatabaseError, DatabaseRefusedError, EngineError, ForeignDatabaseError
 from pipectl.models import DatabaseAddress
 from pipectl.services import databases
 from pipectl.wait import until
@@ -67,6 +68,34 @@ def find_software(settings: Settings, observer: Observer) -> Software:
         )
         mariadb_binaries = pool.submit(binaries.find_mariadb, cache_dir, report, show)
     return Software(airflow_runtime.result(), postgres_binaries.result(), mariadb_binaries.result())
+
+
+def require_copied_at_rest(settings: Settings, origin: Path) -> None:
+    """Raise EngineError if the data that this copy of a project has was in use while it was copied.
+
+    A server removes its pid file when it stops, so a copied one tells. Only if the original's is still the
+    same, and its server does not run, it was left by a server that was killed, and its data were at rest.
+    """
+    in_use = []
+    for name in databases():
+        server = mariadb if name == "airbyte-mysql" else postgres
+        original = database_volume(replace(settings, project=origin).state_dir, name).path / DATA
+        copied = _text(database_volume(settings.state_dir, name).path / DATA / server.PID_FILE)
+        if copied and (server.running_pid(original) or _text(original / server.PID_FILE) != copied):
+            in_use.append(name)
+    if in_use:
+        names, stop = ", ".join(in_use), f"pipectl --project {shlex.quote(str(origin))} down"
+        raise EngineError(
+            f"This project is a copy of {origin}, and data was in use while it was copied: {names}.",
+            hint=f"Stop the original ({stop}) and copy it again, or start with new data: pipectl reset",
+        )
+
+
+def _text(path: Path) -> str:
+    try:
+        return ordinary.read_text(path, errors="replace")
+    except OSError:
+        return ""
 
 
 class Start:
@@ -199,7 +228,7 @@ class Start:
         def is_migrated() -> bool:
             try:
                 airflow_metadata.migrate_metadata(self._site, self._software.airflow)
-            except ForeignDatabaseError:
+            except (DatabaseRefusedError, ForeignDatabaseError):
                 raise  # waiting does not help
             except DatabaseError:
                 return False

@@ -358,7 +358,7 @@ class Supervisor:
     def _session(self, is_own: Callable[[Mapping[str, str]], bool]) -> int | None:
         """Return the session of a supervisord that has ended; None if nothing is left of it."""
         try:
-            session = int(self.pid_path.read_text(encoding="ascii"))
+            session = int(ordinary.read_text(self.pid_path, "ascii"))
         except (OSError, ValueError):
             return None
         return session if is_session_of(session, self.state_dir, is_own) else None

@@ -1,11 +1,13 @@
-"""Replace this process of root by a program of `nobody`, which reaches no closed folders but its own.
+"""Replace this process of root by a program of another uid, which reaches no closed folders but its own.
 
-    as_nobody.py PROGRAM WORD...
+    as_uid.py UID PROGRAM WORD...
 
 A folder that others may not enter, as /root, hides what lies in it from every ordinary user. In a mount
 namespace of this process alone each such folder is covered by an empty one, which holds the folders that
-the command names, at their places. Standard library only, run with `python -I -S`: 15 ms. Ends with an error
-if mounting is forbidden, as in most containers.
+the command names, at their places. The uid has no account. PostgreSQL's initdb asks for its user's name, so
+the namespace, and nothing else, sees an /etc/passwd with a line for it. Standard library only, run with
+`python -I -S`: 15 ms. Ends with an error if mounting is forbidden, as in most containers, or if the
+container's own user namespace has no such uid.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ import os
 import stat
 import sys
 
-NOBODY = 65534
 LEVELS = 4
 CLONE_NEWNS = 0x00020000
 MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
+MNT_DETACH = 2
+PASSWD = "/etc/passwd"  # noqa: S105  the name of a file
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -58,6 +61,22 @@ def open_the_way(folders: list[str]) -> None:
     os.umask(umask)
 
 
+def enter_account(uid: int) -> None:
+    """Give the uid a line in the /etc/passwd of this process's own mount namespace. Raises OSError."""
+    passwd = os.open(PASSWD, os.O_RDONLY)
+    with os.fdopen(os.dup(passwd), "rb") as file:
+        accounts = file.read().rstrip(b"\n")
+    folder = os.path.dirname(PASSWD)  # noqa: PTH120  as above
+    call("mount", b"none", folder.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=755")
+    with open(PASSWD, "wb") as file:  # noqa: PTH123  as above
+        file.write(b"%s\npipectl-%d:x:%d:%d::/:/bin/false\n" % (accounts, uid, uid, uid))
+        os.fchmod(file.fileno(), 0o644)
+    # The file of before, which the folder covers, is known by its descriptor.
+    call("mount", PASSWD.encode(), f"/proc/self/fd/{passwd}".encode(), None, MS_BIND, None)
+    call("umount2", folder.encode(), MNT_DETACH)
+    os.close(passwd)
+
+
 def folders_of(words: list[str], library_path: str) -> list[str]:
     """Return the folders of a command's files, of its libraries, and of its program's installation."""
     folders = set()
@@ -76,15 +95,16 @@ def folders_of(words: list[str], library_path: str) -> list[str]:
     return sorted(folders - {"", "/"})
 
 
-def main(words: list[str]) -> None:
+def main(uid: int, words: list[str]) -> None:
     """Become the program, whose path is absolute."""
     open_the_way(folders_of(words, os.environ.get("LD_LIBRARY_PATH", "")))
+    enter_account(uid)
     os.setgroups([])
-    os.setgid(NOBODY)
-    os.setuid(NOBODY)
+    os.setgid(uid)
+    os.setuid(uid)
     # Not execvp: Python's own files may be out of reach by now.
     os.execv(words[0], words)  # noqa: S606  no shell is wanted
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(int(sys.argv[1]), sys.argv[2:])
