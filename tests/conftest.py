@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,14 +51,6 @@ for name in list(os.environ):
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, lambda *_: None)
-
-
-@pytest.fixture(autouse=True)
-def own_waiting() -> Iterator[None]:
-    """Take pipectl's wait from psycopg2 again: scripts COPY without it, in processes of their own."""
-    yield
-    if driver := sys.modules.get("psycopg2.extensions"):
-        driver.set_wait_callback(None)
 
 
 @pytest.fixture(autouse=True)

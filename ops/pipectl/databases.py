@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import select
 import socket
+import threading
 import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -52,6 +53,9 @@ MYSQL_BLOCKERS = """
     SELECT id, user, host, command, time FROM information_schema.processlist
     WHERE COALESCE(db, DATABASE()) = DATABASE() AND command NOT IN ('Daemon', 'Binlog Dump')
       AND COALESCE(state, '') NOT LIKE '%metadata lock%' ORDER BY time DESC"""
+# Blocks of _interruptible that have not ended.
+_interruptible_blocks = 0
+_INTERRUPTIBLE = threading.Lock()
 # Sessions of this process, which block themselves at no time.
 _POSTGRES_SESSIONS: set[int] = set()
 _MYSQL_SESSIONS: set[int] = set()
@@ -254,22 +258,20 @@ def _postgres(
     address: DatabaseAddress, lock_seconds: int = LOCK_SECONDS, *, name_blockers: bool = True
 ) -> Iterator[Any]:
     import psycopg2  # 35 ms
-    from psycopg2.extensions import set_wait_callback
 
-    set_wait_callback(_wait)
+    login: dict[str, Any] = {
+        "host": address.host,
+        "port": address.port,
+        "dbname": address.database,
+        "user": address.user,
+        "password": address.password,
+        "connect_timeout": CONNECT_SECONDS,
+        "application_name": "pipectl",
+        **postgres_encryption(address),
+    }
     try:
-        connection = psycopg2.connect(
-            **postgres_encryption(address),
-            host=address.host,
-            port=address.port,
-            dbname=address.database,
-            user=address.user,
-            password=address.password,
-            connect_timeout=CONNECT_SECONDS,
-            application_name="pipectl",
-        )
         # A connection that Ctrl-C has interrupted is closed, and would fail to roll back.
-        with closing(connection):
+        with _interruptible(), closing(psycopg2.connect(**login)) as connection:
             _POSTGRES_SESSIONS.add(connection.info.backend_pid)
             connection.autocommit = True
             with connection.cursor() as cursor:
@@ -284,6 +286,27 @@ def _postgres(
         if error.pgcode in LOCK_TIMEOUTS and name_blockers:
             raise _locked(address, lock_seconds, _postgres_blockers) from error
         raise _explain("PostgreSQL", address, error, refusal="authentication failed") from error
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C into what psycopg2 waits for, in all threads, until the last block of this kind ends.
+
+    The driver knows one way to wait for all connections; with this one it neither streams nor copies.
+    """
+    global _interruptible_blocks  # noqa: PLW0603  as the driver's own setting
+    from psycopg2.extensions import set_wait_callback
+
+    with _INTERRUPTIBLE:
+        _interruptible_blocks += 1
+        set_wait_callback(_wait)
+    try:
+        yield
+    finally:
+        with _INTERRUPTIBLE:
+            _interruptible_blocks -= 1
+            if not _interruptible_blocks:
+                set_wait_callback(None)
 
 
 def _wait(connection: Any) -> None:  # noqa: ANN401  untyped driver

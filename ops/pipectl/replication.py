@@ -34,10 +34,7 @@ def round_trip(address: DatabaseAddress, publication: str) -> float:
     """
     import psycopg2  # 35 ms
     from psycopg2 import errors
-    from psycopg2.extensions import set_wait_callback
     from psycopg2.extras import LogicalReplicationConnection
-
-    set_wait_callback(None)  # that of `databases` excludes streams; here every wait has an end
 
     login: dict[str, Any] = {
         "host": address.host,

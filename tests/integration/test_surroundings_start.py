@@ -199,7 +199,7 @@ from pipectl.errors import EngineError
 lock = Path(sys.argv[2])
 try:
     server = binaries.find_postgres(Path("cache"), print, lock)
-    made = postgres.prepare(server, Path("data").resolve(), user="docker", password="x", database="airbyte")
+    made = postgres.prepare(server, Path("data").resolve(), postgres.Accounts("docker", "x", "airbyte"))
     print("made", made)
 except EngineError as error:
     print(error, error.hint)
@@ -217,6 +217,8 @@ def test_a_user_without_an_entry_in_passwd_makes_a_database() -> None:
         done = subprocess.run(
             [
                 *("setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"),
+                # This interpreter may be root's own.
+                *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
                 *(sys.executable, "-P", "-c", MAKE, "x", str(ROOT / "stack" / "postgres-requirements.txt")),
             ],
             cwd=folder,

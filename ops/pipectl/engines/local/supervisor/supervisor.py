@@ -340,9 +340,12 @@ class Supervisor:
         own, has_moved_away = None, False
         for daemon in find_daemons(DAEMONS):
             is_named = daemon.config == self.config_path
-            if daemon.folder is None:
-                own = daemon.pid if is_named else own
-            elif self.run_dir.exists() and daemon.folder.samefile(self.run_dir):
+            try:
+                is_here = daemon.folder is not None and daemon.folder.samefile(self.run_dir)
+            except OSError:
+                # There is no such folder, or the daemon has ended by now.
+                is_here = False
+            if is_here or (is_named and daemon.folder is None):
                 own = daemon.pid
             elif is_named:
                 has_moved_away = True
