@@ -100,7 +100,7 @@ def load(stack: LocalStack, rows: int) -> str:
         runs += 1
     _, said = loading.communicate()
     assert loading.returncode == 0, said
-    return f"{rows:,} transactions loaded, {runs} runs meanwhile"
+    return f"{rows:,} transactions loaded; runs meanwhile: {runs}"
 
 
 def sizes(stack: LocalStack) -> dict[str, float]:
