@@ -87,7 +87,7 @@ class FakeApi:
         return runs
 
     def set_paused(self, _: str, *, paused: bool) -> None:
-        assert self.created or self.active, "it was unpaused before its slots were taken"
+        assert bool(self.created) or bool(self.active), "it was unpaused before its slots were taken"
         self.unpaused = not paused
 
     def services(self) -> tuple[()]:
