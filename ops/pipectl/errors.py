@@ -63,6 +63,10 @@ class EngineError(PipectlError):
     code = ExitCode.ENGINE
 
 
+class EngineSilentError(EngineError):
+    """What runs the services is there and does not answer: they are not to be taken for stopped."""
+
+
 class AirflowError(PipectlError):
     """Airflow's REST API is unreachable or refused a request."""
 

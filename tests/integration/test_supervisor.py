@@ -16,7 +16,8 @@ import pytest
 
 from pipectl.engines.local import logs
 from pipectl.engines.local.supervisor.program import Program
-from pipectl.engines.local.supervisor.supervisor import MARKER, Supervisor, SupervisorSilentError
+from pipectl.engines.local.supervisor.supervisor import MARKER, Supervisor
+from pipectl.errors import EngineSilentError
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def test_a_supervisor_that_is_stopped_for_a_while_is_not_taken_for_none(
     with monkeypatch.context() as patch:
         patch.setattr("pipectl.engines.local.supervisor.supervisor.ANSWER_SECONDS", 0.2)
         for question in (supervisor.is_running, supervisor.processes):
-            with pytest.raises(SupervisorSilentError, match="has not answered"):
+            with pytest.raises(EngineSilentError, match="has not answered"):
                 question()
         # `down` ends it nevertheless.
         supervisor.shutdown()

@@ -22,6 +22,7 @@ from pipectl.errors import (
     AirflowSilentError,
     DatabaseSilentError,
     EngineError,
+    EngineSilentError,
     ExitCode,
     UsageError,
     WaitTimeoutError,
@@ -85,7 +86,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("state", ["running", "starting", "crashed", "engine is silent"])
 def test_a_question_is_repeated_while_a_service_restarts_and_said_once(state: str) -> None:
     told = Told()
-    errors = AirflowSilentError("Airflow does not answer."), DatabaseSilentError("Nor does its database.")
+    errors = (
+        AirflowSilentError("Airflow does not answer."),
+        DatabaseSilentError("Nor does its database."),
+        EngineSilentError("Nor does what runs them."),
+    )
     assert patience(state, told).ask(silent(*errors)) == "answer"
     assert told.sentences == ["Airflow does not answer. Waiting"]
 
@@ -154,11 +159,14 @@ def test_a_run_that_could_not_be_followed_to_its_end_is_timed_out_with_its_last_
     assert "pipectl runs mine" in caught.value.hint
 
 
-def test_a_run_that_succeeded_is_a_success_even_if_its_rows_cannot_be_counted() -> None:
+@pytest.mark.parametrize("kind", [DatabaseSilentError, EngineSilentError])
+def test_a_run_that_succeeded_is_a_success_even_if_its_rows_cannot_be_counted(
+    kind: type[DatabaseSilentError | EngineSilentError],
+) -> None:
     told = Told()
 
     def batch(_: str) -> Counts:
-        raise DatabaseSilentError("MySQL does not answer.")
+        raise kind("MySQL does not answer.")
 
     result = follow(Api(), told, batch)
     assert (result.state, result.delta) == ("success", None)

@@ -18,6 +18,7 @@ from pipectl.errors import (
     DatabaseLockedError,
     DatabaseSilentError,
     EngineError,
+    EngineSilentError,
     RunFailedError,
     WaitTimeoutError,
 )
@@ -74,12 +75,12 @@ class Patience:
         self.deadline = time.monotonic() + seconds
 
     def ask(self, question: Callable[..., Answer], *arguments: Any, **options: Any) -> Answer:  # noqa: ANN401
-        """Return the answer. Raises AirflowSilentError and DatabaseSilentError if there will be none."""
+        """Return the answer. Raises what says that nothing answers (`…SilentError`) if there will be none."""
         told = False
         for _ in attempts(self.deadline, SILENCE_POLL_SECONDS):
             try:
                 return question(*arguments, **options)
-            except (AirflowSilentError, DatabaseSilentError) as error:
+            except (AirflowSilentError, DatabaseSilentError, EngineSilentError) as error:
                 if self._is_down():
                     raise
                 if not told:
@@ -198,7 +199,7 @@ def trigger(
     if counting:
         try:
             delta = counting.result()
-        except (DatabaseLockedError, DatabaseSilentError) as error:
+        except (DatabaseLockedError, DatabaseSilentError, EngineSilentError) as error:
             # The run has ended, and what it did to the data will show.
             observer.report(f"{error.message} The run's rows are not counted.")
     others = tuple(

@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipectl import json_text
-from pipectl.errors import EngineError
+from pipectl.errors import EngineError, EngineSilentError
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 REQUEST_SECONDS = 30.0
@@ -78,7 +78,7 @@ def request(
 ) -> tuple[int, bytes]:
     """Return status and body of the answer to one request.
 
-    Raises EngineError after `seconds`, also where the answer comes drop by drop.
+    Raises EngineSilentError after `seconds`, also where the answer comes drop by drop.
     """
     connection = connect(host, seconds)
     opened = connection.sock
@@ -104,7 +104,7 @@ def request(
         timer.cancel()
         connection.close()
     if is_late.is_set() or isinstance(error, TimeoutError):
-        raise EngineError(
+        raise EngineSilentError(
             f"The Docker engine at {host} did not answer within {seconds:g} s ({what}).", hint=hint
         ) from error
     if isinstance(error, ConnectionError | http.client.IncompleteRead):

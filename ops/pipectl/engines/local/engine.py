@@ -14,10 +14,10 @@ from pipectl.engines.local import logs
 from pipectl.engines.local.airflow import require_usable_path
 from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
 from pipectl.engines.local.processes import listens
-from pipectl.engines.local.supervisor.supervisor import Supervisor, SupervisorSilentError
+from pipectl.engines.local.supervisor.supervisor import Supervisor
 from pipectl.engines.ports import is_free
 from pipectl.engines.project import forget_engine, new_password, remember_engine
-from pipectl.errors import DatabaseError, ForeignDatabaseError, UsageError
+from pipectl.errors import DatabaseError, EngineSilentError, ForeignDatabaseError, UsageError
 from pipectl.models import Service
 from pipectl.observer import Observer
 from pipectl.services import databases
@@ -125,7 +125,7 @@ class LocalEngine(Engine):
         """Stop Airflow first, then the databases, then the supervisor and what anything left behind."""
         running: list[str] = []
         # One that does not answer is ended with all that it runs.
-        with suppress(SupervisorSilentError):
+        with suppress(EngineSilentError):
             running = [process.name for process in self._supervisor.processes() if process.pid]
             self._stop_in_order(running)
         # A supervisor that cannot be asked, for example since .pipectl was deleted, ran the whole stack.

@@ -32,7 +32,7 @@ from pipectl.engines.local.processes import (
     with_descendants,
 )
 from pipectl.engines.project import folder_mark, write_private
-from pipectl.errors import EngineError
+from pipectl.errors import EngineError, EngineSilentError
 from pipectl.wait import until
 
 if TYPE_CHECKING:
@@ -63,10 +63,6 @@ ANSWER_SECONDS = 10
 START_SECONDS = 15
 # supervisord's words for what it runs, or is about to run again.
 STARTED = {"RUNNING", "STARTING", "BACKOFF"}
-
-
-class SupervisorSilentError(EngineError):
-    """supervisord is there and does not answer: what it runs is not to be taken for stopped."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +120,10 @@ class Supervisor:
         return self.log_dir / f"{name}.log"
 
     def is_running(self) -> bool:
-        """Whether supervisord answers. Raises SupervisorSilentError."""
+        """Whether supervisord answers. Raises EngineSilentError."""
         try:
             self._call("getState")
-        except SupervisorSilentError:
+        except EngineSilentError:
             raise
         except EngineError:
             return False
@@ -281,10 +277,10 @@ class Supervisor:
             )
 
     def processes(self) -> tuple[ProcessState, ...]:
-        """State of every program; empty if supervisord does not run. Raises SupervisorSilentError."""
+        """State of every program; empty if supervisord does not run. Raises EngineSilentError."""
         try:
             answer = self._call("getAllProcessInfo")
-        except SupervisorSilentError:
+        except EngineSilentError:
             raise
         except EngineError:
             return ()
@@ -304,7 +300,7 @@ class Supervisor:
 
         Return whether a supervisord ran.
         """
-        with suppress(SupervisorSilentError):
+        with suppress(EngineSilentError):
             self.stop(process.name for process in self.processes())
         # Once nothing is left to supervise, supervisord has nothing to save; told to shut down it takes 2 s.
         return self.end_leftovers()
@@ -443,7 +439,7 @@ class Supervisor:
                 f"The supervisor refused {method} {' '.join(map(str, arguments))}: {fault.faultString}."
             ) from fault
         except TimeoutError as error:
-            raise SupervisorSilentError(
+            raise EngineSilentError(
                 f"The stack's supervisor has not answered for {ANSWER_SECONDS} s.",
                 hint="Run the command again later. If that fails too, `pipectl down` ends all of it.",
             ) from error
