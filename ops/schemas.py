@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pipectl.commands import COMMANDS
+from pipectl.commands import COMMANDS, RUN_PROGRAMS
 from pipectl.documents import properties
 
 # The rule for the next version stands in docs/schema/README.md.
@@ -40,7 +40,9 @@ Schema = dict[str, Any]
 def files() -> dict[str, str]:
     """Return the text of each schema file by its name."""
     documents = {
-        command: ("stdout", f"pipectl.commands.{module}", "Document") for command, module in COMMANDS.items()
+        command: ("stdout", f"pipectl.commands.{module}", "Document")
+        for command, module in COMMANDS.items()
+        if command not in RUN_PROGRAMS
     }
     documents["error"] = ("stderr", "pipectl.documents", "Failure")
     return {

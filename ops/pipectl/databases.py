@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     # Runs a statement with its values and returns the rows that it gives.
     Ask = Callable[..., list[tuple[Any, ...]]]
 
+MYSQL = "airbyte-mysql"
 CONNECT_SECONDS = 5
 LOCK_SECONDS = 10
 # Who holds locks in PostgreSQL: on tables that somebody has, or wants, for himself, if there are such.
@@ -234,6 +235,12 @@ class Databases:
 
     def _mysql_cursor(self) -> AbstractContextManager[Any]:
         return _mysql(self.mysql, self._lock_seconds)
+
+
+def prove(address: DatabaseAddress) -> None:
+    """Log in to a database and out again. Raises ForeignDatabaseError if the server is another project's."""
+    with (_mysql if address.service == MYSQL else _postgres)(address):
+        return
 
 
 def metadata_version(address: DatabaseAddress) -> str | None:

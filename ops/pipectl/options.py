@@ -20,4 +20,5 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 UpTimeout = Annotated[
     float, typer.Option("--timeout", min=1, help="Seconds to wait until all is healthy, once installed.")
 ]
+Words = Annotated[list[str] | None, typer.Argument(metavar="WORD", help="The program's own words.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]

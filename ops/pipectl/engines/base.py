@@ -101,6 +101,19 @@ class Engine(ABC):
     def tasks_api_problem(self) -> str:
         """Ask Airflow's API for tasks as a task does; return what went wrong, empty if nothing did."""
 
+    @abstractmethod
+    def execute(self, service: str, words: tuple[str, ...]) -> int:
+        """Run a program of the user's beside a running service, on this terminal; return its exit code.
+
+        It gets the service's environment: in a business database's or the metadata database's its login, in
+        Airflow's what tasks get. This process may become the program. Raises ForeignDatabaseError before
+        anything happens if another project's server answers where this one's would.
+        """
+
+    @abstractmethod
+    def client(self, service: str, arguments: tuple[str, ...], observer: Observer) -> int:
+        """Run psql or mysql on a database, logged in; otherwise as `execute`."""
+
     def equivalent(self, action: str) -> tuple[str, ...]:
         """Return another program's commands for `up`, `down`, `down --volumes` or `reset`; () if none has."""
         del action
