@@ -34,7 +34,18 @@ MARKUP: Literal["markdown"] = "markdown"  # in docstrings that --help shows
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 # After Ctrl-C, for all commands but those that only show something.
 GOES_ON = "What was started goes on: pipectl status; the command can be run again."
-ONLY_SHOW = {*RUN_PROGRAMS, "connections", "logs", "open", "report", "runs", "status", "verify-db"}
+ONLY_SHOW = {
+    *RUN_PROGRAMS,
+    "connections",
+    "dags",
+    "logs",
+    "open",
+    "report",
+    "runs",
+    "status",
+    "task-log",
+    "verify-db",
+}
 INTERRUPTED = threading.Event()
 COLLECT_AFTER = 50_000  # new objects; Python's own 700 suits programs that run longer
 COMPLETION = "_PIPECTL_COMPLETE"

@@ -412,11 +412,11 @@ def postgres_login(address: DatabaseAddress) -> dict[str, Any]:
         "user": address.user,
         "password": address.password,
         "connect_timeout": CONNECT_SECONDS,
-        **_postgres_encryption(address),
+        **postgres_encryption(address),
     }
 
 
-def _postgres_encryption(address: DatabaseAddress) -> dict[str, Any]:
+def postgres_encryption(address: DatabaseAddress) -> dict[str, Any]:
     """Return libpq's parameters for an encrypted connection; without Kerberos, for which it would look."""
     trusted = NO_FILE
     if address.ssl_mode in VERIFYING:

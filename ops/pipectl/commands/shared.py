@@ -23,16 +23,20 @@ if TYPE_CHECKING:
     from pipectl.invocation import Invocation
     from pipectl.models import DatabaseContent, ImportFailure, Service, Volume
 
+NAMED_FAILURES = 3
 WIDEST = 10_000
 INDENT = 5
 STATE_STYLES = {
     "healthy": "green",
+    "on": "green",
     "running": "green",
     "success": "green",
     "starting": "yellow",
     "queued": "yellow",
     "up_for_retry": "yellow",
     "stopped": "dim",
+    "paused": "dim",
+    "broken": "bold red",
     "crashed": "bold red",
     "failed": "bold red",
     "unhealthy": "bold red",
@@ -152,15 +156,18 @@ def content_text(content: tuple[DatabaseContent, ...], title: str) -> Renderable
 
 
 def import_failures_text(failures: tuple[ImportFailure, ...]) -> tuple[RenderableType, ...]:
-    """Return a warning for each DAG file that Airflow cannot import."""
-    return tuple(
-        line(
-            f"Warning   Airflow cannot import {failure.filename}: "
-            f"{''.join(failure.stack_trace.strip().splitlines()[-1:]) or 'it does not say why'}",
-            "yellow",
-        )
-        for failure in failures
-    )
+    """Return which DAG files Airflow cannot import, why it cannot import the first, and how many they are."""
+    lines = [
+        f"Warning   Airflow cannot import {failure.filename}: "
+        f"{''.join(failure.stack_trace.strip().splitlines()[-1:]) or 'it does not say why'}"
+        for failure in failures[:NAMED_FAILURES]
+    ]
+    if failures:
+        files = "1 DAG file is" if len(failures) == 1 else f"{len(failures)} DAG files are"
+        others = ", ".join(failure.filename for failure in failures[NAMED_FAILURES:])
+        also = f", {others} too" if others else ""
+        lines.append(f"          {files} broken{also}. The whole errors: pipectl dags")
+    return tuple(line(text, "yellow") for text in lines)
 
 
 def commands_text(commands: tuple[str, ...]) -> tuple[RenderableType, ...]:

@@ -19,6 +19,7 @@ from pipectl.settings import FOLDER, IDENTITY, folder_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from pipectl.models import DatabaseAddress, LogLine, Service, Volume
     from pipectl.observer import Observer
@@ -57,6 +58,11 @@ class Engine(ABC):
     @abstractmethod
     def executor(self) -> str:
         """Airflow's executor, by its class name."""
+
+    @property
+    def dags_dir(self) -> Path:
+        """The project's folder of DAGs."""
+        return self._settings.project / "dags"
 
     def check(self, observer: Observer) -> None:
         """Raise what would end a start before it changes anything."""
