@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from airflow.configuration import conf
+from airflow.sdk import DAG
 
 try:
     from airflow.dag_processing.dagbag import DagBag
@@ -32,27 +32,27 @@ def test_there_are_dags() -> None:
 
 
 @pytest.mark.parametrize("dag", DAGS)
-def test_a_dag_says_what_it_does(dag: Any) -> None:
+def test_a_dag_says_what_it_does(dag: DAG) -> None:
     assert dag.description or dag.doc_md, f"{dag.dag_id} has no description"
 
 
 @pytest.mark.parametrize("dag", DAGS)
-def test_a_dag_has_tags(dag: Any) -> None:
+def test_a_dag_has_tags(dag: DAG) -> None:
     assert dag.tags, f"{dag.dag_id} has no tags to find it by"
 
 
 @pytest.mark.parametrize("dag", DAGS)
-def test_a_dag_does_not_run_at_once_for_all_of_the_past(dag: Any) -> None:
+def test_a_dag_does_not_run_at_once_for_all_of_the_past(dag: DAG) -> None:
     assert not dag.catchup, f"{dag.dag_id} would run for every date since its start_date"
 
 
 @pytest.mark.parametrize("dag", DAGS)
-def test_a_task_that_fails_is_tried_again(dag: Any) -> None:
+def test_a_task_that_fails_is_tried_again(dag: DAG) -> None:
     without = [task.task_id for task in dag.tasks if not task.retries]
     assert not without, f"{dag.dag_id} has tasks without retries: {without}"
 
 
 @pytest.mark.parametrize("dag", DAGS)
-def test_ids_do_not_differ_in_case_alone(dag: Any) -> None:
+def test_ids_do_not_differ_in_case_alone(dag: DAG) -> None:
     names = Counter(task.task_id.lower() for task in dag.tasks)
     assert names.most_common(1)[0][1] == 1 if names else True

@@ -79,7 +79,7 @@ def main() -> int:
         "sources": [path for path in listed if path.endswith(".py")],
         "files": parse_all(processor, folder, paths, limit if limit > 0 else NO_LIMIT_SECONDS),
     }
-    with logs, open(stdout, "w", encoding="utf-8") as stream:
+    with logs, os.fdopen(stdout, "w", encoding="utf-8") as stream:
         json.dump(answer, stream)
     return 0
 
@@ -107,10 +107,13 @@ def has_dag(path: str) -> bool:
 
 def import_ahead(processor: Any, path: str) -> None:  # noqa: ANN401  Airflow's own module
     """Import the modules of Airflow that a file asks for, as the DAG processor does before it forks."""
-    import structlog
-
     with contextlib.suppress(Exception):
-        processor._pre_import_airflow_modules(path, structlog.get_logger())  # noqa: SLF001  as in Airflow
+        processor._pre_import_airflow_modules(path, logger())  # noqa: SLF001  as in Airflow
+
+
+def logger() -> Any:  # noqa: ANN401  structlog's own
+    """Return what the DAG processor logs to."""
+    return importlib.import_module("structlog").get_logger()
 
 
 def parse_all(processor: Any, folder: str, paths: Iterable[str], limit: float) -> list[dict[str, Any]]:  # noqa: ANN401
@@ -121,8 +124,8 @@ def parse_all(processor: Any, folder: str, paths: Iterable[str], limit: float) -
         while waiting or running:
             while waiting and len(running) < cores:
                 path = waiting.pop()
-                pid, file = start(processor, folder, path, limit)
-                running[pid] = Running(path, file, time.monotonic() + limit + 2 * GRACE_SECONDS)
+                pid, answer = start(processor, folder, path, limit)
+                running[pid] = Running(path, answer, time.monotonic() + limit + 2 * GRACE_SECONDS)
             for pid in list(running):
                 file = running[pid]
                 ended, status = os.waitpid(pid, os.WNOHANG)
@@ -171,8 +174,6 @@ def start(processor: Any, folder: str, path: str, limit: float) -> tuple[int, in
 
 def parse(processor: Any, folder: str, path: str) -> dict[str, Any]:  # noqa: ANN401
     """Parse a file with the DAG processor's own function."""
-    import structlog
-
     bagged: list[str] = []
     kind = getattr(processor, "BundleDagBag", None) or processor.DagBag
     bag_dag = kind.bag_dag
@@ -188,7 +189,7 @@ def parse(processor: Any, folder: str, path: str) -> dict[str, Any]:  # noqa: AN
         dag_class.__eq__, dag_class.__hash__ = object.__eq__, object.__hash__
     request = processor.DagFileParseRequest(file=path, bundle_path=Path(folder), bundle_name="dags-folder")
     began = time.monotonic()
-    result = processor._parse_file(request, structlog.get_logger())  # noqa: SLF001  as in Airflow
+    result = processor._parse_file(request, logger())  # noqa: SLF001  as in Airflow
     seconds = time.monotonic() - began
     errors = [str(text)[-TEXT_CHARACTERS:] for text in (result.import_errors or {}).values()]
     return {"dags": bagged, "seconds": seconds, "errors": errors}

@@ -36,8 +36,9 @@ def main(*words: str) -> int:
 
 def cache() -> str:
     """Return where `--last-failed` and its like remember: beside Airflow's own files."""
-    home = os.environ.get("AIRFLOW_HOME", "")
-    return str(Path(home, "pytest")) if os.path.isdir(home) and os.access(home, os.W_OK) else "/tmp/pytest"  # noqa: PTH112, S108
+    home = Path(os.environ.get("AIRFLOW_HOME", ""))
+    folder = home if home.is_dir() and os.access(home, os.W_OK) else Path(tempfile.gettempdir())
+    return str(folder / "pytest-cache")
 
 
 if __name__ == "__main__":

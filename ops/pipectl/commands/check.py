@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
@@ -38,8 +38,8 @@ def check(
 ) -> None:
     """Parse the DAG files as Airflow does, without a stack, and say what is wrong; exit 9 for errors.
 
-    It finds syntax and import errors, missing packages, cycles, ids that two DAGs have, files that are slow to
-    read, and what is written for Airflow 2. A warning alone ends with 0.
+    It finds syntax and import errors, missing packages, cycles, ids that two DAGs have, files that are slow
+    to read, and what is written for Airflow 2. A warning alone ends with 0.
 
     Examples: `pipectl check` · `pipectl check --fix` · `pipectl check --junit check.xml --json`
     """
@@ -72,8 +72,8 @@ def result_text(result: Check) -> RenderableType:
     dags = sum(len(file.dags) for file in result.files)
     warnings = len(result.findings) - len(result.errors)
     summary = (
-        f"{_count(len(result.files), 'file')} with {_count(dags, 'DAG')} parsed by Airflow {result.airflow} in"
-        f" {result.seconds:.1f} s: {_count(len(result.errors), 'error')}, {_count(warnings, 'warning')}."
+        f"{_count(len(result.files), 'file')} with {_count(dags, 'DAG')} parsed by Airflow {result.airflow}"
+        f" in {result.seconds:.1f} s: {_count(len(result.errors), 'error')}, {_count(warnings, 'warning')}."
     )
     return group(*parts, line(summary, "" if result.errors else "bold green"))
 
@@ -90,9 +90,9 @@ def _count(number: int, thing: str) -> str:
 
 def _write_junit(path: Path, result: Check) -> None:
     """Write a test case per file, which fails if the file has an error. UsageError if that fails."""
-    from xml.etree import ElementTree as xml  # noqa: N813, PLC0415  written, not read
+    import xml.etree.ElementTree as ET  # noqa: PLC0415  written, not read
 
-    suite = xml.Element(
+    suite = ET.Element(
         "testsuite",
         name="pipectl check",
         tests=str(len(names := _files(result))),
@@ -104,7 +104,7 @@ def _write_junit(path: Path, result: Check) -> None:
     seconds = {file.file: file.seconds for file in result.files}
     for name in names:
         findings = [finding for finding in result.findings if finding.file == name]
-        case = xml.SubElement(
+        case = ET.SubElement(
             suite, "testcase", classname="dags", name=visible(name), time=f"{seconds.get(name) or 0:.3f}"
         )
         text = "\n\n".join(
@@ -114,13 +114,13 @@ def _write_junit(path: Path, result: Check) -> None:
         errors = [finding for finding in findings if finding.severity == "error"]
         if errors:
             message = visible(errors[0].message)
-            xml.SubElement(case, "failure", type=errors[0].kind, message=message).text = text
+            ET.SubElement(case, "failure", type=errors[0].kind, message=message).text = text
         elif findings:
-            xml.SubElement(case, "system-out").text = text
-    root = xml.Element("testsuites")
+            ET.SubElement(case, "system-out").text = text
+    root = ET.Element("testsuites")
     root.append(suite)
     try:
-        xml.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+        ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
     except OSError as error:
         raise UsageError(
             f"{path} cannot be written: {error.strerror}.", hint=remedy(error, path.parent)
@@ -130,7 +130,5 @@ def _write_junit(path: Path, result: Check) -> None:
 def _files(result: Check) -> list[str]:
     """Return all files that were read, and others that something was found in."""
     return list(
-        dict.fromkeys(
-            [*(file.file for file in result.files), *(finding.file for finding in result.findings)]
-        )
+        dict.fromkeys([*(file.file for file in result.files), *(finding.file for finding in result.findings)])
     )

@@ -67,12 +67,12 @@ def exec(  # noqa: A001  the command's name; nothing here executes a string
     raise typer.Exit(run_beside(invocation.engine, service, tuple(arguments)))
 
 
-def test(ctx: typer.Context, arguments: Words = None) -> None:
+def test(ctx: typer.Context, arguments: Words = None) -> None:  # noqa: PT028  a command, no test
     """Run the project's own tests, dags/tests, with pytest in Airflow's environment; no stack is needed.
 
     All words are pytest's, and so is the exit code. Without a path it runs all of dags/tests.
 
-    Examples: `pipectl test` · `pipectl test -x -k integrity` · `pipectl test dags/tests/test_dag_integrity.py`
+    Examples: `pipectl test` · `pipectl test -x -k retries` · `pipectl test dags/tests/test_dag_integrity.py`
     """
     invocation: Invocation = ctx.obj
     from pipectl.pipeline.programs import run_tests  # noqa: PLC0415  30 ms

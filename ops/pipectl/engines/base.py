@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
-    from pathlib import Path
 
     from pipectl.engines.foreground import Command
     from pipectl.models import DatabaseAddress, LogLine, Service, Volume

@@ -38,12 +38,13 @@ def ensure(settings: Settings, observer: Observer) -> Path:
         if not folder.is_dir():
             observer.report("Installing pytest, once for this user")
             with atomic_folder(folder) as temporary:
+                options = ("--python", sys.executable, "--target", str(temporary), "--require-hashes")
                 uv.run(
-                    ("pip", "install", "--python", sys.executable, "--target", str(temporary), "--require-hashes", "-r", str(lock)),
+                    ("pip", "install", *options, "-r", str(lock)),
                     EngineError(
                         f"pytest could not be installed from {lock.name}.",
-                        hint="The lines above are uv's, which takes a proxy from HTTPS_PROXY and a mirror from"
-                        " UV_DEFAULT_INDEX. Then run the command again.",
+                        hint="The lines above are uv's, which takes a proxy from HTTPS_PROXY and a mirror"
+                        " from UV_DEFAULT_INDEX. Then run the command again.",
                     ),
                 )
                 _let_all_read(temporary)

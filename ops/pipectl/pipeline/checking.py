@@ -1,4 +1,4 @@
-"""What is wrong with a project's DAG files, found without its stack: parsed as Airflow's DAG processor does."""
+"""What is wrong with DAG files: Airflow parses them as its DAG processor does, without a stack."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pipectl.observer import Observer
 
 PROGRAM, DETAIL_LINES = "check_dags.py", 10
+KILLED = -9
+READ_BY = " (read by "
 ERROR, WARNING = "error", "warning"
 # Folders that hold the user's code, here and in a container, whose stack/ is this project's stack/airflow/.
 OWN_FOLDERS = ("dags", "scripts", "stack")
@@ -47,11 +49,12 @@ PACKAGES = {
     "yaml": "PyYAML",
 }
 # Those that are.
-SAME_NAME = frozenset(
-    "boto3 catboost dask duckdb fastparquet flask httpx jsonschema kubernetes lightgbm matplotlib networkx numpy"
-    " openpyxl pandas paramiko plotly polars pyarrow pydantic pymongo pymysql pyodbc pyspark redis requests"
-    " scipy seaborn sqlalchemy statsmodels tensorflow torch transformers xgboost".split()
-)
+SAME_NAME = """
+    boto3 catboost dask duckdb fastparquet flask httpx jsonschema kubernetes lightgbm matplotlib
+    networkx numpy openpyxl pandas paramiko plotly polars pyarrow pydantic pymongo pymysql pyodbc
+    pyspark redis requests scipy seaborn sqlalchemy statsmodels tensorflow torch transformers
+    xgboost
+"""
 _FRAME = re.compile(r'^ *File "(?P<path>[^"\n]+)", line (?P<line>\d+)', re.MULTILINE)
 _MODULE = re.compile(r"No module named '(?P<name>[\w.]+)'")
 _IMPORTED = re.compile(r"^ +(?:from|import) +(?P<name>airflow\.providers\.[\w.]+)", re.MULTILINE)
@@ -116,13 +119,18 @@ def check(engine: Engine, project: Path, observer: Observer, *, slow: float, fix
         *_duplicates(answer["files"], places),
     ]
     broken = {finding.file for finding in found if finding.kind == "syntax"}
-    found += [
-        _idiom(entry, places)
-        for entry in idioms.find(_sources(answer, project), answer["python"])
-        if entry.rule or places.of(entry.path) not in broken
-    ]
-    # A file of the user's that several DAGs import is broken once.
-    unique = dict.fromkeys(sorted(found, key=lambda finding: (finding.file, finding.line or 0)))
+    for entry in idioms.find(_sources(answer, project), answer["python"]):
+        finding = _idiom(entry, places)
+        # What follows from a syntax error are more of them.
+        if entry.rule or finding.file not in broken:
+            found.append(finding)
+        if not entry.rule:
+            broken.add(finding.file)
+    unique: dict[tuple[object, ...], Finding] = {}
+    for finding in sorted(found, key=lambda finding: (finding.file, finding.line or 0)):
+        # A file of the user's that several DAGs import is broken once.
+        key = (finding.file, finding.line, finding.kind, finding.message.partition(READ_BY)[0])
+        unique.setdefault(key, finding)
     return Check(
         airflow=answer["airflow"],
         python=answer["python"],
@@ -131,7 +139,7 @@ def check(engine: Engine, project: Path, observer: Observer, *, slow: float, fix
             CheckedFile(places.of(entry["path"]), tuple(dict.fromkeys(entry["dags"])), entry["seconds"])
             for entry in answer["files"]
         ),
-        findings=tuple(unique),
+        findings=tuple(unique.values()),
         fixed=fixed,
     )
 
@@ -224,7 +232,7 @@ def _unfinished(file: str, entry: Mapping[str, Any], places: Places, limit: floa
     """Return the finding for a file whose process gave no answer."""
     code, place = entry["exit"], str(entry["place"])
     frames = [frame for frame in _FRAME.finditer(place) if places.is_own(frame["path"])]
-    if frames or place.startswith("Timeout") or code == -9:
+    if frames or place.startswith("Timeout") or code == KILLED:
         # The innermost comes first in such a trace.
         line = int(frames[0]["line"]) if frames else None
         where = places.of(frames[0]["path"]) if frames else file
@@ -268,7 +276,7 @@ def _import_error(file: str, text: str, places: Places, dags: list[str]) -> Find
         kind, line = "cycle", _line_of(places.project / file, (problem.rpartition(" ")[2], *dags))
     elif name == "AirflowTaskTimeout":
         kind, hint = "time-limit", "Do in a task what takes long."
-    message = problem if where == file else f"{problem} (read by {file})"
+    message = problem if where == file else f"{problem}{READ_BY}{file})"
     return Finding(where, line, severity, kind, message, hint, detail=text.strip())
 
 
@@ -310,7 +318,7 @@ def package_of(module: str) -> str:
         length = 2 if words[0] in PROVIDER_FAMILIES else 1
         return "-".join(["apache-airflow-providers", *words[:length]]) if len(words) >= length else ""
     top = module.partition(".")[0]
-    return PACKAGES.get(top) or (top if top in SAME_NAME else "")
+    return PACKAGES.get(top) or (top if top in SAME_NAME.split() else "")
 
 
 def _normal(name: str) -> str:

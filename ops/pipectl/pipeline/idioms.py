@@ -91,7 +91,7 @@ def _apply(entry: dict[str, Any]) -> bool:
 
 def _ruff(paths: Sequence[Path], python: str, *options: str) -> list[dict[str, Any]]:
     """Run ruff without any settings but these, and return what it has found."""
-    from ruff import find_ruff_bin
+    from ruff import find_ruff_bin  # noqa: PLC0415  5 ms
 
     if not paths:
         return []

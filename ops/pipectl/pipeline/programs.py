@@ -8,9 +8,9 @@ from pipectl.errors import EngineError, UsageError
 from pipectl.pipeline.access import HINT
 
 if TYPE_CHECKING:
-    from pipectl.engines.base import Engine
     from typing import NoReturn
 
+    from pipectl.engines.base import Engine
     from pipectl.observer import Observer
     from pipectl.settings import Settings
 

@@ -35,8 +35,9 @@ def docker_run(
     variables = airflow_env.without_stack(given)
     layer: tuple[str, ...] = ()
     if pytest is not None:
-        variables[airflow_env.PYTEST] = f"{HOME}/pytest"
-        layer = ("--mount", _csv("type=bind", f"source={pytest}", f"target={HOME}/pytest", "readonly"))
+        variables[airflow_env.PYTEST] = f"{HOME}/pytest-packages"
+        target = f"target={variables[airflow_env.PYTEST]}"
+        layer = ("--mount", _csv("type=bind", f"source={pytest}", target, "readonly"))
     terminal = ("--tty", "--env", "TERM") if sys.stdin.isatty() and sys.stdout.isatty() and pytest else ()
     limits = [f"--cap-drop={name}" for name in service.get("cap_drop", ())]
     limits += [f"--security-opt={option}" for option in service.get("security_opt", ())]
@@ -71,4 +72,6 @@ def _mounts(service: Mapping[str, Any], volumes: Mapping[str, str]) -> Iterator[
 
 def _csv(*fields: str) -> str:
     """Return fields as the docker command reads them: one with a comma or a quote stands in quotes."""
-    return ",".join('"' + field.replace('"', '""') + '"' if set(field) & set(',"') else field for field in fields)
+    return ",".join(
+        '"' + field.replace('"', '""') + '"' if set(field) & set(',"') else field for field in fields
+    )

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from pipectl import ordinary, surroundings
 from pipectl.engines import airflow_env
 from pipectl.engines.changes import digests, with_dependents
-from pipectl.engines.local import airflow, airflow_metadata, binaries, mariadb, postgres
 from pipectl.engines.foreground import Command
+from pipectl.engines.local import airflow, airflow_metadata, binaries, mariadb, postgres
 from pipectl.engines.local.airflow import AirflowSite
 from pipectl.engines.local.airflow_install import ensure_airflow
 from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
@@ -255,9 +255,7 @@ def ask_tasks_api(settings: Settings, runtime: AirflowRuntime) -> str:
     return asked.stderr.strip() if asked.returncode else ""
 
 
-def program_apart(
-    settings: Settings, program: str, words: tuple[str, ...], observer: Observer
-) -> Command:
+def program_apart(settings: Settings, program: str, words: tuple[str, ...], observer: Observer) -> Command:
     """Return what runs a program of stack/airflow/ without the stack, also before the first start."""
     runtime = ensure_airflow(
         settings.cache_dir, binaries.lock_file(settings, "airflow"), observer.report, observer.see_progress
