@@ -330,11 +330,11 @@ def _duplicates(entries: Iterable[Mapping[str, Any]], places: Places) -> Iterabl
     first: dict[str, str] = {}
     for entry in entries:
         file = places.of(entry["path"])
-        for dag_id in entry["dags"]:
+        for number, dag_id in enumerate(entry["dags"]):
             if dag_id in first:
                 yield Finding(
                     file,
-                    _line_of(places.project / file, (dag_id,), last=first[dag_id] == file),
+                    _line_of(places.project / file, (dag_id,), entry["dags"][:number].count(dag_id)),
                     ERROR,
                     "duplicate",
                     f"The DAG id {dag_id!r} is that of another DAG too, in {first[dag_id]}.",
@@ -343,21 +343,24 @@ def _duplicates(entries: Iterable[Mapping[str, Any]], places: Places) -> Iterabl
             first.setdefault(dag_id, file)
 
 
-def _line_of(path: Path, names: Iterable[str], *, last: bool = False) -> int | None:
-    """Return the line of a file on which one of the names stands as a string, or is a function's."""
+def _line_of(path: Path, names: Iterable[str], earlier: int = 0) -> int | None:
+    """Return the line of a file on which one of the names stands as a string, or is a function's.
+
+    `earlier` is how many of such lines are meant by something else.
+    """
     try:
         tree = ast.parse(ordinary.read_text(path))
     except (OSError, ValueError, SyntaxError, RecursionError):
         return None
     for name in names:
-        lines = [
+        lines = sorted(
             node.lineno
             for node in ast.walk(tree)
             if (isinstance(node, ast.Constant) and node.value == name)
             or (isinstance(node, ast.FunctionDef) and node.name == name)
-        ]
+        )
         if lines:
-            return max(lines) if last else min(lines)
+            return lines[min(earlier, len(lines) - 1)]
     return None
 
 
