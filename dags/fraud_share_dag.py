@@ -44,7 +44,7 @@ with DAG(
     tags=["fraud", "example"],
 ):
 
-    @task(doc_md="Logs rows, share of fraud and lag of each event.")
+    @task(multiple_outputs=False, doc_md="Logs rows, share of fraud and lag of each event.")
     def read_events(*, triggering_asset_events: Mapping[Any, Any] | None = None) -> dict[str, int]:
         """Return the number of new rows for each table."""
         rows: dict[str, int] = {}

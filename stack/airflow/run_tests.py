@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 # The folder with pytest, for an environment that has none.
-LAYER = "PIPECTL_PYTEST"
+LAYER = "PYTEST_FOLDER"
 TESTS = Path("dags", "tests")
 
 

@@ -199,7 +199,7 @@ def test_the_report_is_a_page_for_who_is_logged_in(page: Page, populated: Projec
     populated.run("report", "--publish")
     page.driver.switch_to.default_content()
     page.open("/")
-    page.click("a[href*='fraud-report']")
+    page.click("a[href*='fraud-report']", "Report")
     page.driver.switch_to.frame(page.find("iframe"))
     page.wait_for_text("Transactions and fraud")
     page.find(".js-plotly-plot svg")

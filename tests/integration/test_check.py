@@ -32,6 +32,12 @@ def dags(project: Project) -> Path:
     return project.folder / "dags"
 
 
+def files_of(project: Project) -> set[Path]:
+    """Return all files but those that Python and the installation of packages leave."""
+    unrelated = {"__pycache__", ".pipectl"}
+    return {path for path in project.folder.rglob("*") if unrelated.isdisjoint(path.parts)}
+
+
 def found(answer: Any) -> set[tuple[str, int | None, str]]:
     return {
         (entry["file"].removeprefix("dags/"), entry["line"], entry["kind"])
@@ -41,12 +47,12 @@ def found(answer: Any) -> set[tuple[str, int | None, str]]:
 
 
 def test_the_project_as_it_is_shipped_has_no_findings_and_is_not_changed(project: Project) -> None:
-    before = {path for path in project.folder.rglob("*") if "__pycache__" not in path.parts}
+    before = files_of(project)
     answer = project.json("check")
     assert answer["findings"] == []
     assert {dag for file in answer["files"] for dag in file["dags"]} >= {"generate_transaction_and_labels"}
     assert not [file for file in answer["files"] if "tests/" in file["file"]]
-    assert {path for path in project.folder.rglob("*") if "__pycache__" not in path.parts} == before
+    assert files_of(project) == before
 
 
 def test_each_fault_is_found_with_its_file_line_and_kind(project: Project, dags: Path) -> None:

@@ -20,7 +20,7 @@ def compare_events_with_a_run(project: Project) -> None:
     client.pause(EXAMPLE, paused=False)
     try:
         run = project.json("trigger")
-        listed = client.call("/api/v2/assets/events?order_by=-id&limit=20")["asset_events"]
+        listed = client.call("/api/v2/assets/events?order_by=-timestamp&limit=20")["asset_events"]
         events: dict[str, Any] = {
             event["source_task_id"]: event["extra"]
             for event in listed

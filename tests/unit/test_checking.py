@@ -17,6 +17,7 @@ from pipectl.observer import Observer
 from pipectl.pipeline import checking, idioms
 from pipectl.settings import Settings
 from support.fake_engine import FakeEngine
+from support.json_schemas import validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -272,5 +273,8 @@ def test_the_command_ends_with_9_and_writes_junit_that_a_reader_of_xml_takes(
     suite = ET.parse(project / "out.xml").getroot()[0]  # noqa: S314  pipectl's own
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
     assert [case.find("failure") is not None for case in suite] == [True, False]
+    printed = CliRunner().invoke(app, [*words[:2], "--json", "check"])
+    validate("check", json.loads(printed.stdout))
+    assert json.loads(printed.stdout)["findings"][0]["kind"] == "import"
     refused = CliRunner().invoke(app, [*words[:-1], str(project / "no" / "out.xml")])
     assert refused.exit_code == ExitCode.USAGE

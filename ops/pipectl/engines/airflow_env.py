@@ -38,7 +38,7 @@ WITHOUT_STACK = {
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": "sqlite+aiosqlite://",
 }
 # Where a program finds pytest (engines/pytest_layer.py).
-PYTEST = "PIPECTL_PYTEST"
+PYTEST = "PYTEST_FOLDER"
 
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
 _ASSIGNMENT = re.compile(rf"(?:export[ \t]+)?({_NAME})[ \t]*=[ \t]*(.*)")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DAG_ID = "generate_transaction_and_labels"
 PREFIX = "/pipectl-report"
-# stack/airflow/ of the project, which containers mount; PIPECTL_REPORT names another file.
+# Beside the folder of plugins: in a project stack/airflow/, which containers mount.
 REPORT = Path(__file__).resolve().parents[1] / "report.html"
 TOKEN = "_token"  # noqa: S105  the name of a cookie
 NOTHING = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Transactions and fraud</title>
@@ -37,12 +37,11 @@ async def serve(scope: Scope, receive: Receive, send: Send) -> None:
     from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 
     headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-    path = os.environ.get("PIPECTL_REPORT") or str(REPORT)
     response: Response
     if not await may_see(Request(scope)):
         response = PlainTextResponse("Log in to Airflow as a user who may see the DAG.", 403, headers)
-    elif os.access(path, os.R_OK):
-        response = FileResponse(path, headers=headers, media_type="text/html")
+    elif os.access(REPORT, os.R_OK):
+        response = FileResponse(REPORT, headers=headers, media_type="text/html")
     else:
         response = HTMLResponse(NOTHING, headers=headers)
     await response(scope, receive, send)
@@ -72,7 +71,7 @@ class ReportPage(AirflowPlugin):
     fastapi_apps: ClassVar[list[Any]] = [{"name": "pipectl report", "app": serve, "url_prefix": PREFIX}]
     external_views: ClassVar[list[Any]] = [
         {
-            "name": "Fraud report",
+            "name": "Report",
             "href": f"{PREFIX}/",
             "url_route": "fraud-report",
             "destination": "nav",
