@@ -45,7 +45,8 @@ clean: ## Remove the virtual environment and caches of tools
 # The caller's folders and modules are not ours.
 unexport CDPATH PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
-# A .venv of another folder (the clone was moved or copied) or of a Python that is gone is made anew.
+# A .venv that runs another folder's pipectl, as one of an earlier version in a moved clone, or that has lost its
+# Python is made anew.
 STALE := $(shell .venv/bin/python -I -c 'import pipectl, sys; sys.exit(pipectl.__file__ != sys.argv[1])' \
 	"$$(pwd -P)/ops/pipectl/__init__.py" 2>/dev/null || echo stale)
 .PHONY: stale

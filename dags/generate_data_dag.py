@@ -18,7 +18,9 @@ SCRIPTS = shlex.quote(_SCRIPTS_FOLDER)
 if _SCRIPTS_FOLDER not in sys.path:
     sys.path.append(_SCRIPTS_FOLDER)
 
-from fraud_pipeline.alerts import alert_on_failure  # noqa: E402 -- found in the folder just named
+# Found in the folder just named.
+from fraud_pipeline.alerts import alert_on_failure  # noqa: E402
+from fraud_pipeline.assets import LABELS, TRANSACTIONS, describe_event  # noqa: E402
 
 DESCRIPTION = "Writes payment transactions to PostgreSQL and their fraud labels to MySQL."
 
@@ -29,6 +31,9 @@ DOCUMENTATION = """
    (`airbyte-postgres`, database `airbyte`, table `public.transactions`).
 2. **generate_labels** writes a fraud label for each of them to MySQL (`airbyte-mysql`, database `data`,
    table `fraud_labels`).
+
+Both tables are Airflow's Assets: each event has the number of rows, the share of fraud and the lag in its
+extra. `watch_fraud_share` is an example of a DAG that is scheduled on them.
 
 A scheduled run, and a run of a backfill, writes the payments of the half hour that ends at its logical date;
 any other run those of the last half hour. The run's id names the batch, so a task that is retried or cleared
@@ -75,6 +80,8 @@ with DAG(
         bash_command=f"python {SCRIPTS}/transaction_generator.py",
         env=BATCH,
         append_env=True,
+        outlets=[TRANSACTIONS],
+        post_execute=describe_event,
         doc_md="Writes one batch of transactions to PostgreSQL, once per run.",
     )
     generate_labels = BashOperator(
@@ -82,6 +89,8 @@ with DAG(
         bash_command=f"python {SCRIPTS}/detection_generator.py",
         env=BATCH,
         append_env=True,
+        outlets=[LABELS],
+        post_execute=describe_event,
         doc_md="Writes the labels that are missing in MySQL.",
     )
     generate_transactions >> generate_labels

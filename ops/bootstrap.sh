@@ -34,7 +34,7 @@ fail() {
     exit 1
 }
 
-# A .venv holds absolute paths: one that was moved or copied runs the other folder's pipectl, or none.
+# One that is half made, of a Python that is gone, or that an earlier version made in another folder, is not.
 is_usable() {
     .venv/bin/python -I -c 'import pip, pipectl, sys; sys.exit(pipectl.__file__ != sys.argv[1])' \
         "$(pwd -P)/ops/pipectl/__init__.py" 2>/dev/null
@@ -71,16 +71,42 @@ set -- --quiet --disable-pip-version-check
 .venv/bin/python -m pip install "$@" --no-deps --no-build-isolation -e .
 # Of the variables for Python, some end it before it runs anything. In this command it is deaf to them. So does a
 # folder in the place of its input.
-python=$(pwd -P | sed "s/'/'\\\\''/g")/.venv/bin/python
-cat >.venv/bin/pipectl.new <<END
+cat >.venv/bin/pipectl.new <<'END'
 #!/bin/sh
 unset PYTHONEXECUTABLE __PYVENV_LAUNCHER__
+path=$0
+while [ -L "$path" ]; do
+    target=$(readlink "$path")
+    case $target in
+    /*) path=$target ;;
+    *) path=${path%/*}/$target ;;
+    esac
+done
 if [ -d /dev/stdin ]; then
     echo 'Error: The input of pipectl is a folder. Leave out "<" and the folder.' >&2
     exit 2
 fi
-exec '$python' -I -m pipectl "\$@"
+exec "${path%/*}/python" -I -m pipectl "$@"
 END
 chmod +x .venv/bin/pipectl.new
 mv .venv/bin/pipectl.new .venv/bin/pipectl
+# Nothing in .venv names its folder, so that it works where a clone is moved or copied to.
+.venv/bin/python -I - <<'END'
+import os, pathlib, sys, sysconfig
+root = pathlib.Path(sys.prefix).resolve().parent
+packages = pathlib.Path(sysconfig.get_path("purelib")).resolve()
+for path in packages.glob("*.pth"):
+    if path.read_text(encoding="utf-8").strip() == str(root / "ops"):
+        path.write_text(os.path.relpath(root / "ops", packages) + "\n", encoding="utf-8")
+launcher = b"#!/bin/sh\n'''exec' \"${0%/*}/python\" \"$0\" \"$@\"\n' '''\n"
+for path in (root / ".venv" / "bin").iterdir():
+    if path.is_symlink() or not path.is_file():
+        continue
+    script = path.read_bytes()
+    if script.startswith(b"#!" + os.fsencode(root)):
+        path.write_bytes(launcher + script.split(b"\n", 1)[1])
+    # As pip writes it for a path that is long or has a space.
+    elif script.startswith(b"#!/bin/sh\n'''exec' ") and os.fsencode(root) in script.split(b"\n", 2)[1]:
+        path.write_bytes(launcher + script.split(b"\n", 3)[3])
+END
 touch "$stamp"

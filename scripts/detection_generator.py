@@ -56,6 +56,7 @@ def main(environment: Mapping[str, str], given: Namespace) -> None:
             frauds=labelled.frauds,
             corrected=labelled.corrected,
             waiting=labelled.waiting,
+            lag_seconds=labelled.lag_seconds,
             seconds=time.monotonic() - started,
             # The results are the same, only slower, so nothing else would tell.
             mysql_driver_is_pure_python_because=missing_mysql_extension(),

@@ -66,6 +66,7 @@ def main(environment: Mapping[str, str], given: Namespace) -> None:
             batch=batch,
             transactions=written.transactions,
             frauds=written.frauds,
+            lag_seconds=(datetime.now(UTC) - until).total_seconds(),
             seconds=time.monotonic() - started,
         )
     )

@@ -36,6 +36,7 @@ WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 GOES_ON = "What was started goes on: pipectl status; the command can be run again."
 ONLY_SHOW = {
     *RUN_PROGRAMS,
+    "check",
     "connections",
     "dags",
     "logs",

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from selenium import webdriver
@@ -182,3 +184,24 @@ def test_both_connections_are_listed_under_admin(page: Page) -> None:
     for name in ("airbyte_postgres", "airbyte_mysql"):
         page.find("td", name)
     page.picture("connections")
+
+
+def test_the_report_is_a_page_for_who_is_logged_in(page: Page, populated: Project) -> None:
+    published = populated.folder / "stack" / "airflow" / "report.html"
+    published.unlink(missing_ok=True)
+    for cookie in ({}, {"Cookie": "_token=forged"}):
+        with pytest.raises(HTTPError) as refused:
+            urlopen(Request(f"{page.url}/pipectl-report/", headers=cookie))  # noqa: S310  http
+        assert refused.value.code == 403
+    page.open("/plugin/fraud-report")
+    page.driver.switch_to.frame(page.find("iframe"))
+    page.wait_for_text("There is no report yet")
+    populated.run("report", "--publish")
+    page.driver.switch_to.default_content()
+    page.open("/")
+    page.click("a[href*='fraud-report']", "Report")
+    page.driver.switch_to.frame(page.find("iframe"))
+    page.wait_for_text("Transactions and fraud")
+    page.find(".js-plotly-plot svg")
+    page.picture("report-page")
+    page.driver.switch_to.default_content()

@@ -151,7 +151,7 @@ def test_airflow_restarts_with_its_metadata_database(project: DockerProject) -> 
 
 def test_a_plugin_counts_from_the_next_up_on(project: DockerProject) -> None:
     plugins = project.folder / "stack" / "airflow" / "plugins"
-    plugins.mkdir()
+    plugins.mkdir(exist_ok=True)
     (plugins / "own.py").write_text(own_settings.PLUGIN)
     assert restarted(project, "stack/airflow/plugins changed") == AIRFLOW
     found = project.client().call("/api/v2/plugins")["plugins"]

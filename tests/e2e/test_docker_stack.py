@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipectl.services import of_executor
+from support import asset_events, broken_dags
 from support.docker_project import DockerProject, docker, new_docker_project
 from support.needs import images, skip_on_podman
 from support.project_copy import COMMAND_SECONDS
@@ -228,6 +229,14 @@ def test_a_broken_dag_ends_with_its_code_and_the_trace(project: DockerProject) -
     project.dag("broken.py", BROKEN_DAG)
     done = project.run("trigger", "broken", code=9)
     assert "no_such_name" in done.stderr
+
+
+def test_both_tables_are_assets_whose_events_start_the_example(project: DockerProject) -> None:
+    asset_events.compare_events_with_a_run(project)
+
+
+def test_check_says_of_broken_files_what_the_dag_processor_says(project: DockerProject) -> None:
+    broken_dags.compare_with_the_processor(project)
 
 
 def test_a_run_that_is_cancelled_stops_and_its_log_is_followed_to_the_end(project: DockerProject) -> None:

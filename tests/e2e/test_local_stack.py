@@ -16,6 +16,7 @@ import psycopg2
 import pytest
 
 from pipectl.services import of_executor
+from support import asset_events, broken_dags
 from support.project_copy import COMMAND_SECONDS, DAG_ID, Project, new_local_project
 from support.server_process import listening_addresses
 from support.waiting import until
@@ -222,6 +223,14 @@ def test_a_dag_that_cannot_be_imported_is_exit_9_with_the_error(project: Project
     done = project.run("trigger", "broken", code=9)
     assert "nowhere_to_be_found" in done.stderr
     assert "broken.py" in done.stderr
+
+
+def test_both_tables_are_assets_whose_events_start_the_example(project: Project) -> None:
+    asset_events.compare_events_with_a_run(project)
+
+
+def test_check_says_of_broken_files_what_the_dag_processor_says(project: Project) -> None:
+    broken_dags.compare_with_the_processor(project)
 
 
 def test_an_unknown_dag_is_exit_9_and_names_those_that_exist(project: Project) -> None:

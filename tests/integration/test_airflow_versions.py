@@ -23,6 +23,7 @@ import pytest
 
 from pipectl.airflow_api import AirflowApi
 from pipectl.airflow_health import AirflowHealth
+from pipectl.engines import airflow_env
 from pipectl.engines.local import uv
 from pipectl.engines.local.airflow_install import AirflowRuntime
 from pipectl.errors import AirflowConflictError, AirflowError, DagError, EngineError
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.versions, pytest.mark.integration, pytest.mark.timeout(600)]
 WANTED = [name for name in os.environ.get("PIPECTL_TEST_AIRFLOW_VERSIONS", "").split(",") if name]
+NONE_NAMED = "PIPECTL_TEST_AIRFLOW_VERSIONS names no versions or environments of Airflow"
 RECORDED = ROOT / "tests" / "fixtures" / "airflow-answers.json"
 PACKAGES = ("apache-airflow-providers-standard", "asyncpg", "psycopg2-binary")
 # When a version was new: later releases of what it needs may not fit. Airflow 3.2.2 with FastAPI 0.165, for
@@ -110,7 +112,7 @@ def runtime(venv: Path) -> AirflowRuntime:
 @pytest.fixture(scope="module", params=WANTED or ["none"])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
     if not WANTED:
-        pytest.skip("PIPECTL_TEST_AIRFLOW_VERSIONS names no versions or environments of Airflow")
+        pytest.skip(NONE_NAMED)
     project = tmp_path_factory.mktemp("project")
     (project / "dags").mkdir()
     (project / "dags" / "two_tasks.py").write_text(DAGS, encoding="utf-8")
@@ -376,3 +378,34 @@ def test_the_answers_are_recorded(stack: AirflowStack, address: AirflowAddress) 
     }
     shown = json.dumps(recorded, indent=1, sort_keys=True)
     RECORDED.write_text(shown + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", WANTED or ["none"])
+def test_check_parses_with_the_processor_of_each_version(name: str, tmp_path: Path) -> None:
+    if not WANTED:
+        pytest.skip(NONE_NAMED)
+    dags = tmp_path / "dags"
+    dags.mkdir()
+    (dags / "two_tasks.py").write_text(DAGS, encoding="utf-8")
+    (dags / "broken.py").write_text(BROKEN, encoding="utf-8")
+    (dags / "ends.py").write_text("import airflow, os  # a DAG file\nos._exit(3)\n", encoding="utf-8")
+    venv = environment(name)
+    told = subprocess.run(
+        [venv / "bin" / "python", "-P", ROOT / "stack" / "airflow" / "check_dags.py"],
+        env=airflow_env.without_stack(
+            {
+                "PATH": os.environ["PATH"],
+                "AIRFLOW_HOME": str(tmp_path),
+                "AIRFLOW_CONFIG": os.devnull,
+                "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+            }
+        ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    broken, ends, fine = json.loads(told.stdout)["files"]
+    assert "no_such_name" in broken["errors"][0]
+    assert ends["exit"] == 3
+    assert {"two_tasks", "mapped", "slow"} <= set(fine["dags"])

@@ -35,6 +35,7 @@ class Clone:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "clone"
+        folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "ops" / "pipectl").mkdir(parents=True)
         for name in ("Makefile", "README.md", "LICENSE", "ops/bootstrap.sh", "ops/pipectl/__init__.py"):
             shutil.copy2(ROOT / name, self.folder / name)
@@ -198,25 +199,47 @@ def test_a_folder_as_input_is_refused_in_one_sentence(ready_clone: Clone, tmp_pa
     assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
 
 
-@pytest.mark.parametrize("how", ["moved", "copied", "half made", "without its Python"])
+@pytest.mark.parametrize("how", ["half made", "without its Python", "made for another folder"])
 def test_an_unusable_environment_is_made_anew(clone: Clone, how: str) -> None:
     assert clone.make().returncode == 0
     before = clone.folder
-    if how == "moved":
-        clone.folder = before.rename(before.with_name("a 'moved' clone at $HOME"))
-    elif how == "copied":
-        clone.folder = Path(shutil.copytree(before, before.with_name("copy"), symlinks=True))
-    elif how == "half made":
+    if how == "half made":
         (before / ".venv/ready").unlink()
         shutil.rmtree(next((before / ".venv/lib").glob("python3*/site-packages/pip")))
-    else:
+    elif how == "without its Python":
         python = before / ".venv/bin/python"
         python.unlink()
         python.symlink_to(before / "gone")
+    else:
+        path = next((before / ".venv/lib").glob("python3*/site-packages/*pipectl*.pth"))
+        path.write_text(str(before.with_name("another") / "ops"))
     done = clone.make()
     assert done.returncode == 0, done.stderr
     assert "Making .venv" in done.stderr
     assert clone.runs_its_own_pipectl()
+
+
+@pytest.mark.parametrize(("how", "name"), [("moved", "short"), ("copied", "longer-" * 16)])
+def test_an_environment_works_at_once_where_a_clone_is_moved_or_copied_to(
+    tmp_path: Path, how: str, name: str
+) -> None:
+    clone = Clone((tmp_path / name).resolve())
+    assert clone.make().returncode == 0
+    before = clone.folder
+    after = before.with_name("a 'moved' clone at $HOME")
+    clone.folder = (
+        before.rename(after) if how == "moved" else Path(shutil.copytree(before, after, symlinks=True))
+    )
+    assert clone.runs_its_own_pipectl()
+    assert subprocess.run([after / ".venv/bin/pip", "--version"], check=False).returncode == 0
+    link = tmp_path / "link"
+    link.symlink_to(os.path.relpath(after / ".venv/bin/pipectl", tmp_path))
+    linked = subprocess.run([link], capture_output=True, text=True, check=True)
+    assert linked.stdout.strip() == str(after / "ops/pipectl/__main__.py")
+    texts = [path.read_bytes() for path in (after / ".venv/bin").iterdir() if not path.is_symlink()]
+    assert not [text for text in texts if text.startswith(b"#!") and os.fsencode(before) in text[:300]]
+    done = clone.make()
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.fixture

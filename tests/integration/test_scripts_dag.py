@@ -41,6 +41,7 @@ print(json.dumps({
         "owner": task.owner, "retries": task.retries, "delay": task.retry_delay.total_seconds(),
         "past": task.depends_on_past, "downstream": sorted(task.downstream_task_ids),
         "alerts": [callback.__name__ for callback in task.on_failure_callback], "doc": bool(task.doc_md),
+        "outlets": [asset.name for asset in task.outlets],
     } for task in dag.topological_sort()],
 }))
 """
@@ -106,12 +107,14 @@ def test_dag_is_as_the_team_wrote_it(airflow_python: Path, tmp_path: Path) -> No
             "id": "generate_transactions",
             "command": f"python {SCRIPTS}/transaction_generator.py",
             "downstream": ["generate_labels"],
+            "outlets": ["transactions"],
             **common,
         },
         {
             "id": "generate_labels",
             "command": f"python {SCRIPTS}/detection_generator.py",
             "downstream": [],
+            "outlets": ["fraud_labels"],
             **common,
         },
     ]
@@ -154,3 +157,42 @@ def test_folder_with_a_space_in_its_name_works(airflow_python: Path, tmp_path: P
             check=False,
         )
         assert told.returncode == 0, told.stderr
+
+
+DESCRIBE = """
+import json, sys
+from types import SimpleNamespace
+from fraud_pipeline.assets import LABELS, describe_event
+told = []
+for line in json.loads(sys.argv[1]):
+    event = SimpleNamespace(extra={})
+    describe_event({"task": SimpleNamespace(outlets=[LABELS]), "outlet_events": {LABELS: event}}, line)
+    told.append(event.extra)
+print(json.dumps(told))
+"""
+
+
+def test_an_event_has_the_figures_of_the_scripts_last_line_and_never_fails(
+    airflow_python: Path, tmp_path: Path
+) -> None:
+    lines = [
+        'time=2026-01-01T00:00:00.000Z level=info event=batch_written batch="a frauds=9 b" transactions=200'
+        " frauds=3 lag_seconds=0.250 seconds=1.000",
+        "event=labels_written labels=0 frauds=0 corrected=0 waiting=0 lag_seconds=0.000 seconds=1.000",
+        "a warning of something else",
+        None,
+    ]
+    told = subprocess.run(
+        (str(airflow_python), "-c", DESCRIBE, json.dumps(lines)),
+        env={"PATH": os.environ["PATH"], "AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "scripts")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout.splitlines()[-1]) == [
+        {"rows": 200, "fraud_share": 0.015, "lag_seconds": 0.25},
+        {"rows": 0, "fraud_share": None, "lag_seconds": 0.0},
+        {},
+        {},
+    ]

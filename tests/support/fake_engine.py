@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipectl.engines.base import Engine
+from pipectl.engines.foreground import Command
 from pipectl.models import LogLine, Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pipectl.models import Volume
     from pipectl.observer import Observer
@@ -55,6 +57,12 @@ class FakeEngine(Engine):
     def execute(self, service: str, words: tuple[str, ...]) -> int:
         del service, words
         return 0
+
+    def apart(
+        self, program: str, words: tuple[str, ...], observer: Observer, pytest: Path | None = None
+    ) -> Command:
+        del observer, pytest
+        return Command((program, *words), {}, self._settings.project)
 
     def client(self, service: str, arguments: tuple[str, ...], observer: Observer) -> int:
         del service, arguments, observer

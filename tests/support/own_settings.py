@@ -57,7 +57,7 @@ def add(project: Path) -> None:
     """Write all of it into a project that has stack/airflow and dags/."""
     airflow = project / "stack" / "airflow"
     (airflow / "user.env").write_text(USER_ENV, encoding="utf-8")
-    (airflow / "plugins").mkdir()
+    (airflow / "plugins").mkdir(exist_ok=True)
     (airflow / "plugins" / "own_plugin.py").write_text(PLUGIN, encoding="utf-8")
     (project / "dags" / "login.py").write_text(MODULE, encoding="utf-8")
     (project / "dags" / "own_settings.py").write_text(DAG, encoding="utf-8")

@@ -53,6 +53,7 @@ IMPORTERS = {
     "pymysql": ["replication.py"],
     "pymysqlreplication": ["replication.py"],
     "python_on_whales": ["engines/docker/compose.py"],
+    "ruff": ["pipeline/idioms.py"],
     "rich": ["console.py", "commands/"],
     "typer": ["cli.py", "options.py", "commands/"],
     "urllib3": ["airflow_api.py"],

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 DAG_FILE = ROOT / "dags" / "generate_data_dag.py"
 
 
-@pytest.mark.parametrize("name", ["generate_data_dag.py", "load_history_dag.py"])
+@pytest.mark.parametrize("name", ["fraud_share_dag.py", "generate_data_dag.py", "load_history_dag.py"])
 def test_no_idiom_of_airflow_2(name: str) -> None:
     file = str(ROOT / "dags" / name)
     told = subprocess.run(

@@ -424,8 +424,8 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
         },
     ),
 )
-# Their JSON is in test_report.py and test_connections.py.
-ELSEWHERE = {"report", "connections"}
+# Their JSON is in test_report.py, test_connections.py and test_checking.py.
+ELSEWHERE = {"check", "report", "connections"}
 
 
 @pytest.mark.parametrize(("command", "document", "expected"), DOCUMENTS)

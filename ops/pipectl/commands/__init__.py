@@ -31,10 +31,12 @@ COMMANDS = {
     "python": "programs",
     "shell": "programs",
     "exec": "programs",
+    "check": "check",
+    "test": "programs",
 }
 # Those that run another program, and how many words they take themselves. The program gets the rest, from the
 # first on that is no long option of pipectl's, and what is printed is the program's.
-RUN_PROGRAMS = {"psql": 0, "mysql": 0, "airflow": 0, "python": 0, "shell": 0, "exec": 1}
+RUN_PROGRAMS = {"psql": 0, "mysql": 0, "airflow": 0, "python": 0, "shell": 0, "exec": 1, "test": 0}
 
 
 def function_name(command: str) -> str:

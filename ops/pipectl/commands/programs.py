@@ -1,4 +1,4 @@
-"""airflow, python, shell, exec."""
+"""airflow, python, shell, exec, test."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipectl.commands.shared import Progress
 from pipectl.errors import UsageError
 from pipectl.options import Words  # noqa: TC001  Typer reads annotations at run time
 
@@ -64,6 +65,19 @@ def exec(  # noqa: A001  the command's name; nothing here executes a string
             hint=f"For example: pipectl exec {service} -- env",
         )
     raise typer.Exit(run_beside(invocation.engine, service, tuple(arguments)))
+
+
+def test(ctx: typer.Context, arguments: Words = None) -> None:  # noqa: PT028  a command, no test
+    """Run the project's own tests, dags/tests, with pytest in Airflow's environment; no stack is needed.
+
+    All words are pytest's, and so is the exit code. Without a path it runs all of dags/tests.
+
+    Examples: `pipectl test` · `pipectl test -x -k retries` · `pipectl test dags/tests/test_dag_integrity.py`
+    """
+    invocation: Invocation = ctx.obj
+    from pipectl.pipeline.programs import run_tests  # noqa: PLC0415  30 ms
+
+    run_tests(invocation.engine, invocation.settings, tuple(arguments or ()), Progress(invocation.console))
 
 
 def _run_in_airflow(invocation: Invocation, program: str, arguments: list[str] | None) -> None:

@@ -166,7 +166,8 @@ def import_failures_text(failures: tuple[ImportFailure, ...]) -> tuple[Renderabl
         files = "1 DAG file is" if len(failures) == 1 else f"{len(failures)} DAG files are"
         others = ", ".join(failure.filename for failure in failures[NAMED_FAILURES:])
         also = f", {others} too" if others else ""
-        lines.append(f"          {files} broken{also}. The whole errors: pipectl dags")
+        cure = "What to mend: pipectl check. The whole errors: pipectl dags"
+        lines.append(f"          {files} broken{also}. {cure}")
     return tuple(line(text, "yellow") for text in lines)
 
 

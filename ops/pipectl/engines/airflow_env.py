@@ -24,6 +24,21 @@ _BUSINESS = ("AIRBYTE_POSTGRES_", "AIRBYTE_MYSQL_")
 OF_THE_ENGINES = ("AIRFLOW__", *_BUSINESS)
 # pipectl reads these too, from stack/.env: set in user.env, they would count for tasks alone.
 OF_THE_PROJECT = ("PIPECTL_", "AIRFLOW_ADMIN_", *_BUSINESS)
+# Secrets, which a program does not get that runs without the stack, and a database that has nothing in it.
+OF_THE_STACK = (
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC",
+    "AIRFLOW__API_AUTH__JWT_SECRET",
+    "AIRFLOW__API__SECRET_KEY",
+    "AIRFLOW__CORE__FERNET_KEY",
+    "AIRFLOW_ADMIN_PASSWORD",
+)
+WITHOUT_STACK = {
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite://",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": "sqlite+aiosqlite://",
+}
+# Where a program finds pytest (engines/pytest_layer.py).
+PYTEST = "PYTEST_FOLDER"
 
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
 _ASSIGNMENT = re.compile(rf"(?:export[ \t]+)?({_NAME})[ \t]*=[ \t]*(.*)")
@@ -66,6 +81,11 @@ def read(project: Path, variables: Mapping[str, str]) -> dict[str, str]:
                 raise UsageError(f"{path}, {place}, {problem}.", hint=cure) from None
             values[name] = value
     return values
+
+
+def without_stack(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return what of a service's variables a program gets that runs without the stack."""
+    return {name: value for name, value in variables.items() if name not in OF_THE_STACK} | WITHOUT_STACK
 
 
 def user_settings(project: Path) -> frozenset[str]:

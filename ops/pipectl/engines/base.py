@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from pipectl.engines.foreground import Command
     from pipectl.models import DatabaseAddress, LogLine, Service, Volume
     from pipectl.observer import Observer
     from pipectl.services import Definition
@@ -114,6 +115,16 @@ class Engine(ABC):
         It gets the service's environment: in a business database's or the metadata database's its login, in
         Airflow's what tasks get. This process may become the program. Raises ForeignDatabaseError before
         anything happens if another project's server answers where this one's would.
+        """
+
+    @abstractmethod
+    def apart(
+        self, program: str, words: tuple[str, ...], observer: Observer, pytest: Path | None = None
+    ) -> Command:
+        """Return what runs a program of stack/airflow/ as a task would run, without the stack.
+
+        It gets none of Airflow's secrets, and the folder `pytest`, which airflow_env.PYTEST names. What it
+        runs on is installed, or pulled, if it is missing.
         """
 
     @abstractmethod

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
 from pipectl.errors import EngineError
@@ -21,6 +22,15 @@ IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 # How a user, or who runs pipectl, ends a program.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SIGNALLED = 128  # and the signal's number: the exit code of what a signal ends
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program with its words, all of its variables, and the folder that it starts in."""
+
+    words: tuple[str, ...]
+    environment: Mapping[str, str] = field(repr=False)
+    folder: Path
 
 
 def become(words: tuple[str, ...], environment: Mapping[str, str], folder: Path | None = None) -> NoReturn:

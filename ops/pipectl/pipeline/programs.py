@@ -8,8 +8,11 @@ from pipectl.errors import EngineError, UsageError
 from pipectl.pipeline.access import HINT
 
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from pipectl.engines.base import Engine
     from pipectl.observer import Observer
+    from pipectl.settings import Settings
 
 # Where Airflow's commands run: where tasks do, or at least the same files are.
 AIRFLOW = ("scheduler", "dag-processor", "webserver")
@@ -37,6 +40,15 @@ def run_in_airflow(engine: Engine, words: tuple[str, ...]) -> int:
 def run_shell(engine: Engine, arguments: tuple[str, ...]) -> int:
     """Run a shell in Airflow's environment. EngineError if Airflow does not run."""
     return run_in_airflow(engine, ("sh", "-c", SHELL, "sh", *arguments))
+
+
+def run_tests(engine: Engine, settings: Settings, words: tuple[str, ...], observer: Observer) -> NoReturn:
+    """Become pytest in Airflow's environment, without the stack. EngineError if it cannot be installed."""
+    from pipectl.engines import pytest_layer  # noqa: PLC0415  20 ms
+    from pipectl.engines.foreground import become  # noqa: PLC0415
+
+    command = engine.apart("run_tests.py", words, observer, pytest_layer.ensure(settings, observer))
+    become(command.words, command.environment, command.folder)
 
 
 def run_beside(engine: Engine, service: str, words: tuple[str, ...]) -> int:

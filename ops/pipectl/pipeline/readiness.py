@@ -257,7 +257,8 @@ def broken_dag(dag_id: str, failures: tuple[ImportFailure, ...]) -> DagError:
     files = ", ".join(failure.filename for failure in failures)
     return DagError(
         f"The DAG {dag_id!r} cannot run: Airflow cannot import {files}.",
-        hint="Mend the file: Airflow reads it anew within seconds. Then run the command again.",
+        hint="Mend the file; pipectl check shows what is wrong with all of them. Airflow reads it anew within"
+        " seconds: then run the command again.",
         detail="\n".join(failure.stack_trace.strip() for failure in failures),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
@@ -10,6 +10,9 @@ import typer
 if TYPE_CHECKING:
     from pipectl.invocation import Invocation
     from pipectl.pipeline.reporting import Report
+
+# Where stack/airflow/plugins/report_page.py looks for it.
+PUBLISHED = Path("stack", "airflow", "report.html")
 
 Document: TypeAlias = "Report"
 
@@ -24,13 +27,16 @@ def report(
             help="Write one page with interactive charts, which needs no network to be viewed.",
         ),
     ] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Show the page in Airflow's user interface too.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="With --html: replace a file that is no report of pipectl.")
     ] = False,
 ) -> None:
     """Show what is in both databases: transactions and fraud over time, amounts by scenario, label lag.
 
-    Examples: `pipectl report` · `pipectl report --html report.html` · `pipectl report --json`
+    Examples: `pipectl report` · `pipectl report --html report.html` · `pipectl report --publish`
     """
     invocation: Invocation = ctx.obj
     from pipectl.commands.report.page import Target, page  # noqa: PLC0415
@@ -38,12 +44,19 @@ def report(
     from pipectl.pipeline import reporting  # noqa: PLC0415
     from pipectl.pipeline.access import business_databases  # noqa: PLC0415
 
-    target = Target(html, replace_foreign=force) if html else None
-    if target:
+    targets = [Target(html, replace_foreign=force)] if html else []
+    if publish:
+        targets.append(Target(invocation.settings.project / PUBLISHED, replace_foreign=True))
+    for target in targets:
         target.check()  # before minutes may be spent on reading
     result = reporting.build(business_databases(invocation.engine))
-    if target:
-        target.write(page(result, invocation.settings.project.name))
+    if targets:
+        text = page(result, invocation.settings.project.name)
+        for target in targets:
+            target.write(text)
+    if publish:
+        # Airflow's user in a container is another one.
+        targets[-1].path.chmod(0o644)
     invocation.console.emit(result, lambda: report_text(result))
-    if target:
+    for target in targets:
         invocation.console.say(f"Wrote {target.path} ({target.path.stat().st_size / 1e6:.1f} MB)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pipectl.engines.docker.connection import WITHOUT_DOCKER, no_docker_command
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -44,11 +45,24 @@ class Compose:
 
     def images(self) -> set[str]:
         """Return the images of all services that run at least once."""
+        services = self._services()
+        return {service["image"] for service in services.values() if int(service.get("scale", 1)) > 0}
+
+    def service(self, name: str, variables: Mapping[str, str]) -> dict[str, Any]:
+        """Return a service as the files describe it, `variables` in the place of those of stack/.env."""
+        before = dict(os.environ)
+        os.environ.update(variables)
+        try:
+            return self._services()[name]
+        finally:
+            for variable in variables.keys() - before.keys():
+                del os.environ[variable]
+            os.environ.update(before)
+
+    def _services(self) -> dict[str, dict[str, Any]]:
         with self._explained("stack/docker-compose.yml cannot be used."):
             config: dict[str, Any] = self._client.compose.config(return_json=True)
-        return {
-            service["image"] for service in config["services"].values() if int(service.get("scale", 1)) > 0
-        }
+        return dict(config["services"])
 
     def pull(self, image: str) -> None:
         """Pull an image with the logins that the docker command knows."""

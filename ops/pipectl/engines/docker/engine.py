@@ -19,6 +19,7 @@ from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.changes import restart_sentences
 from pipectl.engines.docker import identity, replacements
+from pipectl.engines.docker.apart import docker_run
 from pipectl.engines.docker.api import FOLDER_LABEL, SEE_SERVICES, DockerApi
 from pipectl.engines.docker.compose import Compose
 from pipectl.engines.docker.connection import WITHOUT_DOCKER
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipectl.engines.docker.api import Container, EngineVersion
+    from pipectl.engines.foreground import Command
     from pipectl.observer import Observer
     from pipectl.services import Definition
     from pipectl.settings import Settings
@@ -103,11 +105,15 @@ class DockerEngine(Engine):
         """Check the engine and Compose, choose names and ports, make secrets, pull missing images."""
         self.check(observer)
         self._configure(observer)
-        missing = sorted(image for image in self._compose.images() if not self._api.has_image(image))
+        self._pull(self._compose.images(), observer)
+
+    def _pull(self, images: Collection[str], observer: Observer) -> None:
+        """Pull those images that are missing."""
+        missing = sorted(image for image in images if not self._api.has_image(image))
         if missing:
             observer.report(f"Pulling {', '.join(missing)}, once for this machine")
-            images = {image: variables_of(image, self._files, self._settings.variables) for image in missing}
-            pull_all(self._api, self._compose, images, observer.see_progress)
+            chosen = {image: variables_of(image, self._files, self._settings.variables) for image in missing}
+            pull_all(self._api, self._compose, chosen, observer.see_progress)
 
     def start(self, observer: Observer) -> tuple[str, ...]:
         """Start what is not running, and make anew what is configured otherwise by now."""
@@ -242,6 +248,18 @@ class DockerEngine(Engine):
         if container is None or container.state != "running":
             raise EngineError(f"{service} has no container that runs.", hint=SEE_SERVICES)
         return execute(self._api.host, container.id, words_in_container(container.service, words))
+
+    def apart(
+        self, program: str, words: tuple[str, ...], observer: Observer, pytest: Path | None = None
+    ) -> Command:
+        """Return a container that is like the DAG processor's, and is removed at its end."""
+        self.check(observer)
+        # Before the first start there are no secrets, and Compose asks for them.
+        service = self._compose.service("dag-processor", dict.fromkeys(self._secrets, "-"))
+        self._pull((service["image"],), observer)
+        volumes = {volume.name: volume.location for volume in self.volumes()}
+        command = (program, *words)
+        return docker_run(self._api.host, service, volumes, command, self._settings.project, pytest)
 
     def client(self, service: str, arguments: tuple[str, ...], observer: Observer) -> int:
         """Run the client in the database's container; this machine's for a database elsewhere."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,9 @@ from pipectl.services import databases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
+    from pathlib import Path
 
+    from pipectl.engines.foreground import Command
     from pipectl.engines.local.folders import VolumeFolder
     from pipectl.engines.local.start import Software
     from pipectl.engines.local.supervisor.supervisor import ProcessState
@@ -206,6 +209,15 @@ class LocalEngine(Engine):
             except DatabaseError:
                 continue
         programs.become_in_airflow(started, words, self._settings.project)
+
+    def apart(
+        self, program: str, words: tuple[str, ...], observer: Observer, pytest: Path | None = None
+    ) -> Command:
+        """Return the program in the project's folder, with the variables that a task would get."""
+        from pipectl.engines.local.start import program_apart  # noqa: PLC0415  10 ms
+
+        command = program_apart(self._settings, program, words, observer)
+        return replace(command, environment={**command.environment, airflow_env.PYTEST: str(pytest or "")})
 
     def client(self, service: str, arguments: tuple[str, ...], observer: Observer) -> int:
         """Become the client."""

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from pipectl import ordinary, surroundings
 from pipectl.engines import airflow_env
 from pipectl.engines.changes import digests, with_dependents
+from pipectl.engines.foreground import Command
 from pipectl.engines.local import airflow, airflow_metadata, binaries, mariadb, postgres
 from pipectl.engines.local.airflow import AirflowSite
 from pipectl.engines.local.airflow_install import ensure_airflow
 from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
 from pipectl.engines.local.install import run_tool
+from pipectl.engines.project import SECRETS
 from pipectl.errors import DatabaseError, DatabaseRefusedError, EngineError, ForeignDatabaseError
 from pipectl.models import DatabaseAddress
 from pipectl.services import databases
@@ -251,6 +253,20 @@ def ask_tasks_api(settings: Settings, runtime: AirflowRuntime) -> str:
         env=surroundings.with_network(**airflow.environment(site_of(settings), runtime)),
     )
     return asked.stderr.strip() if asked.returncode else ""
+
+
+def program_apart(settings: Settings, program: str, words: tuple[str, ...], observer: Observer) -> Command:
+    """Return what runs a program of stack/airflow/ without the stack, also before the first start."""
+    runtime = ensure_airflow(
+        settings.cache_dir, binaries.lock_file(settings, "airflow"), observer.report, observer.see_progress
+    )
+    site = site_of(replace(settings, variables={**dict.fromkeys(SECRETS, ""), **settings.variables}))
+    variables = surroundings.of_terminal(**airflow.environment(site, runtime))
+    return Command(
+        (str(runtime.python), "-P", str(settings.project / "stack" / "airflow" / program), *words),
+        airflow_env.without_stack(variables),
+        settings.project,
+    )
 
 
 def metadata_address(settings: Settings) -> DatabaseAddress:

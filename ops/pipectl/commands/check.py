@@ -1,0 +1,134 @@
+"""check."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from pipectl.commands.shared import Progress, group, line
+from pipectl.console import visible
+from pipectl.errors import DagError, UsageError, remedy
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from pipectl.invocation import Invocation
+    from pipectl.pipeline.checking import Check, Finding
+
+STYLES = {"error": "bold red", "warning": "yellow"}
+
+Document: TypeAlias = "Check"
+
+
+def check(
+    ctx: typer.Context,
+    *,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Rewrite what is written for Airflow 2, where ruff knows how.")
+    ] = False,
+    slow: Annotated[
+        float, typer.Option(min=0, help="Seconds that reading a file may take without a warning.")
+    ] = 1.0,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the findings as JUnit XML, for a CI server.")
+    ] = None,
+) -> None:
+    """Parse the DAG files as Airflow does, without a stack, and say what is wrong; exit 9 for errors.
+
+    It finds syntax and import errors, missing packages, cycles, ids that two DAGs have, files that are slow
+    to read, and what is written for Airflow 2. A warning alone ends with 0.
+
+    Examples: `pipectl check` · `pipectl check --fix` · `pipectl check --junit check.xml --json`
+    """
+    invocation: Invocation = ctx.obj
+    from pipectl.pipeline import checking  # noqa: PLC0415  20 ms
+
+    result = checking.check(
+        invocation.engine, invocation.settings.project, Progress(invocation.console), slow=slow, fix=fix
+    )
+    if junit is not None:
+        _write_junit(junit, result)
+    invocation.console.emit(result, lambda: result_text(result))
+    if result.errors:
+        files = len({finding.file for finding in result.errors})
+        raise DagError(
+            f"{_count(len(result.errors), 'error')} in {_count(files, 'file')}.",
+            hint="Mend what the lines above name, then run pipectl check again.",
+        )
+
+
+def result_text(result: Check) -> RenderableType:
+    """Return a line per finding, with its hint below it, and what was looked at."""
+    parts: list[RenderableType] = []
+    for finding in result.findings:
+        parts.append(line(_sentence(finding), STYLES[finding.severity]))
+        if finding.hint:
+            parts.append(line(f"  {finding.hint}"))
+    if result.fixed:
+        parts.append(line(f"Rewritten: {_count(result.fixed, 'line')} of Airflow 2. See: git diff"))
+    dags = sum(len(file.dags) for file in result.files)
+    warnings = len(result.findings) - len(result.errors)
+    summary = (
+        f"{_count(len(result.files), 'file')} with {_count(dags, 'DAG')} parsed by Airflow {result.airflow}"
+        f" in {result.seconds:.1f} s: {_count(len(result.errors), 'error')}, {_count(warnings, 'warning')}."
+    )
+    return group(*parts, line(summary, "" if result.errors else "bold green"))
+
+
+def _sentence(finding: Finding) -> str:
+    place = finding.file if finding.line is None else f"{finding.file}:{finding.line}"
+    rule = f" [{finding.rule}]" if finding.rule else ""
+    return f"{place}: {finding.severity}: {finding.message}{rule}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _write_junit(path: Path, result: Check) -> None:
+    """Write a test case per file, which fails if the file has an error. UsageError if that fails."""
+    import xml.etree.ElementTree as ET  # noqa: PLC0415  written, not read
+
+    suite = ET.Element(
+        "testsuite",
+        name="pipectl check",
+        tests=str(len(names := _files(result))),
+        failures=str(len({finding.file for finding in result.errors})),
+        errors="0",
+        time=f"{result.seconds:.3f}",
+        timestamp=time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()),
+    )
+    seconds = {file.file: file.seconds for file in result.files}
+    for name in names:
+        findings = [finding for finding in result.findings if finding.file == name]
+        case = ET.SubElement(
+            suite, "testcase", classname="dags", name=visible(name), time=f"{seconds.get(name) or 0:.3f}"
+        )
+        text = "\n\n".join(
+            visible("\n".join(filter(None, (_sentence(finding), finding.hint, finding.detail))))
+            for finding in findings
+        )
+        errors = [finding for finding in findings if finding.severity == "error"]
+        if errors:
+            message = visible(errors[0].message)
+            ET.SubElement(case, "failure", type=errors[0].kind, message=message).text = text
+        elif findings:
+            ET.SubElement(case, "system-out").text = text
+    root = ET.Element("testsuites")
+    root.append(suite)
+    try:
+        ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror}.", hint=remedy(error, path.parent)
+        ) from error
+
+
+def _files(result: Check) -> list[str]:
+    """Return all files that were read, and others that something was found in."""
+    return list(
+        dict.fromkeys([*(file.file for file in result.files), *(finding.file for finding in result.findings)])
+    )

@@ -1,0 +1,377 @@
+"""What is wrong with DAG files: Airflow parses them as its DAG processor does, without a stack."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipectl import json_text, ordinary
+from pipectl.errors import EngineError
+from pipectl.pipeline import idioms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pipectl.engines.base import Engine
+    from pipectl.observer import Observer
+
+PROGRAM, DETAIL_LINES = "check_dags.py", 10
+KILLED = -9
+READ_BY = " (read by "
+ERROR, WARNING = "error", "warning"
+# Folders that hold the user's code, here and in a container, whose stack/ is this project's stack/airflow/.
+OWN_FOLDERS = ("dags", "scripts", "stack")
+# What Airflow alone can answer, in the words of its versions.
+NEEDS_AIRFLOW = ("VARIABLE_NOT_FOUND", "The conn_id `", "SUPERVISOR_COMMS")
+PROVIDERS = "airflow.providers."
+# Names that are two words, of which the second alone says which provider.
+PROVIDER_FAMILIES = frozenset({"apache", "atlassian", "cncf", "common", "dbt", "ibm", "microsoft"})
+# Packages that are not called as their modules are.
+PACKAGES = {
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python-headless",
+    "dateutil": "python-dateutil",
+    "dotenv": "python-dotenv",
+    "git": "GitPython",
+    "jose": "python-jose",
+    "jwt": "PyJWT",
+    "kafka": "kafka-python",
+    "OpenSSL": "pyOpenSSL",
+    "PIL": "Pillow",
+    "serial": "pyserial",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "PyYAML",
+}
+# Those that are.
+SAME_NAME = """
+    boto3 catboost dask duckdb fastparquet flask httpx jsonschema kubernetes lightgbm matplotlib
+    networkx numpy openpyxl pandas paramiko plotly polars pyarrow pydantic pymongo pymysql pyodbc
+    pyspark redis requests scipy seaborn sqlalchemy statsmodels tensorflow torch transformers
+    xgboost
+"""
+_FRAME = re.compile(r'^ *File "(?P<path>[^"\n]+)", line (?P<line>\d+)', re.MULTILINE)
+_MODULE = re.compile(r"No module named '(?P<name>[\w.]+)'")
+_IMPORTED = re.compile(r"^ +(?:from|import) +(?P<name>airflow\.providers\.[\w.]+)", re.MULTILINE)
+_REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9][\w.-]*)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to mend: where, what, and what to do. `rule` is ruff's, `detail` Airflow's own words."""
+
+    file: str
+    line: int | None
+    severity: str
+    kind: str
+    message: str
+    hint: str = ""
+    rule: str = field(default="", metadata={"optional": True})
+    detail: str = field(default="", metadata={"optional": True})
+
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """A file that Airflow reads, the DAGs in it, and how long that took; no time if it did not end."""
+
+    file: str
+    dags: tuple[str, ...]
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Check:
+    """The answer of `check`: all files and all findings, and how many lines `--fix` has mended."""
+
+    airflow: str
+    python: str
+    seconds: float
+    files: tuple[CheckedFile, ...]
+    findings: tuple[Finding, ...]
+    fixed: int
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """What makes Airflow refuse a DAG, or take one for another."""
+        return tuple(finding for finding in self.findings if finding.severity == ERROR)
+
+
+def check(engine: Engine, project: Path, observer: Observer, *, slow: float, fix: bool = False) -> Check:
+    """Parse all DAG files and look for Airflow 2's ways; what takes longer than `slow` seconds is found too.
+
+    Raises EngineError if Airflow cannot be run, UsageError if `fix` cannot write a file.
+    """
+    began = time.monotonic()
+    answer = _parse(engine, observer)
+    fixed = 0
+    if fix:
+        fixed = idioms.fix(_sources(answer, project), answer["python"])
+        if fixed:
+            answer = _parse(engine, observer)
+    places = Places(project, Path(answer["folder"]))
+    found = [
+        *(finding for entry in answer["files"] for finding in _findings(entry, places, answer, slow)),
+        *_duplicates(answer["files"], places),
+    ]
+    broken = {finding.file for finding in found if finding.kind == "syntax"}
+    for entry in idioms.find(_sources(answer, project), answer["python"]):
+        finding = _idiom(entry, places)
+        # What follows from a syntax error are more of them.
+        if entry.rule or finding.file not in broken:
+            found.append(finding)
+        if not entry.rule:
+            broken.add(finding.file)
+    unique: dict[tuple[object, ...], Finding] = {}
+    for finding in sorted(found, key=lambda finding: (finding.file, finding.line or 0)):
+        # A file of the user's that several DAGs import is broken once.
+        key = (finding.file, finding.line, finding.kind, finding.message.partition(READ_BY)[0])
+        unique.setdefault(key, finding)
+    return Check(
+        airflow=answer["airflow"],
+        python=answer["python"],
+        seconds=time.monotonic() - began,
+        files=tuple(
+            CheckedFile(places.of(entry["path"]), tuple(dict.fromkeys(entry["dags"])), entry["seconds"])
+            for entry in answer["files"]
+        ),
+        findings=tuple(unique.values()),
+        fixed=fixed,
+    )
+
+
+class Places:
+    """Paths as Airflow sees them, and as the project has them."""
+
+    def __init__(self, project: Path, folder: Path) -> None:
+        self.project = project
+        self._root = folder.parent
+
+    def of(self, path: str) -> str:
+        """Return a path relative to the project; as it is if it is elsewhere."""
+        for root in (self._root, self.project):
+            if Path(path).is_relative_to(root):
+                relative = Path(path).relative_to(root)
+                is_stack = root != self.project and relative.parts[:1] == ("stack",)
+                return str(Path("stack", "airflow", *relative.parts[1:]) if is_stack else relative)
+        return path
+
+    def is_own(self, path: str) -> bool:
+        """Whether a path is in a folder of the user's code."""
+        parts = Path(self.of(path)).parts
+        return len(parts) > 1 and parts[0] in OWN_FOLDERS
+
+
+def _parse(engine: Engine, observer: Observer) -> dict[str, Any]:
+    """Let Airflow parse the files; return what stack/airflow/check_dags.py prints."""
+    command = engine.apart(PROGRAM, (), observer)
+    try:
+        done = subprocess.run(
+            command.words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            env=dict(command.environment),
+            cwd=command.folder,
+        )
+    except OSError as error:
+        raise EngineError(f"{command.words[0]} cannot be started: {error.strerror}.") from error
+    answer = None
+    if done.returncode == 0:
+        try:
+            answer = json_text.parse(done.stdout)
+        except ValueError:
+            answer = None
+    if not isinstance(answer, dict):
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise EngineError(
+            f"Airflow could not be run to parse the DAG files: exit code {done.returncode}.",
+            hint="The lines above are its last.",
+            detail="\n".join(lines[-DETAIL_LINES:]),
+        )
+    return answer
+
+
+def _sources(answer: Mapping[str, Any], project: Path) -> list[Path]:
+    """Return the files that ruff looks at, as this machine has them."""
+    folder = Path(answer["folder"])
+    paths = [project / "dags" / Path(path).relative_to(folder) for path in answer["sources"]]
+    plugins = project / "stack" / "airflow" / "plugins"
+    return [path for path in (*paths, *sorted(plugins.rglob("*.py"))) if path.is_file()]
+
+
+def _findings(
+    entry: Mapping[str, Any], places: Places, answer: Mapping[str, Any], slow: float
+) -> Iterable[Finding]:
+    """Yield what is wrong with one file."""
+    file = places.of(entry["path"])
+    if "exit" in entry:
+        yield _unfinished(file, entry, places, answer["limit"])
+        return
+    for text in entry["errors"]:
+        yield _import_error(file, text, places, entry["dags"])
+    if (seconds := entry["seconds"]) > slow:
+        yield Finding(
+            file,
+            None,
+            WARNING,
+            "slow",
+            f"Reading the file takes {seconds:.1f} s, more than {slow:g}.",
+            f"Airflow reads it again every {answer['interval']} s. Do in a task what is slow.",
+        )
+
+
+def _unfinished(file: str, entry: Mapping[str, Any], places: Places, limit: float) -> Finding:
+    """Return the finding for a file whose process gave no answer."""
+    code, place = entry["exit"], str(entry["place"])
+    frames = [frame for frame in _FRAME.finditer(place) if places.is_own(frame["path"])]
+    if frames or place.startswith("Timeout") or code == KILLED:
+        # The innermost comes first in such a trace.
+        line = int(frames[0]["line"]) if frames else None
+        where = places.of(frames[0]["path"]) if frames else file
+        return Finding(
+            where,
+            line,
+            ERROR,
+            "time-limit",
+            f"{_subject(file, where)} did not end within {limit:g} s, after which Airflow gives it up.",
+            "Do in a task what takes long.",
+        )
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return Finding(
+        file,
+        None,
+        ERROR,
+        "ended",
+        f"Reading the file ended Python ({how}).",
+        "Take out what ends a process: os._exit, exec, a fault in compiled code.",
+    )
+
+
+def _import_error(file: str, text: str, places: Places, dags: list[str]) -> Finding:
+    """Return the finding for an error in Airflow's words: a traceback, or one line."""
+    frames = [frame for frame in _FRAME.finditer(text) if places.is_own(frame["path"])]
+    line = int(frames[-1]["line"]) if frames else None
+    where = places.of(frames[-1]["path"]) if frames else file
+    problem = _problem(text)
+    name = problem.partition(":")[0].rpartition(".")[2]
+    module = _MODULE.search(problem)
+    kind, hint, severity = "import", "", ERROR
+    if any(words in problem for words in NEEDS_AIRFLOW):
+        kind, severity = "needs-airflow", WARNING
+        hint = "check has no Airflow to ask. Read variables and connections in a task, or in a template."
+    elif name in {"SyntaxError", "IndentationError", "TabError"}:
+        kind = "syntax"
+    elif name == "ModuleNotFoundError" and module:
+        kind = "package"
+        hint = _package_hint(module["name"], text, places.project)
+    elif name == "AirflowDagCycleException":
+        kind, line = "cycle", _line_of(places.project / file, (problem.rpartition(" ")[2], *dags))
+    elif name == "AirflowTaskTimeout":
+        kind, hint = "time-limit", "Do in a task what takes long."
+    message = problem if where == file else f"{problem}{READ_BY}{file})"
+    return Finding(where, line, severity, kind, message, hint, detail=text.strip())
+
+
+def _problem(text: str) -> str:
+    """Return the line of a traceback that names the error."""
+    lines = text.strip().splitlines() or [""]
+    last = max((number for number, line in enumerate(lines) if _FRAME.match(line)), default=-1)
+    for line in lines[last + 1 :]:
+        if line.strip() and not line.startswith("    "):
+            return line.strip()
+    return lines[-1].strip()
+
+
+def _package_hint(module: str, text: str, project: Path) -> str:
+    """Return what to do about a module that is missing."""
+    imported = [found["name"] for found in _IMPORTED.finditer(text)]
+    package = package_of(imported[-1] if imported and module.startswith("airflow") else module)
+    if not package and module.startswith("airflow."):
+        return "Airflow 3 has no such module: pipectl check --fix replaces what it knows."
+    if not package:
+        return (
+            "Add the package that has it to requirements.txt; a module of your own belongs into dags/,"
+            " and its name must not be that of an installed one."
+        )
+    try:
+        text = ordinary.read_text(project / "requirements.txt", errors="replace")
+    except OSError:
+        text = ""
+    names = {_normal(name) for name in _REQUIREMENT.findall(text)}
+    if _normal(package) in names:
+        return f"requirements.txt has {package}, but it is not installed: pipectl up"
+    return f"Add this line to requirements.txt: {package}"
+
+
+def package_of(module: str) -> str:
+    """Return the package that a module is known to come from; empty if none is known."""
+    if module.startswith(PROVIDERS):
+        words = module.removeprefix(PROVIDERS).split(".")
+        length = 2 if words[0] in PROVIDER_FAMILIES else 1
+        return "-".join(["apache-airflow-providers", *words[:length]]) if len(words) >= length else ""
+    top = module.partition(".")[0]
+    return PACKAGES.get(top) or (top if top in SAME_NAME.split() else "")
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _duplicates(entries: Iterable[Mapping[str, Any]], places: Places) -> Iterable[Finding]:
+    """Yield an error for each further place of a DAG's id: Airflow would take one DAG for the other."""
+    first: dict[str, str] = {}
+    for entry in entries:
+        file = places.of(entry["path"])
+        for number, dag_id in enumerate(entry["dags"]):
+            if dag_id in first:
+                yield Finding(
+                    file,
+                    _line_of(places.project / file, (dag_id,), entry["dags"][:number].count(dag_id)),
+                    ERROR,
+                    "duplicate",
+                    f"The DAG id {dag_id!r} is that of another DAG too, in {first[dag_id]}.",
+                    "Give one of them another id: Airflow shows now this one, now that one.",
+                )
+            first.setdefault(dag_id, file)
+
+
+def _line_of(path: Path, names: Iterable[str], earlier: int = 0) -> int | None:
+    """Return the line of a file on which one of the names stands as a string, or is a function's.
+
+    `earlier` is how many of such lines are meant by something else.
+    """
+    try:
+        tree = ast.parse(ordinary.read_text(path))
+    except (OSError, ValueError, SyntaxError, RecursionError):
+        return None
+    for name in names:
+        lines = sorted(
+            node.lineno
+            for node in ast.walk(tree)
+            if (isinstance(node, ast.Constant) and node.value == name)
+            or (isinstance(node, ast.FunctionDef) and node.name == name)
+        )
+        if lines:
+            return lines[min(earlier, len(lines) - 1)]
+    return None
+
+
+def _idiom(entry: idioms.Idiom, places: Places) -> Finding:
+    file = places.of(entry.path)
+    if not entry.rule:
+        return Finding(file, entry.line, ERROR, "syntax", f"{entry.message}.")
+    severity = WARNING if entry.rule.startswith(idioms.LATER) else ERROR
+    hint = "pipectl check --fix rewrites it." if entry.fixable else ""
+    return Finding(file, entry.line, severity, "airflow-2", f"{entry.message}.", hint, rule=entry.rule)
+
+
+def _subject(file: str, where: str) -> str:
+    return "Reading the file" if file == where else f"Reading {file}"

@@ -1,0 +1,211 @@
+"""Parse the DAG files as Airflow's DAG processor does, without a database.
+
+Runs inside Airflow's environment, and never imports pipectl. Prints one JSON object: the versions, and for
+each file its DAGs, its seconds, and the error in Airflow's own words. The files are the user's code: each is
+parsed in a process of its own, forked from one that has imported Airflow, with nothing to write to, and is
+ended with all that it started once Airflow would give it up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import importlib
+import json
+import os
+import platform
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+POLL_SECONDS = 0.005
+# After Airflow's own time limit, which a file can catch.
+GRACE_SECONDS = 1.0
+# Where Airflow's settings name no limit for the import, and its processor's own counts.
+NO_LIMIT_SECONDS = 50.0
+# Of an error's text; its end names the error.
+TEXT_CHARACTERS = 20_000
+SETTINGS = {
+    # The frame of the DAG file is the last but many if a library raises the error.
+    "AIRFLOW__CORE__DAGBAG_IMPORT_ERROR_TRACEBACKS": "True",
+    "AIRFLOW__CORE__DAGBAG_IMPORT_ERROR_TRACEBACK_DEPTH": "50",
+    # As in the process that parses: Airflow's own variables and connections are asked for elsewhere.
+    "_AIRFLOW_PROCESS_CONTEXT": "client",
+}
+
+
+class Running(NamedTuple):
+    """A process that parses a file: where it writes its answer, and when it is given up."""
+
+    path: str
+    answer: int
+    deadline: float
+
+
+def main() -> int:
+    """Parse all files, and print what came of it."""
+    stdout = os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1):
+        os.dup2(nothing, number)
+    logs = tempfile.TemporaryDirectory()
+    os.environ.update(SETTINGS, AIRFLOW__LOGGING__BASE_LOG_FOLDER=logs.name)
+    gc.disable()  # imports make objects by the ten thousand, and keep them
+    processor = importlib.import_module("airflow.dag_processing.processor")
+    from airflow.configuration import conf
+    from airflow.version import version
+
+    folder = conf.get_mandatory_value("core", "dags_folder")
+    listed = list_files(folder)
+    paths = [path for path in listed if has_dag(path)]
+    for path in paths:
+        import_ahead(processor, path)
+    limit = conf.getfloat("core", "dagbag_import_timeout", fallback=30.0)
+    gc.freeze()
+    gc.enable()
+    answer = {
+        "airflow": version,
+        "python": platform.python_version(),
+        "folder": folder,
+        "limit": limit,
+        "interval": conf.getint("dag_processor", "min_file_process_interval", fallback=30),
+        "sources": [path for path in listed if path.endswith(".py")],
+        "files": parse_all(processor, folder, paths, limit if limit > 0 else NO_LIMIT_SECONDS),
+    }
+    with logs, os.fdopen(stdout, "w", encoding="utf-8") as stream:
+        json.dump(answer, stream)
+    return 0
+
+
+def list_files(folder: str) -> list[str]:
+    """Return all Python files and archives that .airflowignore lets Airflow see."""
+    from airflow.configuration import conf
+    from airflow.utils.file import find_path_from_directory
+
+    syntax = conf.get_mandatory_value("core", "dag_ignore_file_syntax", fallback="glob")
+    found = map(str, find_path_from_directory(folder, ".airflowignore", syntax))
+    return sorted(path for path in found if path.lower().endswith((".py", ".zip")) and os.path.isfile(path))  # noqa: PTH113
+
+
+def has_dag(path: str) -> bool:
+    """Whether Airflow would read a file: by its words, unless settings say otherwise."""
+    from airflow.configuration import conf
+    from airflow.utils import file
+
+    try:
+        return bool(file.might_contain_dag(path, conf.getboolean("core", "dag_discovery_safe_mode")))
+    except Exception:  # noqa: BLE001  the function of another Airflow; it looks once more when it parses
+        return True
+
+
+def import_ahead(processor: Any, path: str) -> None:  # noqa: ANN401  Airflow's own module
+    """Import the modules of Airflow that a file asks for, as the DAG processor does before it forks."""
+    with contextlib.suppress(Exception):
+        processor._pre_import_airflow_modules(path, logger())  # noqa: SLF001  as in Airflow
+
+
+def logger() -> Any:  # noqa: ANN401  structlog's own
+    """Return what the DAG processor logs to."""
+    return importlib.import_module("structlog").get_logger()
+
+
+def parse_all(processor: Any, folder: str, paths: Iterable[str], limit: float) -> list[dict[str, Any]]:  # noqa: ANN401
+    """Parse files side by side, one per core; return an answer for each, in their order."""
+    waiting, running, answers = list(reversed(list(paths))), dict[int, Running](), dict[str, dict[str, Any]]()
+    cores = os.cpu_count() or 1
+    try:
+        while waiting or running:
+            while waiting and len(running) < cores:
+                path = waiting.pop()
+                pid, answer = start(processor, folder, path, limit)
+                running[pid] = Running(path, answer, time.monotonic() + limit + 2 * GRACE_SECONDS)
+            for pid in list(running):
+                file = running[pid]
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if not ended and time.monotonic() > file.deadline:
+                    os.kill(pid, signal.SIGKILL)
+                    ended, status = os.waitpid(pid, 0)
+                if ended:
+                    end_group(pid)
+                    del running[pid]
+                    answers[file.path] = {"path": file.path, **read_answer(file.answer, status)}
+            time.sleep(POLL_SECONDS)
+    finally:
+        for pid in running:
+            end_group(pid)
+    return [answers[path] for path in sorted(answers)]
+
+
+def end_group(pid: int) -> None:
+    """End what a file has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def start(processor: Any, folder: str, path: str, limit: float) -> tuple[int, int]:  # noqa: ANN401
+    """Parse a file in a new process; return its id, and the file that it writes its answer to."""
+    descriptor, name = tempfile.mkstemp()
+    os.unlink(name)  # noqa: PTH108  a file without a name
+    pid = os.fork()
+    if pid:
+        return pid, descriptor
+    code = 1
+    try:
+        os.setsid()
+        for number in (1, 2):
+            os.dup2(0, number)
+        faulthandler.dump_traceback_later(limit + GRACE_SECONDS, exit=True, file=descriptor)
+        answer = parse(processor, folder, path)
+        faulthandler.cancel_dump_traceback_later()
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(answer).encode(), 0)
+        code = 0
+    finally:
+        # Nothing that a file registered for the end of Python runs.
+        os._exit(code)
+
+
+def parse(processor: Any, folder: str, path: str) -> dict[str, Any]:  # noqa: ANN401
+    """Parse a file with the DAG processor's own function."""
+    bagged: list[str] = []
+    kind = getattr(processor, "BundleDagBag", None) or processor.DagBag
+    bag_dag = kind.bag_dag
+
+    def note(bag: Any, dag: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        bagged.append(str(dag.dag_id))
+        return bag_dag(bag, dag, *arguments, **options)
+
+    # The processor keeps one of two DAGs with the same id, without a word, and before that of two equal ones.
+    kind.bag_dag = note
+    with contextlib.suppress(Exception):
+        dag_class = importlib.import_module("airflow.sdk").DAG
+        dag_class.__eq__, dag_class.__hash__ = object.__eq__, object.__hash__
+    request = processor.DagFileParseRequest(file=path, bundle_path=Path(folder), bundle_name="dags-folder")
+    began = time.monotonic()
+    result = processor._parse_file(request, logger())  # noqa: SLF001  as in Airflow
+    seconds = time.monotonic() - began
+    errors = [str(text)[-TEXT_CHARACTERS:] for text in (result.import_errors or {}).values()]
+    return {"dags": bagged, "seconds": seconds, "errors": errors}
+
+
+def read_answer(descriptor: int, status: int) -> dict[str, Any]:
+    """Return what a process has answered; if it has not, how it ended, and where it was."""
+    with open(descriptor, "rb") as file:
+        text = os.pread(file.fileno(), 10_000_000, 0).decode(errors="replace")
+    with contextlib.suppress(ValueError):
+        answer = json.loads(text)
+        if isinstance(answer, dict):
+            return answer
+    code = os.waitstatus_to_exitcode(status)
+    return {"dags": [], "seconds": None, "errors": [], "exit": code, "place": text[:TEXT_CHARACTERS]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

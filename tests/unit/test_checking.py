@@ -1,0 +1,280 @@
+"""What `check` makes of Airflow's answers, and of ruff's."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from typer.testing import CliRunner
+
+from pipectl.cli import app
+from pipectl.engines.foreground import Command
+from pipectl.errors import EngineError, ExitCode
+from pipectl.observer import Observer
+from pipectl.pipeline import checking, idioms
+from pipectl.settings import Settings
+from support.fake_engine import FakeEngine
+from support.json_schemas import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PYTHON = "3.11.7"
+OLD = """
+from airflow import DAG
+from airflow.operators.dummy import DummyOperator, DummyOperator as Again
+from airflow.utils.log.file_processor_handler import nothing
+
+with DAG("old", schedule_interval=None):
+    DummyOperator(task_id="a") >> Again(task_id="b")
+"""
+
+
+class Answering(FakeEngine):
+    """An engine whose Airflow gives the answer that a test has chosen."""
+
+    script = ""
+
+    def apart(
+        self, program: str, words: tuple[str, ...], observer: Observer, pytest: Path | None = None
+    ) -> Command:
+        del program, words, observer, pytest
+        return Command((sys.executable, "-c", self.script), {}, self._settings.project)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "stack").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def engine(project: Path) -> Answering:
+    return Answering(Settings(project, "fake", project / "cache", {}))
+
+
+@pytest.fixture
+def check(project: Path, engine: Answering) -> Callable[..., checking.Check]:
+    """Check files: each by its name, with its text, and what Airflow says of it."""
+
+    def run(files: dict[str, tuple[str, dict[str, Any]]], folder: str = "", **options: Any) -> checking.Check:
+        seen = folder or str(project / "dags")
+        for name, (text, _) in files.items():
+            (project / "dags" / name).write_text(text)
+        answer = {
+            "airflow": "3.3.2",
+            "python": PYTHON,
+            "folder": seen,
+            "limit": 30.0,
+            "interval": 30,
+            "sources": [f"{seen}/{name}" for name in files],
+            "files": [
+                {"path": f"{seen}/{name}", "dags": [], "seconds": 0.1, "errors": [], **entry}
+                for name, (_, entry) in files.items()
+            ],
+        }
+        engine.script = f"print({json.dumps(answer)!r})"
+        return checking.check(engine, project, Observer(), **{"slow": 1.0, **options})
+
+    return run
+
+
+def trace(path: str, line: int, error: str, code: str = "import x") -> str:
+    return (
+        'Traceback (most recent call last):\n  File "/lib/python/importer.py", line 238, in parse\n'
+        f'    loader.exec_module(new_module)\n  File "{path}", line {line}, in <module>\n    {code}\n'
+        f'  File "/lib/python/other.py", line 5, in deep\n    raise\n    ^^^^^\n{error}\n'
+    )
+
+
+def errors(result: checking.Check) -> list[tuple[str, int | None, str]]:
+    return [(finding.file, finding.line, finding.kind) for finding in result.errors]
+
+
+def test_a_project_without_faults_has_no_findings(check: Any) -> None:
+    result = check({"a.py": ("x = 1\n", {"dags": ["a"]})})
+    assert not result.findings
+    assert result.files == (checking.CheckedFile("dags/a.py", ("a",), 0.1),)
+
+
+@pytest.mark.parametrize("folder", ["{project}/dags", "/opt/airflow/dags"])
+def test_an_error_is_at_the_line_of_the_users_file_as_this_machine_has_it(
+    check: Any, project: Path, folder: str
+) -> None:
+    seen = folder.format(project=project)
+    text = trace(f"{seen}/a.py", 3, "ValueError: no: such\nthing")
+    result = check({"a.py": ("", {"errors": [text]})}, folder=seen)
+    assert errors(result) == [("dags/a.py", 3, "import")]
+    assert result.errors[0].message == "ValueError: no: such"
+
+
+def test_an_error_in_a_helper_is_found_once_where_it_is(check: Any, project: Path) -> None:
+    helper = f"{project}/dags/lib/helper.py"
+    text = (
+        trace(f"{project}/dags/a.py", 2, "").rstrip("\n")
+        + f'\n  File "{helper}", line 9, in f\n    x\nKeyError: 1\n'
+    )
+    result = check({name: ("", {"errors": [text]}) for name in ("a.py", "b.py")})
+    assert errors(result) == [("dags/lib/helper.py", 9, "import")]
+    assert "read by dags/a.py" in result.errors[0].message
+
+
+def test_a_plugin_of_a_container_has_its_place_in_the_project(check: Any) -> None:
+    text = trace("/opt/airflow/stack/plugins/mine.py", 4, "NameError: x")
+    result = check({"a.py": ("", {"errors": [text]})}, folder="/opt/airflow/dags")
+    assert errors(result) == [("stack/airflow/plugins/mine.py", 4, "import")]
+
+
+@pytest.mark.parametrize(
+    ("code", "module", "hint"),
+    [
+        ("import pandas", "pandas", "Add this line to requirements.txt: pandas"),
+        ("import sklearn.svm", "sklearn", "Add this line to requirements.txt: scikit-learn"),
+        (
+            "from airflow.providers.http.operators.http import HttpOperator",
+            "airflow.providers.http",
+            "Add this line to requirements.txt: apache-airflow-providers-http",
+        ),
+        (
+            "from airflow.providers.microsoft.azure.hooks import x",
+            "airflow.providers.microsoft",
+            "Add this line to requirements.txt: apache-airflow-providers-microsoft-azure",
+        ),
+        ("import polars", "polars", "requirements.txt has polars, but it is not installed"),
+        ("import nobody_knows", "nobody_knows", "Add the package that has it"),
+        ("from airflow.operators.dummy import D", "airflow.operators.dummy", "pipectl check --fix"),
+    ],
+)
+def test_a_missing_package_is_named_only_if_it_is_known(
+    check: Any, project: Path, code: str, module: str, hint: str
+) -> None:
+    (project / "requirements.txt").write_text("# mine\nPolars[all]>=1 # fast\n")
+    error = f"ModuleNotFoundError: No module named '{module}'"
+    result = check({"a.py": ("", {"errors": [trace(f"{project}/dags/a.py", 1, error, code)]})})
+    assert errors(result) == [("dags/a.py", 1, "package")]
+    assert hint in result.errors[0].hint
+
+
+def test_a_cycle_is_at_the_line_of_its_task(check: Any) -> None:
+    text = "AirflowDagCycleException: Cycle detected in Dag: a. Faulty task: turn"
+    result = check({"a.py": ("\n\nEmpty(\n    task_id='turn')\n", {"dags": ["a"], "errors": [text]})})
+    assert errors(result) == [("dags/a.py", 4, "cycle")]
+
+
+def test_an_id_in_two_files_and_twice_in_one_is_an_error(check: Any) -> None:
+    result = check(
+        {
+            "a.py": ("DAG('one')\n\nDAG('one')\n", {"dags": ["one", "one"]}),
+            "b.py": ("\n@dag\ndef one(): ...\n", {"dags": ["one"]}),
+        }
+    )
+    assert errors(result) == [("dags/a.py", 3, "duplicate"), ("dags/b.py", 3, "duplicate")]
+    assert "dags/a.py" in result.errors[1].message
+
+
+def test_what_takes_longer_than_the_threshold_is_a_warning_that_names_it(check: Any) -> None:
+    files = {"a.py": ("", {"dags": ["a"], "seconds": 2.345})}
+    [finding] = check(files).findings
+    assert (finding.severity, finding.kind) == ("warning", "slow")
+    assert "2.3 s, more than 1" in finding.message
+    assert not check(files, slow=3).findings
+
+
+@pytest.mark.parametrize(
+    ("code", "place", "line", "kind"),
+    [
+        (3, "", None, "ended"),
+        (-11, "", None, "ended"),
+        (-9, "", None, "time-limit"),
+        (
+            1,
+            'Timeout!\nThread 0x1:\n  File "/lib/x.py", line 1 in f\n  File "{dags}/a.py", line 7 in g\n',
+            7,
+            "time-limit",
+        ),
+    ],
+)
+def test_a_file_that_ends_its_process_or_does_not_end_is_an_error(
+    check: Any, project: Path, code: int, place: str, line: int | None, kind: str
+) -> None:
+    entry = {"seconds": None, "exit": code, "place": place.replace("{dags}", f"{project}/dags")}
+    result = check({"a.py": ("", entry)})
+    assert errors(result) == [("dags/a.py", line, kind)]
+    assert result.files[0].seconds is None
+
+
+def test_what_only_airflow_can_answer_is_no_error(check: Any, project: Path) -> None:
+    error = (
+        "airflow.sdk.exceptions.AirflowRuntimeError: VARIABLE_NOT_FOUND: {'message': 'Variable x not found'}"
+    )
+    result = check({"a.py": ("", {"errors": [trace(f"{project}/dags/a.py", 2, error)]})})
+    [finding] = result.findings
+    assert (finding.severity, finding.kind, finding.line) == ("warning", "needs-airflow", 2)
+
+
+def test_a_syntax_error_is_told_once_and_in_a_file_without_dags_too(check: Any, project: Path) -> None:
+    text = (
+        f'Traceback\n  File "{project}/dags/a.py", line 1\n    x = (\n        ^\nSyntaxError: never closed\n'
+    )
+    files = {"a.py": ("x = (\n", {"errors": [text]}), "helper.py": ("def f(:\n", {})}
+    result = check(files)
+    assert errors(result) == [("dags/a.py", 1, "syntax"), ("dags/helper.py", 1, "syntax")]
+    assert result.errors[0].message == "SyntaxError: never closed"
+
+
+def test_what_airflow_3_has_removed_is_an_error_and_what_it_will_remove_a_warning(check: Any) -> None:
+    result = check({"a.py": (OLD, {"dags": ["old"]})})
+    rules = {(finding.rule, finding.severity) for finding in result.findings}
+    assert {("AIR301", "error"), ("AIR302", "error"), ("AIR311", "warning")} <= rules
+
+
+def test_fix_rewrites_what_ruff_knows_and_leaves_no_import_behind(check: Any, project: Path) -> None:
+    path = project / "dags" / "a.py"
+    before = "import os  # unused before\r\n" + OLD.replace("\n", "\r\n")
+    path.write_bytes(before.encode())
+    assert idioms.fix([path], PYTHON) > 0
+    after = path.read_bytes().decode()
+    assert "dummy" not in after.lower()
+    assert "schedule=None" in after
+    assert "import os  # unused before" in after
+    assert "nothing" in after
+    assert not [entry for entry in idioms.find([path], PYTHON) if entry.fixable]
+    assert check({"b.py": ("x = 1\n", {"dags": ["b"]})}, fix=True).fixed == 0
+
+
+def test_an_airflow_that_cannot_be_run_is_an_engine_error_with_its_last_lines(
+    engine: Answering, project: Path
+) -> None:
+    engine.script = "import sys; sys.exit('no such thing')"
+    with pytest.raises(EngineError) as caught:
+        checking.check(engine, project, Observer(), slow=1)
+    assert "no such thing" in caught.value.detail
+    engine.script = "print('[1, 2')"
+    with pytest.raises(EngineError):
+        checking.check(engine, project, Observer(), slow=1)
+
+
+def test_the_command_ends_with_9_and_writes_junit_that_a_reader_of_xml_takes(
+    check: Any, engine: Answering, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ugly = trace(f"{project}/dags/a.py", 2, "ValueError: \x1b[2J <&> \x00")
+    check({"a.py": ("", {"errors": [ugly]}), "b.py": ("", {"dags": ["b"], "seconds": 5.0})})
+    monkeypatch.setattr("pipectl.engines.choice.choose", lambda _: engine)
+    words = ["--project", str(project), "check", "--junit", str(project / "out.xml")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == ExitCode.DAG
+    assert "\x1b" not in done.output
+    assert "\x00" not in done.output
+    suite = ET.parse(project / "out.xml").getroot()[0]  # noqa: S314  pipectl's own
+    assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
+    assert [case.find("failure") is not None for case in suite] == [True, False]
+    printed = CliRunner().invoke(app, [*words[:2], "--json", "check"])
+    validate("check", json.loads(printed.stdout))
+    assert json.loads(printed.stdout)["findings"][0]["kind"] == "import"
+    refused = CliRunner().invoke(app, [*words[:-1], str(project / "no" / "out.xml")])
+    assert refused.exit_code == ExitCode.USAGE
