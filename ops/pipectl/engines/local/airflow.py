@@ -80,7 +80,7 @@ def environment(site: AirflowSite, runtime: AirflowRuntime) -> dict[str, str]:
         **script_variables("AIRBYTE_POSTGRES", site.postgres),
         **script_variables("AIRBYTE_MYSQL", site.mysql),
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-        "PATH": f"{runtime.venv / 'bin'}:{surroundings.environment()['PATH']}",
+        "PATH": f"{runtime.python.parent}:{surroundings.environment()['PATH']}",
     }
 
 

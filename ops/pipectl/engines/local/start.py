@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from pipectl.engines.local import airflow, airflow_metadata, binaries, mariadb, 
 from pipectl.engines.local.airflow import AirflowSite
 from pipectl.engines.local.airflow_install import ensure_airflow
 from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
-from pipectl.engines.local.install import run_tool
+from pipectl.engines.local.layer import with_packages
 from pipectl.errors import DatabaseError, DatabaseRefusedError, EngineError, ForeignDatabaseError
 from pipectl.models import DatabaseAddress
 from pipectl.services import databases
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 DATABASE_START_SECONDS = 30
 POLL_SECONDS = 0.05
-MISSING_REQUIREMENTS = "stack/airflow/missing_requirements.py"
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,10 @@ class Software:
 
 
 def find_software(settings: Settings, observer: Observer) -> Software:
-    """Find or install Airflow, PostgreSQL and MariaDB, side by side. Raises EngineError."""
+    """Find or install Airflow, PostgreSQL and MariaDB, side by side, then the project's own packages.
+
+    Raises EngineError, UsageError.
+    """
     cache_dir, report, show = settings.cache_dir, observer.report, observer.see_progress
     data_dir = database_volume(settings.state_dir, "airbyte-postgres").path / DATA
     with ThreadPoolExecutor() as pool:
@@ -67,7 +68,8 @@ def find_software(settings: Settings, observer: Observer) -> Software:
             show=show,
         )
         mariadb_binaries = pool.submit(binaries.find_mariadb, cache_dir, report, show)
-    return Software(airflow_runtime.result(), postgres_binaries.result(), mariadb_binaries.result())
+    runtime = with_packages(settings, airflow_runtime.result(), report, show)
+    return Software(runtime, postgres_binaries.result(), mariadb_binaries.result())
 
 
 def _lock_file(settings: Settings, name: str) -> Path:
@@ -141,24 +143,6 @@ class Start:
             and (changes := self._supervisor.changes(program, pids[program.name], own))
         }
         return with_dependents(found, pids)
-
-    def missing_requirements(self) -> str:
-        """Return what requirements.txt asks for and this Airflow lacks; looked at once for each of both."""
-        requirements = self._settings.project / "requirements.txt"
-        if not requirements.is_file():
-            return ""
-        digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
-        checked, current = self._settings.state_dir / "requirements", f"{self._software.airflow.key} {digest}"
-        if checked.is_file() and checked.read_bytes() == current.encode():
-            return ""
-        program = self._settings.project / MISSING_REQUIREMENTS
-        missing = run_tool(
-            (str(self._software.airflow.python), "-I", str(program), str(requirements)),
-            EngineError(f"{requirements} cannot be read.", hint="Mend it: one requirement a line."),
-        )
-        if not missing:
-            checked.write_text(current, encoding="ascii")
-        return missing
 
     def start(self, missing: tuple[str, ...], names: tuple[str, ...]) -> None:
         """Start the services `missing` of all that the project has, `names`. Raises EngineError."""

@@ -179,6 +179,12 @@ class Supervisor:
         port = json_text.read_object(self._description_path(name)).get("port")
         return port if isinstance(port, int) else None
 
+    def started_files(self, name: str) -> Mapping[str, str]:
+        """Return the digests of the files that a program was started with; none if it does not run."""
+        pid = self._pid(name)
+        files = self._started_as(name, pid).get("files") if pid else None
+        return files if isinstance(files, dict) else {}
+
     def changes(self, program: Program, pid: int, user_settings: Collection[str]) -> tuple[str, ...]:
         """Return what the running process `pid` would be started with otherwise now; () if nothing is known.
 
