@@ -18,12 +18,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pipectl.commands import COMMANDS
+from pipectl.commands import COMMANDS, RUN_PROGRAMS
 from pipectl.documents import properties
 
 # The rule for the next version stands in docs/schema/README.md.
 VERSION = 1
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schema"
+LINE_BY_LINE = {"logs", "task-log"}
 SCALARS: dict[object, dict[str, str]] = {
     bool: {"type": "boolean"},
     int: {"type": "integer"},
@@ -40,7 +41,9 @@ Schema = dict[str, Any]
 def files() -> dict[str, str]:
     """Return the text of each schema file by its name."""
     documents = {
-        command: ("stdout", f"pipectl.commands.{module}", "Document") for command, module in COMMANDS.items()
+        command: ("stdout", f"pipectl.commands.{module}", "Document")
+        for command, module in COMMANDS.items()
+        if command not in RUN_PROGRAMS
     }
     documents["error"] = ("stderr", "pipectl.documents", "Failure")
     return {
@@ -52,7 +55,7 @@ def files() -> dict[str, str]:
 def schema(name: str, stream: str, module: str, document: str) -> Schema:
     """Return the schema of the type that a module calls `document`."""
     subject = "any command" if name == "error" else f"`pipectl {name}`"
-    text = f"What {subject} writes to {stream} with --json{', line by line' if name == 'logs' else ''}."
+    text = f"What {subject} writes to {stream} with --json{', line by line' if name in LINE_BY_LINE else ''}."
     definitions: dict[type, Schema] = {}
     names = names_of(module)
     # The name's value is a class, or the text of a type alias.

@@ -14,6 +14,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytest.register_assert_rewrite("support.program_checks")
+
 # Speed is a matter of benchmarks; on a busy machine a first call takes longer than any deadline.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from pipectl import json_text
 from pipectl.airflow_health import (
+    PAGE,
     AirflowHealth,
-    in_file,
+    all_pages,
     no_answer,
     objects,
+    read_dag,
     read_import_failures,
     read_run,
     read_time,
@@ -31,16 +33,19 @@ from pipectl.errors import (
     AirflowMissingError,
     AirflowSilentError,
 )
-from pipectl.models import DagRun, ImportFailure, TaskState
+from pipectl.models import DagRun, ImportFailure, TaskState, TaskTry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
 
-    from pipectl.models import AirflowAddress
+    from pipectl.models import AirflowAddress, ParsedDag
 
 REQUEST_SECONDS = 30.0
 LONGEST_REASON = 300
 ACTIVE_STATES = ["queued", "running"]
+# Around the places in which Airflow found a log: other ones while the task runs.
+SOURCES, SOURCES_END = "::group::Log message source details", "::endgroup::"
 KINDS = {http.client.CONFLICT: AirflowConflictError, http.client.NOT_FOUND: AirflowMissingError}
 
 
@@ -67,43 +72,53 @@ class AirflowApi:
         self._definitions = airflow.TaskApi(client)
         self._errors = airflow.ImportErrorApi(client)
 
-    def is_paused(self, dag_id: str) -> bool | None:
-        """Whether the DAG is paused, None if Airflow has not parsed a DAG of that id."""
-        dag = self._dag(dag_id)
-        return None if dag is None else bool(dag.get("is_paused"))
+    def dag(self, dag_id: str) -> ParsedDag | None:
+        """Return a DAG with its details, None if Airflow has not parsed a DAG of that id.
+
+        Without details if Airflow fails to give them, as for a DAG that it cannot deserialise.
+        """
+        try:
+            return read_dag(self._ask(self._dags.get_dag_details_without_preload_content, dag_id))
+        except AirflowMissingError:
+            return None
+        except AirflowSilentError:
+            dag = self._dag(dag_id)
+            return None if dag is None else read_dag(dag)
 
     def dag_ids(self) -> tuple[str, ...]:
         """Ids of the DAGs that Airflow has parsed."""
-        answer = self._ask(self._dags.get_dags_without_preload_content, limit=100)
-        return tuple(str(dag["dag_id"]) for dag in objects(answer.get("dags")) if dag.get("dag_id"))
+        answers = self._ask_for_all("dags", self._dags.get_dags_without_preload_content)
+        return tuple(str(dag["dag_id"]) for dag in answers if dag.get("dag_id"))
 
     def set_paused(self, dag_id: str, *, paused: bool) -> None:
         """Pause or unpause a DAG."""
         body = self._airflow.DAGPatchBody(is_paused=paused)
         self._ask(self._dags.patch_dag_without_preload_content, dag_id, body, dag_id=dag_id)
 
-    def import_failures_of(self, dag_id: str) -> tuple[ImportFailure, ...]:
-        """Files that Airflow cannot import and that may hold the DAG.
-
-        The DAG's own file if Airflow has parsed the DAG before, every broken file if it never has.
-        """
-        failures = read_import_failures(
-            self._ask(self._errors.get_import_errors_without_preload_content, limit=100)
+    def import_failures(self) -> tuple[ImportFailure, ...]:
+        """The DAG files that Airflow could not import."""
+        return read_import_failures(
+            self._ask_for_all("import_errors", self._errors.get_import_errors_without_preload_content)
         )
-        dag = self._dag(dag_id) if failures else None
-        own = str((dag or {}).get("relative_fileloc") or (dag or {}).get("fileloc") or "")
-        return in_file(failures, own)
 
-    def trigger(self, dag_id: str, run_id: str, conf: dict[str, Any] | None) -> DagRun:
-        """Create a run of our own, without a logical date."""
-        body = self._airflow.TriggerDAGRunPostBody(dag_run_id=run_id, logical_date=None, conf=conf or {})
+    def trigger(
+        self, dag_id: str, run_id: str, conf: dict[str, Any] | None, logical_date: datetime | None = None
+    ) -> DagRun:
+        """Create a run of our own. AirflowConflictError if the DAG has one with that logical date."""
+        body = self._airflow.TriggerDAGRunPostBody(
+            dag_run_id=run_id, logical_date=logical_date, conf=conf or {}
+        )
         try:
             answer = self._ask(
                 self._runs.trigger_dag_run_without_preload_content, dag_id, body, dag_id=dag_id
             )
         except AirflowConflictError:
-            # The id is ours: an earlier request got through, and its answer got lost.
-            return self.run(dag_id, run_id)
+            try:
+                # The id is ours: an earlier request got through, and its answer got lost.
+                return self.run(dag_id, run_id)
+            except AirflowMissingError:
+                pass
+            raise self._taken(dag_id, logical_date) from None
         return self._run(answer)
 
     def run(self, dag_id: str, run_id: str) -> DagRun:
@@ -122,15 +137,31 @@ class AirflowApi:
 
     def tasks(self, dag_id: str, run_id: str) -> tuple[TaskState, ...]:
         """Return the latest try of every task of a run, in order of start."""
-        answer = self._ask(
-            self._tasks.get_task_instances_without_preload_content, dag_id, run_id, limit=1000, dag_id=dag_id
+        answers = self._ask_for_all(
+            "task_instances",
+            self._tasks.get_task_instances_without_preload_content,
+            dag_id,
+            run_id,
+            dag_id=dag_id,
         )
-        tasks = [task for task in objects(answer.get("task_instances")) if task.get("task_id")]
-        return tuple(read_task(task) for task in sorted(tasks, key=_start))
+        return _read_tasks(answers)
 
-    def log(self, dag_id: str, run_id: str, task: TaskState) -> tuple[str, ...]:
-        """Return the lines of a task's latest try as its author wrote them."""
-        return tuple(filter(None, map(_log_line, self._log_entries(dag_id, run_id, task))))
+    def tries(self, dag_id: str, run_id: str, task: TaskState) -> tuple[TaskTry, ...]:
+        """Return every try of a task of a run, the first one first."""
+        place = (dag_id, run_id, task.id)
+        mapped = self._tasks.get_mapped_task_instance_tries_without_preload_content
+        plain = self._tasks.get_task_instance_tries_without_preload_content
+        answer = (
+            self._ask(plain, *place, dag_id=dag_id)
+            if task.map_index < 0
+            else self._ask(mapped, *place, task.map_index, dag_id=dag_id)
+        )
+        tries = (_read_try(found) for found in objects(answer.get("task_instances")))
+        return tuple(sorted(tries, key=lambda found: found.number))
+
+    def log(self, dag_id: str, run_id: str, task: TaskState, number: int = 0) -> tuple[str, ...]:
+        """Return the lines of a task's try as its author wrote them; of the latest try without a number."""
+        return tuple(_log_lines(self._log_entries(dag_id, run_id, task, number)))
 
     def last_error(self, dag_id: str, run_id: str, task: TaskState) -> str:
         """Return the last failure in the log of a task's try, in one line, empty if there is none."""
@@ -150,13 +181,13 @@ class AirflowApi:
         except (TypeError, KeyError, OverflowError):
             return None
 
-    def _log_entries(self, dag_id: str, run_id: str, task: TaskState) -> list[Any]:
+    def _log_entries(self, dag_id: str, run_id: str, task: TaskState, number: int = 0) -> list[Any]:
         answer = self._ask(
             self._tasks.get_log_without_preload_content,
             dag_id,
             run_id,
             task.id,
-            max(1, task.tries),
+            max(1, number or task.tries),
             full_content=True,
             map_index=task.map_index,
             accept="application/json",
@@ -164,6 +195,42 @@ class AirflowApi:
         )
         content = answer.get("content") or []
         return content if isinstance(content, list) else [content]
+
+    def clear(
+        self,
+        dag_id: str,
+        run_id: str,
+        *,
+        tasks: tuple[tuple[str, int], ...] = (),
+        only_failed: bool = False,
+        downstream: bool = False,
+        dry_run: bool = False,
+    ) -> tuple[TaskState, ...]:
+        """Let tasks of a run start again, as they come; return them as they are after it.
+
+        `tasks` are ids and map indexes, -1 for all instances of a task; without any all tasks are meant.
+        """
+        chosen = [task_id if index < 0 else [task_id, index] for task_id, index in tasks]
+        kind = self._airflow.ClearTaskInstancesBodyTaskIdsInner
+        body = self._airflow.ClearTaskInstancesBody(
+            dag_run_id=run_id,
+            task_ids=[kind(task) for task in chosen] or None,
+            only_failed=only_failed,
+            include_downstream=downstream,
+            dry_run=dry_run,
+            prevent_running_task=None,  # Airflow 3.0 refuses a field that it does not know
+        )
+        answer = self._ask(
+            self._tasks.post_clear_task_instances_without_preload_content, dag_id, body, dag_id=dag_id
+        )
+        return _read_tasks(objects(answer.get("task_instances")))
+
+    def fail(self, dag_id: str, run_id: str) -> DagRun:
+        """End a run: what runs of it is stopped and failed, what has not begun is skipped."""
+        body = self._airflow.DAGRunPatchBody(state=self._airflow.DagRunMutableStates.FAILED)
+        return self._run(
+            self._ask(self._runs.patch_dag_run_without_preload_content, dag_id, run_id, body, dag_id=dag_id)
+        )
 
     def _dag(self, dag_id: str) -> dict[str, Any] | None:
         """Return what Airflow says of a DAG, None if it has none of that id, or no longer finds its file."""
@@ -173,9 +240,30 @@ class AirflowApi:
             return None
         return None if dag.get("is_stale") is True else dag
 
+    def _taken(self, dag_id: str, logical_date: datetime | None) -> AirflowConflictError:
+        runs = self._list_runs(dag_id, logical_date_gte=logical_date, logical_date_lte=logical_date, limit=1)
+        name = f" {runs[0].run_id}" if runs else ""
+        date = logical_date.isoformat() if logical_date else "none"
+        return AirflowConflictError(
+            f"{dag_id} has a run{name} with the logical date {date} already, and can have no second one.",
+            hint=f"To run it again: pipectl clear {dag_id}{name}" if name else "",
+        )
+
     def _list_runs(self, dag_id: str, **choice: Any) -> tuple[DagRun, ...]:  # noqa: ANN401  passed on
         answer = self._ask(self._runs.get_dag_runs_without_preload_content, dag_id, dag_id=dag_id, **choice)
         return tuple(self._run(run) for run in objects(answer.get("dag_runs")))
+
+    def _ask_for_all(
+        self,
+        name: str,
+        request: Callable[..., Any],
+        *arguments: Any,  # noqa: ANN401  passed on
+        dag_id: str = "",
+    ) -> list[dict[str, Any]]:
+        """Return all objects of the list `name`, which comes in pages."""
+        return all_pages(
+            lambda offset: self._ask(request, *arguments, limit=PAGE, offset=offset, dag_id=dag_id), name
+        )
 
     def _run(self, answer: dict[str, Any]) -> DagRun:
         run = read_run(answer)
@@ -247,7 +335,24 @@ def read_task(task: dict[str, Any]) -> TaskState:
         tries=number if isinstance(number, int) else 0,
         seconds=(end - start).total_seconds() if start and end else None,
         map_index=index if isinstance(index, int) else -1,
+        start=start,
         end=end,
+    )
+
+
+def _read_tasks(answers: list[dict[str, Any]]) -> tuple[TaskState, ...]:
+    """Read task instances, in order of start."""
+    tasks = [task for task in answers if task.get("task_id")]
+    return tuple(read_task(task) for task in sorted(tasks, key=_start))
+
+
+def _read_try(answer: dict[str, Any]) -> TaskTry:
+    number = answer.get("try_number")
+    return TaskTry(
+        number=number if isinstance(number, int) else 0,
+        state=str(answer.get("state") or "none"),
+        start=read_time(answer.get("start_date")),
+        end=read_time(answer.get("end_date")),
     )
 
 
@@ -257,22 +362,26 @@ def _start(task: dict[str, Any]) -> tuple[bool, str, str, str]:
 
 
 def _detail(answer: object) -> str:
-    """Return what Airflow says of a request that it refused, empty if nothing."""
+    """Return what Airflow says of a request that it refused: the first paragraph, empty if nothing."""
     detail = answer.get("detail") if isinstance(answer, dict) else None
     if isinstance(detail, list):
         detail = "; ".join(
             str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in detail
         )
-    return str(detail or "").rstrip(".")
+    return str(detail or "").split("\n\n", 1)[0].rstrip(".")
 
 
-def _log_line(line: Any) -> str:  # noqa: ANN401  JSON
-    if not isinstance(line, dict):
-        return str(line)
-    event = str(line.get("event") or "")
-    if event.startswith("::"):  # the user interface's folding marks
-        return ""
-    return "\n".join([event, *_reasons(line)])
+def _log_lines(content: list[Any]) -> Iterator[str]:
+    """Yield the lines of a log without Airflow's marks for folding, and without where the log was found."""
+    hidden = False
+    for line in content:
+        event = str(line.get("event") or "") if isinstance(line, dict) else str(line)
+        hidden = event == SOURCES or (hidden and event != SOURCES_END)
+        if hidden or event.startswith("::"):
+            continue
+        reasons = _reasons(line) if isinstance(line, dict) else []
+        if text := "\n".join([event, *reasons]).strip("\n"):
+            yield text
 
 
 def _reasons(line: dict[str, Any]) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import json
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -16,32 +15,21 @@ from urllib.parse import quote, urlsplit
 from pipectl import json_text
 from pipectl.airflow_login import ProvenConnection, api_token
 from pipectl.errors import AirflowError, AirflowLoginError, AirflowSilentError, DagError
-from pipectl.models import DagRun, ImportFailure
+from pipectl.models import DagParam, DagRun, ImportFailure, ParsedDag
 from pipectl.services import components
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from pipectl.models import AirflowAddress
 
 REQUEST_SECONDS = 20
+PAGE = 100  # objects in an answer: Airflow's default maximum
+MOST_PAGES = 1000
+NAMED_DAGS = 10
 REFUSALS = {http.client.UNAUTHORIZED, http.client.FORBIDDEN}
 # The versions of Airflow that tests run: tests/integration/test_airflow_versions.py.
 OLDEST_AIRFLOW, NEWEST_AIRFLOW = "3.0", "3.4"
-
-
-@dataclass(frozen=True)
-class ParsedDag:
-    """A DAG that Airflow has parsed, from `file` in the folder of DAGs.
-
-    `next_run` is a time in ISO 8601, empty if no run is planned; `parsed` is when the file was read last.
-    """
-
-    paused: bool
-    has_import_errors: bool
-    file: str
-    next_run: str
-    parsed: datetime | None = None
 
 
 class AirflowHealth:
@@ -85,20 +73,30 @@ class AirflowHealth:
     def dag(self, dag_id: str) -> ParsedDag | None:
         """The DAG, None if Airflow has not parsed a DAG of that id (yet)."""
         status, body = self._get(f"/api/v2/dags/{quote(dag_id, safe='')}")
-        if status != http.client.OK:
-            return None
-        return ParsedDag(
-            paused=bool(body.get("is_paused")),
-            has_import_errors=bool(body.get("has_import_errors")),
-            file=str(body.get("relative_fileloc") or ""),
-            next_run=str(body.get("next_dagrun_run_after") or ""),
-            parsed=read_time(body.get("last_parsed_time")),
-        )
+        return read_dag(body) if status == http.client.OK else None
+
+    def dags(self) -> tuple[ParsedDag, ...]:
+        """All DAGs that Airflow has parsed and that are not stale, by id."""
+
+        def page(offset: int) -> dict[str, Any]:
+            status, body = self._get(f"/api/v2/dags?limit={PAGE}&offset={offset}&order_by=dag_id")
+            if status != http.client.OK:
+                raise AirflowError(f"Airflow at {self.address.url} does not list its DAGs: HTTP {status}.")
+            return body
+
+        return tuple(read_dag(answer) for answer in all_pages(page, "dags") if answer.get("dag_id"))
 
     def last_run(self, dag_id: str) -> DagRun | None:
         """The latest run of the DAG, None if it never ran."""
         runs = self._runs(dag_id, "limit=1&order_by=-run_after")
         return runs[0] if runs else None
+
+    def last_runs(self, dag_ids: Iterable[str]) -> dict[str, DagRun]:
+        """The latest run of each of these DAGs that ever ran."""
+        runs = self._runs("~", f"limit={PAGE}&order_by=-run_after")  # of all DAGs
+        latest = {run.dag_id: run for run in reversed(runs)}
+        others = [dag_id for dag_id in dag_ids if dag_id not in latest] if len(runs) == PAGE else []
+        return latest | {dag_id: run for dag_id in others if (run := self.last_run(dag_id))}
 
     def active_runs(self, dag_id: str) -> tuple[str, ...]:
         """Ids of the runs that are queued or running, oldest first; empty for an unknown DAG."""
@@ -107,7 +105,10 @@ class AirflowHealth:
 
     def import_failures(self, since: datetime | None = None) -> tuple[ImportFailure, ...]:
         """The DAG files that Airflow could not import, of those that it has tried `since` then."""
-        return read_import_failures(self._get("/api/v2/importErrors?limit=100")[1], since)
+        answers = all_pages(
+            lambda offset: self._get(f"/api/v2/importErrors?limit={PAGE}&offset={offset}")[1], "import_errors"
+        )
+        return read_import_failures(answers, since)
 
     def ask(self, path: str) -> dict[str, Any]:
         """Return the answer to a request for which one need not be logged in."""
@@ -205,14 +206,39 @@ def unusable_answer(address: AirflowAddress, version: str, reason: str) -> Airfl
     )
 
 
-def unknown_dag(dag_id: str, dag_ids: tuple[str, ...]) -> DagError:
-    """Return the error for a DAG that is not one of `dag_ids`, those that Airflow has parsed."""
+def unknown_dag(dag_id: str, dag_ids: tuple[str, ...], failures: tuple[ImportFailure, ...] = ()) -> DagError:
+    """Return the error for a DAG that is not one of `dag_ids`, those that Airflow has parsed.
+
+    `failures` are files that Airflow cannot import, of which nothing says that they hold this DAG.
+    """
+    meant = did_you_mean(dag_id, dag_ids)
+    known = f"There are: {', '.join(sorted(dag_ids)[:NAMED_DAGS])}" if dag_ids else "There is none yet"
+    more = f" and {len(dag_ids) - NAMED_DAGS} more (pipectl dags)" if len(dag_ids) > NAMED_DAGS else ""
+    broken = f" Not imported: {', '.join(failure.filename for failure in failures)}; why: pipectl dags"
+    return DagError(
+        f"Airflow knows no DAG {dag_id!r}.", hint=f"{meant}{known}{more}.{broken if failures else ''}"
+    )
+
+
+def did_you_mean(name: str, names: Iterable[str], likeness: float = 0.6) -> str:
+    """Return a question with the name that is most like a mistyped one, and a space; empty if none is."""
     from difflib import get_close_matches  # noqa: PLC0415  5 ms, for an error alone
 
-    close = get_close_matches(dag_id, dag_ids, n=1)
-    meant = f"Did you mean {close[0]}? " if close else ""
-    known = f"There are: {', '.join(sorted(dag_ids))}." if dag_ids else "There is none yet."
-    return DagError(f"Airflow knows no DAG {dag_id!r}.", hint=f"{meant}{known}")
+    close = get_close_matches(name, list(names), n=1, cutoff=likeness)
+    return f"Did you mean {close[0]}? " if close else ""
+
+
+def all_pages(page: Callable[[int], dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Return the objects in the list `name` of all pages; `page` gives the one that begins at an offset."""
+    found: list[dict[str, Any]] = []
+    for _ in range(MOST_PAGES):
+        answer = page(len(found))
+        entries = objects(answer.get(name))
+        found += entries
+        total = answer.get("total_entries")
+        if not entries or not isinstance(total, int) or len(found) >= total:
+            break
+    return found
 
 
 def objects(value: object) -> list[dict[str, Any]]:
@@ -251,14 +277,53 @@ def is_since(time: datetime | None, earliest: datetime | None) -> bool:
 
 
 def in_file(failures: tuple[ImportFailure, ...], file: str) -> tuple[ImportFailure, ...]:
-    """Return the failures of a DAG file, by the end of its path; all of them if it is unknown."""
-    return tuple(failure for failure in failures if failure.filename.endswith(file))
+    """Return the failures of a file, of which `file` is the path in the folder of DAGs.
+
+    Airflow 3.0 calls it by its whole path.
+    """
+    return tuple(
+        failure
+        for failure in failures
+        if file and (failure.filename == file or failure.filename.endswith(f"/{file}"))
+    )
 
 
-def read_import_failures(answer: dict[str, Any], since: datetime | None = None) -> tuple[ImportFailure, ...]:
-    """Read the list of DAG files that could not be imported, of those that were tried `since` then."""
+def read_import_failures(
+    answers: list[dict[str, Any]], since: datetime | None = None
+) -> tuple[ImportFailure, ...]:
+    """Read the DAG files that could not be imported, of those that were tried `since` then."""
     return tuple(
         ImportFailure(str(error.get("filename") or ""), str(error.get("stack_trace") or ""))
-        for error in objects(answer.get("import_errors"))
+        for error in answers
         if is_since(read_time(error.get("timestamp")), since)
     )
+
+
+def read_dag(answer: dict[str, Any]) -> ParsedDag:
+    """Read a DAG, as it is listed or with its details."""
+    schedule, limit, params = (
+        answer.get(name) for name in ("timetable_summary", "max_active_runs", "params")
+    )
+    return ParsedDag(
+        paused=bool(answer.get("is_paused")),
+        has_import_errors=bool(answer.get("has_import_errors")),
+        file=str(answer.get("relative_fileloc") or ""),
+        next_run=str(answer.get("next_dagrun_run_after") or ""),
+        parsed=read_time(answer.get("last_parsed_time")),
+        dag_id=str(answer.get("dag_id") or ""),
+        schedule=str(schedule) if schedule and schedule != "None" else "",
+        stale=answer.get("is_stale") is True,
+        max_active_runs=limit if isinstance(limit, int) else None,
+        catchup=answer.get("catchup") is True,
+        params={
+            name: DagParam(
+                param.get("value"), _object(param.get("schema")), str(param.get("description") or "")
+            )
+            for name, param in _object(params).items()
+            if isinstance(param, dict)
+        },
+    )
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

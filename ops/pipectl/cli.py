@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from collections import deque
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
@@ -17,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipectl import __version__, disk
-from pipectl.commands import COMMANDS, function_name
+from pipectl.commands import COMMANDS, RUN_PROGRAMS, function_name
 from pipectl.console import Console, give_up
 from pipectl.engines.choice import AUTO, ENGINES
 from pipectl.errors import ExitCode, InterruptedCommandError, PipectlError, UsageError
@@ -33,7 +34,18 @@ MARKUP: Literal["markdown"] = "markdown"  # in docstrings that --help shows
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 # After Ctrl-C, for all commands but those that only show something.
 GOES_ON = "What was started goes on: pipectl status; the command can be run again."
-ONLY_SHOW = {"connections", "logs", "open", "report", "runs", "status", "verify-db"}
+ONLY_SHOW = {
+    *RUN_PROGRAMS,
+    "connections",
+    "dags",
+    "logs",
+    "open",
+    "report",
+    "runs",
+    "status",
+    "task-log",
+    "verify-db",
+}
 INTERRUPTED = threading.Event()
 COLLECT_AFTER = 50_000  # new objects; Python's own 700 suits programs that run longer
 COMPLETION = "_PIPECTL_COMPLETE"
@@ -47,26 +59,42 @@ GLOBAL_OPTIONS = {
     "--verbose": False,
     "-v": False,
 }
+# After the name of a command that runs another program they are that program's.
+SHORT_OPTIONS = {"-q", "-v"}
+# Of such commands.
+OWN_OPTIONS = {"--help", "--metadata"}
 
 
 def hoist(arguments: list[str]) -> list[str]:
     """Move global options to the front, so that `status --json` means `--json status`.
 
-    What follows a bare `--` stays where it is.
+    What follows a bare `--` stays where it is. So does what a command passes on to the program that it runs,
+    from the first word on that is not pipectl's: a `--` is put before it.
     """
     first: list[str] = []
     rest: list[str] = []
-    left = iter(arguments)
-    for argument in left:
-        if argument == "--":
-            rest += [argument, *left]
-        elif (takes_value := GLOBAL_OPTIONS.get(argument.split("=", 1)[0])) is None:
-            rest.append(argument)
-        else:
-            first.append(argument)
-            if takes_value and "=" not in argument:
-                first += [value for value in [next(left, None)] if value is not None]
-    return first + rest
+    left = deque(arguments)
+    # How many words of its own a command takes that runs another program; None for any other.
+    words: int | None = None
+    has_command = False
+    while left:
+        name = left[0].split("=", 1)[0]
+        if left[0] == "--":
+            break
+        if name in GLOBAL_OPTIONS and not (words is not None and name in SHORT_OPTIONS):
+            first.append(left.popleft())
+            if GLOBAL_OPTIONS[name] and "=" not in first[-1] and left:
+                first.append(left.popleft())
+            continue
+        if words is not None and name not in OWN_OPTIONS:
+            if name.startswith("-") or not words:
+                left.appendleft("--")
+                break
+            words -= 1
+        elif not has_command and not name.startswith("-"):
+            has_command, words = True, RUN_PROGRAMS.get(name)
+        rest.append(left.popleft())
+    return [*first, *rest, *left]
 
 
 def require_values(arguments: list[str]) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     # Runs a statement with its values and returns the rows that it gives.
     Ask = Callable[..., list[tuple[Any, ...]]]
 
+MYSQL = "airbyte-mysql"
 CONNECT_SECONDS = 5
 LOCK_SECONDS = 10
 # Who holds locks in PostgreSQL: on tables that somebody has, or wants, for himself, if there are such.
@@ -236,6 +237,12 @@ class Databases:
         return _mysql(self.mysql, self._lock_seconds)
 
 
+def prove(address: DatabaseAddress) -> None:
+    """Log in to a database and out again. Raises ForeignDatabaseError if the server is another project's."""
+    with (_mysql if address.service == MYSQL else _postgres)(address):
+        return
+
+
 def metadata_version(address: DatabaseAddress) -> str | None:
     """Migration of the Airflow metadata database at `address`, None if it has none yet; DatabaseError."""
     with _postgres(address) as cursor:
@@ -405,11 +412,11 @@ def postgres_login(address: DatabaseAddress) -> dict[str, Any]:
         "user": address.user,
         "password": address.password,
         "connect_timeout": CONNECT_SECONDS,
-        **_postgres_encryption(address),
+        **postgres_encryption(address),
     }
 
 
-def _postgres_encryption(address: DatabaseAddress) -> dict[str, Any]:
+def postgres_encryption(address: DatabaseAddress) -> dict[str, Any]:
     """Return libpq's parameters for an encrypted connection; without Kerberos, for which it would look."""
     trusted = NO_FILE
     if address.ssl_mode in VERIFYING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -191,11 +191,16 @@ class DagRun:
         return self.state in {"success", "failed"}
 
 
+def instance_name(task_id: str, map_index: int) -> str:
+    """Return what users call a task instance: a mapped one has its index in brackets."""
+    return task_id if map_index < 0 else f"{task_id}[{map_index}]"
+
+
 @dataclass(frozen=True)
 class TaskState:
-    """The latest try of one task in a run. `map_index` is -1, and left out of JSON, for a task not mapped.
+    """The latest try of one task in a run; times are timezone-aware.
 
-    `end` is left out while the try has not ended.
+    Left out of JSON: `map_index`, -1 for a task that is not mapped, and times that have not come.
     """
 
     id: str
@@ -203,7 +208,76 @@ class TaskState:
     tries: int = field(metadata={"property": "try"})
     seconds: float | None
     map_index: int = field(default=-1, metadata={"optional": True})
+    start: datetime | None = field(default=None, metadata={"optional": True})
     end: datetime | None = field(default=None, metadata={"optional": True})
+
+    @property
+    def name(self) -> str:
+        """What users call the task instance."""
+        return instance_name(self.id, self.map_index)
+
+
+@dataclass(frozen=True)
+class TaskTry:
+    """One try of a task instance; times are timezone-aware, `seconds` from start to end."""
+
+    computed: ClassVar = ("seconds",)
+
+    number: int = field(metadata={"property": "try"})
+    state: str
+    start: datetime | None = None
+    end: datetime | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds from start to end, None while the try has not ended."""
+        return (self.end - self.start).total_seconds() if self.start and self.end else None
+
+
+@dataclass(frozen=True)
+class TaskLogLine:
+    """One line of the log of a task's try."""
+
+    task: str
+    number: int = field(metadata={"property": "try"})
+    text: str
+    map_index: int = field(default=-1, metadata={"optional": True})
+
+    @property
+    def name(self) -> str:
+        """What users call the task instance."""
+        return instance_name(self.task, self.map_index)
+
+
+@dataclass(frozen=True)
+class DagParam:
+    """A param of a DAG: its default, the JSON Schema of its values, and what its author says of it."""
+
+    default: Any
+    schema: dict[str, Any]
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class ParsedDag:
+    """A DAG that Airflow has parsed, from `file` in the folder of DAGs.
+
+    `next_run` is a time in ISO 8601, empty if no run is planned; `parsed` is when the file was read last.
+    `schedule` is Airflow's short name of it, empty if only triggers start runs. A DAG is `stale` if its file
+    no longer has it. Only the DAG's details tell `catchup` and `params`.
+    """
+
+    paused: bool
+    has_import_errors: bool
+    file: str
+    next_run: str
+    parsed: datetime | None = None
+    dag_id: str = ""
+    schedule: str = ""
+    stale: bool = False
+    max_active_runs: int | None = None
+    catchup: bool = False
+    params: dict[str, DagParam] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

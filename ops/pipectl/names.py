@@ -1,13 +1,19 @@
-"""Names that the command line and the settings share, apart so that `--help` need not import settings."""
+"""Names of DAGs and runs, apart so that `--help` need not import settings."""
 
 import re
 
 DAG_ID = "generate_transaction_and_labels"
-# Airflow's own rule.
-DAG_ID_RULE = "at most 250 letters, digits, dashes, dots and underscores"
-_DAG_ID = re.compile(r"[\w.-]{1,250}")
+# Airflow's own rules.
+LONGEST_ID = 250
+DAG_ID_RULE = f"at most {LONGEST_ID} letters, digits, dashes, dots and underscores"
+_DAG_ID = re.compile(rf"[\w.-]{{1,{LONGEST_ID}}}")
 
 
 def is_dag_id(text: str) -> bool:
     """Whether Airflow would take a text as a DAG's id."""
     return _DAG_ID.fullmatch(text) is not None
+
+
+def is_run_id(text: str) -> bool:
+    """Whether Airflow's API can be asked for a run of that id, whatever pattern of ids Airflow is set to."""
+    return 0 < len(text) <= LONGEST_ID and text.isprintable() and "/" not in text and text.strip(".") != ""

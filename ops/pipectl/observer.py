@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Protocol
 
-    from pipectl.models import DagRun, LoadProgress, Service, TaskState
+    from pipectl.models import DagRun, LoadProgress, ParsedDag, Service, TaskLogLine, TaskState
 
     class Show(Protocol):
         """Observer.see_progress."""
@@ -29,11 +29,14 @@ class Observer:
     def see_services(self, services: tuple[Service, ...]) -> None:
         """The services as they are now, at every look at them."""
 
-    def see_triggered(self, run: DagRun, *, unpaused: bool) -> None:
-        """A run has been triggered; `unpaused` tells that its DAG was paused before."""
+    def see_triggered(self, run: DagRun, dag: ParsedDag) -> None:
+        """A run has been triggered; `dag` is as it was before, when it may have been paused."""
 
     def see_run(self, run: DagRun, tasks: tuple[TaskState, ...], behind: DagRun | None) -> None:
         """A run and its tasks as they are now; `behind` is the run that must end before it starts."""
+
+    def see_log(self, line: TaskLogLine) -> None:
+        """A line that a task has written."""
 
     def see_failed_try(self, task: TaskState, reason: str, due: datetime | None) -> None:
         """A try has failed, and another follows, not before `due`; `reason` may be empty."""

@@ -64,6 +64,26 @@ PACKAGES = (
 # UV_INDEX itself, UV_INDEX_URL and the logins of named indexes.
 PACKAGE_PREFIX = "UV_INDEX"
 
+# What a program on the user's own terminal draws, edits and remembers with.
+TERMINAL = (
+    "TERM",
+    "COLORTERM",
+    "TERMINFO",
+    "TERMINFO_DIRS",
+    "NO_COLOR",
+    "SHELL",
+    "EDITOR",
+    "VISUAL",
+    "PAGER",
+    "LESS",
+    "INPUTRC",
+    "PSQLRC",
+    "PSQL_EDITOR",
+    "PSQL_HISTORY",
+    "PSQL_PAGER",
+    "PSQL_WATCH_PAGER",
+)
+
 # libpq takes from these every parameter that a connection does not name, and some that none can. The MySQL
 # clients' are fewer. Compose would take its files, its words and its output from its own.
 CLIENT_PREFIXES = ("PG", "MYSQL_", "MARIADB_", "LIBMYSQL_", "COMPOSE_", "PYTHON_ON_WHALES_")
@@ -163,6 +183,16 @@ def of_installers(**more: str) -> dict[str, str]:
     """`with_network`, and where packages come from and are kept."""
     indexes = tuple(name for name in os.environ if name.startswith(PACKAGE_PREFIX))
     return with_network() | _kept(PACKAGES) | _kept(indexes) | more
+
+
+def of_docker() -> dict[str, str]:
+    """All that there is: `user.env` may refer to any variable, and the docker client has its own."""
+    return dict(os.environ)
+
+
+def of_terminal(**more: str) -> dict[str, str]:
+    """`with_network`, and what the user's own terminal and editor are."""
+    return with_network() | _kept(TERMINAL) | more
 
 
 def _kept(names: tuple[str, ...]) -> dict[str, str]:

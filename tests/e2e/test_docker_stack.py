@@ -12,6 +12,7 @@ import pytest
 from pipectl.services import of_executor
 from support.docker_project import DockerProject, docker, new_docker_project
 from support.needs import images, skip_on_podman
+from support.project_copy import COMMAND_SECONDS
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 SERVICES = tuple(service.name for service in of_executor("LocalExecutor"))
 RUNNING = {f"{name}-1" for name in SERVICES}
+SLOW_DAG = """
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG
+
+with DAG("slow"):
+    BashOperator(task_id="sleeps", bash_command="echo begun; exec sleep 599")
+"""
 BROKEN_DAG = "from airflow.sdk import no_such_name  # in a DAG file\n"
 
 
@@ -220,6 +228,21 @@ def test_a_broken_dag_ends_with_its_code_and_the_trace(project: DockerProject) -
     project.dag("broken.py", BROKEN_DAG)
     done = project.run("trigger", "broken", code=9)
     assert "no_such_name" in done.stderr
+
+
+def test_a_run_that_is_cancelled_stops_and_its_log_is_followed_to_the_end(project: DockerProject) -> None:
+    project.dag("slow.py", SLOW_DAG)
+    run_id = project.json("trigger", "slow", "--no-wait")["run_id"]
+    following = project.start("task-log", "slow", run_id, "sleeps", "--follow")
+    out = following.stdout
+    assert out
+    scheduler = project.containers()["scheduler-1"]["Id"]
+    until(lambda: "begun" in out.readline(), "the first words of the task")
+    until(lambda: "sleep 599" in docker("top", scheduler), "the task's process")
+    [run] = project.json("cancel", "slow")["runs"]
+    assert (run["run_id"], run["before"], run["state"]) == (run_id, "running", "failed")
+    until(lambda: "sleep 599" not in docker("top", scheduler), "the end of the task's process")
+    assert following.wait(COMMAND_SECONDS) == 0
 
 
 def test_down_removes_containers_and_keeps_the_data(project: DockerProject) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import psycopg2
 import pytest
 
@@ -38,7 +41,35 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
 
 with DAG("slow"):
-    BashOperator(task_id="waits", bash_command="until [ -e '{flag}' ]; do sleep 0.1; done")
+    BashOperator(
+        task_id="waits", bash_command="echo waiting; until [ -e '{flag}' ]; do sleep 0.1; done"
+    )
+"""
+DATED_DAG = """
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG
+
+with DAG("dated"):
+    BashOperator(task_id="says", bash_command="echo the day is {{ ds }}")
+"""
+COUNTED_DAG = """
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG, Param
+
+with DAG("counted", params={"days": Param(7, type="integer", minimum=1)}):
+    BashOperator(task_id="says", bash_command="echo {{ params.days }} days")
+"""
+TRIED_DAG = """
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG
+
+with DAG("tried"):
+    BashOperator(task_id="begins", bash_command="true") >> BashOperator(
+        task_id="tries",
+        bash_command="echo this is try {{{{ ti.try_number }}}}; [ -e '{flag}' ]",
+        retries=1,
+        retry_delay=0,
+    )
 """
 
 
@@ -46,6 +77,15 @@ with DAG("slow"):
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     with new_local_project(tmp_path_factory.mktemp("a project")) as made:
         yield made
+
+
+def processes_with(text: str) -> list[int]:
+    """Processes in whose command line a text stands."""
+    return [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if any(text in argument for argument in process.info["cmdline"] or ())
+    ]
 
 
 def service(project: Project, name: str) -> dict[str, Any]:
@@ -182,10 +222,86 @@ def test_a_dag_that_cannot_be_imported_is_exit_9_with_the_error(project: Project
 
 
 def test_an_unknown_dag_is_exit_9_and_names_those_that_exist(project: Project) -> None:
-    client = project.client()
-    until(lambda: not client.call("/api/v2/importErrors")["import_errors"], "the import errors' end")
+    project.dag("broken.py", "from airflow.sdk import DAG\nimport nowhere_to_be_found\n")
+    until(lambda: project.json("dags")["import_failures"], "the import error")
     done = project.run("trigger", "generate_transaction_and_label", code=9)
     assert "Did you mean generate_transaction_and_labels?" in done.stderr
+    assert "Not imported: broken.py; why: pipectl dags" in done.stderr
+    assert "nowhere_to_be_found" not in done.stderr
+    assert "nowhere_to_be_found" in project.run("dags").stdout
+    assert "1 DAG file is broken" in project.run("status").stdout
+    assert "1 DAG file is broken" in project.run("up").stdout
+
+
+def test_a_triggered_run_has_a_logical_date_which_its_templates_know(project: Project) -> None:
+    project.dag("dated.py", DATED_DAG)
+    day = datetime.now(UTC).date()
+    done = project.run("trigger", "dated", "--follow")
+    assert re.search(
+        rf"^  says \| .*the day is ({day}|{day + timedelta(days=1)})$", done.stderr, re.MULTILINE
+    )
+    dated = ("trigger", "dated", "--logical-date", "2026-01-31")
+    run_id = project.json(*dated)["run_id"]
+    assert "the day is 2026-01-31" in project.run("task-log", "dated", run_id, "says").stdout
+    assert f"a run {run_id} with the logical date 2026-01-31" in project.run(*dated, code=4).stderr
+    project.run("trigger", "dated", "--no-logical-date", code=7)
+    assert project.json("runs", "dated", "latest")["run"]["logical_date"] is None
+
+
+def test_parameters_that_do_not_fit_are_refused_before_anything_starts(project: Project) -> None:
+    project.dag("counted.py", COUNTED_DAG)
+    until(lambda: "counted" in [dag["dag_id"] for dag in project.json("dags")["dags"]], "the DAG")
+    done = project.run("trigger", "counted", "--conf", "days=ten", code=2)
+    assert "days: 'ten' is not of type 'integer'" in done.stderr
+    assert "days takes integer, at least 1, by default 7" in done.stderr
+    assert "Did you mean days?" in project.run("trigger", "counted", "--conf", "day=1", code=2).stderr
+    [dag] = [dag for dag in project.json("dags")["dags"] if dag["dag_id"] == "counted"]
+    assert (dag["paused"], dag["last_run"]) == (True, None)
+    done = project.run("trigger", "counted", "--conf", "days=3", "--repeat", "2", "--follow")
+    assert done.stderr.count("| 3 days") == 2
+    assert "2 success" in done.stdout
+    # It has no schedule, so unpausing starts nothing else.
+    assert "Unpaused counted.\n" in done.stderr
+
+
+def test_a_failed_task_starts_again_and_keeps_its_earlier_tries(project: Project, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    project.dag("tried.py", TRIED_DAG.format(flag=flag))
+    assert "pipectl task-log tried" in project.run("trigger", "tried", code=7).stderr
+    flag.touch()
+    [would] = project.json("clear", "tried", "latest", "--only-failed", "--dry-run")["would_clear"]
+    assert (would["id"], would["state"], would["try"]) == ("tries", "failed", 2)
+    assert project.json("clear", "tried", "latest", "--only-failed")["state"] == "success"
+    run = project.json("runs", "tried", "latest")
+    assert project.json("runs", run["run"]["run_id"]) == run
+    tries = {task["id"]: [found["state"] for found in task["tries"]] for task in run["tasks"]}
+    assert tries == {"begins": ["success"], "tries": ["failed", "failed", "success"]}
+    log = [
+        project.run("task-log", "tried", "latest", "tries", *number).stdout
+        for number in (("--try", "1"), ("--try", "2"), ())
+    ]
+    assert [f"this is try {number}" in text for number, text in enumerate(log, 1)] == [True] * 3
+    assert "and no try 9" in project.run("task-log", "tried", "latest", "tries", "--try", "9", code=2).stderr
+
+
+def test_a_run_that_is_cancelled_stops_and_its_log_is_followed_to_the_end(
+    project: Project, tmp_path: Path
+) -> None:
+    flag = tmp_path / "flag"
+    project.dag("slow.py", SLOW_DAG.format(flag=flag))
+    run_id = project.json("trigger", "slow", "--no-wait")["run_id"]
+    following = project.start("task-log", "slow", run_id, "waits", "--follow")
+    out = following.stdout
+    assert out
+    until(lambda: "waiting" in out.readline(), "the first words of the task")
+    until(lambda: processes_with(str(flag)), "the task's process")
+    [run] = project.json("cancel", "slow")["runs"]
+    assert (run["run_id"], run["before"], run["state"]) == (run_id, "running", "failed")
+    assert [task["state"] for task in run["tasks"]] == ["failed"]
+    until(lambda: not processes_with(str(flag)), "the end of the task's process")
+    assert following.wait(COMMAND_SECONDS) == 0
+    assert "had ended already: failed" in project.run("cancel", "slow", run_id).stdout
+    assert "slow has no active run" in project.run("cancel", "slow").stdout
 
 
 def test_a_run_that_takes_too_long_is_exit_8_and_ctrl_c_is_130(project: Project, tmp_path: Path) -> None:

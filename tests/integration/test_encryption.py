@@ -6,15 +6,20 @@ import os
 import shutil
 import subprocess
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pipectl.databases import Databases
+from pipectl.engines import clients
+from pipectl.engines.local import client_programs
 from pipectl.errors import DatabaseError, DatabaseSilentError
-from support.needs import missing, need_postgres, need_program
+from pipectl.observer import Observer
+from pipectl.settings import Settings, cache_dir
+from support import ROOT
+from support.needs import missing, need, need_postgres, need_program
 from support.script_servers import servers_in
 
 if TYPE_CHECKING:
@@ -179,3 +184,45 @@ def test_files_of_the_users_own_for_other_clients_do_not_count(
     for mode in ("prefer", "require"):
         code, log = encrypted.run("transaction_generator", HOME=str(tmp_path), AIRBYTE_POSTGRES_SSLMODE=mode)
         assert code == 0, log
+
+
+@pytest.mark.parametrize(
+    ("host", "mode", "certificate", "encrypts"),
+    [
+        ("127.0.0.1", "disable", "", False),
+        ("127.0.0.1", "prefer", "", True),
+        ("127.0.0.1", "require", "", True),
+        ("localhost", "verify-ca", "ours.crt", True),
+        ("localhost", "verify-full", "ours.crt", True),
+        ("localhost", "verify-full", "another.crt", None),
+        ("127.0.0.1", "verify-full", "ours.crt", None),
+    ],
+)
+def test_clients_encrypt_as_the_settings_say(
+    encrypted: Servers,
+    certificates: Path,
+    host: str,
+    mode: str,
+    certificate: str,
+    encrypts: bool | None,  # noqa: FBT001  None for a connection that is refused
+) -> None:
+    path = str(certificates / certificate) if certificate else ""
+    postgres, mysql = (
+        replace(address, host=host, ssl_mode=mode, root_certificate=path) for address in encrypted.addresses
+    )
+    settings, observer = Settings(ROOT, "local", cache_dir(), {}), Observer()
+    client = need("databases", partial(client_programs.find_mysql, settings, observer))
+    words = (*clients.mysql_words(client, mysql), "-Ne", "SHOW STATUS LIKE 'Ssl_cipher'")
+    login = {**clients.mysql_login(mysql), **client.environment}
+    asked = [subprocess.run(words, env=login, capture_output=True, text=True, check=False)]
+    if postgres_encrypts():
+        psql = client_programs.find_psql(settings, observer, need_postgres().bin_dir / "postgres")
+        query = "SELECT coalesce(cipher, '') FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        login = clients.postgres_login(postgres)
+        asked.append(
+            subprocess.run((psql, "-Atc", query), env=login, capture_output=True, text=True, check=False)
+        )
+    for done in asked:
+        cipher = done.stdout.removeprefix("Ssl_cipher").strip()
+        found = None if done.returncode else bool(cipher)
+        assert found == encrypts, (done.args[0], done.stdout, done.stderr)

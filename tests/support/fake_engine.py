@@ -52,6 +52,14 @@ class FakeEngine(Engine):
     def delete_volumes(self) -> None:
         pass
 
+    def execute(self, service: str, words: tuple[str, ...]) -> int:
+        del service, words
+        return 0
+
+    def client(self, service: str, arguments: tuple[str, ...], observer: Observer) -> int:
+        del service, arguments, observer
+        return 0
+
     def tasks_api_problem(self) -> str:
         return ""
 

@@ -39,18 +39,22 @@ class Project:
     engine: str = "local"
     sessions: set[int] = field(default_factory=set)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **streams: Any) -> subprocess.Popen[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PIPECTL_E")}
         return subprocess.Popen(
             [sys.executable, "-m", "pipectl", "--engine", self.engine, *arguments],
             cwd=self.folder,
             env={**environment, "PIPECTL_PROJECT": str(self.folder)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams},
         )
+
+    def feed(self, stdin: str, *arguments: str) -> tuple[int, str, str]:
+        """Run a command with this stdin; return exit code, stdout and stderr."""
+        process = self.start(*arguments, stdin=subprocess.PIPE)
+        out, err = process.communicate(stdin, timeout=COMMAND_SECONDS)
+        return process.returncode, out, err
 
     def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run a command to its end and check its exit code."""

@@ -9,17 +9,28 @@ import json
 import os
 import re
 import threading
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import urllib3
+from typer.testing import CliRunner
 
+from pipectl import cli
 from pipectl.airflow_api import AirflowApi
 from pipectl.airflow_health import NEWEST_AIRFLOW, OLDEST_AIRFLOW, AirflowHealth
-from pipectl.errors import AirflowError, AirflowLoginError, AirflowSilentError, DagError, ExitCode
-from pipectl.models import AirflowAddress, ImportFailure, TaskState
+from pipectl.errors import (
+    AirflowConflictError,
+    AirflowError,
+    AirflowLoginError,
+    AirflowSilentError,
+    DagError,
+    ExitCode,
+)
+from pipectl.models import AirflowAddress, TaskState
+from support.json_schemas import check_output
 from support.witness import Witness
 
 if TYPE_CHECKING:
@@ -29,6 +40,7 @@ ROOT = Path(__file__).parents[2]
 # What real API servers answered, as tests/integration/test_airflow_versions.py has written it.
 RECORDED = ROOT / "tests" / "fixtures" / "airflow-answers.json"
 ANSWERS: dict[str, dict[str, Any]] = json.loads(RECORDED.read_text(encoding="utf-8"))
+DATE = datetime(2026, 1, 1, tzinfo=UTC)
 NEEDED = {"dag_id", "dag_run_id", "task_id"}
 
 
@@ -38,6 +50,7 @@ class FakeAirflow(ThreadingHTTPServer):
     def __init__(self, answers: dict[str, Any]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers = answers
+        self.bodies: list[Any] = []
 
     @property
     def address(self) -> AirflowAddress:
@@ -49,7 +62,8 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # as Airflow: a connection lasts
 
     def answer(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if sent := self.rfile.read(int(self.headers.get("Content-Length") or 0)):
+            self.server.bodies.append(json.loads(sent))
         path = self.path.split("?", 1)[0]
         status, body = self.server.answers.get(f"{self.command} {path}", (404, {"detail": "Not Found"}))
         text = body.encode() if isinstance(body, str) else json.dumps(body).encode()
@@ -86,15 +100,49 @@ def serve(answers: dict[str, Any]) -> Iterator[FakeAirflow]:
 
 def ask_everything(server: FakeAirflow) -> None:
     """Use each method, and check what it makes of the answer."""
-    api = AirflowApi(server.address)
-    assert api.is_paused("two_tasks") is True
-    assert api.is_paused("unknown") is None
-    assert "two_tasks" in api.dag_ids()
+    ask_about_runs(AirflowApi(server.address))
+    ask_about_dags(AirflowApi(server.address), AirflowHealth(server.address))
+
+
+def ask_about_dags(api: AirflowApi, health: AirflowHealth) -> None:
+    details = api.dag("two_tasks")
+    assert details
+    assert (details.dag_id, details.paused, details.stale) == ("two_tasks", True, False)
+    assert (details.file, details.schedule, details.max_active_runs) == ("two_tasks.py", "", 16)
+    code = details.params["code"]
+    assert (code.default, code.description) == (0, "How the second task ends.")
+    assert code.schema.items() >= {"type": "integer", "minimum": 0, "maximum": 255}.items()
+    assert api.dag("unknown") is None
+    assert api.dag_ids() == ("mapped", "slow", "two_tasks")
+    [failure] = api.import_failures()
+    assert failure.filename.endswith("broken.py")  # of Airflow 3.0 the whole path
+    assert "no_such_name" in failure.stack_trace
+    assert health.components({}) == dict.fromkeys(("metadatabase", "scheduler", "dag_processor"), "healthy")
+    assert health.version().startswith("3.")
+    dag = health.dag("two_tasks")
+    assert dag is not None
+    assert (dag.paused, dag.has_import_errors, dag.file) == (True, False, "two_tasks.py")
+    listed = {each.dag_id: each for each in health.dags()}
+    assert listed["two_tasks"] == dag
+    assert {name: each.schedule for name, each in listed.items()} == {
+        "mapped": "0 0 1 1 *",
+        "slow": "",
+        "two_tasks": "",
+    }
+    assert set(health.last_runs(listed)) == set(listed)
+    assert health.last_run("two_tasks") == api.run("two_tasks", "run")
+    assert health.active_runs("two_tasks") == ("run",)
+    assert health.import_failures() == (failure,)
+
+
+def ask_about_runs(api: AirflowApi) -> None:
     api.set_paused("two_tasks", paused=False)
-    triggered = api.trigger("two_tasks", "run", {"day": "2026-01-01"})
+    triggered = api.trigger("two_tasks", "run", {"code": 0}, DATE)
     assert (triggered.dag_id, triggered.run_id, triggered.state) == ("two_tasks", "run", "queued")
+    assert triggered.logical_date == DATE
     run = api.run("two_tasks", "run")
-    assert (run.state, run.run_type, run.logical_date) == ("success", "manual", None)
+    assert (run.state, run.run_type) == ("success", "manual")
+    assert run.logical_date is not None
     assert run.seconds is not None
     assert [each.run_id for each in api.runs("two_tasks")] == ["run"]
     assert [each.run_id for each in api.active_runs("two_tasks")] == ["run"]
@@ -104,22 +152,17 @@ def ask_everything(server: FakeAirflow) -> None:
         ("second", "success", 1, -1),
     ]
     assert all(task.seconds is not None for task in tasks)
-    assert "the words of the task" in "\n".join(api.log("two_tasks", "run", tasks[0]))
-    [failure] = api.import_failures_of("never_parsed")
-    assert failure.filename.endswith("broken.py")  # of Airflow 3.0 the whole path
-    assert "no_such_name" in failure.stack_trace
-    assert api.import_failures_of("two_tasks") == ()
-
-    health = AirflowHealth(server.address)
-    assert health.components({}) == dict.fromkeys(("metadatabase", "scheduler", "dag_processor"), "healthy")
-    assert health.version().startswith("3.")
-    dag = health.dag("two_tasks")
-    assert dag is not None
-    assert (dag.paused, dag.has_import_errors, dag.file) == (True, False, "two_tasks.py")
-    last = health.last_run("two_tasks")
-    assert last == run
-    assert health.active_runs("two_tasks") == ("run",)
-    assert health.import_failures() == (failure,)
+    log = api.log("two_tasks", "run", tasks[0])
+    assert f"the words of the task of {run.logical_date:%Y-%m-%d}" in "\n".join(log)
+    assert not [line for line in log if line.startswith("::") or line.endswith(".log")]
+    assert not [line for line in log if not line]
+    tries = api.tries("two_tasks", "failed", tasks[1])
+    assert [(each.number, each.state) for each in tries] == [(1, "failed"), (2, "failed")]
+    assert all(each.seconds is not None for each in tries)
+    assert [each.number for each in api.tries("mapped", "run", TaskState("each", "", 1, None, 1))] == [1]
+    [cleared] = api.clear("two_tasks", "failed", only_failed=True, dry_run=True)
+    assert (cleared.id, cleared.state) == ("second", "failed")
+    assert api.fail("slow", "run").state == "failed"
 
 
 def objects_in(value: Any) -> Iterator[dict[str, Any]]:
@@ -131,6 +174,40 @@ def objects_in(value: Any) -> Iterator[dict[str, Any]]:
 
 def test_the_answers_of_each_version_are_read(airflow: FakeAirflow) -> None:
     ask_everything(airflow)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ("dags", ("two_tasks", "0 0 1 1 *", "broken.py:\n", "no_such_name")),
+        ("runs two_tasks", ("run", "manual", "success")),
+        ("runs two_tasks run", ("two_tasks run: success", "first", "second")),
+        ("runs two_tasks latest", ("two_tasks run: success", "first", "second")),
+        ("task-log two_tasks run first", ("the words of the task of",)),
+        ("clear two_tasks run first --dry-run", ("would start again", "second", "failed")),
+        ("cancel slow run", ("run: running before, failed now. Failed: sleeper.",)),
+        ("cancel two_tasks run", ("run had ended already: success.",)),
+    ],
+)
+def test_commands_show_what_each_version_answers(
+    airflow: FakeAirflow,
+    arguments: str,
+    shown: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("dags", "stack"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    for module in ("access", "listing"):
+        monkeypatch.setattr(f"pipectl.pipeline.{module}.airflow_address", lambda _: airflow.address)
+    words = arguments.split()
+    done = CliRunner().invoke(cli.app, ["--engine", "local", *words])
+    assert done.exit_code == 0, done.output
+    assert [text for text in shown if text not in done.stdout] == []
+    done = CliRunner().invoke(cli.app, ["--engine", "local", "--json", *words])
+    assert done.exit_code == 0, done.output
+    check_output(words, done.stdout, done.stderr)
 
 
 def test_fields_that_pipectl_does_not_know_change_nothing(newest: FakeAirflow) -> None:
@@ -154,14 +231,23 @@ def test_no_field_but_ids_is_needed(newest: FakeAirflow, change: str) -> None:
                 elif change != "missing" and not isinstance(each[name], list):
                     each[name] = replaced[change]
     api = AirflowApi(newest.address)
-    assert api.is_paused("two_tasks") is (change == "another type")
+    dag = api.dag("two_tasks")
+    assert dag
+    assert dag.paused is (change == "another type")
+    assert (dag.stale, dag.catchup, dag.max_active_runs) == (False, False, None)
     assert api.run("two_tasks", "run").seconds is None
     assert api.trigger("two_tasks", "run", None).run_id == "run"
+    assert {each.state for each in api.tries("two_tasks", "failed", TaskState("second", "", 2, None))} <= {
+        "none",
+        str({"new": "kind"}),
+    }
+    assert api.fail("slow", "run").run_id == "run"
+    assert [task.id for task in api.clear("two_tasks", "failed")] == ["second"]
     assert {task.id for task in api.tasks("two_tasks", "run")} == {"first", "second"}
     assert [run.run_id for run in api.runs("two_tasks")] == ["run"]
     assert "two_tasks" in api.dag_ids()
     assert isinstance(api.log("two_tasks", "run", TaskState("first", "success", 1, None)), tuple)
-    assert len(api.import_failures_of("never_parsed")) == 1
+    assert len(api.import_failures()) == 1
     health = AirflowHealth(newest.address)
     assert set(health.components({}).values()) <= {"unknown", str({"new": "kind"})}
     assert health.dag("two_tasks") is not None
@@ -175,7 +261,10 @@ def test_lists_that_are_missing_are_empty(newest: FakeAirflow) -> None:
     api = AirflowApi(newest.address)
     assert (api.dag_ids(), api.runs("two_tasks"), api.tasks("two_tasks", "run")) == ((), (), ())
     assert api.log("two_tasks", "run", TaskState("first", "success", 1, None)) == ()
-    assert api.import_failures_of("two_tasks") == ()
+    assert api.import_failures() == ()
+    dag = api.dag("two_tasks")
+    assert dag
+    assert dag.params == {}
 
 
 def test_an_answer_without_what_is_needed_names_both_versions(newest: FakeAirflow) -> None:
@@ -204,6 +293,13 @@ def test_a_server_whose_database_restarts_is_silent_and_may_be_asked_again(newes
         AirflowApi(newest.address)
 
 
+def test_a_dag_whose_details_fail_is_known_without_them(newest: FakeAirflow) -> None:
+    newest.answers["GET /api/v2/dags/two_tasks/details"] = (500, {"detail": "cannot deserialise"})
+    dag = AirflowApi(newest.address).dag("two_tasks")
+    assert dag
+    assert (dag.dag_id, dag.paused, dag.params) == ("two_tasks", True, {})
+
+
 def test_a_run_whose_first_request_got_through_unseen_is_not_triggered_again(newest: FakeAirflow) -> None:
     newest.answers["POST /api/v2/dags/two_tasks/dagRuns"] = (409, {"detail": "It is there"})
     api = AirflowApi(newest.address)
@@ -227,7 +323,11 @@ def test_a_refused_login_says_what_applies_another_password(newest: FakeAirflow)
 def test_refusals_are_told_in_airflows_words(newest: FakeAirflow) -> None:
     newest.answers["PATCH /api/v2/dags/two_tasks"] = (422, {"detail": [{"msg": "Field required"}, "odd"]})
     newest.answers["GET /api/v2/dags/two_tasks/dagRuns"] = (500, "no JSON")
+    long = "Invalid input for param code: 300 is greater than 255\n\nFailed validating 'maximum' in schema"
+    newest.answers["POST /api/v2/dags/two_tasks/dagRuns"] = (400, {"detail": long})
     api = AirflowApi(newest.address)
+    with pytest.raises(AirflowError, match=r"Invalid input for param code: 300 is greater than 255\.$"):
+        api.trigger("two_tasks", "run", {"code": 300}, DATE)
     with pytest.raises(AirflowError, match="refused the request: Field required; odd"):
         api.set_paused("two_tasks", paused=True)
     with pytest.raises(AirflowError, match="refused the request: Internal Server Error"):
@@ -262,11 +362,56 @@ def test_a_server_that_is_gone_is_told_in_a_sentence(
         assert caught.value.detail == "The request to the web server failed: Broken pipe."
 
 
-def test_a_failure_of_a_dag_that_was_parsed_before_is_that_of_its_own_file(newest: FakeAirflow) -> None:
-    errors = {"import_errors": [{"filename": "two_tasks.py", "stack_trace": "No."}, {"filename": "b.py"}]}
-    newest.answers["GET /api/v2/importErrors"] = (200, errors)
-    found = AirflowApi(newest.address).import_failures_of("two_tasks")
-    assert found == (ImportFailure("two_tasks.py", "No."),)
+def test_a_second_run_of_a_logical_date_names_the_first(newest: FakeAirflow) -> None:
+    newest.answers["POST /api/v2/dags/two_tasks/dagRuns"] = (409, {"detail": {"reason": "Unique"}})
+    with pytest.raises(AirflowConflictError) as caught:
+        AirflowApi(newest.address).trigger("two_tasks", "another", None, DATE)
+    assert caught.value.message == (
+        "two_tasks has a run run with the logical date 2026-01-01T00:00:00+00:00 already, and can have no"
+        " second one."
+    )
+    assert caught.value.hint == "To run it again: pipectl clear two_tasks run"
+
+
+def test_lists_are_read_to_their_end(newest: FakeAirflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many task instances a run has: an answer has at most 100."""
+    _, answer = newest.answers["GET /api/v2/dags/two_tasks/dagRuns/run/taskInstances"]
+    answer["total_entries"] = 6
+    asked = []
+    paths = Handler.answer
+
+    def note(handler: Handler) -> None:
+        asked.append(handler.path)
+        paths(handler)
+
+    monkeypatch.setattr(Handler, "do_GET", note)
+    assert len(AirflowApi(newest.address).tasks("two_tasks", "run")) == 6
+    pages = [path.split("?")[1] for path in asked if "taskInstances" in path]
+    assert pages == ["limit=100&offset=0", "limit=100&offset=2", "limit=100&offset=4"]
+
+
+def test_tasks_to_clear_are_named_by_id_and_map_index(newest: FakeAirflow) -> None:
+    api = AirflowApi(newest.address)
+    api.clear("two_tasks", "failed", tasks=(("first", -1), ("each", 2)), downstream=True)
+    body = newest.bodies[-1]
+    assert body["task_ids"] == ["first", ["each", 2]]
+    assert (body["dag_run_id"], body["include_downstream"], body["dry_run"]) == ("failed", True, False)
+    assert (body["only_failed"], body["reset_dag_runs"]) == (False, True)
+    # Airflow 3.0 refuses any other field.
+    assert body.keys() <= {
+        "dry_run",
+        "start_date",
+        "end_date",
+        "only_failed",
+        "only_running",
+        "reset_dag_runs",
+        "task_ids",
+        "dag_run_id",
+        "include_upstream",
+        "include_downstream",
+        "include_future",
+        "include_past",
+    }
 
 
 def test_the_readme_names_the_versions_that_are_tested() -> None:

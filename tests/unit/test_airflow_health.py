@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipectl.airflow_health import AirflowHealth, ParsedDag
-from pipectl.models import AirflowAddress, DagRun, ImportFailure
+from pipectl import airflow_health
+from pipectl.airflow_health import AirflowHealth
+from pipectl.errors import AirflowError
+from pipectl.models import AirflowAddress, DagRun, ImportFailure, ParsedDag
 
 RUN = {
     "dag_id": "mine",
@@ -36,7 +38,7 @@ ANSWERS: dict[str, tuple[int, dict[str, Any]]] = {
         },
     ),
     "/api/v2/dags/mine/dagRuns?limit=1&order_by=-run_after": (200, {"dag_runs": [RUN]}),
-    "/api/v2/importErrors?limit=100": (
+    "/api/v2/importErrors?limit=100&offset=0": (
         200,
         {"import_errors": [{"filename": "a.py", "stack_trace": "No.", "timestamp": "2026-01-01T00:00:00Z"}]},
     ),
@@ -96,3 +98,42 @@ def test_import_failures_are_named_by_their_file(health: AirflowHealth) -> None:
     assert health.import_failures() == (ImportFailure("a.py", "No."),)
     assert health.import_failures(TIME) == (ImportFailure("a.py", "No."),)
     assert health.import_failures(TIME + timedelta(seconds=1)) == ()
+
+
+def test_lists_are_read_to_their_end(health: AirflowHealth, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"dag_{number:03}" for number in range(250)]
+    monkeypatch.setitem(ANSWERS, "/api/v2/dags?limit=100&offset=300&order_by=dag_id", (500, {}))
+    for offset in (0, 100, 200):
+        page = [{"dag_id": name, "timetable_summary": "None"} for name in names[offset : offset + 100]]
+        path = f"/api/v2/dags?limit=100&offset={offset}&order_by=dag_id"
+        monkeypatch.setitem(ANSWERS, path, (200, {"dags": page, "total_entries": 250}))
+    found = health.dags()
+    assert [dag.dag_id for dag in found] == names
+    assert {dag.schedule for dag in found} == {""}
+
+
+def test_dags_that_are_not_listed_are_not_none(
+    health: AirflowHealth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "/api/v2/dags?limit=100&offset=0&order_by=dag_id"
+    monkeypatch.setitem(ANSWERS, path, (500, {"detail": "no database"}))
+    with pytest.raises(AirflowError, match="does not list its DAGs: HTTP 500"):
+        health.dags()
+
+
+def test_a_list_without_an_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(airflow_health, "MOST_PAGES", 3)
+    found = airflow_health.all_pages(lambda _: {"dags": [{}], "total_entries": 10**9}, "dags")
+    assert len(found) == 3
+
+
+def test_last_runs_come_in_one_answer_unless_a_dag_is_not_in_it(
+    health: AirflowHealth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "/api/v2/dags/~/dagRuns?limit=100&order_by=-run_after"
+    runs = [{**RUN, "dag_id": "busy", "dag_run_id": str(number)} for number in range(100)]
+    monkeypatch.setitem(ANSWERS, path, (200, {"dag_runs": runs}))
+    found = health.last_runs(["busy", "mine", "never"])
+    assert {name: run.run_id for name, run in found.items()} == {"busy": "0", "mine": "scheduled__1"}
+    monkeypatch.setitem(ANSWERS, path, (200, {"dag_runs": runs[:99]}))
+    assert set(health.last_runs(["busy", "mine"])) == {"busy"}

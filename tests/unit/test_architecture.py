@@ -37,12 +37,14 @@ HEAVY = (
     "supervisor",
     "rich",
     "plotly",
+    "jsonschema",
     "pymysqlreplication",
 )
 # Who may import an outside tool: modules, or folders that end in a slash.
 IMPORTERS = {
     "airflow_client": ["airflow_api.py"],
     "dotenv": ["env_file.py"],
+    "jsonschema": ["pipeline/run_conf.py"],
     "mysql": ["databases.py"],
     "platformdirs": ["settings.py"],
     "plotly": ["commands/"],

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from pipectl import cli
 from pipectl.commands import COMMANDS
+from pipectl.commands.trigger import logical_dates
 from pipectl.errors import AirflowError, ExitCode, PipectlError
 from pipectl.models import AirflowAddress
 
@@ -196,9 +198,12 @@ def test_no_reset_empties_a_database_that_runs_elsewhere(project: Path) -> None:
 
 
 @pytest.mark.usefixtures("project")
-@pytest.mark.parametrize("command", ["trigger", "runs", "pause", "unpause", "open"])
+@pytest.mark.parametrize(
+    "command",
+    ["trigger", "dags", "runs", "task-log a b c", "clear a b", "cancel", "pause", "unpause", "open"],
+)
 def test_airflow_that_does_not_run_is_exit_4_with_the_next_step(command: str) -> None:
-    done = run("--engine", "local", command)
+    done = run("--engine", "local", *command.split())
     assert done.returncode == ExitCode.AIRFLOW
     assert "This project's Airflow is not running" in done.stderr
     assert "pipectl up" in done.stderr
@@ -210,6 +215,43 @@ def test_parameters_that_are_no_json_object_are_a_usage_error(conf: str) -> None
     done = run("--engine", "local", "trigger", "--conf", conf)
     assert done.returncode == ExitCode.USAGE
     assert "--conf" in done.stderr
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--logical-date", "tomorrow"),
+        ("--logical-date", "2026-01-31", "--no-logical-date"),
+        ("--logical-date", "2026-01-31", "--repeat", "2"),
+        ("--follow", "--no-wait"),
+    ],
+)
+def test_options_of_a_trigger_that_mean_nothing_together_are_a_usage_error(options: tuple[str, ...]) -> None:
+    done = run("--engine", "local", "trigger", *options)
+    assert done.returncode == ExitCode.USAGE
+    assert options[0] in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-01-31", datetime(2026, 1, 31, tzinfo=UTC)),
+        ("2026-01-31T06:30+01:00", datetime(2026, 1, 31, 5, 30, tzinfo=UTC)),
+    ],
+)
+def test_a_logical_date_without_a_time_zone_is_of_utc(text: str, expected: datetime) -> None:
+    assert logical_dates(text, none=False, repeat=1)() == expected
+
+
+def test_each_run_has_a_logical_date_of_its_own_unless_there_shall_be_none() -> None:
+    before = datetime.now(UTC)
+    date_of = logical_dates(None, none=False, repeat=2)
+    first, second = date_of(), date_of()
+    assert first is not None
+    assert second is not None
+    assert before <= first <= second
+    assert logical_dates(None, none=True, repeat=2)() is None
 
 
 def test_a_project_that_cannot_be_written_is_exit_3(project: Path) -> None:
@@ -236,7 +278,7 @@ class AskedAirflow:
         AskedAirflow.asked = dag_id
         return ()
 
-    def is_paused(self, dag_id: str) -> bool:
+    def dag(self, dag_id: str) -> None:
         AskedAirflow.asked = dag_id
         raise AirflowError("Asked enough.")
 
@@ -280,7 +322,7 @@ def test_the_dag_is_the_argument_or_the_environment_or_the_file_or_the_pipelines
     assert airflow.asked == expected, done.output
 
 
-@pytest.mark.parametrize("command", ["trigger", "runs", "pause", "unpause"])
+@pytest.mark.parametrize("command", ["trigger", "runs", "cancel", "pause", "unpause"])
 def test_help_says_where_the_default_dag_comes_from(command: str) -> None:
     words = " ".join(run(command, "--help").stdout.split())
     assert "PIPECTL_DAG_ID in the environment or stack/.env" in words

@@ -371,6 +371,53 @@ def test_a_project_without_an_identity_has_neither_containers_nor_volumes(tmp_pa
     assert fresh.volumes() == ()
 
 
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Host, container and words of programs that are run in containers."""
+    calls: list[tuple[str, ...]] = []
+
+    def execute(host: str, container: str, words: tuple[str, ...]) -> int:
+        calls.append((host, container, *words))
+        return 9
+
+    monkeypatch.setattr("pipectl.engines.docker.engine.execute", execute)
+    return calls
+
+
+def test_a_program_runs_in_the_services_container(tmp_path: Path, executed: list[tuple[str, ...]]) -> None:
+    workers = [
+        container("worker", id=f"w{number}", labels={"com.docker.compose.container-number": number})
+        for number in ("1", "2")
+    ]
+    found = engine(tmp_path, container("redis"), container("webserver", "exited"), *workers)
+    assert found.execute("worker-2", ("ls",)) == 9
+    assert found.execute("redis", ("redis-cli",)) == 9
+    assert [(call[0], call[1], call[-1]) for call in executed] == [
+        ("unix:///fake.sock", "w2", "ls"),
+        ("unix:///fake.sock", "redis", "redis-cli"),
+    ]
+    for service in ("webserver", "scheduler"):
+        with pytest.raises(EngineError, match=f"{service} has no container that runs"):
+            found.execute(service, ("ls",))
+
+
+def test_a_database_elsewhere_is_asked_by_a_client_of_this_machine(
+    tmp_path: Path, executed: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("pipectl.engines.docker.engine.prove", lambda address: asked.append(address.host))
+    monkeypatch.setattr(
+        "pipectl.engines.clients.run",
+        lambda _, address, arguments, __: asked.append((address.host, arguments)),
+    )
+    found = engine(tmp_path, container("airbyte-postgres"), AIRBYTE_MYSQL_HOST="db.example")
+    found.client("airbyte-postgres", ("-c", "x"), Observer())
+    assert executed[0][-3:] == ("psql", "-c", "x")
+    with pytest.raises(EngineError):
+        found.client("airbyte-mysql", ("-e", "x"), Observer())
+    assert asked == ["db.example", ("db.example", ("-e", "x"))]
+
+
 def test_a_docker_command_that_takes_composes_options_for_its_own_has_no_compose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

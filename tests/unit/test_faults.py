@@ -25,7 +25,7 @@ from pipectl.errors import (
     UsageError,
     WaitTimeoutError,
 )
-from pipectl.models import Counts, DagRun, Service
+from pipectl.models import Counts, DagRun, ParsedDag, Service
 from pipectl.observer import Observer
 from pipectl.pipeline import triggering
 from pipectl.pipeline.loading import HistoryLoader
@@ -116,7 +116,7 @@ class Api:
     def runs(self, _: str) -> tuple[DagRun, ...]:
         return ()
 
-    def trigger(self, dag_id: str, run_id: str, _: object) -> DagRun:
+    def trigger(self, dag_id: str, run_id: str, *_: object) -> DagRun:
         return DagRun(dag_id, run_id, "manual", "queued")
 
     def run(self, dag_id: str, run_id: str) -> DagRun:
@@ -135,9 +135,9 @@ class Api:
 def follow(api: Api, observer: Observer, batch: Any = None) -> triggering.TriggerResult:
     return triggering.trigger(
         cast("AirflowApi", api),
-        "mine",
-        paused=False,
+        ParsedDag(False, has_import_errors=False, file="mine.py", next_run="", dag_id="mine"),
         conf=None,
+        logical_date=None,
         batch=batch,
         observer=observer,
         timeout=1,

@@ -12,7 +12,8 @@ import pytest
 from jsonschema import ValidationError
 
 import schemas
-from pipectl.commands import COMMANDS
+from pipectl.commands import COMMANDS, RUN_PROGRAMS
+from pipectl.commands.clear import ClearDryRun
 from pipectl.commands.down import DownDryRun, DownResult
 from pipectl.commands.open import Opening
 from pipectl.commands.pause import DagSwitch
@@ -30,12 +31,17 @@ from pipectl.models import (
     LogLine,
     Service,
     Table,
+    TaskLogLine,
     TaskState,
+    TaskTry,
     Volume,
 )
+from pipectl.pipeline.inspecting import RunDetails, TaskHistory
 from pipectl.pipeline.lifecycle import MovedPort, Phase, ResetResult, UpResult
+from pipectl.pipeline.listing import DagList, ListedDag
 from pipectl.pipeline.loading import LoadResult
 from pipectl.pipeline.overview import AirflowStatus, DagStatus, DatabaseStatus, Status
+from pipectl.pipeline.steering import CancelledRun, CancelResult, ClearResult
 from pipectl.pipeline.triggering import TriggerResult
 from pipectl.pipeline.verification import Verification
 from support.json_schemas import FOLDER, check_output, validate
@@ -91,6 +97,23 @@ RUN_JSON = {
     "end": "2026-05-04T22:00:03+00:00",
     "seconds": 3.0,
 }
+TRY = TaskTry(1, "failed", START, START + timedelta(seconds=3))
+TRY_JSON = {
+    "try": 1,
+    "state": "failed",
+    "start": "2026-05-04T22:00:00+00:00",
+    "end": "2026-05-04T22:00:03+00:00",
+    "seconds": 3.0,
+}
+STATE = TaskState("write", "success", 1, 3.0, start=START, end=START + timedelta(seconds=3))
+STATE_JSON = {
+    "id": "write",
+    "state": "success",
+    "try": 1,
+    "seconds": 3.0,
+    "start": "2026-05-04T22:00:00+00:00",
+    "end": "2026-05-04T22:00:03+00:00",
+}
 TRIGGERED = TriggerResult(
     dag_id="shop",
     run_id="pipectl__1",
@@ -126,7 +149,14 @@ def status(*services: Service) -> Status:
         airflow=AirflowStatus(
             "http://127.0.0.1:8080", "3.3.2", "LocalExecutor", reachable=True, health={"scheduler": "healthy"}
         ),
-        dag=DagStatus("shop", found=True, paused=False, last_run=RUN, next_run="2026-05-04T22:30:00Z"),
+        dag=DagStatus(
+            "shop",
+            found=True,
+            paused=False,
+            last_run=RUN,
+            next_run="2026-05-04T22:30:00Z",
+            schedule="*/30 * * * *",
+        ),
         databases=(
             DatabaseStatus(
                 DatabaseAddress("airbyte-postgres", "127.0.0.1", 5432, "airbyte", "docker", "sesame"),
@@ -161,6 +191,7 @@ STATUS_JSON = {
         "import_error": "",
         "last_run": RUN_JSON,
         "next_run": "2026-05-04T22:30:00Z",
+        "schedule": "*/30 * * * *",
     },
     "databases": {
         "postgres": {
@@ -239,7 +270,99 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
     ),
     ("trigger", TRIGGERED, TRIGGERED_JSON),
     ("trigger", (TRIGGERED, TRIGGERED), [TRIGGERED_JSON, TRIGGERED_JSON]),
+    (
+        "dags",
+        DagList(
+            (
+                ListedDag(
+                    "shop",
+                    paused=False,
+                    has_import_errors=True,
+                    schedule="@daily",
+                    next_run="",
+                    file="shop.py",
+                    last_run=RUN,
+                ),
+            ),
+            (ImportFailure("shop.py", "SyntaxError"),),
+        ),
+        {
+            "dags": [
+                {
+                    "dag_id": "shop",
+                    "paused": False,
+                    "has_import_errors": True,
+                    "schedule": "@daily",
+                    "next_run": "",
+                    "file": "shop.py",
+                    "last_run": RUN_JSON,
+                }
+            ],
+            "import_failures": [{"filename": "shop.py", "stack_trace": "SyntaxError"}],
+        },
+    ),
     ("runs", Runs("shop", (RUN,)), {"dag_id": "shop", "runs": [RUN_JSON]}),
+    (
+        "runs",
+        RunDetails(
+            RUN,
+            (
+                TaskHistory("write", "success", (TRY, TaskTry(2, "running", START))),
+                TaskHistory("label", "none", (), 3),
+            ),
+        ),
+        {
+            "run": RUN_JSON,
+            "tasks": [
+                {
+                    "id": "write",
+                    "state": "success",
+                    "tries": [
+                        TRY_JSON,
+                        {
+                            "try": 2,
+                            "state": "running",
+                            "start": "2026-05-04T22:00:00+00:00",
+                            "end": None,
+                            "seconds": None,
+                        },
+                    ],
+                },
+                {"id": "label", "state": "none", "tries": [], "map_index": 3},
+            ],
+        },
+    ),
+    (
+        "task-log",
+        TaskLogLine("write", 2, "Committed", 3),
+        {"task": "write", "try": 2, "text": "Committed", "map_index": 3},
+    ),
+    (
+        "clear",
+        ClearResult("shop", "pipectl__1", "success", 3.0, (STATE,), (STATE,), paused=False),
+        {
+            "dag_id": "shop",
+            "run_id": "pipectl__1",
+            "state": "success",
+            "seconds": 3.0,
+            "cleared": [STATE_JSON],
+            "tasks": [STATE_JSON],
+            "paused": False,
+        },
+    ),
+    (
+        "clear",
+        ClearDryRun("shop", "pipectl__1", (STATE,)),
+        {"dag_id": "shop", "run_id": "pipectl__1", "would_clear": [STATE_JSON]},
+    ),
+    (
+        "cancel",
+        CancelResult("shop", (CancelledRun("pipectl__1", "running", "failed", (STATE,)),)),
+        {
+            "dag_id": "shop",
+            "runs": [{"run_id": "pipectl__1", "before": "running", "state": "failed", "tasks": [STATE_JSON]}],
+        },
+    ),
     ("pause", DagSwitch("shop", paused=True), {"dag_id": "shop", "paused": True}),
     ("unpause", DagSwitch("shop", paused=False), {"dag_id": "shop", "paused": False}),
     (
@@ -285,8 +408,9 @@ def test_documents_have_the_properties_that_scripts_rely_on(
 
 
 def test_every_command_has_a_document_here_and_a_schema() -> None:
-    assert {command for command, *_ in DOCUMENTS} | ELSEWHERE == {*COMMANDS, "error"}
-    assert {path.stem for path in FOLDER.glob("*.json")} == {*COMMANDS, "error"}
+    documented = {*COMMANDS, "error"} - RUN_PROGRAMS.keys()
+    assert {command for command, *_ in DOCUMENTS} | ELSEWHERE == documented
+    assert {path.stem for path in FOLDER.glob("*.json")} == documented
 
 
 def test_schemas_are_those_of_the_dataclasses() -> None:
@@ -312,8 +436,9 @@ def test_a_changed_property_is_refused(change: dict[str, object], reason: str) -
 @pytest.mark.parametrize("missing", RUN_JSON)
 def test_a_missing_property_is_refused(missing: str) -> None:
     run = {name: value for name, value in RUN_JSON.items() if name != missing}
-    with pytest.raises(ValidationError, match="is a required property"):
+    with pytest.raises(ValidationError) as raised:
         validate("runs", {"dag_id": "shop", "runs": [run]})
+    assert f"'{missing}' is a required property" in str(raised.value.context)
 
 
 def test_a_time_without_a_zone_is_refused() -> None:

@@ -36,6 +36,7 @@ EXAMPLE = re.compile(r"^# ([A-Z][A-Z0-9_]*)=(.*)$", re.MULTILINE)
 COMPUTED = {
     "PIPECTL_BATCH_ID": "the DAG sets it per run",
     "PIPECTL_SCRIPTS": "each engine knows the folder",
+    "PIPECTL_PROGRAM": "marks a program of the user's in a container",
     "PIPECTL_STATE_DIR": "marks the local engine's processes",
     "PIPECTL_PROJECT_INODE": "tells whose they are, also once the project has moved",
     "AIRFLOW_HOME": "each engine knows the folder",

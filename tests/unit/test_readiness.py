@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import pytest
 
-from pipectl.airflow_health import ParsedDag, is_since
+from pipectl.airflow_health import is_since
 from pipectl.errors import (
     AirflowError,
     DagError,
@@ -18,12 +18,14 @@ from pipectl.errors import (
     LoginError,
     WaitTimeoutError,
 )
-from pipectl.models import ImportFailure, LogLine, Service
+from pipectl.models import ImportFailure, LogLine, ParsedDag, Service
 from pipectl.observer import Observer
+from pipectl.pipeline import readiness
 from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy, wait_until_parsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pipectl.airflow_health import AirflowHealth
     from pipectl.databases import Databases
@@ -75,6 +77,9 @@ class FakeHealth:
     def dag(self, dag_id: str) -> ParsedDag | None:
         assert dag_id == "mine"
         return self._dag
+
+    def dags(self) -> tuple[ParsedDag, ...]:
+        return (ParsedDag(False, has_import_errors=False, file="", next_run="", dag_id="mein"),)
 
     def import_failures(self, since: datetime | None) -> tuple[ImportFailure, ...]:
         failures = tuple(ImportFailure(name, trace) for name, trace in self._failures.items())
@@ -176,14 +181,32 @@ def test_components_are_asked_for_their_processes_of_now() -> None:
     assert health.started == {"dag_processor": TIME}
 
 
-def parsed(health: FakeHealth, *looks: Service, seconds: float = 0.2) -> None:
-    engine = FakeEngine(*((look,) for look in looks or (Service("dag-processor", "running", started=TIME),)))
-    wait_until_parsed(
-        cast("Engine", engine), cast("AirflowHealth", health), "mine", deadline=time.monotonic() + seconds
-    )
+@pytest.fixture
+def dags_dir(tmp_path: Path) -> Path:
+    (tmp_path / "mine.py").write_text("with DAG('mine'): ...")
+    return tmp_path
 
 
-def test_what_an_earlier_processor_has_parsed_does_not_count() -> None:
+class Parsed(Protocol):
+    def __call__(self, health: FakeHealth, *looks: Service, seconds: float = 0.2) -> None: ...
+
+
+@pytest.fixture
+def parsed(dags_dir: Path) -> Parsed:
+    def wait(health: FakeHealth, *looks: Service, seconds: float = 0.2) -> None:
+        running = Service("dag-processor", "running", started=TIME)
+        wait_until_parsed(
+            cast("Engine", FakeEngine(*((look,) for look in looks or (running,)))),
+            cast("AirflowHealth", health),
+            "mine",
+            dags_dir=dags_dir,
+            deadline=time.monotonic() + seconds,
+        )
+
+    return wait
+
+
+def test_what_an_earlier_processor_has_parsed_does_not_count(parsed: Parsed) -> None:
     later = Service("dag-processor", "running", started=TIME + timedelta(seconds=1))
     with pytest.raises(WaitTimeoutError):
         parsed(FakeHealth(HEALTHY, dag()), later)
@@ -191,22 +214,22 @@ def test_what_an_earlier_processor_has_parsed_does_not_count() -> None:
         parsed(FakeHealth(HEALTHY, dag(has_import_errors=True), **{"mine.py": "SyntaxError"}), later)
 
 
-def test_a_processor_that_ends_while_it_parses_fails_the_wait_at_once() -> None:
+def test_a_processor_that_ends_while_it_parses_fails_the_wait_at_once(parsed: Parsed) -> None:
     with pytest.raises(EngineError, match="'dag-processor' ends as soon as it is started"):
         parsed(FakeHealth(HEALTHY), service("dag-processor"), service("dag-processor", pid=2), seconds=60)
 
 
-def test_a_dag_that_cannot_be_imported_is_shown_with_its_trace() -> None:
+def test_a_dag_that_cannot_be_imported_is_shown_with_its_trace(parsed: Parsed) -> None:
     with pytest.raises(DagError, match=r"cannot import mine\.py") as caught:
         parsed(FakeHealth(HEALTHY, None, **{"mine.py": "SyntaxError: nonsense"}), seconds=60)
     assert "SyntaxError" in caught.value.detail
 
 
-def test_another_dag_that_is_broken_does_not_matter_once_ours_is_parsed() -> None:
+def test_another_dag_that_is_broken_does_not_matter_once_ours_is_parsed(parsed: Parsed) -> None:
     parsed(FakeHealth(HEALTHY, dag(), **{"other.py": "SyntaxError"}))
 
 
-def test_a_dag_that_broke_after_it_was_parsed_shows_its_own_file_only() -> None:
+def test_a_dag_that_broke_after_it_was_parsed_shows_its_own_file_only(parsed: Parsed) -> None:
     with pytest.raises(DagError) as caught:
         parsed(
             FakeHealth(HEALTHY, dag(has_import_errors=True), **{"other.py": "Other", "dags/mine.py": "Ours"}),
@@ -215,6 +238,46 @@ def test_a_dag_that_broke_after_it_was_parsed_shows_its_own_file_only() -> None:
     assert caught.value.detail == "Ours"
 
 
-def test_a_dag_that_never_appears_is_a_time_out() -> None:
+def test_a_dag_that_never_appears_is_a_time_out(parsed: Parsed) -> None:
     with pytest.raises(WaitTimeoutError, match="has not parsed a DAG 'mine'"):
         parsed(FakeHealth(HEALTHY))
+
+
+def test_a_broken_file_that_does_not_mention_the_dag_is_not_blamed(parsed: Parsed, dags_dir: Path) -> None:
+    (dags_dir / "other.py").write_text("with DAG('other'): nonsense")
+    with pytest.raises(WaitTimeoutError, match="has not parsed a DAG 'mine'") as caught:
+        parsed(FakeHealth(HEALTHY, None, **{"other.py": "SyntaxError"}))
+    assert "Not imported: other.py; why: pipectl dags" in caught.value.hint
+
+
+def test_a_dag_that_no_file_mentions_is_unknown_before_the_time_is_over(
+    parsed: Parsed, dags_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "UNMENTIONED_SECONDS", 0.1)
+    (dags_dir / "mine.py").rename(dags_dir / "mein.py").write_text("with DAG('mein'): ...")
+    with pytest.raises(DagError, match="knows no DAG 'mine'") as caught:
+        parsed(FakeHealth(HEALTHY, None, **{"mein.py": "SyntaxError"}), seconds=60)
+    assert "Did you mean mein?" in caught.value.hint
+
+
+def test_files_are_chosen_by_name_and_by_whole_words(tmp_path: Path) -> None:
+    texts = {
+        "mine.py": "",
+        "ours.py": "DAG('mine')",
+        "function.py": "@dag\ndef mine(): ...",
+        "longer.py": "DAG('mine_too'), DAG('not-mine'), DAG('mine.2')",
+        "notes.txt": "mine",
+        "sub/folder.py": "'mine'",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "a folder.py").mkdir()
+    found = readiness.files_that_mention("mine", tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+        "function.py",
+        "mine.py",
+        "ours.py",
+        "sub/folder.py",
+    ]
+    assert readiness.files_that_mention("mine", tmp_path / "nowhere") == ()

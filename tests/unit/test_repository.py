@@ -114,6 +114,27 @@ def test_the_demo_runs_in_its_own_folder_where_cdpath_names_another(tmp_path: Pa
     assert str(other) not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("code", "commands", "expected"),
+    [
+        (0, "up verify-db trigger verify-db status open", 0),
+        (6, "up verify-db trigger verify-db status open", 0),
+        (5, "up verify-db", 5),
+    ],
+)
+def test_the_demo_empties_nothing(tmp_path: Path, code: int, commands: str, expected: int) -> None:
+    (tmp_path / "ops").mkdir()
+    shutil.copy2(ROOT / "ops/demo.sh", tmp_path / "ops")
+    pipectl = tmp_path / ".venv/bin/pipectl"
+    pipectl.parent.mkdir(parents=True)
+    pipectl.write_text(f'#!/bin/sh\necho "$*" >> called\n[ "$*" != verify-db ] || exit {code}\n')
+    pipectl.chmod(0o755)
+    done = subprocess.run(["ops/demo.sh"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    called = (tmp_path / "called").read_text().splitlines()
+    assert (done.returncode, [words.split()[0] for words in called]) == (expected, commands.split())
+    assert ("they stay" in done.stdout) == (code == 6)
+
+
 def hooks() -> list[dict[str, Any]]:
     configuration = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     assert [repository["repo"] for repository in configuration["repos"]] == ["local"]

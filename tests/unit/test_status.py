@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from pipectl.airflow_health import AirflowHealth, ParsedDag
-from pipectl.commands import status, up
+from pipectl.airflow_health import AirflowHealth
+from pipectl.commands import dags, status, up
 from pipectl.errors import AirflowSilentError
-from pipectl.models import AirflowAddress, DatabaseAddress, ImportFailure, Service
-from pipectl.pipeline import overview
+from pipectl.models import AirflowAddress, DagRun, DatabaseAddress, ImportFailure, ParsedDag, Service
+from pipectl.pipeline import listing, overview
 from pipectl.pipeline.lifecycle import UpResult
+from support.text import plain
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from pipectl.engines.base import Engine
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -49,14 +48,6 @@ class FakeEngine:
 
     def notes(self) -> tuple[str, ...]:
         return ()
-
-
-def plain(content: RenderableType) -> str:
-    from rich.console import Console
-
-    stream = io.StringIO()
-    Console(file=stream, width=140).print(content)
-    return stream.getvalue()
 
 
 def state_of(engine: FakeEngine) -> overview.Status:
@@ -101,6 +92,7 @@ def test_every_broken_file_is_named_with_its_error() -> None:
     assert "Warning   Airflow cannot import broken.py: SyntaxError: invalid syntax\n" in text
     assert "Warning   Airflow cannot import mine.py: NameError: nonsense\n" in text
     assert text.count("NameError") == text.count("SyntaxError") == 1
+    assert "          2 DAG files are broken. The whole errors: pipectl dags\n" in text
 
 
 def started(**changes: Any) -> str:
@@ -125,6 +117,45 @@ def test_up_names_a_broken_file() -> None:
     text = started(import_failures=(OTHER, ImportFailure("silent.py", "")))
     assert "Warning   Airflow cannot import broken.py: SyntaxError: invalid syntax\n" in text
     assert "Warning   Airflow cannot import silent.py: it does not say why\n" in text
+
+
+def test_many_broken_files_are_counted_and_the_first_ones_say_why() -> None:
+    text = started(import_failures=tuple(ImportFailure(f"{name}.py", "No.") for name in "abcde"))
+    assert "Airflow cannot import c.py: No." in text
+    assert text.count("No.") == 3
+    assert "5 DAG files are broken, d.py, e.py too. The whole errors: pipectl dags\n" in text
+
+
+@pytest.mark.parametrize(
+    ("next_run", "schedule", "said"),
+    [
+        ("2026-01-01T00:30:00Z", "@daily", "on, next run 2026-01-01T00:30:00Z"),
+        ("", "Asset", "on, no run is planned"),
+        ("", "", "on, no schedule"),
+    ],
+)
+def test_the_next_run_is_told_as_it_is(next_run: str, schedule: str, said: str) -> None:
+    dag = overview.DagStatus("mine", found=True, paused=False, next_run=next_run, schedule=schedule)
+    text = plain(status.result_text(replace(state_of(FakeEngine("stopped")), dag=dag)))
+    assert f"DAG       mine: {said}\n" in text
+
+
+def test_dags_are_listed_with_their_state_and_the_whole_errors() -> None:
+    def listed(name: str, schedule: str = "", run: DagRun | None = None, **state: bool) -> listing.ListedDag:
+        flags = {"paused": False, "has_import_errors": False, **state}
+        return listing.ListedDag(name, schedule=schedule, next_run="", file="", last_run=run, **flags)
+
+    run = DagRun("daily", "scheduled__1", "scheduled", "success", start=START)
+    found = listing.DagList(
+        (listed("daily", "@daily", run), listed("off", paused=True), listed("mine", has_import_errors=True)),
+        (OTHER,),
+    )
+    text = plain(dags.result_text(found))
+    assert re.search(r"daily +on +@daily +success +20", text)
+    assert re.search(r"off +paused +none *\n", text)
+    assert re.search(r"mine +broken", text)
+    assert "Airflow cannot import broken.py:\n  Traceback\n    File\n  SyntaxError: invalid syntax\n" in text
+    assert "Airflow has parsed no DAG." in plain(dags.result_text(listing.DagList((), ())))
 
 
 @pytest.mark.parametrize(("name", "column"), [("docker", "container"), ("local", "pid")])

@@ -14,13 +14,26 @@ COMMANDS = {
     "open": "open",
     "verify-db": "verify_db",
     "trigger": "trigger",
+    "dags": "dags",
     "runs": "runs",
+    "task-log": "task_log",
+    "clear": "clear",
+    "cancel": "cancel",
     "pause": "pause",
     "unpause": "pause",
     "load": "load",
     "report": "report.command",
     "connections": "connections",
+    "psql": "clients",
+    "mysql": "clients",
+    "airflow": "programs",
+    "python": "programs",
+    "shell": "programs",
+    "exec": "programs",
 }
+# Those that run another program, and how many words they take themselves. The program gets the rest, from the
+# first on that is no long option of pipectl's, and what is printed is the program's.
+RUN_PROGRAMS = {"psql": 0, "mysql": 0, "airflow": 0, "python": 0, "shell": 0, "exec": 1}
 
 
 def function_name(command: str) -> str:

@@ -33,7 +33,7 @@ def pause(ctx: typer.Context, dag_id: options.DagId = None) -> None:
 
 
 def unpause(ctx: typer.Context, dag_id: options.DagId = None) -> None:
-    """Unpause a DAG: Airflow starts the latest scheduled run at once if it is due, then one per interval.
+    """Unpause a DAG: Airflow starts the scheduled run that is due at once; with catch-up, all that it missed.
 
     Examples: `pipectl unpause` · `pipectl unpause my_dag`
     """

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from pipectl import options  # noqa: TC001  Typer reads annotations at run time
-from pipectl.commands.shared import airflow_api, line, moment, table
+from pipectl.commands.shared import airflow_api, group, line, moment, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from pipectl.invocation import Invocation
     from pipectl.models import DagRun
+    from pipectl.pipeline.inspecting import RunDetails
 
-Document: TypeAlias = "Runs"
+Document: TypeAlias = "Runs | RunDetails"  # the latter for one run
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,29 @@ class Runs:
 
 def runs(
     ctx: typer.Context,
-    dag_id: options.DagId = None,
+    dag_or_run: options.DagOrRun = None,
+    run_id: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN_ID", help="The run's id, or `latest`.", show_default="a list of them"),
+    ] = None,
     *,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="How many, newest first.")] = 10,
 ) -> None:
-    """List the latest runs of a DAG.
+    """List the latest runs of a DAG, or show the tasks of one run with every try and its times.
 
-    Examples: `pipectl runs` · `pipectl runs my_dag --limit 50 --json`
+    Examples: `pipectl runs` · `pipectl runs my_dag --limit 50 --json` · `pipectl runs my_dag latest`
     """
     invocation: Invocation = ctx.obj
-    dag_id = invocation.dag_id(dag_id)
-    result = Runs(dag_id, airflow_api(invocation).runs(dag_id, limit))
+    default = invocation.dag_id(dag_or_run if run_id else None)
+    from pipectl.pipeline import inspecting  # noqa: PLC0415
+
+    api = airflow_api(invocation)
+    dag_id, chosen = inspecting.which(api, default, dag_or_run, run_id)
+    if chosen:
+        details = inspecting.details(api, inspecting.find_run(api, dag_id, chosen))
+        invocation.console.emit(details, lambda: details_text(details))
+        return
+    result = Runs(dag_id, api.runs(dag_id, limit))
     invocation.console.emit(result, lambda: result_text(result))
 
 
@@ -48,13 +61,37 @@ def result_text(result: Runs) -> RenderableType:
     if not result.runs:
         return line(f"{result.dag_id} has never run. Start it: pipectl trigger {result.dag_id}")
     rows: list[tuple[object, ...]] = [
-        (
-            run.run_id,
-            run.run_type,
-            run.state,
-            moment(run.start),
-            "" if run.seconds is None else f"{run.seconds:.1f} s",
-        )
-        for run in result.runs
+        (run.run_id, run.run_type, run.state, moment(run.start), _seconds(run.seconds)) for run in result.runs
     ]
     return table("run", "type", "state", "started", "took", rows=rows, title=result.dag_id)
+
+
+def details_text(details: RunDetails) -> RenderableType:
+    """Return a run, and each try of its tasks as a row."""
+    run = details.run
+    facts = {
+        "Type": run.run_type,
+        "Logical": moment(run.logical_date) or "no logical date",
+        "Queued": moment(run.queued_at),
+        "Started": moment(run.start),
+        "Ended": moment(run.end),
+        "Took": _seconds(run.seconds),
+    }
+    rows: list[tuple[object, ...]] = []
+    for task in details.tasks:
+        rows += [
+            (task.name, found.number, found.state, moment(found.start), _seconds(found.seconds))
+            for found in task.tries
+        ] or [(task.name, "", task.state, "", "")]
+    failed = next((task.name for task in details.tasks if task.state == "failed"), "")
+    log = f"Why {failed} failed: pipectl task-log {run.dag_id} {run.run_id} {failed}"
+    return group(
+        line(f"{run.dag_id} {run.run_id}: {run.state}"),
+        *(line(f"  {name:<9} {fact}") for name, fact in facts.items() if fact),
+        table("task", "try", "state", "started", "took", rows=rows),
+        *([line(log)] if failed else []),
+    )
+
+
+def _seconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.1f} s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipectl.errors import UsageError
@@ -13,21 +14,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
-    from rich.console import RenderableType
+    import rich.console
+    from rich.console import ConsoleOptions, RenderableType
+    from rich.table import Table
 
     from pipectl.airflow_api import AirflowApi
     from pipectl.console import Console
     from pipectl.invocation import Invocation
     from pipectl.models import DatabaseContent, ImportFailure, Service, Volume
 
+NAMED_FAILURES = 3
+WIDEST = 10_000
+INDENT = 5
 STATE_STYLES = {
     "healthy": "green",
+    "on": "green",
     "running": "green",
     "success": "green",
     "starting": "yellow",
     "queued": "yellow",
     "up_for_retry": "yellow",
     "stopped": "dim",
+    "paused": "dim",
+    "broken": "bold red",
     "crashed": "bold red",
     "failed": "bold red",
     "unhealthy": "bold red",
@@ -35,18 +44,71 @@ STATE_STYLES = {
 
 
 def table(*headers: str, rows: list[tuple[object, ...]], title: str = "") -> RenderableType:
-    """Return rows under headers; numbers stand right."""
-    from rich import box  # 25 ms
-    from rich.table import Table
-    from rich.text import Text
+    """Return rows under headers; numbers stand right.
 
-    lines = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for index, header in enumerate(headers):
-        numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
-        lines.add_column(header, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        lines.add_row(*(Text(_cell(value), style=STATE_STYLES.get(str(value), "")) for value in row))
-    return lines
+    Columns that a narrow terminal has no room for, the widest first, stand below each row instead.
+    """
+    return _Fitting(headers, tuple(rows), title)
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """A table of the width that there is."""
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[object, ...], ...]
+    title: str
+
+    def __rich_console__(
+        self, console: rich.console.Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        from rich.measure import Measurement
+        from rich.padding import Padding
+        from rich.segment import Segment, Segments
+        from rich.text import Text
+
+        columns = list(range(len(self.headers)))
+        unlimited = options.update(width=WIDEST)
+        while Measurement.get(console, unlimited, self._table(columns)).maximum > options.max_width:
+            if len(columns) == 1:
+                break
+            columns.remove(max(columns[1:], key=self._width))
+        below = [index for index in range(len(self.headers)) if index not in columns]
+        if not below:
+            yield self._table(columns)
+            return
+        lines = console.render_lines(self._table(columns), options, pad=False)
+        heights = [max(self._lines(row, index) for index in columns) for row in self.rows]
+        # Title and headers come first, an empty line last.
+        position = len(lines) - 1 - sum(heights)
+        yield Segments([segment for line in lines[:position] for segment in (*line, Segment.line())])
+        for row, height in zip(self.rows, heights, strict=True):
+            shown, position = lines[position : position + height], position + height
+            yield Segments([segment for line in shown for segment in (*line, Segment.line())])
+            for index in below:
+                if text := _cell(row[index]):
+                    yield Padding(Text(f"{self.headers[index]}: {text}", overflow="fold"), (0, 0, 0, INDENT))
+        yield ""
+
+    def _table(self, columns: list[int]) -> Table:
+        from rich import box  # 25 ms
+        from rich.table import Table
+        from rich.text import Text
+
+        lines = Table(box=box.SIMPLE_HEAD, title=self.title or None, title_justify="left", pad_edge=False)
+        for index in columns:
+            numeric = bool(self.rows) and all(isinstance(row[index], int | float) for row in self.rows)
+            lines.add_column(self.headers[index], justify="right" if numeric else "left", overflow="fold")
+        for row in self.rows:
+            cells = (row[index] for index in columns)
+            lines.add_row(*(Text(_cell(value), style=STATE_STYLES.get(str(value), "")) for value in cells))
+        return lines
+
+    def _width(self, index: int) -> int:
+        return max((len(line) for row in self.rows for line in _cell(row[index]).split("\n")), default=0)
+
+    def _lines(self, row: tuple[object, ...], index: int) -> int:
+        return _cell(row[index]).count("\n") + 1
 
 
 def group(*parts: RenderableType) -> RenderableType:
@@ -94,15 +156,18 @@ def content_text(content: tuple[DatabaseContent, ...], title: str) -> Renderable
 
 
 def import_failures_text(failures: tuple[ImportFailure, ...]) -> tuple[RenderableType, ...]:
-    """Return a warning for each DAG file that Airflow cannot import."""
-    return tuple(
-        line(
-            f"Warning   Airflow cannot import {failure.filename}: "
-            f"{''.join(failure.stack_trace.strip().splitlines()[-1:]) or 'it does not say why'}",
-            "yellow",
-        )
-        for failure in failures
-    )
+    """Return which DAG files Airflow cannot import, why it cannot import the first, and how many they are."""
+    lines = [
+        f"Warning   Airflow cannot import {failure.filename}: "
+        f"{''.join(failure.stack_trace.strip().splitlines()[-1:]) or 'it does not say why'}"
+        for failure in failures[:NAMED_FAILURES]
+    ]
+    if failures:
+        files = "1 DAG file is" if len(failures) == 1 else f"{len(failures)} DAG files are"
+        others = ", ".join(failure.filename for failure in failures[NAMED_FAILURES:])
+        also = f", {others} too" if others else ""
+        lines.append(f"          {files} broken{also}. The whole errors: pipectl dags")
+    return tuple(line(text, "yellow") for text in lines)
 
 
 def commands_text(commands: tuple[str, ...]) -> tuple[RenderableType, ...]:

@@ -140,9 +140,9 @@ def result_text(result: Status) -> RenderableType:
         else f"Airflow   {_unreachable(result.services)}"
     ]
     if dag.found:
-        paused = (
-            "paused; start it: pipectl trigger" if dag.paused else f"on, next run {dag.next_run or 'unknown'}"
-        )
+        unplanned = "no run is planned" if dag.schedule else "no schedule"
+        planned = f"next run {dag.next_run}" if dag.next_run else unplanned
+        paused = "paused; start it: pipectl trigger" if dag.paused else f"on, {planned}"
         lines.append(f"DAG       {dag.dag_id}: {paused}")
         last = dag.last_run
         lines.append(f"Last run  {last.run_id}: {last.state}" if last else "Last run  none")

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from pipectl import options  # noqa: TC001  Typer reads annotations at run time
+from pipectl import options
 from pipectl.commands.shared import Progress, airflow_api, group, line, moment, table
-from pipectl.errors import RunFailedError, UsageError
+from pipectl.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import datetime
+    from collections.abc import Callable
 
     from rich.console import RenderableType
 
     from pipectl.airflow_api import AirflowApi
     from pipectl.console import Console
     from pipectl.invocation import Invocation
-    from pipectl.models import Counts, DagRun, TaskState
+    from pipectl.models import Counts, DagRun, ParsedDag, TaskLogLine, TaskState
+    from pipectl.pipeline.run_conf import Assignment, Object
     from pipectl.pipeline.triggering import TriggerResult
 
-RUN_SECONDS = 900.0
-# Of --conf: more than anybody means, and less than Python's own limit.
-DEEPEST = 100
+END_STYLES = {"success": "bold green", "failed": "bold red"}
 
 Document: TypeAlias = "TriggerResult | tuple[TriggerResult, ...]"  # several with --repeat
 
@@ -33,150 +33,178 @@ def trigger(
     ctx: typer.Context,
     dag_id: options.DagId = None,
     *,
-    conf: Annotated[str | None, typer.Option(help="Parameters of the run, as a JSON object.")] = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")] = True,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds to follow the run; it goes on after that.")
-    ] = RUN_SECONDS,
+    conf: Annotated[
+        list[str] | None,
+        typer.Option(help="Parameters of the run, as a JSON object or KEY=VALUE; several are merged."),
+    ] = None,
+    logical_date: Annotated[
+        str | None,
+        typer.Option(
+            help="The run's logical date, in ISO 8601, of UTC if it names no time zone.", show_default="now"
+        ),
+    ] = None,
+    no_logical_date: Annotated[
+        bool, typer.Option("--no-logical-date", help="The run has none: templates know no `ds`.")
+    ] = False,
+    wait: options.Wait = True,
+    timeout: options.RunTimeout = options.RUN_SECONDS,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show what the tasks log, while they log it.")
+    ] = False,
     repeat: Annotated[int, typer.Option(min=1, max=1000, help="Runs, one after the other.")] = 1,
 ) -> None:
     """Trigger one run of our own, follow it task by task, and say what it did to the data.
 
-    Waits until the DAG is parsed, and unpauses it. Exit 7 if the run fails, 8 if it takes too
-    long, 9 for a DAG that is missing or broken.
+    Waits until the DAG is parsed, holds --conf against its params, and unpauses it. Exit 7 if the run
+    fails, 8 if it takes too long, 9 for a DAG that is missing or broken.
 
-    Examples: `pipectl trigger` · `pipectl trigger my_dag --conf '{"day": "2026-01-01"}'` ·
-    `pipectl trigger --no-wait --json` · `pipectl trigger --repeat 10`
+    Examples: `pipectl trigger` · `pipectl trigger my_dag --conf days=7 --conf '{"full": true}'` ·
+    `pipectl trigger --logical-date 2026-01-31 --no-wait --json` · `pipectl trigger --repeat 10`
     """
     invocation: Invocation = ctx.obj
-    parameters = _parse_conf(conf)
-    dag_id = invocation.dag_id(dag_id)
-    from pipectl.pipeline.triggering import Patience  # noqa: PLC0415
+    from pipectl.pipeline import run_conf, triggering  # noqa: PLC0415
 
-    patience = Patience(invocation.engine, RunProgress(invocation.console), timeout)
+    given = run_conf.parse(conf or ())
+    if follow and not wait:
+        raise UsageError("--follow and --no-wait exclude each other.", hint="Give one of them.")
+    date_of = logical_dates(logical_date, none=no_logical_date, repeat=repeat)
+    dag_id = invocation.dag_id(dag_id)
+    patience = triggering.Patience(invocation.engine, RunProgress(invocation.console), timeout)
     api = patience.ask(airflow_api, invocation)
     results: list[TriggerResult] = []
     for _ in range(repeat):
-        result = _trigger_once(invocation, api, dag_id, parameters, wait=wait, timeout=timeout)
+        result = _trigger_once(
+            invocation, api, dag_id, given, date_of, wait=wait, timeout=timeout, logs=follow
+        )
         results.append(result)
         if wait and result.state != "success":
             break
     document: Document = results[0] if repeat == 1 else tuple(results)
-    invocation.console.emit(document, lambda: group(*(result_text(result) for result in results)))
-    if wait and results[-1].state != "success":
-        raise _failed(api, results[-1])
+    invocation.console.emit(
+        document, lambda: result_text(results[0]) if repeat == 1 else results_text(results)
+    )
+    last = results[-1]
+    if wait and last.state != "success":
+        raise triggering.failed_run(api, last.dag_id, last.run_id, last.tasks)
 
 
 def _trigger_once(
     invocation: Invocation,
     api: AirflowApi,
     dag_id: str,
-    conf: dict[str, Any] | None,
+    given: tuple[Object | Assignment, ...],
+    date_of: Callable[[], datetime | None],
     *,
     wait: bool,
     timeout: float,
+    logs: bool,
 ) -> TriggerResult:
-    from pipectl.pipeline import triggering  # noqa: PLC0415
+    from pipectl.pipeline import run_conf, triggering  # noqa: PLC0415
     from pipectl.pipeline.access import business_databases  # noqa: PLC0415
 
     settings, observer = invocation.settings, RunProgress(invocation.console)
     patience = triggering.Patience(invocation.engine, observer, timeout)
-    api = patience.repeating(api)
+    patient = patience.repeating(api)
 
     def batch(batch_id: str) -> Counts | None:
         return patience.ask(lambda: business_databases(invocation.engine).batch(batch_id))
 
-    paused = triggering.wait_until_parsed(api, dag_id, dags_dir=settings.project / "dags", observer=observer)
+    dag = triggering.wait_until_parsed(
+        patient, dag_id, dags_dir=invocation.engine.dags_dir, observer=observer
+    )
     return triggering.trigger(
-        api,
-        dag_id,
-        paused=paused,
-        conf=conf,
+        patient,
+        dag,
+        conf=run_conf.conf_for(dag, given, observer),
+        logical_date=date_of(),
         batch=batch if dag_id == settings.dag_id else None,
         observer=observer,
         timeout=timeout,
         wait=wait,
+        logs=logs,
+        asides=api,
     )
 
 
-def _failed(api: AirflowApi, result: TriggerResult) -> RunFailedError:
-    from pipectl.pipeline import triggering  # noqa: PLC0415
-
-    task, log = triggering.failing_task_log(api, result)
-    location = f" in task {task.id}" if task else ""
-    return RunFailedError(
-        f"The run {result.run_id} of {result.dag_id} failed{location}.",
-        hint=f"In the browser: {api.address.url}/dags/{result.dag_id}/runs/{result.run_id}",
-        detail=log,
-    )
-
-
-def _parse_conf(text: str | None) -> dict[str, Any] | None:
+def logical_dates(text: str | None, *, none: bool, repeat: int) -> Callable[[], datetime | None]:
+    """Return what gives the next run its logical date. UsageError for one that the options cannot mean."""
     if text is None:
-        return None
-    import json  # noqa: PLC0415  20 ms
-    import math  # noqa: PLC0415
-
-    def finite(number: str) -> float:
-        if not math.isfinite(float(number)):
-            raise ValueError(f"{number} is no value that JSON has")
-        return float(number)
-
-    example = """A JSON object in quotes: --conf '{"count": 100}'"""
+        return lambda: None if none else datetime.now(UTC)
+    if none:
+        raise UsageError("--logical-date and --no-logical-date exclude each other.", hint="Give one of them.")
+    if repeat > 1:
+        raise UsageError(
+            "--repeat makes several runs, and a DAG has one run at most of a logical date.",
+            hint="Leave --logical-date out: each run then has the time at which it is triggered.",
+        )
     try:
-        value = json.loads(text, parse_constant=finite, parse_float=finite)
-        # UTF-8 spells no half of a pair.
-        json.dumps(value, ensure_ascii=False).encode()
-    except RecursionError as error:
-        raise UsageError("--conf is nested too deeply.", hint=example) from error
+        date = datetime.fromisoformat(text)
     except ValueError as error:
-        raise UsageError(f"--conf is not JSON: {error}.", hint=example) from error
-    if not isinstance(value, dict):
-        raise UsageError("--conf must be a JSON object.", hint=example)
-    for part, level in _parts(value):
-        if level > DEEPEST:
-            raise UsageError(f"--conf is nested more than {DEEPEST} levels deep.", hint=example)
-        if isinstance(part, str) and "\0" in part:
-            raise UsageError(
-                "--conf holds the character U+0000, which PostgreSQL does not store.", hint=example
-            )
-    return value
+        raise UsageError(
+            f"--logical-date {text} is no time.", hint="In ISO 8601: --logical-date 2026-01-31T06:30+01:00"
+        ) from error
+    return lambda: date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
-def _parts(value: object) -> Iterator[tuple[object, int]]:
-    """Yield all that a JSON value consists of, names too, each with the level at which it stands."""
-    left = [(value, 0)]
-    while left:
-        part, level = left.pop()
-        yield part, level
-        inner = [*part.keys(), *part.values()] if isinstance(part, dict) else part
-        left += [(entry, level + 1) for entry in inner] if isinstance(inner, list) else []
+def results_text(results: list[TriggerResult]) -> RenderableType:
+    """Return what several runs did: a row each, their sums, and the tasks of one that failed."""
+    from pipectl.models import Counts  # noqa: PLC0415
+
+    counted = [result.delta for result in results if result.delta]
+    rows: list[tuple[object, ...]] = [
+        (
+            result.run_id,
+            result.state,
+            "" if result.seconds is None else f"{result.seconds:.1f} s",
+            *(_counts(result.delta) if counted else ()),
+        )
+        for result in results
+    ]
+    columns = ("transactions", "labels", "frauds") if counted else ()
+    ends = Counter(result.state for result in results)
+    parts = [table("run", "state", "took", *columns, rows=rows)]
+    parts.append(line(", ".join(f"{number} {state}" for state, number in ends.items())))
+    if counted:
+        total = Counts(*(sum(column) for column in zip(*map(_counts, counted), strict=True)))
+        parts.append(_delta_text(total))
+    others = [_other_text(run) for result in results for run in result.other_runs]
+    failed = [tasks_text(result.tasks) for result in results if result.state == "failed" and result.tasks]
+    return group(*parts, *others, *failed)
 
 
 def result_text(result: TriggerResult) -> RenderableType:
     """Return what a run did: its tasks, and the new rows in the databases."""
-    parts = []
-    if result.tasks:
-        rows: list[tuple[object, ...]] = [
-            (_name(task), task.state, task.tries, "" if task.seconds is None else f"{task.seconds:.1f} s")
-            for task in result.tasks
-        ]
-        parts.append(table("task", "state", "try", "took", rows=rows))
+    parts = [tasks_text(result.tasks)] if result.tasks else []
     took = f" in {result.seconds:.1f} s" if result.seconds is not None else ""
-    style = {"success": "bold green", "failed": "bold red"}.get(result.state, "")
-    parts.append(line(f"{result.run_id}: {result.state}{took}", style))
-    if delta := result.delta:
-        parts.append(
-            line(
-                f"  + {delta.transactions:,} transactions, {delta.labels:,} labels, "
-                f"{delta.frauds:,} of them fraud"
-            )
-        )
-    parts += [
-        line(f"  Apart from it: unpausing made Airflow start the scheduled run {run.run_id} ({run.state}).")
-        for run in result.other_runs
+    parts.append(line(f"{result.run_id}: {result.state}{took}", END_STYLES.get(result.state, "")))
+    if result.delta:
+        parts.append(_delta_text(result.delta))
+    return group(*parts, *(_other_text(run) for run in result.other_runs))
+
+
+def tasks_text(tasks: tuple[TaskState, ...]) -> RenderableType:
+    """Return the latest tries of a run's tasks as a table."""
+    rows: list[tuple[object, ...]] = [
+        (task.name, task.state, task.tries, "" if task.seconds is None else f"{task.seconds:.1f} s")
+        for task in tasks
     ]
-    return group(*parts)
+    return table("task", "state", "try", "took", rows=rows)
+
+
+def _delta_text(delta: Counts) -> RenderableType:
+    return line(
+        f"  + {delta.transactions:,} transactions, {delta.labels:,} labels, {delta.frauds:,} of them fraud"
+    )
+
+
+def _other_text(run: DagRun) -> RenderableType:
+    return line(
+        f"  Apart from it: unpausing made Airflow start the scheduled run {run.run_id} ({run.state})."
+    )
+
+
+def _counts(delta: Counts | None) -> tuple[Any, ...]:
+    return (delta.transactions, delta.labels, delta.frauds) if delta else ("", "", "")
 
 
 class RunProgress(Progress):
@@ -187,12 +215,16 @@ class RunProgress(Progress):
         self._states: dict[tuple[str, int], str] = {}
         self._behind = ""
 
-    def see_triggered(self, run: DagRun, *, unpaused: bool) -> None:
-        """Say which run is ours."""
-        if unpaused:
-            self._console.say(
-                f"Unpaused {run.dag_id}: Airflow starts its latest scheduled run too, if one is due."
-            )
+    def see_triggered(self, run: DagRun, dag: ParsedDag) -> None:
+        """Say which run is ours, and which others unpausing starts."""
+        if dag.paused:
+            from pipectl.airflow_health import read_time  # noqa: PLC0415
+
+            due = read_time(dag.next_run)
+            others = "the runs that it has missed too, one by one" if dag.catchup else "that run too"
+            is_due = due is not None and due <= datetime.now(UTC)
+            starts = f": a scheduled run is due since {moment(due)}, and Airflow starts {others}"
+            self._console.say(f"Unpaused {run.dag_id}{starts if is_due else ''}.")
         self._console.say(f"Triggered {run.run_id}")
 
     def see_run(self, run: DagRun, tasks: tuple[TaskState, ...], behind: DagRun | None) -> None:
@@ -206,17 +238,18 @@ class RunProgress(Progress):
             if task.state != "none" and self._states.get(key) != task.state:
                 self._states[key] = task.state
                 self._console.say(
-                    f"  {_name(task)}: {task.state}" + (f", try {task.tries}" if task.tries > 1 else "")
+                    f"  {task.name}: {task.state}" + (f", try {task.tries}" if task.tries > 1 else "")
                 )
+
+    def see_log(self, line: TaskLogLine) -> None:
+        """Show a line of a task's log with the task's name."""
+        for text in line.text.splitlines():
+            self._console.say(f"  {line.name} | {text}")
 
     def see_failed_try(self, task: TaskState, reason: str, due: datetime | None) -> None:
         """Say why it failed, and when the next is due."""
         self._console.say(
-            f"    {_name(task)}: try {task.tries} failed"
+            f"    {task.name}: try {task.tries} failed"
             + (f": {reason}" if reason else "")
             + (f"; try {task.tries + 1} is due at {moment(due)}" if due else "")
         )
-
-
-def _name(task: TaskState) -> str:
-    return task.id if task.map_index < 0 else f"{task.id}[{task.map_index}]"

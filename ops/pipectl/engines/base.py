@@ -19,6 +19,7 @@ from pipectl.settings import FOLDER, IDENTITY, folder_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from pipectl.models import DatabaseAddress, LogLine, Service, Volume
     from pipectl.observer import Observer
@@ -57,6 +58,11 @@ class Engine(ABC):
     @abstractmethod
     def executor(self) -> str:
         """Airflow's executor, by its class name."""
+
+    @property
+    def dags_dir(self) -> Path:
+        """The project's folder of DAGs."""
+        return self._settings.project / "dags"
 
     def check(self, observer: Observer) -> None:
         """Raise what would end a start before it changes anything."""
@@ -100,6 +106,19 @@ class Engine(ABC):
     @abstractmethod
     def tasks_api_problem(self) -> str:
         """Ask Airflow's API for tasks as a task does; return what went wrong, empty if nothing did."""
+
+    @abstractmethod
+    def execute(self, service: str, words: tuple[str, ...]) -> int:
+        """Run a program of the user's beside a running service, on this terminal; return its exit code.
+
+        It gets the service's environment: in a business database's or the metadata database's its login, in
+        Airflow's what tasks get. This process may become the program. Raises ForeignDatabaseError before
+        anything happens if another project's server answers where this one's would.
+        """
+
+    @abstractmethod
+    def client(self, service: str, arguments: tuple[str, ...], observer: Observer) -> int:
+        """Run psql or mysql on a database, logged in; otherwise as `execute`."""
 
     def equivalent(self, action: str) -> tuple[str, ...]:
         """Return another program's commands for `up`, `down`, `down --volumes` or `reset`; () if none has."""

@@ -117,7 +117,7 @@ def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> U
         wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
     with stopwatch.phase("dag parsed"), ThreadPoolExecutor() as pool:
         asking = pool.submit(engine.tasks_api_problem)
-        wait_until_parsed(engine, health, dag_id, deadline=deadline)
+        wait_until_parsed(engine, health, dag_id, dags_dir=engine.dags_dir, deadline=deadline)
         if problem := asking.result():
             raise AirflowError(
                 f"Airflow is healthy, but its tasks do not reach the API that they need: {problem}",

@@ -50,7 +50,7 @@ class AirflowStatus:
 
 @dataclass(frozen=True)
 class DagStatus:
-    """A DAG as `status` shows it."""
+    """A DAG as `status` shows it. `schedule` is empty if only triggers start runs."""
 
     dag_id: str
     found: bool
@@ -58,6 +58,7 @@ class DagStatus:
     import_error: str = ""
     last_run: DagRun | None = None
     next_run: str = ""
+    schedule: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def overview(engine: Engine, project: Path, dag_id: str) -> Status:
     databases = Databases(postgres, mysql, lock_seconds=LOCK_SECONDS)
     services = engine.services()
     down = down_services(services)
-    airflow = aside(lambda: _airflow(engine, dag_id, services, is_down="webserver" in down))
+    airflow = aside(lambda: _airflow(engine, project, dag_id, services, is_down="webserver" in down))
     reading = [
         aside(partial(_database, databases, address, is_down=address.service in down))
         for address in (postgres, mysql)
@@ -124,7 +125,7 @@ def overview(engine: Engine, project: Path, dag_id: str) -> Status:
 
 
 def _airflow(
-    engine: Engine, dag_id: str, services: tuple[Service, ...], *, is_down: bool
+    engine: Engine, project: Path, dag_id: str, services: tuple[Service, ...], *, is_down: bool
 ) -> tuple[AirflowStatus, DagStatus]:
     address = engine.airflow()
     health = AirflowHealth(address)
@@ -140,15 +141,17 @@ def _airflow(
         dag = health.dag(dag_id)
         failures = health.import_failures(processor_start(services))
         status = replace(status, import_failures=failures)
+        own = failures_of(dag_id, dag, failures, project / "dags")
         if dag is None:
-            return status, DagStatus(dag_id, found=False, import_error=_traces(failures))
+            return status, DagStatus(dag_id, found=False, import_error=_traces(own))
         return status, DagStatus(
             dag_id,
             found=True,
             paused=dag.paused,
-            import_error=_traces(failures_of(dag, failures)) if dag.has_import_errors else "",
+            import_error=_traces(own) if dag.has_import_errors else "",
             last_run=health.last_run(dag_id),
             next_run=dag.next_run,
+            schedule=dag.schedule,
         )
     except ForeignAirflowError as error:
         return replace(unreachable, error=error.message), DagStatus(dag_id, found=False)

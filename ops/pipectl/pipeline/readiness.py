@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipectl.airflow_health import in_file, is_since
+from pipectl.airflow_health import in_file, is_since, unknown_dag
 from pipectl.errors import (
     AirflowError,
     DagError,
@@ -22,15 +25,19 @@ from pipectl.wait import attempts
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from datetime import datetime
+    from pathlib import Path
 
-    from pipectl.airflow_health import AirflowHealth, ParsedDag
+    from pipectl.airflow_health import AirflowHealth
     from pipectl.databases import Databases
     from pipectl.engines.base import Engine
-    from pipectl.models import ImportFailure, Service
+    from pipectl.models import ImportFailure, ParsedDag, Service
     from pipectl.observer import Observer
 
 LOG_LINES = 15
 PROCESSOR = "dag-processor"
+# A DAG file may make ids that stand nowhere: Airflow gives it 30 s to do so, and another one before it too.
+# Any other such id is a typing error.
+UNMENTIONED_SECONDS = 60
 # A killed PostgreSQL's lock file may stop the first start after it; Airflow's programs wait by themselves.
 TOLERATED_DATABASE_CRASHES = 2
 
@@ -171,14 +178,19 @@ def wait_until_healthy(engine: Engine, probe: HealthProbe, *, deadline: float, o
     )
 
 
-def wait_until_parsed(engine: Engine, health: AirflowHealth, dag_id: str, *, deadline: float) -> None:
+def wait_until_parsed(
+    engine: Engine, health: AirflowHealth, dag_id: str, *, dags_dir: Path, deadline: float
+) -> None:
     """Return when the DAG processor that runs now has parsed the DAG: rows of an earlier one do not count.
 
-    Raises DagError with the stack trace if its file cannot be imported, EngineError if a service crashes
-    meanwhile, WaitTimeoutError at `deadline`.
+    Raises DagError with the stack trace if its file cannot be imported, and for a DAG that no file mentions
+    and that does not turn up, EngineError if a service crashes meanwhile, WaitTimeoutError at `deadline`.
     """
     crashes = CrashCounter()
-    for _ in attempts(deadline):
+    failures: tuple[ImportFailure, ...] = ()
+    mentioned = bool(files_that_mention(dag_id, dags_dir))
+    end = deadline if mentioned else min(deadline, time.monotonic() + UNMENTIONED_SECONDS)
+    for _ in attempts(end):
         services = engine.services()
         if crashed := crashes.first_too_many(services):
             raise _crash(engine, crashed)
@@ -186,11 +198,17 @@ def wait_until_parsed(engine: Engine, health: AirflowHealth, dag_id: str, *, dea
         dag = health.dag(dag_id)
         if dag is not None and not dag.has_import_errors and is_since(dag.parsed, since):
             return
-        if failures := failures_of(dag, health.import_failures(since)):
-            raise broken_dag(dag_id, failures)
+        failures = health.import_failures(since)
+        if own := failures_of(dag_id, dag, failures, dags_dir, surely=True):
+            raise broken_dag(dag_id, own)
+    if own := failures_of(dag_id, None, failures, dags_dir):
+        raise broken_dag(dag_id, own)
+    unknown = unknown_dag(dag_id, tuple(dag.dag_id for dag in health.dags()), failures)
+    if not mentioned:
+        raise unknown
     raise WaitTimeoutError(
         f"Airflow has not parsed a DAG {dag_id!r} in time.",
-        hint=f"See what it did: pipectl logs {PROCESSOR}",
+        hint=f"{unknown.hint} What it did: pipectl logs {PROCESSOR}",
     )
 
 
@@ -199,16 +217,46 @@ def processor_start(services: tuple[Service, ...]) -> datetime | None:
     return next((service.started for service in services if service.name == PROCESSOR), None)
 
 
-def failures_of(dag: ParsedDag | None, failures: tuple[ImportFailure, ...]) -> tuple[ImportFailure, ...]:
-    """Return the failures of the DAG's own file; all of them if Airflow has parsed no such DAG."""
-    return in_file(failures, dag.file if dag else "")
+def failures_of(
+    dag_id: str,
+    dag: ParsedDag | None,
+    failures: tuple[ImportFailure, ...],
+    dags_dir: Path,
+    *,
+    surely: bool = False,
+) -> tuple[ImportFailure, ...]:
+    """Return the failures of the DAG's own file; of a DAG that was never parsed, of files that mention it.
+
+    With `surely` none of the latter as long as a file that mentions the DAG too may yet be parsed.
+    """
+    if not failures or (dag and dag.file):
+        return in_file(failures, dag.file) if dag else ()
+    files = [path.relative_to(dags_dir).as_posix() for path in files_that_mention(dag_id, dags_dir)]
+    own = [in_file(failures, file) for file in files]
+    return tuple(itertools.chain(*own)) if all(own) or not surely else ()
+
+
+def files_that_mention(dag_id: str, dags_dir: Path) -> tuple[Path, ...]:
+    """Return the DAG files that are called by the id, and those in which it stands.
+
+    It stands there as a word of its own: cut short it is a typing error.
+    """
+    word = re.compile(rf"(?<![\w.-]){re.escape(dag_id)}(?![\w.-])".encode())
+
+    def mentions(path: Path) -> bool:
+        try:
+            return path.stem == dag_id or word.search(path.read_bytes()) is not None
+        except OSError:  # a folder, or a file that the user may not read
+            return False
+
+    return tuple(path for path in sorted(dags_dir.rglob("*.py")) if mentions(path))
 
 
 def broken_dag(dag_id: str, failures: tuple[ImportFailure, ...]) -> DagError:
     """Return the error that shows the import errors, file by file."""
     files = ", ".join(failure.filename for failure in failures)
     return DagError(
-        f"The DAG {dag_id!r} is not there, because Airflow cannot import {files}.",
+        f"The DAG {dag_id!r} cannot run: Airflow cannot import {files}.",
         hint="Mend the file: Airflow reads it anew within seconds. Then run the command again.",
         detail="\n".join(failure.stack_trace.strip() for failure in failures),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +18,12 @@ from pipectl.errors import (
     DatabaseLockedError,
     DatabaseSilentError,
     EngineError,
+    RunFailedError,
     WaitTimeoutError,
 )
 from pipectl.models import TaskState
-from pipectl.pipeline.readiness import broken_dag
+from pipectl.pipeline.inspecting import LogReader
+from pipectl.pipeline.readiness import broken_dag, failures_of, files_that_mention
 from pipectl.wait import attempts
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from pipectl.airflow_api import AirflowApi
     from pipectl.engines.base import Engine
-    from pipectl.models import Counts, DagRun
+    from pipectl.models import Counts, DagRun, ImportFailure, ParsedDag
     from pipectl.observer import Observer
 
 # Airflow looks for new DAG files every 2 s and a parse takes about one; a busy machine takes longer.
@@ -109,64 +110,89 @@ class _PatientApi:
         return functools.partial(self._patience.ask, attribute) if callable(attribute) else attribute
 
 
+class LogShow:
+    """Shows an observer what the tasks of a run write."""
+
+    def __init__(self, api: AirflowApi, run: DagRun, observer: Observer) -> None:
+        self._reader = LogReader(api, run)
+        self._observer = observer
+        self._failures: set[str] = set()
+
+    def look(self, tasks: tuple[TaskState, ...]) -> None:
+        """Show what is new. A log that cannot be read now is tried again at the next look."""
+        for task in tasks:
+            try:
+                for line in self._reader.new_lines(task):
+                    self._observer.see_log(line)
+            except AirflowError as error:
+                if error.message not in self._failures:
+                    self._observer.report(f"{error.message} The log of {task.name} is not shown.")
+                self._failures.add(error.message)
+
+
 def new_run_id() -> str:
     """Return a run id that no other run has, in the form of Airflow's own: kind, time, and a random end."""
     return f"pipectl__{datetime.now(UTC).isoformat(timespec='seconds')}_{secrets.token_hex(8)}"
 
 
-def wait_until_parsed(api: AirflowApi, dag_id: str, *, dags_dir: Path, observer: Observer) -> bool:
-    """Wait until Airflow knows the DAG, and return whether it is paused.
+def wait_until_parsed(api: AirflowApi, dag_id: str, *, dags_dir: Path, observer: Observer) -> ParsedDag:
+    """Wait until Airflow knows the DAG, and return it with its details.
 
     Raises DagError for a DAG that cannot be imported, and for one that does not turn up.
     """
-    # As a word of its own: a name cut short is a typing error too.
-    word = re.compile(rf"(?<![\w.-]){re.escape(dag_id)}(?![\w.-])".encode())
-    mentioned = any(word.search(path.read_bytes()) for path in dags_dir.rglob("*.py") if path.is_file())
-    seconds = PARSE_SECONDS if mentioned else UNMENTIONED_SECONDS
+    seconds = PARSE_SECONDS if files_that_mention(dag_id, dags_dir) else UNMENTIONED_SECONDS
+    failures: tuple[ImportFailure, ...] = ()
     for attempt, _ in enumerate(attempts(time.monotonic() + seconds)):
-        paused = api.is_paused(dag_id)
-        if failures := api.import_failures_of(dag_id):
-            raise broken_dag(dag_id, failures)
-        if paused is not None:
-            return paused
+        dag = api.dag(dag_id)
+        failures = api.import_failures()
+        if own := failures_of(dag_id, dag, failures, dags_dir, surely=True):
+            raise broken_dag(dag_id, own)
+        if dag and not dag.stale:
+            return dag
         if attempt == 0:
             observer.report(f"Waiting until Airflow has parsed {dag_id}")
-    raise unknown_dag(dag_id, api.dag_ids())
+    if own := failures_of(dag_id, None, failures, dags_dir):
+        raise broken_dag(dag_id, own)
+    raise unknown_dag(dag_id, api.dag_ids(), failures)
 
 
 def trigger(
     api: AirflowApi,
-    dag_id: str,
+    dag: ParsedDag,
     *,
-    paused: bool,
     conf: dict[str, Any] | None,
+    logical_date: datetime | None,
     batch: Callable[[str], Counts | None] | None,
     observer: Observer,
     timeout: float,
     wait: bool = True,
+    logs: bool = False,
+    asides: AirflowApi | None = None,
 ) -> TriggerResult:
-    """Unpause the DAG if it is paused, trigger one run, and follow it until it ends.
+    """Trigger one run, unpause the DAG if it is paused, and follow the run until it ends.
 
-    `batch` counts what the databases hold of the batch with a run's id, for the delta. Raises
-    WaitTimeoutError when the run has not ended after `timeout` seconds; the run goes on.
+    In this order, so that a run that Airflow refuses changes nothing. With `logs` the observer sees what its
+    tasks write. `batch` counts what the databases hold of the batch with a run's id, for the delta. `asides`
+    is asked for what is only told, and should not wait for an answer as `api` may. Raises WaitTimeoutError
+    when the run has not ended after `timeout` seconds; the run goes on.
     """
+    dag_id = dag.dag_id
     known = {run.run_id for run in api.runs(dag_id)}
-    if paused:
+    run = api.trigger(dag_id, new_run_id(), conf, logical_date)
+    if dag.paused:
         api.set_paused(dag_id, paused=False)
-    try:
-        run = api.trigger(dag_id, new_run_id(), conf)
-    except BaseException:
-        if paused:
-            api.set_paused(dag_id, paused=True)
-        raise
-    observer.see_triggered(run, unpaused=paused)
+    observer.see_triggered(run, dag)
+    shown = LogShow(asides or api, run, observer) if logs else None
     if wait:
-        run = _follow(api, run, observer=observer, timeout=timeout)
+        limit = dag.max_active_runs
+        run = follow(api, run, limit, observer=observer, timeout=timeout, shown=shown, asides=asides)
     # Side by side: the user waits for the last of them.
     with ThreadPoolExecutor() as pool:
         counting = pool.submit(batch, run.run_id) if batch and wait else None
         listing = pool.submit(api.runs, dag_id)
         tasks = api.tasks(dag_id, run.run_id) if wait else ()
+    if shown:
+        shown.look(tasks)
     delta = None
     if counting:
         try:
@@ -187,18 +213,33 @@ def trigger(
         tasks=tasks,
         delta=delta,
         other_runs=others,
-        unpaused=paused,
+        unpaused=dag.paused,
     )
 
 
-def _follow(api: AirflowApi, run: DagRun, *, observer: Observer, timeout: float) -> DagRun:
+def follow(
+    api: AirflowApi,
+    run: DagRun,
+    limit: int | None,
+    *,
+    observer: Observer,
+    timeout: float,
+    shown: LogShow | None = None,
+    earlier: tuple[TaskState, ...] = (),
+    asides: AirflowApi | None = None,
+) -> DagRun:
+    """Return the run once it has ended; `limit` is how many runs of its DAG run at once.
+
+    Tries that failed are told, as far as `asides` answers, but for those that were `earlier`. Raises
+    WaitTimeoutError when the run has not ended after `timeout` seconds; it goes on.
+    """
     behind = None
-    failures = _FailedTries(api, run, observer)
+    failures = _FailedTries(asides or api, run, observer, earlier)
     for _ in attempts(time.monotonic() + timeout):
         try:
             run = api.run(run.dag_id, run.run_id)
             active = api.active_runs(run.dag_id) if run.state == "queued" else ()
-            behind = next((other for other in active if other.run_id != run.run_id), None)
+            behind = _next_to_end(run, active, limit)
             tasks = api.tasks(run.dag_id, run.run_id) if run.state == "running" else ()
         except AirflowSilentError as error:
             raise WaitTimeoutError(
@@ -207,6 +248,8 @@ def _follow(api: AirflowApi, run: DagRun, *, observer: Observer, timeout: float)
             ) from error
         observer.see_run(run, tasks, behind)
         failures.tell(tasks)
+        if shown:
+            shown.look(tasks)
         if run.finished:
             return run
     because = f" behind {behind.run_id}" if behind else ""
@@ -219,11 +262,14 @@ def _follow(api: AirflowApi, run: DagRun, *, observer: Observer, timeout: float)
 class _FailedTries:
     """Tells of each try that has failed and is followed by another, once: why, and when the next is due."""
 
-    def __init__(self, api: AirflowApi, run: DagRun, observer: Observer) -> None:
+    def __init__(
+        self, api: AirflowApi, run: DagRun, observer: Observer, earlier: tuple[TaskState, ...]
+    ) -> None:
         self._api = api
         self._run = run
         self._observer = observer
         self._told: set[TaskState] = set()
+        self._earlier = {TaskState(task.id, "failed", task.tries, None, task.map_index) for task in earlier}
 
     def tell(self, tasks: tuple[TaskState, ...]) -> None:
         for task in tasks:
@@ -231,7 +277,8 @@ class _FailedTries:
             failed = TaskState(
                 task.id, "failed", task.tries if waits else task.tries - 1, None, task.map_index
             )
-            if failed.tries < 1 or failed in self._told or len(self._told) >= MOST_FAILED_TRIES:
+            known = failed.tries < 1 or failed in self._told | self._earlier
+            if known or len(self._told) >= MOST_FAILED_TRIES:
                 continue
             self._told.add(failed)
             reason, due = "", None
@@ -245,9 +292,28 @@ class _FailedTries:
                 self._observer.see_failed_try(failed, reason, due)
 
 
-def failing_task_log(api: AirflowApi, result: TriggerResult) -> tuple[TaskState | None, str]:
-    """Return the first failed task of a run and the last lines of its log."""
-    task = next((task for task in result.tasks if task.state == "failed"), None)
-    if task is None:
-        return None, ""
-    return task, "\n".join(api.log(result.dag_id, result.run_id, task)[-TASK_LOG_LINES:])
+def _next_to_end(run: DagRun, active: tuple[DagRun, ...], limit: int | None) -> DagRun | None:
+    """Return the run that must end before a queued one starts; None if that one waits for none.
+
+    `active` are the DAG's active runs, oldest first. Airflow counts a backfill's runs apart.
+    """
+    own = next((place for place, other in enumerate(active) if other.run_id == run.run_id), len(active))
+    ahead = [
+        other
+        for place, other in enumerate(active)
+        if other.run_type != "backfill" and (other.state == "running" or place < own)
+    ]
+    ahead.sort(key=lambda other: other.state != "running")
+    return ahead[0] if limit and len(ahead) >= limit else None
+
+
+def failed_run(api: AirflowApi, dag_id: str, run_id: str, tasks: tuple[TaskState, ...]) -> RunFailedError:
+    """Return the error for a run that failed, with the last lines of its first failed task's log."""
+    task = next((task for task in tasks if task.state == "failed"), None)
+    log = api.log(dag_id, run_id, task)[-TASK_LOG_LINES:] if task else ()
+    whole = f" The whole log: pipectl task-log {dag_id} {run_id} {task.name}" if task else ""
+    return RunFailedError(
+        f"The run {run_id} of {dag_id} failed{f' in task {task.name}' if task else ''}.",
+        hint=f"In the browser: {api.address.url}/dags/{dag_id}/runs/{run_id}{whole}",
+        detail="\n".join(log),
+    )

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pipectl.commands.report.charts import NARROWEST_SPREAD, Columns, Scale, Spread
-from pipectl.commands.shared import group, line
+from pipectl.commands.shared import group, line, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pipectl.pipeline.reporting import Amounts, Hour, LabelLag, Report
 
 BAR_WIDTH = 44
+LAG_WIDTH = 26  # of a lag and its name
+AMOUNTS = "Amounts by scenario, each in its currency, on a logarithmic scale"
+NUMBERS = ("number", "labelled", "5 %", "median", "95 %")
 WIDEST = 1000
 SHOWN_PERCENTILES = (50, 90, 95, 99, 100)
 # More hours than this are read as days: a single row with a wrong year would make a chart of its own.
@@ -30,7 +33,7 @@ def report_text(report: Report) -> RenderableType:
         return group(line("There are no transactions yet. Make some: pipectl trigger", "bold"))
     parts = [*_summary(report), line(""), *_over_time(report), line(""), _Amounts(report)]
     if report.lag:
-        parts += [line(""), _lag(report.lag)]
+        parts += [line(""), _Lag(report.lag)]
     return group(*parts)
 
 
@@ -113,7 +116,10 @@ def filled(hours: tuple[Hour, ...]) -> list[Hour]:
 
 @dataclass(frozen=True)
 class _Amounts:
-    """The table of amounts; its charts only if there is room for them beside the numbers."""
+    """The table of amounts; its charts only if there is room for them beside the numbers.
+
+    Without room for all numbers some stand below their row.
+    """
 
     report: Report
 
@@ -122,8 +128,19 @@ class _Amounts:
 
         plain = _amounts_table(self.report, charts=False)
         needed = Measurement.get(console, options.update(width=WIDEST), plain).maximum
+        if needed > options.max_width:
+            rows: list[tuple[object, ...]] = [_numbers(amounts) for amounts in self.report.amounts]
+            yield table("scenario", *NUMBERS, rows=rows, title=AMOUNTS)
+            return
         charts = needed + NARROWEST_SPREAD < options.max_width
         yield _amounts_table(self.report, charts=True) if charts else plain
+
+
+def _numbers(amounts: Amounts) -> tuple[str, ...]:
+    counts = (amounts.transactions, amounts.labelled)
+    quantiles = (amounts.p05, amounts.median, amounts.p95)
+    texts = (*(f"{count:,}" for count in counts), *(f"{quantile:,.2f}" for quantile in quantiles))
+    return (scenario_name(amounts.scenario), *texts)
 
 
 def _amounts_table(report: Report, *, charts: bool) -> RenderableType:
@@ -134,26 +151,18 @@ def _amounts_table(report: Report, *, charts: bool) -> RenderableType:
     high = max(amounts.p95 for amounts in report.amounts)
     shown = Table(
         box=box.SIMPLE_HEAD,
-        title="Amounts by scenario, each in its currency, on a logarithmic scale",
+        title=AMOUNTS,
         title_justify="left",
         title_style="bold",
         pad_edge=False,
     )
     shown.add_column("scenario", overflow="fold")
-    for header in ("number", "labelled", "5 %", "median", "95 %"):
+    for header in NUMBERS:
         shown.add_column(header, justify="right", overflow="fold")
     if charts:
         shown.add_column(Scale(f"{low:,.2f}", f"{high:,.2f}"))
     for amounts in report.amounts:
-        shown.add_row(
-            scenario_name(amounts.scenario),
-            f"{amounts.transactions:,}",
-            f"{amounts.labelled:,}",
-            f"{amounts.p05:,.2f}",
-            f"{amounts.median:,.2f}",
-            f"{amounts.p95:,.2f}",
-            *([_spread(amounts, low, high)] if charts else []),
-        )
+        shown.add_row(*_numbers(amounts), *([_spread(amounts, low, high)] if charts else []))
     return shown
 
 
@@ -162,17 +171,23 @@ def _spread(amounts: Amounts, low: float, high: float) -> Spread:
     return Spread(quantiles, low, high, "red" if amounts.scenario else "blue")
 
 
-def _lag(lag: LabelLag) -> RenderableType:
-    from rich.text import Text
+@dataclass(frozen=True)
+class _Lag:
+    """The labels' lag as bars, of the width that there is."""
 
-    longest = max(lag.percentiles[100], 1e-9)
-    lines = [Text(f"Label lag of the latest {lag.sample:,} labelled transactions", style="bold")]
-    for percent in SHOWN_PERCENTILES:
-        value = lag.percentiles[percent]
-        bar = "█" * max(round(max(value, 0) / longest * BAR_WIDTH), 1)
-        name = "longest" if percent == 100 else f"{percent} % within"  # noqa: PLR2004
-        lines.append(Text.assemble(f"  {name:<12}", f"{seconds(value):>10}  ", (bar, "cyan")))
-    return group(*lines)
+    lag: LabelLag
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        from rich.text import Text
+
+        yield Text(f"Label lag of the latest {self.lag.sample:,} labelled transactions", style="bold")
+        longest = max(self.lag.percentiles[100], 1e-9)
+        widest = max(min(BAR_WIDTH, options.max_width - LAG_WIDTH), 1)
+        for percent in SHOWN_PERCENTILES:
+            value = self.lag.percentiles[percent]
+            bar = "█" * max(round(max(value, 0) / longest * widest), 1)
+            name = "longest" if percent == 100 else f"{percent} % within"  # noqa: PLR2004
+            yield Text.assemble(f"  {name:<12}", f"{seconds(value):>10}  ", (bar, "cyan"))
 
 
 def _moment(when: datetime) -> str:

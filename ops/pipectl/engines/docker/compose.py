@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipectl.engines.docker.api import PULL_HINT, SEE_SERVICES
-from pipectl.engines.docker.connection import WITHOUT_DOCKER
+from pipectl.engines.docker.connection import WITHOUT_DOCKER, no_docker_command
 from pipectl.engines.requirements import explained
 from pipectl.errors import EngineError
 
@@ -136,10 +136,7 @@ class Compose:
         try:
             yield
         except (ClientNotFoundError, FileNotFoundError) as error:
-            raise EngineError(
-                "An engine answers, but the docker command is not installed.",
-                hint=f"Install it (Debian: apt install docker-cli). {WITHOUT_DOCKER}",
-            ) from error
+            raise no_docker_command() from error
         except DockerException as error:
             detail = ESCAPE.sub("", error.stderr or error.stdout or "").strip()
             if any(words in detail for words in NO_COMPOSE):

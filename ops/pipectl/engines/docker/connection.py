@@ -163,6 +163,14 @@ def no_engine(host: str, detail: str) -> EngineError:
     )
 
 
+def no_docker_command() -> EngineError:
+    """Return the error for an engine without the docker command."""
+    return EngineError(
+        "An engine answers, but the docker command is not installed.",
+        hint=f"Install it (Debian: apt install docker-cli). {WITHOUT_DOCKER}",
+    )
+
+
 def _wants_tls(host: str) -> EngineError:
     return EngineError(
         f"The Docker engine at {host} wants TLS, which pipectl does not speak.",

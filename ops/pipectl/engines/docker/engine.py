@@ -14,13 +14,15 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pipectl.databases import prove
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.changes import digests, restart_sentences
 from pipectl.engines.docker import identity, replacements
-from pipectl.engines.docker.api import FOLDER_LABEL, DockerApi
+from pipectl.engines.docker.api import FOLDER_LABEL, SEE_SERVICES, DockerApi
 from pipectl.engines.docker.compose import Compose
 from pipectl.engines.docker.connection import WITHOUT_DOCKER
+from pipectl.engines.docker.execute import CLIENTS, execute, words_in_container
 from pipectl.engines.docker.mounts import DEFAULT_USER, USER, require_readable
 from pipectl.engines.docker.pull import pull_all, variables_of
 from pipectl.engines.project import forget_engine, new_password, remember_engine
@@ -251,6 +253,23 @@ class DockerEngine(Engine):
         """Ask in the container that starts tasks."""
         service = "worker" if self._has_celery else "scheduler"
         return self._compose.run(service, "python", "/opt/airflow/stack/tasks_api.py")
+
+    def execute(self, service: str, words: tuple[str, ...]) -> int:
+        """Run the program in the service's container."""
+        container = next((each for each in self._containers if _shown_name(each) == service), None)
+        if container is None or container.state != "running":
+            raise EngineError(f"{service} has no container that runs.", hint=SEE_SERVICES)
+        return execute(self._api.host, container.id, words_in_container(container.service, words))
+
+    def client(self, service: str, arguments: tuple[str, ...], observer: Observer) -> int:
+        """Run the client in the database's container; this machine's for a database elsewhere."""
+        if self._settings.is_external(service):
+            from pipectl.engines import clients  # noqa: PLC0415  20 ms
+
+            address = self._settings.database(service)
+            prove(address)
+            clients.run(self._settings, address, arguments, observer)
+        return self.execute(service, (*CLIENTS[service], *arguments))
 
     def equivalent(self, action: str) -> tuple[str, ...]:
         """Return what a user would type to Docker for `up`, `down`, `down --volumes` or `reset`."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from pipectl.engines.local.install import Report
     from pipectl.observer import Show
+    from pipectl.settings import Settings
 
 # pg_current_xact_id and xid8 came with 13, scram as the default with 14.
 OLDEST_POSTGRES = 14
@@ -80,6 +81,17 @@ class MariadbBinaries:
     version: tuple[int, int, int]
     origin: str
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def lock_file(settings: Settings, name: str) -> Path:
+    """Return the project's file that pins `airflow` or `postgres`; EngineError if it is missing."""
+    path = settings.project / "stack" / f"{name}-requirements.txt"
+    if not path.is_file():
+        raise EngineError(
+            f"{path} is missing: it pins what the local engine installs.",
+            hint="Get it back: git checkout stack",
+        )
+    return path
 
 
 def find_postgres(
@@ -172,7 +184,7 @@ def inspect_mariadb(server: Path, libraries: str = "") -> MariadbBinaries | None
     """
     environment = {"LD_LIBRARY_PATH": libraries} if libraries else {}
     # Without its option files, which may be wrong for this server.
-    text = _version_of(server, "--no-defaults", environment=environment)
+    text = version_of(server, "--no-defaults", environment=environment)
     numbers = re.search(r"Ver (\d+)\.(\d+)\.(\d+)", text)
     if not numbers:
         return None
@@ -220,7 +232,7 @@ def _numbers(path: Path) -> list[int]:
 def _inspect_postgres(folder: Path, origin: str) -> PostgresBinaries | None:
     if not (folder / "initdb").exists():
         return None
-    numbers = re.search(r"\(PostgreSQL\) (\d+)(?:\.(\d+))?", _version_of(folder / "postgres"))
+    numbers = re.search(r"\(PostgreSQL\) (\d+)(?:\.(\d+))?", version_of(folder / "postgres"))
     if not numbers or int(numbers[1]) < OLDEST_POSTGRES or not _has_pgoutput(folder):
         return None
     return PostgresBinaries(folder, (int(numbers[1]), int(numbers[2] or 0)), origin)
@@ -243,7 +255,8 @@ def _has_pgoutput(folder: Path) -> bool:
     return any(any(library.glob("pgoutput.*")) for library in libraries)
 
 
-def _version_of(binary: Path, *options: str, environment: Mapping[str, str] | None = None) -> str:
+def version_of(binary: Path, *options: str, environment: Mapping[str, str] | None = None) -> str:
+    """Return what a program says to --version, called after `options`; empty if it does not run."""
     try:
         told = subprocess.run(
             (str(binary), *options, "--version"),
@@ -309,10 +322,11 @@ def _mariadb_servers() -> Iterator[Path]:
 def _cached_mariadb(cache_dir: Path, name: str = "mariadb") -> MariadbBinaries | None:
     root = cache_dir / name
     server = root / "usr/sbin/mariadbd"
-    return inspect_mariadb(server, _library_path(root)) if server.exists() else None
+    return inspect_mariadb(server, library_path(root)) if server.exists() else None
 
 
-def _library_path(root: Path) -> str:
+def library_path(root: Path) -> str:
+    """Return the search path of the shared libraries of packages that are unpacked in `root`."""
     folders = {library.parent for base in ("lib", "usr/lib") for library in root.glob(f"{base}/*/lib*.so*")}
     return ":".join(str(folder) for folder in sorted(folders))
 
@@ -323,6 +337,6 @@ def _missing_libraries(root: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        env=surroundings.environment(LD_LIBRARY_PATH=_library_path(root)),
+        env=surroundings.environment(LD_LIBRARY_PATH=library_path(root)),
     )
     return "\n".join(line.strip() for line in told.stdout.splitlines() if "not found" in line)

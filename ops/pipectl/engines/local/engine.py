@@ -6,6 +6,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from pipectl.databases import prove
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.changes import TASK_SECONDS, digests, restart_sentences
@@ -17,7 +18,7 @@ from pipectl.engines.local.supervisor.supervisor import Supervisor, SupervisorSi
 from pipectl.engines.ports import is_free
 from pipectl.engines.project import forget_engine, new_password, remember_engine
 from pipectl.engines.requirements import changed_note
-from pipectl.errors import UsageError
+from pipectl.errors import DatabaseError, ForeignDatabaseError, UsageError
 from pipectl.models import Service
 from pipectl.observer import Observer
 from pipectl.services import airflow_programs, databases
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pipectl.engines.local.folders import VolumeFolder
     from pipectl.engines.local.start import Software
     from pipectl.engines.local.supervisor.supervisor import ProcessState
-    from pipectl.models import LogLine, Volume
+    from pipectl.models import DatabaseAddress, LogLine, Volume
     from pipectl.settings import Settings
 
 # Nobody but pipectl's own single-user runs, which ask for none, needs it.
@@ -186,6 +187,42 @@ class LocalEngine(Engine):
 
         software = self._software or find_software(self._settings, Observer())
         return ask_tasks_api(self._settings, software.airflow)
+
+    def execute(self, service: str, words: tuple[str, ...]) -> int:
+        """Become the program, with the variables that the service was started with."""
+        from pipectl.engines.local import programs  # noqa: PLC0415  20 ms
+
+        started = self._supervisor.started(service)
+        if service in databases():
+            programs.become_beside_database(started, words, self._proven(service))
+        # Airflow's variables lead to all databases; business databases that do not run harm nobody.
+        for name in databases():
+            try:
+                self._proven(name)
+            except ForeignDatabaseError:
+                raise
+            except DatabaseError:
+                continue
+        programs.become_in_airflow(started, words, self._settings.project)
+
+    def client(self, service: str, arguments: tuple[str, ...], observer: Observer) -> int:
+        """Become the client."""
+        from pipectl.engines import clients  # noqa: PLC0415  20 ms
+        from pipectl.engines.local.programs import server_of  # noqa: PLC0415
+
+        own = service in self._names
+        server = server_of(self._supervisor.started(service)) if own else None
+        clients.run(self._settings, self._proven(service), arguments, observer, server)
+
+    def _proven(self, service: str) -> DatabaseAddress:
+        """Return the address of a database, which has shown whose it is. Raises DatabaseError."""
+        address = next((each for each in self.databases() if each.service == service), None)
+        if address is None:
+            from pipectl.engines.local.start import metadata_address  # noqa: PLC0415  10 ms
+
+            address = self._marked(metadata_address(self._settings), self._ports_in_use())
+        prove(address)
+        return address
 
     @property
     def _secrets(self) -> Mapping[str, Callable[[], str]]:

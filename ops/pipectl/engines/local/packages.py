@@ -41,11 +41,13 @@ def available() -> bool:
     return all(shutil.which(tool) for tool in ("apt-get", "apt-cache", "dpkg", "dpkg-query"))
 
 
-def unpack(pattern: str, target: Path, show: Callable[..., None] = ignore) -> None:
+def unpack(
+    pattern: str, target: Path, show: Callable[..., None] = ignore, *, what: str = "mariadb-server"
+) -> None:
     """Download the newest package whose name matches `pattern`, a regular expression, into `target`.
 
     With it come the libraries that it depends on and that are not installed. Takes 60 MB more while it works.
-    `show` is told how far it is.
+    `show` is told how far it is, and `what` is the package that a user would install instead.
 
     Raises:
         EngineError: no network, no such package, or a disk that is full; apt's last lines are the detail.
@@ -60,8 +62,8 @@ def unpack(pattern: str, target: Path, show: Callable[..., None] = ignore) -> No
 
     # One broken third-party source fails the whole update, so what counts is whether the package is found.
     unreachable = EngineError(
-        "The package mariadb-server-core could not be found or downloaded by apt.",
-        hint="The lines above are apt's. Or install a server yourself: apt install mariadb-server",
+        f"The package {what}-core could not be found or downloaded by apt.",
+        hint=f"The lines above are apt's. Or install it yourself: apt install {what}",
     )
     show("reading apt's lists of packages", milestone=True)
     watch = AptProgress("of apt's lists read", show)

@@ -56,13 +56,13 @@ def find_software(settings: Settings, observer: Observer) -> Software:
     data_dir = database_volume(settings.state_dir, "airbyte-postgres").path / DATA
     with ThreadPoolExecutor() as pool:
         airflow_runtime = pool.submit(
-            ensure_airflow, cache_dir, _lock_file(settings, "airflow"), report, show
+            ensure_airflow, cache_dir, binaries.lock_file(settings, "airflow"), report, show
         )
         postgres_binaries = pool.submit(
             binaries.find_postgres,
             cache_dir,
             report,
-            _lock_file(settings, "postgres"),
+            binaries.lock_file(settings, "postgres"),
             choice=settings.variables.get("PIPECTL_POSTGRES_BIN", ""),
             major=postgres.data_version(data_dir),
             show=show,
@@ -70,16 +70,6 @@ def find_software(settings: Settings, observer: Observer) -> Software:
         mariadb_binaries = pool.submit(binaries.find_mariadb, cache_dir, report, show)
     runtime = with_packages(settings, airflow_runtime.result(), report, show)
     return Software(runtime, postgres_binaries.result(), mariadb_binaries.result())
-
-
-def _lock_file(settings: Settings, name: str) -> Path:
-    path = settings.project / "stack" / f"{name}-requirements.txt"
-    if not path.is_file():
-        raise EngineError(
-            f"{path} is missing: it pins what the local engine installs.",
-            hint="Get it back: git checkout stack",
-        )
-    return path
 
 
 def require_copied_at_rest(settings: Settings, origin: Path) -> None:
@@ -247,21 +237,26 @@ def ask_tasks_api(settings: Settings, runtime: AirflowRuntime) -> str:
     return asked.stderr.strip() if asked.returncode else ""
 
 
+def metadata_address(settings: Settings) -> DatabaseAddress:
+    """Return where the project's metadata database is meant to listen, and its login."""
+    return DatabaseAddress(
+        service="postgres",
+        host="127.0.0.1",
+        port=settings.port("postgres"),
+        database=airflow.METADATA_DATABASE,
+        user=airflow.METADATA_USER,
+        password=settings.variables["AIRFLOW_POSTGRES_PASSWORD"],
+        mark=server_mark("postgres", database_volume(settings.state_dir, "postgres").path / DATA),
+    )
+
+
 def site_of(settings: Settings) -> AirflowSite:
     """Return the project's Airflow. Raises UsageError and EngineError as `airflow_env.read` does."""
     variables = settings.variables
     return AirflowSite(
         project=settings.project,
         port=settings.port("webserver"),
-        metadata=DatabaseAddress(
-            service="postgres",
-            host="127.0.0.1",
-            port=settings.port("postgres"),
-            database=airflow.METADATA_DATABASE,
-            user=airflow.METADATA_USER,
-            password=variables["AIRFLOW_POSTGRES_PASSWORD"],
-            mark=server_mark("postgres", database_volume(settings.state_dir, "postgres").path / DATA),
-        ),
+        metadata=metadata_address(settings),
         postgres=settings.database("airbyte-postgres"),
         mysql=settings.database("airbyte-mysql"),
         secrets=airflow.AirflowSecrets(

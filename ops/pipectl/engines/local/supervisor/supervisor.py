@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipectl import json_text, ordinary, surroundings
 from pipectl.engines.changes import StartState
@@ -81,6 +81,13 @@ class ProcessState:
     pid: int | None
     description: str
     started: int = 0
+
+
+class Started(NamedTuple):
+    """The command of a program that runs, and the variables that it got besides those of the machine."""
+
+    command: tuple[str, ...]
+    settings: Mapping[str, str]
 
 
 class Supervisor:
@@ -184,6 +191,19 @@ class Supervisor:
         pid = self._pid(name)
         files = self._started_as(name, pid).get("files") if pid else None
         return files if isinstance(files, dict) else {}
+
+    def started(self, name: str) -> Started:
+        """Return what a running program was started with; EngineError if nothing is known of that."""
+        path = self._description_path(name)
+        for source in (path.with_suffix(".started"), path):
+            known = json_text.read_object(source)
+            command, environment = known.get("command"), known.get("environment")
+            if isinstance(command, list) and isinstance(environment, dict):
+                return Started(tuple(command), known.get("settings") or _settings(environment))
+        raise EngineError(
+            f"{self.run_dir} does not say what {name} was started with.",
+            hint="Start the stack anew: pipectl down, then pipectl up",
+        )
 
     def changes(self, program: Program, pid: int, user_settings: Collection[str]) -> tuple[str, ...]:
         """Return what the running process `pid` would be started with otherwise now; () if nothing is known.

@@ -1,0 +1,25 @@
+"""The user's own programs in a stack of the docker engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.docker_project import DockerProject, new_docker_project
+from support.program_checks import ProgramChecks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerProject]:
+    with new_docker_project(tmp_path_factory.mktemp("clone") / "project") as made:
+        yield made
+
+
+class TestPrograms(ProgramChecks):
+    """In containers."""

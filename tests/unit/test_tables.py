@@ -1,0 +1,91 @@
+"""Tables of commands on narrow terminals: nothing that fits into a line is broken."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from pipectl.commands.shared import INDENT, table
+
+SERVICES: list[tuple[object, ...]] = [
+    ("airbyte-postgres", "running", "healthy", "5432", "fraud-pipeline-2-airbyte-postgres-1"),
+    ("scheduler", "crashed", "", "", "fraud-pipeline-2-scheduler-1"),
+]
+HEADERS = ("service", "state", "health", "port", "container")
+
+
+def drawn(width: int, *headers: str, rows: list[tuple[object, ...]], title: str = "") -> list[str]:
+    out = StringIO()
+    Console(file=out, width=width, highlight=False).print(table(*headers, rows=rows, title=title))
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+def test_with_room_for_all_columns_each_row_is_a_line() -> None:
+    lines = drawn(100, *HEADERS, rows=SERVICES, title="a title")
+    assert lines[0] == "a title"
+    assert [line.split() for line in lines[-3:-1]] == [
+        ["airbyte-postgres", "running", "healthy", "5432", "fraud-pipeline-2-airbyte-postgres-1"],
+        ["scheduler", "crashed", "fraud-pipeline-2-scheduler-1"],
+    ]
+
+
+def test_the_widest_column_goes_below_its_row_first() -> None:
+    lines = drawn(60, *HEADERS, rows=SERVICES, title="a title")
+    assert lines == [
+        "a title",
+        "",
+        " service            state     health    port",
+        " ───────────────────────────────────────────",
+        " airbyte-postgres   running   healthy   5432",
+        "     container: fraud-pipeline-2-airbyte-postgres-1",
+        " scheduler          crashed",
+        "     container: fraud-pipeline-2-scheduler-1",
+        "",
+    ]
+
+
+def test_the_first_column_stays_and_what_is_empty_is_left_out() -> None:
+    lines = drawn(30, *HEADERS, rows=SERVICES)
+    assert lines[1].split() == ["service", "port"]
+    assert [line.strip() for line in lines if line.startswith(" " * INDENT)][:2] == [
+        "state: running",
+        "health: healthy",
+    ]
+    assert "     health:" not in lines
+
+
+def test_rows_of_several_lines_keep_what_belongs_to_them() -> None:
+    rows: list[tuple[object, ...]] = [("a", "one\ntwo", "long " * 15), ("b", "three", "more " * 15)]
+    lines = drawn(58, "name", "found", "long", rows=rows)
+    assert [line.strip() for line in lines[3:-1]] == [
+        "a      one",
+        "two",
+        f"long: {'long ' * 9}".strip(),
+        ("long " * 6).strip(),
+        "b      three",
+        f"long: {'more ' * 9}".strip(),
+        ("more " * 6).strip(),
+    ]
+
+
+@given(
+    st.lists(
+        st.tuples(*(st.text("abcdefgh-/", min_size=1, max_size=25) for _ in range(4))), min_size=1, max_size=4
+    ),
+    st.integers(40, 120),
+)
+def test_no_value_is_broken_that_a_line_has_room_for(rows: list[tuple[object, ...]], width: int) -> None:
+    lines = drawn(width, "first", "second", "third", "fourth", rows=rows)
+    for row in rows:
+        for value in row:
+            assert any(str(value) in line for line in lines)
+    assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize("width", [20, 60, 140])
+def test_a_table_without_rows_has_its_headers(width: int) -> None:
+    assert "service" in drawn(width, *HEADERS, rows=[])[1]
