@@ -47,7 +47,7 @@ case "$*" in
 init)
     exec python "$folder/stack/initialise.py"
     ;;
-'airflow api-server'* | 'airflow scheduler'* | 'airflow dag-processor'* | 'airflow celery worker'*)
+'airflow api-server'* | 'airflow scheduler'* | 'airflow dag-processor'* | 'airflow triggerer'* | 'airflow celery worker'*)
     shift
     # -P: nothing is imported from the launcher's folder by chance.
     exec python -P "$folder/stack/launcher.py" "$@"

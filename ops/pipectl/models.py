@@ -95,6 +95,8 @@ class AirflowAddress:
 class Service:
     """One service of the stack. `state` is running, starting, stopped or crashed.
 
+    `health` is healthy, starting, unknown or, for one that runs once something needs it, waiting.
+
     `started` is the start of the process that runs now, None if none runs.
     """
 

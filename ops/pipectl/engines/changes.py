@@ -24,6 +24,7 @@ LAUNCHED = [
     "proxies",
     "shortcuts",
     "task_processes",
+    "triggers",
 ]
 REQUIREMENTS = "requirements.txt"
 AIRFLOW_FILES = (

@@ -30,7 +30,16 @@ from pipectl.engines.requirements import INSTALLED, changed_note
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError
 from pipectl.models import LogLine, Service, Volume
-from pipectl.services import ENGINE, SERVICES, airflow_programs, business_databases, databases, find
+from pipectl.services import (
+    ENGINE,
+    HEALTHY,
+    SERVICES,
+    WAITING,
+    airflow_programs,
+    business_databases,
+    databases,
+    find,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -451,7 +460,9 @@ def _service(container: Container, port: int | None) -> Service:
     definition = find(container.service)
     health = ""
     if state == "running" and definition and definition.health == ENGINE:
-        health = "healthy" if container.health == "healthy" else "starting"
+        health = HEALTHY if container.health == HEALTHY else "starting"
+    if state == "running" and definition and definition.on_demand and container.health_output == WAITING:
+        health = WAITING
     return Service(
         name=_shown_name(container),
         state=state,

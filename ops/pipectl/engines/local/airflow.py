@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 METADATA_DATABASE = get("postgres").database
 METADATA_USER = "airflow"
 # Services, and the commands of Airflow that they run.
-COMMANDS = {"webserver": "api-server", "scheduler": "scheduler", "dag-processor": "dag-processor"}
+COMMANDS = {
+    "webserver": "api-server",
+    "scheduler": "scheduler",
+    "dag-processor": "dag-processor",
+    "triggerer": "triggerer",
+}
 LAUNCHER = Path("stack", "airflow", "launcher.py")
 PLUGINS = Path("stack", "airflow", "plugins")
 LOCK_FILE = "stack/airflow-requirements.txt"
@@ -162,6 +167,11 @@ def require_usable_path(project: Path) -> None:
             f"The project's path {project} holds a line end, which PostgreSQL's programs refuse.",
             hint="Move the project to a folder without one.",
         )
+
+
+def needs_triggerer(home: Path) -> bool:
+    """Whether the web server has seen a trigger: until then the triggerer waits, see triggers.py."""
+    return (home / "logs" / "triggerer-needed").exists()
 
 
 def prepare_home(site: AirflowSite) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.changes import TASK_SECONDS, digests, restart_sentences
 from pipectl.engines.local import logs
-from pipectl.engines.local.airflow import require_usable_path
+from pipectl.engines.local.airflow import needs_triggerer, require_usable_path
 from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
 from pipectl.engines.local.processes import listens
 from pipectl.engines.local.supervisor.supervisor import Supervisor, SupervisorSilentError
@@ -21,7 +22,7 @@ from pipectl.engines.requirements import changed_note
 from pipectl.errors import DatabaseError, ForeignDatabaseError, UsageError
 from pipectl.models import Service
 from pipectl.observer import Observer
-from pipectl.services import airflow_programs, databases
+from pipectl.services import WAITING, airflow_programs, databases, get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -136,7 +137,14 @@ class LocalEngine(Engine):
         """Every service with the state of its process."""
         processes = {process.name: process for process in self._supervisor.processes()}
         ports = self.ports()
-        return tuple(_service(name, processes.get(name), ports.get(name)) for name in self._names)
+        services = (_service(name, processes.get(name), ports.get(name)) for name in self._names)
+        waits = not needs_triggerer(airflow_volume(self._settings.state_dir).path)
+        return tuple(
+            replace(service, health=WAITING)
+            if waits and service.state == "running" and get(service.name).on_demand
+            else service
+            for service in services
+        )
 
     def holds(self, service: str, port: int) -> bool:
         """Whether the service's process listens on the port."""

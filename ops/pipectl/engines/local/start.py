@@ -140,6 +140,7 @@ class Start:
         airflow_volume(self._settings.state_dir).ensure()
         programs = {program.name: program for program in self.programs(names)}
         if self._supervisor.is_running():
+            self._supervisor.add(programs.values())
             # One that fails again and again counts as started.
             self._supervisor.stop(missing)
             for name in missing:

@@ -166,6 +166,17 @@ class Supervisor:
                 detail=started.stderr.strip() or tail(self.run_dir / "supervisord.log", 10),
             )
 
+    def add(self, programs: Collection[Program]) -> None:
+        """Tell a supervisord of an earlier pipectl, which knows fewer programs, of `programs`."""
+        known = {process.name for process in self.processes()}
+        missing = [program.name for program in programs if program.name not in known]
+        if missing:
+            with self._short_socket_path() as socket_path:
+                write_private(self.config_path, self._configuration(programs, socket_path))
+            self._call("reloadConfig")
+            for name in missing:
+                self._call("addProcessGroup", name)
+
     def describe(self, program: Program) -> None:
         """Write down what `program` is; in force from its next start."""
         marks = {MARKER: str(self.state_dir), PROJECT_MARKER: folder_mark(self.state_dir.parent)}
