@@ -202,7 +202,8 @@ def instance_name(task_id: str, map_index: int) -> str:
 class TaskState:
     """The latest try of one task in a run; times are timezone-aware.
 
-    Left out of JSON: `map_index`, -1 for a task that is not mapped, and times that have not come.
+    Left out of JSON: `map_index`, -1 for a task that is not mapped, times that have not come, and of a task
+    that is not deferred `waits_for`: the trigger, and whether a triggerer runs it.
     """
 
     id: str
@@ -212,6 +213,7 @@ class TaskState:
     map_index: int = field(default=-1, metadata={"optional": True})
     start: datetime | None = field(default=None, metadata={"optional": True})
     end: datetime | None = field(default=None, metadata={"optional": True})
+    waits_for: str = field(default="", metadata={"optional": True})
 
     @property
     def name(self) -> str:
