@@ -37,6 +37,9 @@ if ! whoami >/dev/null 2>&1; then
     export USER="${USER:-airflow}" HOME="${AIRFLOW_USER_HOME_DIR:-/tmp}"
 fi
 
+# Where Airflow looks for modules such as airflow_local_settings.
+[ -e "$folder/config" ] || ln -sfn stack/config "$folder/config"
+
 # Nobody but uv gets its settings.
 (
     set_up_installers

@@ -53,7 +53,7 @@ class InstallError(Exception):
         self.code = code
 
 
-def build(folder: Path, requirements: Path, uv: str) -> None:
+def build(folder: Path, requirements: Path, *uv: str) -> None:
     """Make the layer `folder` unless it is complete; one process at a time does. Raises InstallError."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / "lock").open("a") as lock:
@@ -164,7 +164,7 @@ def left_out(present: dict[str, str], text: str) -> list[str]:
     return sorted(needed - present.keys() - named)
 
 
-def resolve(requirements: Path, text: str, uv: str) -> list[str]:
+def resolve(requirements: Path, text: str, uv: tuple[str, ...]) -> list[str]:
     """Return the packages to add, pinned. Raises InstallError."""
     present = installed()
     with tempfile.TemporaryDirectory() as name:
@@ -175,7 +175,7 @@ def resolve(requirements: Path, text: str, uv: str) -> list[str]:
         )
         output = run_uv(
             (
-                *(uv, "pip", "install", "--dry-run", "--python", sys.executable, "-r", str(requirements)),
+                *(*uv, "pip", "install", "--dry-run", "--python", sys.executable, "-r", str(requirements)),
                 *("--constraint", str(constraints), "--override", str(overrides)),
             ),
             text,
@@ -186,10 +186,10 @@ def resolve(requirements: Path, text: str, uv: str) -> list[str]:
     return [f"{name} @ {source}" if source else f"{name}=={version}" for name, version, source in pins]
 
 
-def install(folder: Path, packages: list[str], uv: str, options: tuple[str, ...]) -> None:
+def install(folder: Path, packages: list[str], uv: tuple[str, ...], options: tuple[str, ...]) -> None:
     """Make a virtual environment in `folder`, over this one, and install packages into it."""
     base = str(getattr(sys, "_base_executable", sys.executable))
-    run_uv((uv, "venv", "--quiet", "--no-project", "--allow-existing", "--python", base, str(folder)))
+    run_uv((*uv, "venv", "--quiet", "--no-project", "--allow-existing", "--python", base, str(folder)))
     own = next(folder.glob("lib/python*/site-packages"))
     # Where Airflow's packages come first, nothing in the layer can take the place of one.
     line = f"import sys; base = {str(SITE_PACKAGES)!r}; base in sys.path or sys.path.insert(-1, base)\n"
@@ -200,7 +200,9 @@ def install(folder: Path, packages: list[str], uv: str, options: tuple[str, ...]
         if program.is_file() and not copy.exists() and program.read_bytes().startswith(b"#!"):
             copy.write_text(program.read_text(encoding="utf-8").replace(sys.executable, python, 1), "utf-8")
             copy.chmod(0o755)
-    run_uv((uv, "pip", "install", "--no-deps", "--compile-bytecode", "--python", python, *options, *packages))
+    run_uv(
+        (*uv, "pip", "install", "--no-deps", "--compile-bytecode", "--python", python, *options, *packages)
+    )
 
 
 def run_uv(
@@ -303,8 +305,7 @@ def use(root: Path, requirements: Path) -> None:
         time.sleep(POLL_SECONDS)
     folder = root / key(requirements)
     # What has been downloaded serves the next layer too.
-    os.environ["UV_CACHE_DIR"] = str(root / "cache")
-    build(folder, requirements, "uv")
+    build(folder, requirements, "uv", "--cache-dir", str(root / "cache"))
     # Used last: others are forgotten first.
     (folder / COMPLETE).touch()
     pointer.write_text(f"{next(folder.glob('lib/python*/site-packages'))}\n", encoding="utf-8")

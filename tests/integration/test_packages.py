@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -115,9 +114,7 @@ def test_a_package_and_what_it_needs_are_installed_once_and_go_with_their_line(p
     )
     assert project.told[0] == "Installing for requirements.txt: added 1.5, needed 2.0"
     assert project.told[1].startswith("Installed for requirements.txt in ")
-    started = time.monotonic()
     assert project.install("added") == runtime
-    assert time.monotonic() - started < 0.1
     assert len(project.told) == 2
     assert project.install("numpy") == project.airflow
     # Those of what runs are still there, and come back without another installation.

@@ -31,6 +31,7 @@ COMMANDS = {
     "triggerer": "triggerer",
 }
 LAUNCHER = Path("stack", "airflow", "launcher.py")
+CONFIG = Path("stack", "airflow", "config")
 PLUGINS = Path("stack", "airflow", "plugins")
 LOCK_FILE = "stack/airflow-requirements.txt"
 ADMIN_PASSWORD = "AIRFLOW_ADMIN_PASSWORD"  # noqa: S105  the name of a variable
@@ -181,6 +182,10 @@ def prepare_home(site: AirflowSite) -> None:
     """
     try:
         (site.home / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
+        config = site.home / "config"
+        if not config.is_symlink() and not config.exists():
+            # Where Airflow looks for modules such as airflow_local_settings.
+            config.symlink_to(Path("..", "..", CONFIG))
     except OSError as error:
         raise EngineError(
             f"Airflow's folder {site.home} cannot be written: {error.strerror}.",
