@@ -1,16 +1,16 @@
-"""Airflow's own example DAGs, as they lie in the installed packages, run to the end that their authors meant."""
+"""Airflow's own example DAGs, from the installed packages, run to the end that their authors meant."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+    from pathlib import Path
 
     from support.rest_client import RestClient
 
