@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipectl.services import of_executor
+from support.deferral import check_triggerer
 from support.docker_project import DockerProject, docker, new_docker_project
 from support.needs import images, skip_on_podman
 from support.project_copy import COMMAND_SECONDS
@@ -253,3 +254,7 @@ def test_down_removes_containers_and_keeps_the_data(project: DockerProject) -> N
     status = project.json("status")
     assert {service["state"] for service in status["services"]} == {"stopped"}
     assert not status["airflow"]["reachable"]
+
+
+def test_the_triggerer_starts_with_the_first_deferred_task_and_comes_back(project: DockerProject) -> None:
+    check_triggerer(project, lambda: os.kill(project.containers()["triggerer-1"]["State"]["Pid"], 9))

@@ -14,6 +14,7 @@ import psycopg2
 import pytest
 
 from pipectl.services import of_executor
+from support.deferral import check_triggerer
 from support.project_copy import COMMAND_SECONDS, Project, new_local_project
 from support.server_process import listening_addresses
 from support.waiting import until
@@ -462,3 +463,7 @@ def test_down_leaves_no_process_and_keeps_the_data(populated: Project) -> None:
     populated.run("up")
     assert populated.json("verify-db", "--expect", "populated")["ok"]
     assert populated.json("verify-db", "--expect", "reconciled")["ok"]
+
+
+def test_the_triggerer_starts_with_the_first_deferred_task_and_comes_back(project: Project) -> None:
+    check_triggerer(project, lambda: os.kill(service(project, "triggerer")["pid"], signal.SIGKILL))

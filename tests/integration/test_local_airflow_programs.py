@@ -103,6 +103,11 @@ def test_a_task_sees_the_users_settings_and_no_other_secret(stack: AirflowStack,
     assert stack.site.settings["AIRFLOW_ADMIN_PASSWORD"] == "admin"
 
 
+def test_dags_of_one_file_are_both_there_and_ignored_files_are_not_read(client: RestClient) -> None:
+    until(lambda: client.sees("own_second"), "the second DAG of the file")
+    assert client.call("/api/v2/importErrors")["import_errors"] == []
+
+
 def test_a_plugin_is_loaded(client: RestClient) -> None:
     assert "own_plugin" in {each["name"] for each in client.call("/api/v2/plugins")["plugins"]}
 
