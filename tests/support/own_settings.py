@@ -1,4 +1,4 @@
-"""What a user adds to a project: settings, a connection, plugins, modules, and DAGs that tell what they see."""
+"""What users add to a project: settings, a connection, plugins, modules, and DAGs that tell what they see."""
 
 from __future__ import annotations
 
