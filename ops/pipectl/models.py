@@ -202,8 +202,8 @@ def instance_name(task_id: str, map_index: int) -> str:
 class TaskState:
     """The latest try of one task in a run; times are timezone-aware.
 
-    Left out of JSON: `map_index`, -1 for a task that is not mapped, times that have not come, and `waits_for`,
-    which a deferred task has (its trigger), and one that asks a human.
+    Left out of JSON: `map_index`, -1 for a task that is not mapped, times that have not come, and
+    `waits_for`, which a deferred task has (its trigger), and one that asks a human.
     """
 
     id: str
