@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -195,10 +196,13 @@ def install(folder: Path, packages: list[str], uv: tuple[str, ...], options: tup
     line = f"import sys; base = {str(SITE_PACKAGES)!r}; base in sys.path or sys.path.insert(-1, base)\n"
     (own / "pipectl.pth").write_text(line, encoding="utf-8")
     python, programs = str(folder / "bin" / "python"), Path(sys.executable).parent
+    # The kernel takes no path with a space for an interpreter.
+    shebang = f"#!/bin/sh\n'''exec' {shlex.quote(python)} \"$0\" \"$@\"\n' '''\n"
     for program in programs.iterdir():
         copy = folder / "bin" / program.name
         if program.is_file() and not copy.exists() and program.read_bytes().startswith(b"#!"):
-            copy.write_text(program.read_text(encoding="utf-8").replace(sys.executable, python, 1), "utf-8")
+            script = program.read_text(encoding="utf-8").replace(f"#!{sys.executable}\n", shebang, 1)
+            copy.write_text(script.replace(sys.executable, python), encoding="utf-8")
             copy.chmod(0o755)
     run_uv(
         (*uv, "pip", "install", "--no-deps", "--compile-bytecode", "--python", python, *options, *packages)

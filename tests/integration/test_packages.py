@@ -126,8 +126,13 @@ def test_programs_of_a_package_and_airflows_own_run_with_the_layer(project: Laye
     project.wheel("added", "1.0", added="def run(): import numpy; print('ran')")
     folder = project.install("added").python.parent
     assert subprocess.run((folder / "added",), capture_output=True, text=True, check=True).stdout == "ran\n"
-    for name in ("airflow", "alembic"):
-        assert str(folder / "python") in (folder / name).read_text()
+    own = [str(folder / "python"), "-c", "import sys; print(sys.prefix)"]
+    assert subprocess.run(own, capture_output=True, text=True, check=True).stdout.strip() == str(
+        folder.parent
+    )
+    done = subprocess.run((folder / "alembic", "--version"), capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("alembic ")
+    assert str(folder / "python") in (folder / "airflow").read_text()
     assert not (project.airflow.python.parent / "added").exists()
 
 

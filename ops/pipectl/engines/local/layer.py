@@ -18,7 +18,7 @@ from pipectl.engines.changes import REQUIREMENTS
 from pipectl.engines.local import uv
 from pipectl.engines.local.install import UvProgress, follow_tool
 from pipectl.engines.requirements import INSTALLED, explained
-from pipectl.errors import EngineError
+from pipectl.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
     from pipectl.engines.local.airflow_install import AirflowRuntime
@@ -47,7 +47,11 @@ def with_packages(settings: Settings, runtime: AirflowRuntime, report: Report, s
     """
     requirements = settings.project / REQUIREMENTS
     # The folder counts: an environment cannot be moved.
-    parts = [os.fsencode(settings.state_dir), runtime.key.encode(), *_contents(requirements, set())]
+    parts = [os.fsencode(settings.state_dir), runtime.key.encode()]
+    try:
+        parts += _contents(requirements, set())
+    except OSError as error:
+        raise UsageError(f"{error.filename} cannot be read: {error.strerror}.", hint="Mend it.") from error
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     folder = settings.state_dir / "packages" / key
     marker = folder / COMPLETE
