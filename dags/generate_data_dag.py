@@ -30,17 +30,28 @@ DOCUMENTATION = """
 2. **generate_labels** writes a fraud label for each of them to MySQL (`airbyte-mysql`, database `data`,
    table `fraud_labels`).
 
-The run's id names the batch, so a task that is retried or cleared writes nothing twice: the batch is there
-once, and every committed transaction gets exactly one label. Labels that had to wait for an open transaction
-are written by the next run; the log of *generate_labels* then warns of it.
+A scheduled run, and a run of a backfill, writes the payments of the half hour that ends at its logical date;
+any other run those of the last half hour. The run's id names the batch, so a task that is retried or cleared
+writes nothing twice, and neither does a backfill of slots that have run: the batch is there once, and every
+committed transaction gets exactly one label. Labels that had to wait for an open transaction are written by
+the next run; the log of *generate_labels* then warns of it.
 
 **When it fails**: each task is tried again once, after 2 minutes. After that an alert is logged, and posted
 as JSON to the address in `PIPECTL_ALERT_WEBHOOK` if one is set. The last line of the task's log names the
 database, and the variables (`AIRBYTE_POSTGRES_…`, `AIRBYTE_MYSQL_…`) to check.
 """
 
-# The batch reaches the scripts by environment, so that the commands stay as they are.
-BATCH = {"PIPECTL_BATCH_ID": "{{ run_id }}"}
+# The batch reaches the scripts by environment, so that the commands stay as they are. A slot of the schedule
+# has one batch, whether the schedule or a backfill runs it, with the payments of the half hour that ends
+# then. Other runs have those of the last half hour.
+BATCH = {
+    "PIPECTL_BATCH_ID": (
+        "{{ run_id.replace('backfill__', 'scheduled__', 1) if dag_run.run_type == 'backfill' else run_id }}"
+    ),
+    "PIPECTL_BATCH_UNTIL": (
+        "{{ dag_run.logical_date.isoformat() if dag_run.run_type in ('scheduled', 'backfill') else '' }}"
+    ),
+}
 
 with DAG(
     dag_id="generate_transaction_and_labels",

@@ -11,7 +11,16 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from fraud_pipeline.command import batch_of, moment_option, parser, positive_number, run, seed_of
+from fraud_pipeline.command import (
+    UNTIL_VARIABLE,
+    batch_end_of,
+    batch_of,
+    moment_option,
+    parser,
+    positive_number,
+    run,
+    seed_of,
+)
 from fraud_pipeline.connections import open_postgres, postgres_database
 from fraud_pipeline.errors import SettingError
 from fraud_pipeline.logs import logfmt
@@ -31,8 +40,14 @@ def main(environment: Mapping[str, str], given: Namespace) -> None:
     """Write the batch and log what was done. Raises PipelineError."""
     started = time.monotonic()
     batch, seed, database = batch_of(environment), seed_of(environment), postgres_database(environment)
-    until = given.until or (given.since + SPAN if given.since else datetime.now(UTC))
-    since = given.since or until - SPAN
+    end = given.until or (given.since + SPAN if given.since else batch_end_of(environment))
+    until = end or datetime.now(UTC)
+    try:
+        since = given.since or until - SPAN
+    except OverflowError as error:
+        raise SettingError(
+            f"A batch cannot end at {until:%Y-%m-%dT%H:%M:%SZ}: the calendar begins then."
+        ) from error
     if since > until:
         raise SettingError(
             f"--since is {since:%Y-%m-%dT%H:%M:%SZ}, which is after {until:%Y-%m-%dT%H:%M:%SZ}."
@@ -75,7 +90,7 @@ def options() -> ArgumentParser:
         "--until",
         type=moment_option,
         metavar="TIME",
-        help="its end (default: now, or 30 minutes after --since)",
+        help=f"its end (default: 30 minutes after --since; else {UNTIL_VARIABLE}, or now)",
     )
     return command_line
 

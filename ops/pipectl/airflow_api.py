@@ -33,7 +33,7 @@ from pipectl.errors import (
     AirflowMissingError,
     AirflowSilentError,
 )
-from pipectl.models import DagRun, ImportFailure, TaskState, TaskTry
+from pipectl.models import Backfill, DagRun, ImportFailure, TaskState, TaskTry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,6 +71,7 @@ class AirflowApi:
         self._tasks = airflow.TaskInstanceApi(client)
         self._definitions = airflow.TaskApi(client)
         self._errors = airflow.ImportErrorApi(client)
+        self._backfills = airflow.BackfillApi(client)
 
     def dag(self, dag_id: str) -> ParsedDag | None:
         """Return a DAG with its details, None if Airflow has not parsed a DAG of that id.
@@ -134,6 +135,52 @@ class AirflowApi:
     def active_runs(self, dag_id: str) -> tuple[DagRun, ...]:
         """Return the runs that are queued or running, oldest first."""
         return self._list_runs(dag_id, state=ACTIVE_STATES, limit=100, order_by=["run_after"])
+
+    def runs_between(self, dag_id: str, since: datetime, until: datetime) -> tuple[DagRun, ...]:
+        """Return all runs whose logical date is neither before `since` nor after `until`, oldest first."""
+        answers = self._ask_for_all(
+            "dag_runs",
+            self._runs.get_dag_runs_without_preload_content,
+            dag_id,
+            dag_id=dag_id,
+            logical_date_gte=since,
+            logical_date_lte=until,
+            order_by=["logical_date"],
+        )
+        return tuple(self._run(run) for run in answers)
+
+    def backfill_slots(
+        self, dag_id: str, since: datetime, until: datetime, *, failed: bool = False
+    ) -> tuple[datetime, ...]:
+        """Return the logical dates for which `backfill` would make runs, or start failed ones again."""
+        body = self._backfill_body(dag_id, since, until, failed=failed)
+        request = self._backfills.create_backfill_dry_run_without_preload_content
+        answer = self._ask(request, body, dag_id=dag_id)
+        slots = (read_time(slot.get("logical_date")) for slot in objects(answer.get("backfills")))
+        return tuple(slot for slot in slots if slot)
+
+    def backfill(
+        self, dag_id: str, since: datetime, until: datetime, max_active_runs: int, *, failed: bool = False
+    ) -> None:
+        """Make a run for each logical date that has none, and with `failed` start failed ones again.
+
+        AirflowConflictError if a backfill of the DAG is active.
+        """
+        body = self._backfill_body(dag_id, since, until, failed=failed, max_active_runs=max_active_runs)
+        self._ask(self._backfills.create_backfill_without_preload_content, body, dag_id=dag_id)
+
+    def active_backfill(self, dag_id: str) -> Backfill | None:
+        """Return the backfill of a DAG that Airflow has not closed, some seconds after its last run."""
+        request = self._backfills.list_backfills_without_preload_content
+        answer = self._ask(request, dag_id, order_by=["-id"], dag_id=dag_id)
+        found = (_read_backfill(backfill) for backfill in objects(answer.get("backfills")))
+        return next((backfill for backfill in found if backfill), None)
+
+    def cancel_backfill(self, backfill: Backfill) -> None:
+        """Fail the runs of a backfill that are queued, and close it; those that run go on."""
+        self._ask(
+            self._backfills.cancel_backfill_without_preload_content, backfill.id, dag_id=backfill.dag_id
+        )
 
     def tasks(self, dag_id: str, run_id: str) -> tuple[TaskState, ...]:
         """Return the latest try of every task of a run, in order of start."""
@@ -232,6 +279,18 @@ class AirflowApi:
             self._ask(self._runs.patch_dag_run_without_preload_content, dag_id, run_id, body, dag_id=dag_id)
         )
 
+    def _backfill_body(
+        self, dag_id: str, since: datetime, until: datetime, *, failed: bool, max_active_runs: int = 1
+    ) -> Any:  # noqa: ANN401  a class of the client
+        behavior = self._airflow.ReprocessBehavior
+        return self._airflow.BackfillPostBody(
+            dag_id=dag_id,
+            from_date=since,
+            to_date=until,
+            max_active_runs=max_active_runs,
+            reprocess_behavior=behavior.FAILED if failed else behavior.NONE,
+        )
+
     def _dag(self, dag_id: str) -> dict[str, Any] | None:
         """Return what Airflow says of a DAG, None if it has none of that id, or no longer finds its file."""
         try:
@@ -259,10 +318,12 @@ class AirflowApi:
         request: Callable[..., Any],
         *arguments: Any,  # noqa: ANN401  passed on
         dag_id: str = "",
+        **choice: Any,  # noqa: ANN401  passed on
     ) -> list[dict[str, Any]]:
         """Return all objects of the list `name`, which comes in pages."""
         return all_pages(
-            lambda offset: self._ask(request, *arguments, limit=PAGE, offset=offset, dag_id=dag_id), name
+            lambda offset: self._ask(request, *arguments, limit=PAGE, offset=offset, dag_id=dag_id, **choice),
+            name,
         )
 
     def _run(self, answer: dict[str, Any]) -> DagRun:
@@ -323,6 +384,16 @@ def _proven_pool(address: AirflowAddress) -> Any:  # noqa: ANN401  a class of ur
 
     Connection.address = address
     return Pool
+
+
+def _read_backfill(answer: dict[str, Any]) -> Backfill | None:
+    """Read a backfill, None for one that is closed or of which Airflow does not say which it is."""
+    number = answer.get("id")
+    times = [read_time(answer.get(name)) for name in ("from_date", "to_date", "created_at")]
+    since, until, created = times
+    if answer.get("completed_at") or not isinstance(number, int) or not since or not until or not created:
+        return None
+    return Backfill(number, str(answer.get("dag_id") or ""), since, until, created)
 
 
 def read_task(task: dict[str, Any]) -> TaskState:

@@ -22,7 +22,7 @@ from pipectl.errors import (
 from pipectl.models import VERIFYING, Counts, DatabaseContent, Reconciliation, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from pipectl.models import DatabaseAddress
@@ -136,21 +136,29 @@ class Databases:
 
         What other runs, a load or other writers do at the same time is not in it.
         """
+        return self.batches((batch_id,))
+
+    def batches(self, batch_ids: Iterable[str]) -> Counts | None:
+        """The same of several batches together; None if there is none of them."""
+        ranges: list[tuple[int, int, int]] = []
         with self._postgres_cursor() as cursor:
             cursor.execute(published.HAS_BATCHES)
             if not cursor.fetchall()[0][0]:
                 return None
-            cursor.execute(published.BATCH, (batch_id,))
-            rows = cursor.fetchall()
-        if not rows:
+            for batch_id in batch_ids:
+                cursor.execute(published.BATCH, (batch_id,))
+                ranges += cursor.fetchall()
+        if not ranges:
             return None
-        first, last, transactions = rows[0]
         labels = frauds = 0
         with self._mysql_cursor() as cursor:
-            if transactions and _mysql_has_labels(cursor):
-                cursor.execute(published.BATCH_LABELS, (first, last))
-                labels, frauds = map(int, cursor.fetchall()[0])
-        return Counts(int(transactions), labels, frauds)
+            if _mysql_has_labels(cursor):
+                for first, last, transactions in ranges:
+                    if transactions:
+                        cursor.execute(published.BATCH_LABELS, (first, last))
+                        counted = cursor.fetchall()[0]
+                        labels, frauds = labels + int(counted[0]), frauds + int(counted[1])
+        return Counts(sum(int(transactions) for _, _, transactions in ranges), labels, frauds)
 
     def reconcile(self) -> Reconciliation:
         """Compare the ids of transactions and labels, and when they were made, exactly.

@@ -193,6 +193,17 @@ class DagRun:
         return self.state in {"success", "failed"}
 
 
+@dataclass(frozen=True)
+class Backfill:
+    """Runs that Airflow has `created` for the logical dates from `since` up to and with `until`."""
+
+    id: int
+    dag_id: str
+    since: datetime
+    until: datetime
+    created: datetime
+
+
 def instance_name(task_id: str, map_index: int) -> str:
     """Return what users call a task instance: a mapped one has its index in brackets."""
     return task_id if map_index < 0 else f"{task_id}[{map_index}]"

@@ -29,8 +29,11 @@ class Observer:
     def see_services(self, services: tuple[Service, ...]) -> None:
         """The services as they are now, at every look at them."""
 
-    def see_triggered(self, run: DagRun, dag: ParsedDag) -> None:
-        """A run has been triggered; `dag` is as it was before, when it may have been paused."""
+    def see_unpaused(self, dag: ParsedDag) -> None:
+        """A DAG has been unpaused; `dag` is as it was before."""
+
+    def see_triggered(self, run: DagRun) -> None:
+        """A run has been triggered."""
 
     def see_run(self, run: DagRun, tasks: tuple[TaskState, ...], behind: DagRun | None) -> None:
         """A run and its tasks as they are now; `behind` is the run that must end before it starts."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 BATCH_VARIABLE = "PIPECTL_BATCH_ID"
+UNTIL_VARIABLE = "PIPECTL_BATCH_UNTIL"
 SEED_VARIABLE = "PIPECTL_SEED"
 DEFAULT_SEED = 1
 LARGEST_SEED = 2**63
@@ -23,6 +24,7 @@ INTERRUPTED = 130
 
 VARIABLES = f"""environment:
   {BATCH_VARIABLE}        the batch's name, in Airflow the run's id; without it, one of its own
+  {UNTIL_VARIABLE}     the batch's end, in Airflow the logical date of a scheduled run (default: now)
   {SEED_VARIABLE}            the data's seed, a whole number (default {DEFAULT_SEED})
   AIRBYTE_POSTGRES_HOST, _PORT, _DATABASE, _USER, _PASSWORD
                           default airbyte-postgres, 5432, airbyte, docker, docker
@@ -82,10 +84,9 @@ def positive_number(text: str) -> int:
 def moment_option(text: str) -> datetime:
     """Read a moment in ISO 8601; one without an offset is UTC."""
     try:
-        moment = datetime.fromisoformat(text)
+        return _moment(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time in ISO 8601, like 2026-01-31T12:00") from error
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def batch_of(environment: Mapping[str, str]) -> str:
@@ -94,6 +95,15 @@ def batch_of(environment: Mapping[str, str]) -> str:
         environment.get(BATCH_VARIABLE)
         or f"bare__{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}__{secrets.token_hex(4)}"
     )
+
+
+def batch_end_of(environment: Mapping[str, str]) -> datetime | None:
+    """Read the batch's end from PIPECTL_BATCH_UNTIL, None if it is not set. Raises SettingError."""
+    written = environment.get(UNTIL_VARIABLE)
+    try:
+        return _moment(written) if written else None
+    except ValueError as error:
+        raise SettingError(f"{UNTIL_VARIABLE} is wrong: {error}.") from error
 
 
 def seed_of(environment: Mapping[str, str]) -> int:
@@ -106,3 +116,12 @@ def seed_of(environment: Mapping[str, str]) -> int:
     if not -LARGEST_SEED <= seed < LARGEST_SEED:
         raise SettingError(f"{SEED_VARIABLE} is {written}, which does not fit into 64 bits.")
     return seed
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+        # The first and the last day of the calendar do not exist in every time zone.
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{text!r} is no time in ISO 8601, like 2026-01-31T12:00") from error

@@ -8,6 +8,7 @@ import re
 import signal
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import psutil
 import psycopg2
@@ -15,7 +16,7 @@ import pytest
 
 from pipectl.services import of_executor
 from support.deferral import check_triggerer
-from support.project_copy import COMMAND_SECONDS, Project, new_local_project
+from support.project_copy import COMMAND_SECONDS, DAG_ID, Project, new_local_project
 from support.server_process import listening_addresses
 from support.waiting import until
 
@@ -302,6 +303,39 @@ def test_a_run_that_is_cancelled_stops_and_its_log_is_followed_to_the_end(
     assert following.wait(COMMAND_SECONDS) == 0
     assert "had ended already: failed" in project.run("cancel", "slow", run_id).stdout
     assert "slow has no active run" in project.run("cancel", "slow").stdout
+
+
+def test_slots_of_the_past_are_batches_without_overlap_and_a_second_backfill_adds_nothing(
+    populated: Project,
+) -> None:
+    times = ("--from", "2026-11-01T00:00+01:00", "--to", "2026-11-01T01:30+01:00", "--max-active-runs", "4")
+
+    def batches() -> list[list[str]]:
+        asked = (
+            "select batch_id, transactions, since, until from sim.batches"
+            " where until < '2026-11-02' order by since"
+        )
+        return [line.split("|") for line in populated.run("psql", "-Atc", asked).stdout.splitlines()]
+
+    assert len(populated.json("backfill", "--dry-run", *times)["slots"]) == 4
+    assert batches() == []
+    done = populated.json("backfill", *times)
+    assert [run["state"] for run in done["runs"]] == ["success"] * 4
+    written = batches()
+    total = sum(int(transactions) for _, transactions, *_ in written)
+    assert (done["delta"]["transactions"], done["delta"]["labels"]) == (total, total)
+    assert written[0][2:] == ["2026-10-31 22:30:00+00", "2026-10-31 23:00:00+00"]
+    assert [until for *_, until in written[:-1]] == [since for *_, since, _ in written[1:]]
+    again = populated.json("backfill", *times)
+    assert (again["runs"], again["delta"], len(again["existing"])) == ([], None, 4)
+    # Also if Airflow has forgotten its runs, as it does after a while.
+    client = populated.client()
+    for found in done["runs"]:
+        client.call(f"/api/v2/dags/{DAG_ID}/dagRuns/{quote(found['run_id'])}", method="DELETE")
+    assert len(populated.json("backfill", *times)["runs"]) == 4
+    assert batches() == written
+    populated.settle()
+    populated.run("verify-db", "--expect", "reconciled")
 
 
 def test_a_run_that_takes_too_long_is_exit_8_and_ctrl_c_is_130(project: Project, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ import os
 import socket
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -28,7 +28,7 @@ from pipectl.engines.local.airflow_install import AirflowRuntime
 from pipectl.errors import AirflowConflictError, AirflowError, DagError, EngineError
 from pipectl.models import AirflowAddress
 from pipectl.observer import Observer
-from pipectl.pipeline import inspecting, triggering
+from pipectl.pipeline import backfilling, inspecting, triggering
 from pipectl.settings import cache_dir
 from support import ROOT
 from support.airflow_stack import AirflowStack
@@ -67,6 +67,9 @@ with DAG("two_tasks", params={"code": CODE}):
 
 with DAG("mapped", schedule="@yearly", start_date=datetime(2024, 1, 1)):
     BashOperator.partial(task_id="each").expand(bash_command=["echo none", "echo one"])
+
+with DAG("daily", schedule="@daily", start_date=datetime(2024, 1, 1), catchup=False):
+    BashOperator(task_id="says", bash_command="echo the day is {{ ds }}")
 
 with DAG("slow", max_active_runs=1):
     BashOperator(task_id="sleeper", bash_command="echo begun; exec sleep 600")
@@ -242,9 +245,44 @@ def test_a_logical_date_that_a_run_has_already_names_that_run(address: AirflowAd
     assert api.trigger("mapped", triggering.new_run_id(), None).logical_date is None
 
 
+def test_slots_of_the_past_are_run_once(address: AirflowAddress) -> None:
+    api = AirflowApi(address)
+    first, last = datetime(2026, 1, 30, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
+
+    def backfilled(since: datetime, *, wait: bool = True) -> backfilling.BackfillResult:
+        dag = api.dag("daily")
+        assert dag
+        return backfilling.backfill(
+            api,
+            dag,
+            since,
+            last,
+            max_active_runs=2,
+            patience=triggering.Patience(cast("Any", None), Observer(), 120),
+            observer=Observer(),
+            timeout=120,
+            wait=wait,
+        )
+
+    made = backfilled(first)
+    assert [(run.logical_date, run.state) for run in made.runs] == [
+        (first + timedelta(days=day), "success") for day in range(3)
+    ]
+    again = backfilled(first)
+    assert (again.runs, len(again.existing)) == ((), 3)
+    assert len(backfilled(first - timedelta(days=40), wait=False).runs) == 40
+    with pytest.raises(AirflowConflictError, match="has a backfill from 2025-12-21"):
+        backfilled(first - timedelta(days=50))
+    assert backfilling.cancel(api, "daily").failed >= 30
+    until(lambda: not api.active_runs("daily"), "the end of what had begun")
+    assert not backfilling.cancel(api, "daily").cancelled
+    with pytest.raises(AirflowError, match=r"(?i)schedule|timetable"):
+        backfilling.plan(api, "slow", first, last)
+
+
 def test_dags_and_import_errors_are_told(stack: AirflowStack, address: AirflowAddress) -> None:
     api, health = AirflowApi(address), AirflowHealth(address)
-    assert api.dag_ids() == ("mapped", "slow", "two_tasks")
+    assert api.dag_ids() == ("daily", "mapped", "slow", "two_tasks")
     assert api.dag("unknown") is None
     with pytest.raises(DagError):
         api.set_paused("unknown", paused=True)
@@ -255,6 +293,7 @@ def test_dags_and_import_errors_are_told(stack: AirflowStack, address: AirflowAd
     assert health.version() == stack.runtime.version
     dags = {dag.dag_id: dag for dag in health.dags()}
     assert {name: dag.schedule for name, dag in dags.items()} == {
+        "daily": "0 0 * * *",
         "mapped": "0 0 1 1 *",
         "slow": "",
         "two_tasks": "",

@@ -121,6 +121,8 @@ def test_a_batch_is_counted_apart_from_what_others_write_meanwhile(servers: Serv
     servers.run("detection_generator")
     servers.ask_mysql("UPDATE fraud_labels SET is_fraud = 1")
     assert asked.batch("run 2") == Counts(written, written, written)
+    [(all_written,)] = servers.ask_postgres("SELECT sum(transactions)::int FROM sim.batches")
+    assert asked.batches(("run 1", "run 2", "run 3", "run 4")) == Counts(*(all_written,) * 3)
     # A row that came later than the batch's does not count, nor does its label.
     [(last,)] = servers.ask_postgres("SELECT max(transaction_id) FROM public.transactions")
     servers.ask_mysql("DELETE FROM fraud_labels WHERE transaction_id < %s", last)

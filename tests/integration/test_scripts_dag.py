@@ -76,7 +76,12 @@ def test_dag_is_as_the_team_wrote_it(airflow_python: Path, tmp_path: Path) -> No
 
     tasks = dag.pop("tasks")
     common = {
-        "environment": {"PIPECTL_BATCH_ID": "{{ run_id }}"},
+        "environment": {
+            "PIPECTL_BATCH_ID": "{{ run_id.replace('backfill__', 'scheduled__', 1)"
+            " if dag_run.run_type == 'backfill' else run_id }}",
+            "PIPECTL_BATCH_UNTIL": "{{ dag_run.logical_date.isoformat()"
+            " if dag_run.run_type in ('scheduled', 'backfill') else '' }}",
+        },
         "append": True,
         "owner": "airflow",
         "retries": 1,

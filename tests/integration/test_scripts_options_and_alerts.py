@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,26 @@ def test_begin_alone_is_followed_by_half_an_hour(servers: Servers) -> None:
 
     [(since, until)] = servers.ask_postgres("SELECT since, until FROM sim.batches")
     assert (until - since).total_seconds() == 1800
+
+
+@pytest.mark.parametrize(
+    ("arguments", "end"),
+    [
+        ((), datetime(2026, 3, 1, 10, tzinfo=UTC)),
+        (("--until", "2026-03-02"), datetime(2026, 3, 2, tzinfo=UTC)),
+        (("--since", "2026-03-02"), datetime(2026, 3, 2, 0, 30, tzinfo=UTC)),
+    ],
+)
+def test_a_batch_of_a_slot_ends_there(servers: Servers, arguments: tuple[str, ...], end: datetime) -> None:
+    slot = "2026-03-01T12:00:00+02:00"
+    code, log = servers.run("transaction_generator", *arguments, PIPECTL_BATCH_UNTIL=slot)
+
+    assert code == 0, log
+    assert servers.ask_postgres("SELECT since, until FROM sim.batches") == [
+        (end - timedelta(minutes=30), end)
+    ]
+    [(first, last)] = servers.ask_postgres("SELECT min(tx_time), max(tx_time) FROM public.transactions")
+    assert end - timedelta(minutes=30) <= first < last < end
 
 
 def test_usual_data_raises_no_alert(servers: Servers, webhook: Webhook) -> None:

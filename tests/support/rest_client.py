@@ -102,4 +102,5 @@ class RestClient:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310  http
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  http
-            return json.load(answer)
+            text = answer.read()
+        return json.loads(text) if text else None

@@ -200,7 +200,18 @@ def test_no_reset_empties_a_database_that_runs_elsewhere(project: Path) -> None:
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize(
     "command",
-    ["trigger", "dags", "runs", "task-log a b c", "clear a b", "cancel", "pause", "unpause", "open"],
+    [
+        "trigger",
+        "dags",
+        "runs",
+        "task-log a b c",
+        "clear a b",
+        "cancel",
+        "backfill --from 2026-01-01",
+        "pause",
+        "unpause",
+        "open",
+    ],
 )
 def test_airflow_that_does_not_run_is_exit_4_with_the_next_step(command: str) -> None:
     done = run("--engine", "local", *command.split())
@@ -322,7 +333,7 @@ def test_the_dag_is_the_argument_or_the_environment_or_the_file_or_the_pipelines
     assert airflow.asked == expected, done.output
 
 
-@pytest.mark.parametrize("command", ["trigger", "runs", "cancel", "pause", "unpause"])
+@pytest.mark.parametrize("command", ["trigger", "runs", "cancel", "backfill", "pause", "unpause"])
 def test_help_says_where_the_default_dag_comes_from(command: str) -> None:
     words = " ".join(run(command, "--help").stdout.split())
     assert "PIPECTL_DAG_ID in the environment or stack/.env" in words

@@ -478,11 +478,14 @@ def test_state_files_of_the_local_engine(
 
 
 @inputs(2000)
-@given(ARGUMENT.filter(bool), st.sampled_from(["runs", "cancel", "pause", "unpause", "trigger"]))
+@given(
+    ARGUMENT.filter(bool),
+    st.sampled_from(["runs", "cancel", "backfill --cancel", "pause", "unpause", "trigger"]),
+)
 def test_dag_ids(project: Path, dag_id: str, command: str) -> None:
     del project
     ANSWERS.clear()
-    code, out, err = run(command, "--", dag_id)
+    code, out, err = run(*command.split(), "--", dag_id)
     # What can be no DAG's id may be that of a run, which Airflow does not have.
     may_be_a_run = command in {"runs", "cancel"} and not is_dag_id(dag_id)
     assert code == (ExitCode.AIRFLOW if may_be_a_run else ExitCode.DAG)
@@ -543,6 +546,9 @@ def test_answers_of_airflow_to_status(project: Path, answer: Any, which: str) ->
             ("task-log", "x", "latest", "task"),
             ("clear", "x", "latest", "--dry-run"),
             ("cancel",),
+            ("backfill", "--from=2026-01-01", "--no-wait", "--timeout=0.1"),
+            ("backfill", "--from=2026-01-01", "--dry-run", "--timeout=0.1"),
+            ("backfill", "--cancel"),
             ("pause",),
             ("unpause",),
             ("trigger", "--no-wait", "--timeout=0.1"),

@@ -36,6 +36,7 @@ from pipectl.models import (
     TaskTry,
     Volume,
 )
+from pipectl.pipeline.backfilling import BackfillCancelled, BackfillPlan, BackfillResult
 from pipectl.pipeline.inspecting import RunDetails, TaskHistory
 from pipectl.pipeline.lifecycle import MovedPort, Phase, ResetResult, UpResult
 from pipectl.pipeline.listing import DagList, ListedDag
@@ -362,6 +363,35 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
             "dag_id": "shop",
             "runs": [{"run_id": "pipectl__1", "before": "running", "state": "failed", "tasks": [STATE_JSON]}],
         },
+    ),
+    (
+        "backfill",
+        BackfillResult("shop", START, START, (), (), Counts(1, 1, 0)),
+        {
+            "dag_id": "shop",
+            "since": "2026-05-04T22:00:00+00:00",
+            "until": "2026-05-04T22:00:00+00:00",
+            "runs": [],
+            "existing": [],
+            "delta": {"transactions": 1, "labels": 1, "frauds": 0},
+            "unpaused": False,
+        },
+    ),
+    (
+        "backfill",
+        BackfillPlan("shop", START, START, (START,), ()),
+        {
+            "dag_id": "shop",
+            "since": "2026-05-04T22:00:00+00:00",
+            "until": "2026-05-04T22:00:00+00:00",
+            "slots": ["2026-05-04T22:00:00+00:00"],
+            "existing": [],
+        },
+    ),
+    (
+        "backfill",
+        BackfillCancelled("shop", cancelled=True, failed=2, running=("backfill__1",)),
+        {"dag_id": "shop", "cancelled": True, "failed": 2, "running": ["backfill__1"]},
     ),
     ("pause", DagSwitch("shop", paused=True), {"dag_id": "shop", "paused": True}),
     ("unpause", DagSwitch("shop", paused=False), {"dag_id": "shop", "paused": False}),

@@ -35,6 +35,7 @@ EXAMPLE = re.compile(r"^# ([A-Z][A-Z0-9_]*)=(.*)$", re.MULTILINE)
 # Read by code, and no setting of a project.
 COMPUTED = {
     "PIPECTL_BATCH_ID": "the DAG sets it per run",
+    "PIPECTL_BATCH_UNTIL": "the DAG sets it per run",
     "PIPECTL_SCRIPTS": "each engine knows the folder",
     "PIPECTL_PROGRAM": "marks a program of the user's in a container",
     "PIPECTL_STATE_DIR": "marks the local engine's processes",

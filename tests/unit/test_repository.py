@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+METADATA = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = METADATA["project"]
 DECISIONS = ROOT / "docs" / "decisions"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 # Run or read inside Linux, where a carriage return at a line's end is part of the last word.
@@ -166,6 +167,15 @@ def test_a_workflow_may_only_read_and_pins_what_it_uses(name: str, command: str)
     assert used
     assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", action) for action in used)
     assert any(command in step.get("run", "") for step in steps)
+
+
+def test_ci_leaves_out_what_make_test_leaves_out_and_no_more() -> None:
+    """It runs the tests on Docker apart, so it chooses by marks that pyproject.toml chooses by too."""
+    left_out = re.search(r"-m '([^']+)'", METADATA["tool"]["pytest"]["ini_options"]["addopts"])
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert left_out
+    assert f'ordinary="{left_out[1]}"' in script
+    assert re.findall(r"-m '(.+) and \$ordinary'", script) == ["docker", "not docker"]
 
 
 def test_unit_tests_run_on_every_python_that_the_metadata_names() -> None:

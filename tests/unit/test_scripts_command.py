@@ -58,6 +58,17 @@ def test_wrong_setting_is_one_sentence(name: str, variable: str, sentence: str) 
     assert "Traceback" not in told.stderr
 
 
+def test_a_wrong_end_of_the_batch_is_one_sentence() -> None:
+    for text in ("noon", "9999-12-31T23:59-23:00", "0001-01-01T00:10"):
+        told = run("transaction_generator", PIPECTL_BATCH_UNTIL=text, PIPECTL_BATCH_ID="run 1")
+        assert told.returncode == 2, told.stderr
+        assert "Traceback" not in told.stderr
+    assert (
+        "PIPECTL_BATCH_UNTIL is wrong: 'noon' is no time"
+        in run("transaction_generator", PIPECTL_BATCH_UNTIL="noon").stderr
+    )
+
+
 def test_batch_is_the_one_given_or_a_new_one() -> None:
     assert batch_of({"PIPECTL_BATCH_ID": "manual__1"}) == "manual__1"
     assert batch_of({}) != batch_of({"PIPECTL_BATCH_ID": ""})

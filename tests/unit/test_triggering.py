@@ -309,7 +309,10 @@ def test_of_many_dags_only_some_are_listed() -> None:
 
 def announced(capsys: pytest.CaptureFixture[str], *, paused: bool = True, **more: Any) -> list[str]:
     dag = parsed_dag("mine", paused=paused, **more)
-    RunProgress(Console()).see_triggered(run("ours", "queued"), dag)
+    progress = RunProgress(Console())
+    if paused:
+        progress.see_unpaused(dag)
+    progress.see_triggered(run("ours", "queued"))
     return capsys.readouterr().err.splitlines()
 
 

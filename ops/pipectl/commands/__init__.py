@@ -19,6 +19,7 @@ COMMANDS = {
     "task-log": "task_log",
     "clear": "clear",
     "cancel": "cancel",
+    "backfill": "backfill",
     "pause": "pause",
     "unpause": "pause",
     "load": "load",

@@ -126,6 +126,17 @@ def _trigger_once(
     )
 
 
+def point_in_time(option: str, text: str) -> datetime:
+    """Read a time that an option was given, in UTC if it names no time zone. UsageError if it is none."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{option} {text} is no time.", hint=f"In ISO 8601: {option} 2026-01-31T06:30+01:00"
+        ) from error
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
 def logical_dates(text: str | None, *, none: bool, repeat: int) -> Callable[[], datetime | None]:
     """Return what gives the next run its logical date. UsageError for one that the options cannot mean."""
     if text is None:
@@ -137,13 +148,8 @@ def logical_dates(text: str | None, *, none: bool, repeat: int) -> Callable[[], 
             "--repeat makes several runs, and a DAG has one run at most of a logical date.",
             hint="Leave --logical-date out: each run then has the time at which it is triggered.",
         )
-    try:
-        date = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(
-            f"--logical-date {text} is no time.", hint="In ISO 8601: --logical-date 2026-01-31T06:30+01:00"
-        ) from error
-    return lambda: date if date.tzinfo else date.replace(tzinfo=UTC)
+    date = point_in_time("--logical-date", text)
+    return lambda: date
 
 
 def results_text(results: list[TriggerResult]) -> RenderableType:
@@ -166,7 +172,7 @@ def results_text(results: list[TriggerResult]) -> RenderableType:
     parts.append(line(", ".join(f"{number} {state}" for state, number in ends.items())))
     if counted:
         total = Counts(*(sum(column) for column in zip(*map(_counts, counted), strict=True)))
-        parts.append(_delta_text(total))
+        parts.append(delta_text(total))
     others = [_other_text(run) for result in results for run in result.other_runs]
     failed = [tasks_text(result.tasks) for result in results if result.state == "failed" and result.tasks]
     return group(*parts, *others, *failed)
@@ -178,7 +184,7 @@ def result_text(result: TriggerResult) -> RenderableType:
     took = f" in {result.seconds:.1f} s" if result.seconds is not None else ""
     parts.append(line(f"{result.run_id}: {result.state}{took}", END_STYLES.get(result.state, "")))
     if result.delta:
-        parts.append(_delta_text(result.delta))
+        parts.append(delta_text(result.delta))
     return group(*parts, *(_other_text(run) for run in result.other_runs))
 
 
@@ -191,7 +197,8 @@ def tasks_text(tasks: tuple[TaskState, ...]) -> RenderableType:
     return table("task", "state", "try", "took", rows=rows)
 
 
-def _delta_text(delta: Counts) -> RenderableType:
+def delta_text(delta: Counts) -> RenderableType:
+    """Return what runs added to the databases."""
     return line(
         f"  + {delta.transactions:,} transactions, {delta.labels:,} labels, {delta.frauds:,} of them fraud"
     )
@@ -215,16 +222,18 @@ class RunProgress(Progress):
         self._states: dict[tuple[str, int], str] = {}
         self._behind = ""
 
-    def see_triggered(self, run: DagRun, dag: ParsedDag) -> None:
-        """Say which run is ours, and which others unpausing starts."""
-        if dag.paused:
-            from pipectl.airflow_health import read_time  # noqa: PLC0415
+    def see_unpaused(self, dag: ParsedDag) -> None:
+        """Say which runs that starts."""
+        from pipectl.airflow_health import read_time  # noqa: PLC0415
 
-            due = read_time(dag.next_run)
-            others = "the runs that it has missed too, one by one" if dag.catchup else "that run too"
-            is_due = due is not None and due <= datetime.now(UTC)
-            starts = f": a scheduled run is due since {moment(due)}, and Airflow starts {others}"
-            self._console.say(f"Unpaused {run.dag_id}{starts if is_due else ''}.")
+        due = read_time(dag.next_run)
+        others = "the runs that it has missed too, one by one" if dag.catchup else "that run too"
+        is_due = due is not None and due <= datetime.now(UTC)
+        starts = f": a scheduled run is due since {moment(due)}, and Airflow starts {others}"
+        self._console.say(f"Unpaused {dag.dag_id}{starts if is_due else ''}.")
+
+    def see_triggered(self, run: DagRun) -> None:
+        """Say which run is ours."""
         self._console.say(f"Triggered {run.run_id}")
 
     def see_run(self, run: DagRun, tasks: tuple[TaskState, ...], behind: DagRun | None) -> None:

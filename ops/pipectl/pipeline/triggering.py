@@ -181,7 +181,8 @@ def trigger(
     run = api.trigger(dag_id, new_run_id(), conf, logical_date)
     if dag.paused:
         api.set_paused(dag_id, paused=False)
-    observer.see_triggered(run, dag)
+        observer.see_unpaused(dag)
+    observer.see_triggered(run)
     shown = LogShow(asides or api, run, observer) if logs else None
     if wait:
         limit = dag.max_active_runs

@@ -1,0 +1,192 @@
+"""backfill."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from pipectl import options
+from pipectl.commands.shared import NAMED_FAILURES, airflow_api, group, line
+from pipectl.commands.trigger import RunProgress, delta_text, point_in_time
+from pipectl.errors import RunFailedError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from pipectl.invocation import Invocation
+    from pipectl.models import DagRun
+    from pipectl.pipeline.backfilling import BackfillCancelled, BackfillPlan, BackfillResult
+
+NAMED_SLOTS = 6
+
+Document: TypeAlias = "BackfillResult | BackfillPlan | BackfillCancelled"
+
+
+def backfill(
+    ctx: typer.Context,
+    dag_id: options.DagId = None,
+    *,
+    since: Annotated[
+        str | None,
+        typer.Option("--from", help="The first logical date, in ISO 8601, of UTC if it names no time zone."),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--to", help="The last logical date: a date alone is its midnight.", show_default="now"),
+    ] = None,
+    max_active_runs: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Runs at once.", show_default="the DAG's own"),
+    ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Start runs that failed again, too.")] = False,
+    dry_run: options.DryRun = False,
+    wait: options.Wait = True,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout", min=0.1, help="Seconds to wait for the next run to end; they go on after that."
+        ),
+    ] = options.RUN_SECONDS,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="End the DAG's backfill: its runs that have begun go on.")
+    ] = False,
+) -> None:
+    """Run the slots of the past that have no run, follow them, and say what they did to the data.
+
+    Unpauses the DAG. Exit 7 if a run fails, 8 if none ends in time.
+
+    Examples: `pipectl backfill --from 2026-01-30 --to 2026-01-31 --dry-run` ·
+    `pipectl backfill my_dag --from 2026-01-30 --max-active-runs 4` · `pipectl backfill my_dag --cancel`
+    """
+    invocation: Invocation = ctx.obj
+    dag_id = invocation.dag_id(dag_id)
+    from pipectl.pipeline import backfilling, triggering  # noqa: PLC0415
+
+    if cancel:
+        cancelled = backfilling.cancel(airflow_api(invocation), dag_id)
+        invocation.console.emit(cancelled, lambda: cancelled_text(cancelled))
+        return
+    first, last = _times(since, until)
+    observer = RunProgress(invocation.console)
+    patience = triggering.Patience(invocation.engine, observer, timeout)
+    api = patience.ask(airflow_api, invocation)
+    patient = patience.repeating(api)
+    dag = triggering.wait_until_parsed(
+        patient, dag_id, dags_dir=invocation.engine.dags_dir, observer=observer
+    )
+    if dry_run:
+        plan = backfilling.plan(patient, dag_id, first, last, failed=failed)
+        invocation.console.emit(plan, lambda: plan_text(plan))
+        return
+    result = backfilling.backfill(
+        api,
+        dag,
+        first,
+        last,
+        max_active_runs=max_active_runs or dag.max_active_runs or 1,
+        patience=patience,
+        observer=observer,
+        timeout=timeout,
+        failed=failed,
+        wait=wait,
+    )
+    if wait and result.runs and dag_id == invocation.settings.dag_id:
+        from pipectl.pipeline.access import business_databases  # noqa: PLC0415  60 ms
+
+        batches = tuple(map(backfilling.batch_of, result.runs))
+        delta = patience.ask(lambda: business_databases(invocation.engine).batches(batches))
+        result = replace(result, delta=delta)
+    invocation.console.emit(result, lambda: result_text(result))
+    if result.failed:
+        first_failed = result.failed[0].run_id
+        raise RunFailedError(
+            f"{len(result.failed)} of {len(result.runs)} runs of {dag_id} failed, {first_failed} first.",
+            hint=f"Why: pipectl runs {dag_id} {first_failed}. To start them again: the same with --failed",
+        )
+
+
+def plan_text(plan: BackfillPlan) -> RenderableType:
+    """Return which slots would run, and what is there."""
+    slots = [slot.isoformat() for slot in plan.slots]
+    if len(slots) > NAMED_SLOTS:
+        slots = [*slots[: NAMED_SLOTS - 1], f"… {len(slots) - NAMED_SLOTS:,} more …", slots[-1]]
+    would = f"{plan.dag_id}: {_runs(len(plan.slots))} would be made{':' if slots else '.'}"
+    return group(line(would), *(line(f"  {slot}") for slot in slots), *_existing_lines(plan.existing))
+
+
+def result_text(result: BackfillResult) -> RenderableType:
+    """Return how the runs ended, and what they did to the data."""
+    if not result.runs:
+        return group(
+            line(f"{result.dag_id}: no slot without a run, so none was made."),
+            *_existing_lines(result.existing),
+        )
+    states = sorted({run.state for run in result.runs}, key=lambda state: (state != "success", state))
+    counts = ", ".join(f"{sum(run.state == state for run in result.runs):,} {state}" for state in states)
+    ends = [run.end for run in result.runs if run.end]
+    starts = [run.start for run in result.runs if run.start]
+    # A run that was ended before its start has none.
+    ended = bool(starts) and len(ends) == len(result.runs)
+    took = f" in {(max(ends) - min(starts)).total_seconds():.1f} s" if ended else ""
+    style = (
+        "" if states[-1] in {"queued", "running"} else "bold green" if states == ["success"] else "bold red"
+    )
+    parts = [line(f"{result.dag_id}: {_runs(len(result.runs))}{took}: {counts}", style)]
+    if result.delta:
+        parts.append(delta_text(result.delta))
+    failed = [line(f"  failed: {run.run_id}", "red") for run in result.failed[:NAMED_FAILURES]]
+    return group(*parts, *failed, *_existing_lines(result.existing))
+
+
+def cancelled_text(result: BackfillCancelled) -> RenderableType:
+    """Return what has become of the runs."""
+    if not result.cancelled:
+        return line(f"{result.dag_id} has no backfill under way.")
+    parts = [
+        line(f"The backfill of {result.dag_id} is ended: {_runs(result.failed)} that had not begun failed.")
+    ]
+    parts += [
+        line(f"  {run_id} goes on. To end it too: pipectl cancel {result.dag_id} {run_id}")
+        for run_id in result.running
+    ]
+    return group(*parts)
+
+
+def _times(since: str | None, until: str | None) -> tuple[datetime, datetime]:
+    now = datetime.now(UTC)
+    if since is None:
+        raise UsageError("A backfill needs to know since when.", hint="Say it: --from 2026-01-31")
+    first, last = point_in_time("--from", since), point_in_time("--to", until) if until else now
+    if first > last:
+        raise UsageError(
+            f"--from {since} is after --to {until}." if until else f"--from {since} is yet to come.",
+            hint="A backfill runs slots of the past, from the first to the last.",
+        )
+    if first > now:
+        raise UsageError(
+            f"--from {since} is yet to come.",
+            hint="A backfill runs slots of the past, from the first to the last.",
+        )
+    return first, last
+
+
+def _existing_lines(existing: tuple[DagRun, ...]) -> list[RenderableType]:
+    if not existing:
+        return []
+    failed = [run for run in existing if run.state == "failed"]
+    parts = [line(f"  {_runs(len(existing))} of these times {_is(existing)} there already.")]
+    if failed:
+        text = f"  {len(failed):,} of them failed, {failed[0].run_id} first. To start these again: --failed"
+        parts.append(line(text, "yellow"))
+    return parts
+
+
+def _is(runs: tuple[DagRun, ...]) -> str:
+    return "is" if len(runs) == 1 else "are"
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count:,} runs"
