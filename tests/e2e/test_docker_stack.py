@@ -12,6 +12,7 @@ import pytest
 from pipectl.services import of_executor
 from support.deferral import check_triggerer
 from support.docker_project import DockerProject, docker, new_docker_project
+from support.example_dags import check_sample
 from support.needs import images, skip_on_podman
 from support.project_copy import COMMAND_SECONDS
 from support.waiting import until
@@ -258,3 +259,7 @@ def test_down_removes_containers_and_keeps_the_data(project: DockerProject) -> N
 
 def test_the_triggerer_starts_with_the_first_deferred_task_and_comes_back(project: DockerProject) -> None:
     check_triggerer(project, lambda: os.kill(project.containers()["triggerer-1"]["State"]["Pid"], 9))
+
+
+def test_a_sample_of_airflows_own_examples_ends_as_its_authors_meant(project: DockerProject) -> None:
+    check_sample(project)

@@ -16,6 +16,7 @@ import pytest
 
 from pipectl.services import of_executor
 from support.deferral import check_triggerer
+from support.example_dags import check_sample
 from support.project_copy import COMMAND_SECONDS, DAG_ID, Project, new_local_project
 from support.server_process import listening_addresses
 from support.waiting import until
@@ -501,3 +502,7 @@ def test_down_leaves_no_process_and_keeps_the_data(populated: Project) -> None:
 
 def test_the_triggerer_starts_with_the_first_deferred_task_and_comes_back(project: Project) -> None:
     check_triggerer(project, lambda: os.kill(service(project, "triggerer")["pid"], signal.SIGKILL))
+
+
+def test_a_sample_of_airflows_own_examples_ends_as_its_authors_meant(project: Project) -> None:
+    check_sample(project)
