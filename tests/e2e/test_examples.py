@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(2400)]
 OWN = {"generate_transaction_and_labels", "load_history"}
 AT_ONCE = 8
+# Airflow would make the default connections of its examples by a command of its own.
+SETTINGS = """\
+AIRFLOW__CORE__LOAD_EXAMPLES=True
+AIRFLOW_CONN_FS_DEFAULT='{"conn_type": "fs", "extra": {"path": "/"}}'
+"""
 
 
 @pytest.fixture(params=["local", pytest.param("docker", marks=pytest.mark.docker)])
@@ -27,7 +32,9 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]
     make = new_docker_project if request.param == "docker" else new_local_project
     with make(tmp_path / "project") as made:
         airflow = made.folder / "stack" / "airflow"
-        (airflow / "user.env").write_text("AIRFLOW__CORE__LOAD_EXAMPLES=True\n", encoding="utf-8")
+        (airflow / "user.env").write_text(SETTINGS, encoding="utf-8")
+        # Some sensors keep a slot until another task of theirs has run.
+        made.set_variable("AIRFLOW_PARALLELISM", "16")
         made.run("up")
         yield made
 

@@ -24,6 +24,7 @@ LEFT_OUT = {
     "asset_with_extra_from_classic_operator": "as asset_with_extra_by_context",
     "example_analytics": "needs S3 and the package datafusion",
     "example_dag_decorator": "asks a server of the internet",
+    "example_passing_params_via_test_command": "needs a param that `airflow tasks test` alone gives",
 }
 # Those that are meant to fail.
 FAIL = {"example_failed_dag"}
