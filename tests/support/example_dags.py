@@ -25,6 +25,7 @@ LEFT_OUT = {
     "example_analytics": "needs S3 and the package datafusion",
     "example_dag_decorator": "asks a server of the internet",
     "example_passing_params_via_test_command": "needs a param that `airflow tasks test` alone gives",
+    "read_asset_event_from_classic": "reads an event of the asset of asset_with_extra_by_context",
 }
 # Those that are meant to fail.
 FAIL = {"example_failed_dag"}
