@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
+# These come with any settings: of FastAPI's test client, of the answer that holds a task's log, and of the
+# library that reads .airflowignore.
+WARNINGS_OF_AIRFLOW = r"install `httpx2` instead|Pydantic serializer warnings:|GitWildMatchPattern"
 SLOW = """\
 from datetime import datetime
 
@@ -163,13 +166,12 @@ def test_a_new_file_is_a_dag_within_seconds(stack: AirflowStack, client: RestCli
 
 def test_logs_hold_no_warning_of_our_settings(stack: AirflowStack, client: RestClient) -> None:
     assert client.run("nothing_to_do") == "success"
-    # Two come with any settings: of FastAPI's test client, and of the answer that holds a task's log.
     warnings = [
         line
         for name in airflow.COMMANDS
         for line in stack.log(name).splitlines()
         if re.search(r"\[(warning|error) |pipectl launcher", line)
-        and not re.search(r"install `httpx2` instead|Pydantic serializer warnings:", line)
+        and not re.search(WARNINGS_OF_AIRFLOW, line)
     ]
     assert warnings == []
 
