@@ -408,7 +408,19 @@ def read_task(task: dict[str, Any]) -> TaskState:
         map_index=index if isinstance(index, int) else -1,
         start=start,
         end=end,
+        waits_for=_waits_for(task),
     )
+
+
+def _waits_for(task: dict[str, Any]) -> str:
+    """Return what ends the wait of a task that has given up its process; empty for any other."""
+    if task.get("state") == "awaiting_input":
+        return "an answer in Airflow's user interface"
+    trigger = task.get("trigger")
+    if task.get("state") != "deferred" or not isinstance(trigger, dict) or not trigger.get("classpath"):
+        return ""
+    name = str(trigger["classpath"]).rpartition(".")[2]
+    return f"{name} in the triggerer" if trigger.get("triggerer_id") else f"the triggerer, to run {name}"
 
 
 def _read_tasks(answers: list[dict[str, Any]]) -> tuple[TaskState, ...]:

@@ -95,6 +95,8 @@ class AirflowAddress:
 class Service:
     """One service of the stack. `state` is running, starting, stopped or crashed.
 
+    `health` is healthy, starting, unknown or, for one that runs once something needs it, waiting.
+
     `started` is the start of the process that runs now, None if none runs.
     """
 
@@ -211,7 +213,8 @@ def instance_name(task_id: str, map_index: int) -> str:
 class TaskState:
     """The latest try of one task in a run; times are timezone-aware.
 
-    Left out of JSON: `map_index`, -1 for a task that is not mapped, and times that have not come.
+    Left out of JSON: `map_index`, -1 for a task that is not mapped, times that have not come, and
+    `waits_for`, which a deferred task has (its trigger), and one that asks a human.
     """
 
     id: str
@@ -221,6 +224,7 @@ class TaskState:
     map_index: int = field(default=-1, metadata={"optional": True})
     start: datetime | None = field(default=None, metadata={"optional": True})
     end: datetime | None = field(default=None, metadata={"optional": True})
+    waits_for: str = field(default="", metadata={"optional": True})
 
     @property
     def name(self) -> str:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 ASKED = "asked"  # pipectl logs in and runs a statement
 AIRFLOW = "airflow"  # Airflow's health answer: `component`, or the answer as such
 ENGINE = "engine"  # the engine's own health check
+# The health of a service that is as it should be. One that is on demand waits until something needs it.
+HEALTHY, WAITING = "healthy", "waiting"
 
 
 class Definition(NamedTuple):
@@ -26,6 +28,7 @@ class Definition(NamedTuple):
     `database` is the default name of a database's database; `business` marks a business database, which
     stack/.env may place elsewhere.
     `executor` is the only executor of Airflow that needs the service, empty if every executor does.
+    `on_demand` marks a service whose process waits, nearly without memory, until something needs it.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Definition(NamedTuple):
     database: str = ""
     business: bool = False
     executor: str = ""
+    on_demand: bool = False
 
     @property
     def port_variable(self) -> str:
@@ -59,6 +63,7 @@ SERVICES = [
     Definition("webserver", AIRFLOW, "", "AIRFLOW", 8080),
     Definition("scheduler", AIRFLOW, "scheduler"),
     Definition("dag-processor", AIRFLOW, "dag_processor"),
+    Definition("triggerer", AIRFLOW, "triggerer", on_demand=True),
     Definition("redis", ENGINE, executor="CeleryExecutor"),
     Definition("worker", ENGINE, executor="CeleryExecutor"),
 ]

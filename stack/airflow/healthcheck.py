@@ -1,7 +1,8 @@
-"""Exit 0 if this container's service works: `healthcheck.py webserver|scheduler|dag-processor|worker`.
+"""Exit 0 if this container's service works: `healthcheck.py SERVICE`.
 
 The web server must answer, also its API for tasks, whose first request takes seconds that the first run need
-not wait for. Scheduler and processor must have written a fresh heartbeat, a worker must listen to its broker.
+not wait for. Scheduler, processor and triggerer must have written a fresh heartbeat, a worker must listen to
+its broker. A triggerer that nothing needs yet prints that it is waiting.
 Nothing of Airflow is imported: 0.1 s.
 """
 
@@ -12,9 +13,10 @@ import socket
 import sys
 
 import metadata_database
+import triggers
 
 FRESH_SECONDS = 30
-JOBS = {"scheduler": "SchedulerJob", "dag-processor": "DagProcessorJob"}
+JOBS = {"scheduler": "SchedulerJob", "dag-processor": "DagProcessorJob", "triggerer": "TriggererJob"}
 # The server logs an error for a table that the migration has not made yet.
 HAS_JOBS = "SELECT to_regclass('job') IS NOT NULL"
 HEARTBEAT = """
@@ -67,6 +69,9 @@ if __name__ == "__main__":
             healthy = webserver_answers()
         elif name == "worker":
             healthy = listens_to_broker()
+        elif name == "triggerer" and not triggers.NEEDED.exists():
+            sys.stdout.write("waiting")
+            healthy = True
         else:
             healthy = has_heartbeat(name)
     except Exception as error:  # noqa: BLE001  the engine keeps the last line of what is printed

@@ -1,6 +1,6 @@
 """Start one of Airflow's services quickly: `launcher.py COMMAND [OPTION …]`.
 
-COMMAND is api-server, scheduler, dag-processor or celery, the last with the option worker.
+COMMAND is api-server, scheduler, dag-processor, triggerer or celery, the last with the option worker.
 
 It ends in `airflow COMMAND OPTION …`, in the same process. Before that, while the database starts or is
 migrated, it does what needs no database: imports, and building the web application. If a service fails soon
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import proxies
     import shortcuts
     import task_processes
+    import triggers
 
 
 def neighbour(name: str) -> ModuleType:
@@ -52,9 +53,18 @@ def neighbour(name: str) -> ModuleType:
 
 
 if not TYPE_CHECKING:
-    connections, liveness, login, metadata_database, proxies, shortcuts, task_processes = map(
+    connections, liveness, login, metadata_database, proxies, shortcuts, task_processes, triggers = map(
         neighbour,
-        ("connections", "liveness", "login", "metadata_database", "proxies", "shortcuts", "task_processes"),
+        (
+            "connections",
+            "liveness",
+            "login",
+            "metadata_database",
+            "proxies",
+            "shortcuts",
+            "task_processes",
+            "triggers",
+        ),
     )
 
 CLEANUP_DELAY_SECONDS = 3600
@@ -88,12 +98,15 @@ MODULES = {
         "airflow.dag_processing.processor",
         *TASK_MODULES,
     ),
+    "triggerer": ("airflow.cli.commands.triggerer_command", "airflow.jobs.triggerer_job_runner"),
 }
 
 
 def main(command: str, *options: str) -> None:
     """Become `airflow COMMAND OPTION …`; without shortcuts if it fails soon after its start with them."""
     with_shortcuts, started = os.environ.get(NO_SHORTCUTS) != "1", time.monotonic()
+    if command == "triggerer":
+        triggers.wait_until_needed([sys.executable, "-P", *ARGUMENTS])
     signals = note_signals()
     proxies.settle()
     if command == "api-server":
@@ -142,7 +155,7 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
         attempt("read YAML with libyaml", shortcuts.read_yaml_with_libyaml)
     for module in MODULES.get(command, ()):
         attempt("import " + module, importlib.import_module, module)
-    if with_shortcuts and command in {"api-server", "dag-processor"}:
+    if with_shortcuts and command in {"api-server", "dag-processor", "triggerer"}:
         shortcuts.build_apis_quickly()
     if command == "api-server":
         prepare_web_server(migration)
@@ -150,28 +163,37 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
         if with_shortcuts:
             shortcuts.leave_out_the_log_server()
         prepare_scheduler()
+    if command in {"scheduler", "triggerer"}:
         # No log server of its own, whose port two projects would share: the web server reads the files.
         options = ("--skip-serve-logs", *options)
     metadata_database.wait(migration)
     # That was the check: Airflow's own imports alembic for it, 0.2 s.
     os.environ["AIRFLOW__DATABASE__CHECK_MIGRATIONS"] = "False"
+    begin_work(command)
+    # What exists by now stays: later collections need not look at it, and forks share its memory.
+    gc.freeze()
+    gc.enable()
+    sys.argv = ["airflow", command, *options]
+    importlib.import_module("airflow.__main__").main()
+
+
+def begin_work(command: str) -> None:
+    """Do what a service does before anything else once its database answers."""
     connect = metadata_database.connect
     if command == "celery":
         attempt("report lost tasks", task_processes.report_lost_tasks, connect)
         liveness.hold(connect, socket.gethostname())
     if command == "scheduler":
         attempt("report earlier schedulers", task_processes.report_earlier_schedulers, connect)
+    if command == "triggerer":
+        attempt("report earlier triggerers", triggers.report_earlier_triggerers, connect)
     if command == "api-server":
         attempt("write the connections", connections.write)
         threading.Thread(target=clean_up_every_day, daemon=True).start()
+        threading.Thread(target=triggers.tell_when_needed, daemon=True).start()
     else:
         # Tasks inherit the environment of these two.
         os.environ.pop("AIRFLOW_ADMIN_PASSWORD", None)
-    # What exists by now stays: later collections need not look at it, and forks share its memory.
-    gc.freeze()
-    gc.enable()
-    sys.argv = ["airflow", command, *options]
-    importlib.import_module("airflow.__main__").main()
 
 
 def redirect_to_where_the_browser_is() -> None:

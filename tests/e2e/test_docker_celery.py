@@ -160,7 +160,7 @@ def test_back_to_the_local_executor_takes_celery_away(project: DockerProject) ->
     databases = {"postgres-1", "airbyte-postgres-1", "airbyte-mysql-1"}
     before = {name: project.containers()[name]["Id"] for name in databases}
     restarted = project.json("up", "--executor", "local")["restarted"]
-    assert set(restarted) == {"webserver", "scheduler", "dag-processor"}
+    assert set(restarted) == {"webserver", "scheduler", "dag-processor", "triggerer"}
     assert all("AIRFLOW__CORE__EXECUTOR" in cause for cause in restarted.values())
     assert not {"redis-1", "worker-1"} & set(project.containers())
     assert {name: project.containers()[name]["Id"] for name in databases} == before

@@ -11,7 +11,9 @@ import pytest
 
 from pipectl.services import of_executor
 from support import asset_events, broken_dags
+from support.deferral import check_triggerer
 from support.docker_project import DockerProject, docker, new_docker_project
+from support.example_dags import check_sample
 from support.needs import images, skip_on_podman
 from support.project_copy import COMMAND_SECONDS
 from support.waiting import until
@@ -149,7 +151,7 @@ def test_status_names_the_containers(project: DockerProject) -> None:
         for name, each in project.containers().items()
         if name in RUNNING
     }
-    assert {service["health"] for service in found["services"]} == {"healthy"}
+    assert {service["health"] for service in found["services"]} <= {"healthy", "waiting"}
 
 
 def test_logs_are_those_of_the_container(project: DockerProject) -> None:
@@ -262,3 +264,11 @@ def test_down_removes_containers_and_keeps_the_data(project: DockerProject) -> N
     status = project.json("status")
     assert {service["state"] for service in status["services"]} == {"stopped"}
     assert not status["airflow"]["reachable"]
+
+
+def test_the_triggerer_starts_with_the_first_deferred_task_and_comes_back(project: DockerProject) -> None:
+    check_triggerer(project, lambda: os.kill(project.containers()["triggerer-1"]["State"]["Pid"], 9))
+
+
+def test_a_sample_of_airflows_own_examples_ends_as_its_authors_meant(project: DockerProject) -> None:
+    check_sample(project)

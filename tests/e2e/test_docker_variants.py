@@ -45,6 +45,8 @@ def test_the_users_settings_and_plugins_reach_airflow(project: DockerProject) ->
     run_id = project.json("trigger", "own_settings")["run_id"]
     seen = project.client().call(own_settings.XCOM.format(run_id=run_id))["value"]
     assert seen == own_settings.expected(seed="5", colour="red")
+    assert project.client().sees("own_second")
+    assert project.client().call("/api/v2/importErrors")["import_errors"] == []
     assert "own_plugin" in {each["name"] for each in project.client().call("/api/v2/plugins")["plugins"]}
     # Other commands of Airflow take the same way into a container.
     shown = project.compose("run", "--rm", "--no-deps", "scheduler", "airflow", "variables", "get", "colour")

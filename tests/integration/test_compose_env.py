@@ -122,6 +122,7 @@ def test_both_engines_read_the_same_settings(project: Path, executor: str) -> No
         "webserver",
         "scheduler",
         "dag-processor",
+        "triggerer",
         *(["worker"] if executor == "celery" else []),
     }
     shared = airflow_env.read(project, file.read())

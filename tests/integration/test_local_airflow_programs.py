@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
+# These come with any settings: of FastAPI's test client, of the answer that holds a task's log, and of the
+# library that reads .airflowignore.
+WARNINGS_OF_AIRFLOW = r"install `httpx2` instead|Pydantic serializer warnings:|GitWildMatchPattern"
 SLOW = """\
 from datetime import datetime
 
@@ -103,6 +106,11 @@ def test_a_task_sees_the_users_settings_and_no_other_secret(stack: AirflowStack,
     assert stack.site.settings["AIRFLOW_ADMIN_PASSWORD"] == "admin"
 
 
+def test_dags_of_one_file_are_both_there_and_ignored_files_are_not_read(client: RestClient) -> None:
+    until(lambda: client.sees("own_second"), "the second DAG of the file")
+    assert client.call("/api/v2/importErrors")["import_errors"] == []
+
+
 def test_a_plugin_is_loaded(client: RestClient) -> None:
     assert "own_plugin" in {each["name"] for each in client.call("/api/v2/plugins")["plugins"]}
 
@@ -158,13 +166,12 @@ def test_a_new_file_is_a_dag_within_seconds(stack: AirflowStack, client: RestCli
 
 def test_logs_hold_no_warning_of_our_settings(stack: AirflowStack, client: RestClient) -> None:
     assert client.run("nothing_to_do") == "success"
-    # Two come with any settings: of FastAPI's test client, and of the answer that holds a task's log.
     warnings = [
         line
         for name in airflow.COMMANDS
         for line in stack.log(name).splitlines()
         if re.search(r"\[(warning|error) |pipectl launcher", line)
-        and not re.search(r"install `httpx2` instead|Pydantic serializer warnings:", line)
+        and not re.search(WARNINGS_OF_AIRFLOW, line)
     ]
     assert warnings == []
 

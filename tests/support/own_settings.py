@@ -1,4 +1,4 @@
-"""What a user adds to a project: settings, a connection, a plugin, and a DAG that says what it sees."""
+"""What users add to a project: settings, a connection, plugins, modules, and DAGs that tell what they see."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ DAG = """\
 import os
 
 import login
+import own_config
+from team import helper
 
 from airflow.configuration import conf
 from airflow.sdk import DAG, BaseHook, Variable, task
@@ -41,13 +43,24 @@ with DAG("own_settings"):
             "variable": Variable.get("colour"),
             "environment": os.environ["COLOUR_OF_MY_DAG"],
             "module": login.COLOUR,
+            "module in a folder": helper.COLOUR,
+            "module of the configuration": own_config.COLOUR,
             "seed": os.environ["PIPECTL_SEED"],
             "administrator": os.environ.get("AIRFLOW_ADMIN_PASSWORD", ""),
             "only in stack/.env": os.environ.get("MY_SECRET", ""),
         }
 
     tell()
+
+with DAG("own_second"):
+
+    @task
+    def tell_too():
+        return "of the same file"
+
+    tell_too()
 """
+BROKEN = "raise RuntimeError('a file that .airflowignore names was read')\n"
 XCOM = (
     "/api/v2/dags/own_settings/dagRuns/{run_id}/taskInstances/tell/xcomEntries/return_value?deserialize=true"
 )
@@ -59,6 +72,12 @@ def add(project: Path) -> None:
     (airflow / "user.env").write_text(USER_ENV, encoding="utf-8")
     (airflow / "plugins").mkdir(exist_ok=True)
     (airflow / "plugins" / "own_plugin.py").write_text(PLUGIN, encoding="utf-8")
+    for name, text in (("dags/team", "helper"), ("stack/airflow/config", "own_config")):
+        (project / name).mkdir()
+        (project / name / f"{text}.py").write_text(f"COLOUR = 'of {text}'\n", encoding="utf-8")
+    (project / "dags" / "drafts").mkdir()
+    (project / "dags" / "drafts" / "draft.py").write_text(BROKEN, encoding="utf-8")
+    (project / "dags" / ".airflowignore").write_text("drafts/\n", encoding="utf-8")
     (project / "dags" / "login.py").write_text(MODULE, encoding="utf-8")
     (project / "dags" / "own_settings.py").write_text(DAG, encoding="utf-8")
 
@@ -71,6 +90,8 @@ def expected(*, seed: str = "1", colour: str = "green") -> dict[str, Any]:
         "variable": "ultramarine",
         "environment": colour,
         "module": "of a module beside the DAG",
+        "module in a folder": "of helper",
+        "module of the configuration": "of own_config",
         "seed": seed,
         "administrator": "",
         "only in stack/.env": "",

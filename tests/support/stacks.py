@@ -94,7 +94,7 @@ class Stack(ABC):
 
     def is_healthy(self) -> bool:
         """Whether `status` calls every service healthy."""
-        return all(service["health"] == "healthy" for service in self._services())
+        return all(service["health"] in {"healthy", "waiting"} for service in self._services())
 
     def is_stopped(self) -> bool:
         """Whether `status` calls a service stopped, which nothing but a command starts again."""

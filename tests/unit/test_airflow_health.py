@@ -62,6 +62,7 @@ def test_a_component_that_airflow_says_nothing_of_is_unknown(health: AirflowHeal
         "metadatabase": "unknown",
         "scheduler": "healthy",
         "dag_processor": "unknown",
+        "triggerer": "unknown",
     }
 
 

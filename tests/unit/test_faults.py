@@ -7,13 +7,12 @@ import os
 import re
 import sys
 import tempfile
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from pipectl import disk
-from pipectl.engines.local import airflow_install, airflow_metadata, postgres, start
+from pipectl.engines.local import airflow_install, airflow_metadata, postgres
 from pipectl.engines.local.folders import atomic_folder, database_volume
 from pipectl.engines.local.supervisor import supervisor
 from pipectl.engines.project import ENGINE_FILE, remember_engine, remembered_engine, state_folder
@@ -316,21 +315,6 @@ def test_a_template_that_was_deleted_in_part_is_not_taken_for_whole(tmp_path: Pa
     assert airflow_metadata.is_whole(tmp_path)
     (data / "1259").unlink()
     assert not airflow_metadata.is_whole(tmp_path)
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff\x00garbage"])
-def test_a_damaged_note_of_requirements_is_made_anew(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, content: bytes
-) -> None:
-    (settings.project / "requirements.txt").write_text("numpy\n")
-    checked = state_folder(settings) / "requirements"
-    checked.write_bytes(content)
-    monkeypatch.setattr(start, "run_tool", lambda *_: "")
-    found = object.__new__(start.Start)
-    found._settings = settings
-    found._software = cast("Any", SimpleNamespace(airflow=SimpleNamespace(key="key", python="python")))
-    assert found.missing_requirements() == ""
-    assert checked.read_text().startswith("key ")
 
 
 def test_a_command_that_stops_programs_waits_until_supervisord_has_killed_what_does_not_end() -> None:

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from pipectl.models import LogLine
 
 STACK = Path(__file__).resolve().parents[2] / "stack"
-TRIGGERER = Definition("triggerer", AIRFLOW, "triggerer", prefix="AIRFLOW_TRIGGERER", default_port=8794)
-HEALTHY = {"metadatabase": "healthy", "scheduler": "healthy", "dag_processor": "healthy"}
+WATCHER = Definition("watcher", AIRFLOW, "watcher", prefix="AIRFLOW_WATCHER", default_port=8794)
+HEALTHY = dict.fromkeys(("metadatabase", "scheduler", "dag_processor", "triggerer"), "healthy")
 
 
 def settings(folder: Path, **variables: str) -> Settings:
@@ -83,22 +83,22 @@ def test_an_entry_in_the_list_is_all_that_pipectl_needs_of_a_new_service(
     engine = StartingEngine(settings(tmp_path))
     wait(engine, seconds=5)
 
-    monkeypatch.setattr(services, "SERVICES", [*SERVICES, TRIGGERER])
-    assert "triggerer" in engine.start(Observer())
-    assert engine.ports()["triggerer"] == 8794
-    assert settings(tmp_path, AIRFLOW_TRIGGERER_PORT="8795").port("triggerer") == 8795
-    assert "triggerer" in services.components()
+    monkeypatch.setattr(services, "SERVICES", [*SERVICES, WATCHER])
+    assert "watcher" in engine.start(Observer())
+    assert engine.ports()["watcher"] == 8794
+    assert settings(tmp_path, AIRFLOW_WATCHER_PORT="8795").port("watcher") == 8795
+    assert "watcher" in services.components()
     for changed in (
         LocalEngine(settings(tmp_path)),
         DockerEngine(settings(tmp_path), cast("Any", NoDocker())),
     ):
-        assert "triggerer" in {service.name for service in changed.services()}
+        assert "watcher" in {service.name for service in changed.services()}
 
-    # Airflow's answer has the component even if there is no triggerer.
-    health["triggerer"] = {"status": None}
-    with pytest.raises(WaitTimeoutError, match=r"Not healthy in time: triggerer\."):
+    # Airflow's answer has the component even if there is no watcher.
+    health["watcher"] = {"status": None}
+    with pytest.raises(WaitTimeoutError, match=r"Not healthy in time: watcher\."):
         wait(engine, seconds=0.2)
-    health["triggerer"] = {"status": "healthy"}
+    health["watcher"] = {"status": "healthy"}
     wait(engine, seconds=5)
 
 

@@ -33,6 +33,7 @@ STATE_STYLES = {
     "success": "green",
     "starting": "yellow",
     "queued": "yellow",
+    "waiting": "dim",
     "up_for_retry": "yellow",
     "stopped": "dim",
     "paused": "dim",

@@ -244,10 +244,11 @@ class RunProgress(Progress):
             self._console.say(f"  queued behind {behind.run_id} ({behind.run_type})")
         for task in tasks:
             key = (task.id, task.map_index)
-            if task.state != "none" and self._states.get(key) != task.state:
-                self._states[key] = task.state
+            state = f"{task.state}, waits for {task.waits_for}" if task.waits_for else task.state
+            if task.state != "none" and self._states.get(key) != state:
+                self._states[key] = state
                 self._console.say(
-                    f"  {task.name}: {task.state}" + (f", try {task.tries}" if task.tries > 1 else "")
+                    f"  {task.name}: {state}" + (f", try {task.tries}" if task.tries > 1 else "")
                 )
 
     def see_log(self, line: TaskLogLine) -> None:

@@ -24,8 +24,14 @@ LAUNCHED = [
     "proxies",
     "shortcuts",
     "task_processes",
+    "triggers",
 ]
-AIRFLOW_FILES = (*(f"stack/airflow/{name}.py" for name in LAUNCHED), "stack/airflow/plugins")
+REQUIREMENTS = "requirements.txt"
+AIRFLOW_FILES = (
+    REQUIREMENTS,
+    *(f"stack/airflow/{name}.py" for name in LAUNCHED),
+    *(f"stack/airflow/{name}" for name in ("config", "plugins")),
+)
 DATABASE_FILES = {
     "postgres": ("stack/postgres/*.conf", "business.conf"),
     "airbyte-postgres": ("stack/postgres/*.conf", "metadata.conf"),

@@ -19,7 +19,7 @@ from pipectl.errors import (
     ForeignDatabaseError,
     WaitTimeoutError,
 )
-from pipectl.services import AIRFLOW, ASKED, SERVICES, business_databases, databases, find
+from pipectl.services import AIRFLOW, ASKED, HEALTHY, SERVICES, WAITING, business_databases, databases, find
 from pipectl.wait import attempts
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def wait_until_healthy(engine: Engine, probe: HealthProbe, *, deadline: float, o
         observer.see_services(services)
         if crashed := crashes.first_too_many(services):
             raise _crash(engine, crashed)
-        late = [service for service in services if service.health != "healthy"]
+        late = [service for service in services if service.health not in {HEALTHY, WAITING}]
         if services and not late:
             return
     unknown = [service.name for service in late if service.health == "unknown"]

@@ -73,6 +73,8 @@ class Container:
     # Those of the container, each with the port of 127.0.0.1 that it is published on.
     published: dict[int, int] = field(default_factory=dict)
     networks: tuple[str, ...] = ()
+    # What the latest health check printed.
+    health_output: str = ""
 
 
 def _understood(
@@ -285,6 +287,8 @@ def _filters(labels: dict[str, str]) -> str:
 
 def _container(answer: dict[str, Any]) -> Container:
     state, labels = answer["State"], answer["Config"].get("Labels") or {}
+    health = state.get("Health") or {}
+    checks = health.get("Log") or [{}]
     return Container(
         id=answer["Id"],
         name=answer["Name"].lstrip("/"),
@@ -293,7 +297,8 @@ def _container(answer: dict[str, Any]) -> Container:
         exit_code=state["ExitCode"],
         pid=state["Pid"] or None,
         restarts=answer.get("RestartCount", 0),
-        health=(state.get("Health") or {}).get("Status", ""),
+        health=health.get("Status", ""),
+        health_output=str(checks[-1].get("Output") or "").strip(),
         labels=labels,
         environment=dict(line.split("=", 1) for line in answer["Config"].get("Env") or () if "=" in line),
         image=answer.get("Image", ""),

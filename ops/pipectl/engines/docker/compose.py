@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipectl.engines.docker.api import PULL_HINT, SEE_SERVICES
 from pipectl.engines.docker.connection import WITHOUT_DOCKER, no_docker_command
+from pipectl.engines.requirements import explained
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 DETAIL_LINES = 10
+INDEX_HINT = (
+    "stack/airflow/install.env says how uv reaches packages: see README.md. Then run pipectl up again."
+)
 # In the words of the docker command, which may take Compose's options for its own, and of Podman's.
 NO_COMPOSE = (
     "is not a docker command",
@@ -99,6 +103,22 @@ class Compose:
         except DockerException as error:
             return str(error.stderr or error.stdout or error).strip()
         return ""
+
+    def install_packages(self) -> str:
+        """Install what requirements.txt asks for beside what runs, and return what that says.
+
+        Raises UsageError for a mistake in the file, EngineError if packages cannot be had.
+        """
+        from python_on_whales.exceptions import DockerException
+
+        with self._explained("The packages of requirements.txt could not be installed."):
+            try:
+                said = self._client.compose.run(
+                    "airflow-init", envs={"STEP": "true"}, remove=True, dependencies=False, tty=False
+                )
+            except DockerException as error:
+                raise explained(f"{error.stdout}\n{error.stderr}", error.return_code, INDEX_HINT) from error
+        return str(said or "").strip()
 
     def logs(self, services: list[str], *, tail: int, follow: bool) -> Iterator[tuple[str, str]]:
         """Yield (container, line) of the services' logs; the container without the project's name."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pipectl.databases import prove
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
-from pipectl.engines.changes import restart_sentences
+from pipectl.engines.changes import digests, restart_sentences
 from pipectl.engines.docker import identity, replacements
 from pipectl.engines.docker.apart import docker_run
 from pipectl.engines.docker.api import FOLDER_LABEL, SEE_SERVICES, DockerApi
@@ -27,10 +27,20 @@ from pipectl.engines.docker.execute import CLIENTS, execute, words_in_container
 from pipectl.engines.docker.mounts import DEFAULT_USER, USER, require_readable
 from pipectl.engines.docker.pull import pull_all, variables_of
 from pipectl.engines.project import forget_engine, new_password, remember_engine
+from pipectl.engines.requirements import INSTALLED, changed_note
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError
 from pipectl.models import LogLine, Service, Volume
-from pipectl.services import ENGINE, SERVICES, business_databases, databases, find
+from pipectl.services import (
+    ENGINE,
+    HEALTHY,
+    SERVICES,
+    WAITING,
+    airflow_programs,
+    business_databases,
+    databases,
+    find,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -106,6 +116,11 @@ class DockerEngine(Engine):
         self.check(observer)
         self._configure(observer)
         self._pull(self._compose.images(), observer)
+        if self._changed_requirements():
+            # Before anything that runs is replaced: what cannot be installed leaves it alone.
+            for line in self._compose.install_packages().splitlines():
+                if line.startswith(INSTALLED):
+                    observer.report(line)
 
     def _pull(self, images: Collection[str], observer: Observer) -> None:
         """Pull those images that are missing."""
@@ -114,6 +129,18 @@ class DockerEngine(Engine):
             observer.report(f"Pulling {', '.join(missing)}, once for this machine")
             chosen = {image: variables_of(image, self._files, self._settings.variables) for image in missing}
             pull_all(self._api, self._compose, chosen, observer.see_progress)
+
+    def _changed_requirements(self) -> tuple[str, ...]:
+        started = [
+            replacements.files_of(container)
+            for container in self._containers
+            if container.pid and container.service in airflow_programs()
+        ]
+        return changed_note(started, digests(self._settings.project, "webserver"))
+
+    def notes(self) -> tuple[str, ...]:
+        """Say too that requirements.txt has changed."""
+        return (*super().notes(), *self._changed_requirements())
 
     def start(self, observer: Observer) -> tuple[str, ...]:
         """Start what is not running, and make anew what is configured otherwise by now."""
@@ -451,7 +478,9 @@ def _service(container: Container, port: int | None) -> Service:
     definition = find(container.service)
     health = ""
     if state == "running" and definition and definition.health == ENGINE:
-        health = "healthy" if container.health == "healthy" else "starting"
+        health = HEALTHY if container.health == HEALTHY else "starting"
+    if state == "running" and definition and definition.on_demand and container.health_output == WAITING:
+        health = WAITING
     return Service(
         name=_shown_name(container),
         state=state,

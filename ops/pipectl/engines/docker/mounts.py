@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 # What the Compose file mounts. In stack/airflow, user.env may hold secrets: Compose alone reads it.
-TREES = (Path("dags"), Path("scripts"), Path("stack", "airflow", "plugins"))
 CODE = Path("stack", "airflow")
+TREES = (Path("dags"), Path("scripts"), CODE / "config", CODE / "plugins")
 FILES = (Path("requirements.txt"), Path("entrypoint.sh"), CODE / "install.env")
 # For the installation, and for databases elsewhere.
 CERTIFICATES = (".crt", ".pem")

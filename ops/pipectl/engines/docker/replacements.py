@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 # What containers read at their start, beside what the services of every engine read then.
 AIRFLOW_FILES = (
     "entrypoint.sh",
-    "requirements.txt",
     "stack/airflow/ca.crt",
     "stack/airflow/initialise.py",
     "stack/airflow/install.env",
-    "stack/airflow/missing_requirements.py",
+    "stack/airflow/packages.py",
 )
 START_FILE = "stack/databases/start.sh"
 # Variables that servers read only when their data are made, by their names in stack/.env.
@@ -81,7 +80,7 @@ def changes(old: Container, new: Container, user_settings: Collection[str]) -> t
     states = [
         StartState(
             container.environment,
-            dict(part.rsplit(":", 1) for part in container.labels.get(FILES_LABEL, "").split(",") if part),
+            files_of(container),
             {
                 "AIRFLOW_UID" if container.service not in databases() else "its user": container.user,
                 "its port": container.ports,
@@ -90,6 +89,11 @@ def changes(old: Container, new: Container, user_settings: Collection[str]) -> t
         for container in (old, new)
     ]
     return states[0].changes(states[1], user_settings) or UNKNOWN
+
+
+def files_of(container: Container) -> dict[str, str]:
+    """Return the digests of the files that a container was made with."""
+    return dict(part.rsplit(":", 1) for part in container.labels.get(FILES_LABEL, "").split(",") if part)
 
 
 def start_files(settings: Settings) -> dict[str, str]:

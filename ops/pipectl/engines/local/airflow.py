@@ -24,8 +24,14 @@ if TYPE_CHECKING:
 METADATA_DATABASE = get("postgres").database
 METADATA_USER = "airflow"
 # Services, and the commands of Airflow that they run.
-COMMANDS = {"webserver": "api-server", "scheduler": "scheduler", "dag-processor": "dag-processor"}
+COMMANDS = {
+    "webserver": "api-server",
+    "scheduler": "scheduler",
+    "dag-processor": "dag-processor",
+    "triggerer": "triggerer",
+}
 LAUNCHER = Path("stack", "airflow", "launcher.py")
+CONFIG = Path("stack", "airflow", "config")
 PLUGINS = Path("stack", "airflow", "plugins")
 LOCK_FILE = "stack/airflow-requirements.txt"
 ADMIN_PASSWORD = "AIRFLOW_ADMIN_PASSWORD"  # noqa: S105  the name of a variable
@@ -80,7 +86,7 @@ def environment(site: AirflowSite, runtime: AirflowRuntime) -> dict[str, str]:
         **script_variables("AIRBYTE_POSTGRES", site.postgres),
         **script_variables("AIRBYTE_MYSQL", site.mysql),
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-        "PATH": f"{runtime.venv / 'bin'}:{surroundings.environment()['PATH']}",
+        "PATH": f"{runtime.python.parent}:{surroundings.environment()['PATH']}",
     }
 
 
@@ -164,6 +170,11 @@ def require_usable_path(project: Path) -> None:
         )
 
 
+def needs_triggerer(home: Path) -> bool:
+    """Whether the web server has seen a trigger: until then the triggerer waits, see triggers.py."""
+    return (home / "logs" / "triggerer-needed").exists()
+
+
 def prepare_home(site: AirflowSite) -> None:
     """Make AIRFLOW_HOME, which must exist before the programs start.
 
@@ -171,6 +182,10 @@ def prepare_home(site: AirflowSite) -> None:
     """
     try:
         (site.home / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
+        config = site.home / "config"
+        if not config.is_symlink() and not config.exists():
+            # Where Airflow looks for modules such as airflow_local_settings.
+            config.symlink_to(Path("..", "..", CONFIG))
     except OSError as error:
         raise EngineError(
             f"Airflow's folder {site.home} cannot be written: {error.strerror}.",

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING
 from pipectl.databases import prove
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
-from pipectl.engines.changes import TASK_SECONDS, restart_sentences
+from pipectl.engines.changes import TASK_SECONDS, digests, restart_sentences
 from pipectl.engines.local import logs
-from pipectl.engines.local.airflow import require_usable_path
+from pipectl.engines.local.airflow import needs_triggerer, require_usable_path
 from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
 from pipectl.engines.local.processes import listens
 from pipectl.engines.local.supervisor.supervisor import Supervisor
 from pipectl.engines.ports import is_free
 from pipectl.engines.project import forget_engine, new_password, remember_engine
+from pipectl.engines.requirements import changed_note
 from pipectl.errors import DatabaseError, EngineSilentError, ForeignDatabaseError, UsageError
 from pipectl.models import Service
 from pipectl.observer import Observer
-from pipectl.services import databases
+from pipectl.services import WAITING, airflow_programs, databases, get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -107,11 +108,6 @@ class LocalEngine(Engine):
             self._stop_in_order(outdated)
         if missing:
             start.start(missing, self._names)
-        if lacking := start.missing_requirements():
-            observer.report(
-                f"requirements.txt asks for {lacking}, which the local engine's Airflow lacks: it is made of "
-                "stack/airflow-requirements.txt. Pin it there (make lock), then run pipectl up again."
-            )
         # Even if nothing was missing: an earlier start may have been interrupted before this step.
         start.migrate_metadata()
         return missing
@@ -143,7 +139,14 @@ class LocalEngine(Engine):
         """Every service with the state of its process."""
         processes = {process.name: process for process in self._supervisor.processes()}
         ports = self.ports()
-        return tuple(_service(name, processes.get(name), ports.get(name)) for name in self._names)
+        services = (_service(name, processes.get(name), ports.get(name)) for name in self._names)
+        waits = not needs_triggerer(airflow_volume(self._settings.state_dir).path)
+        return tuple(
+            replace(service, health=WAITING)
+            if waits and service.state == "running" and get(service.name).on_demand
+            else service
+            for service in services
+        )
 
     def holds(self, service: str, port: int) -> bool:
         """Whether the service's process listens on the port."""
@@ -155,10 +158,12 @@ class LocalEngine(Engine):
         return {name: port for name in running if (port := self._supervisor.port(name))}
 
     def notes(self) -> tuple[str, ...]:
-        """Say too that the project was moved while its stack runs: what runs has the paths of before."""
+        """Say too that requirements.txt has changed, or the project was moved, while the stack runs."""
         origin = self._supervisor.moved_from()
         moved = f"What runs was started in {origin}, before the project was moved. Start it here: pipectl up"
-        return (*super().notes(), *((moved,) if origin else ()))
+        started = [self._supervisor.started_files(name) for name in airflow_programs()]
+        changed = changed_note(started, digests(self._settings.project, "webserver"))
+        return (*super().notes(), *((moved,) if origin else ()), *changed)
 
     def _mark(self, service: str) -> str:
         return server_mark(service, database_volume(self._settings.state_dir, service).path / DATA)

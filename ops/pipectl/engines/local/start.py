@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from pipectl.engines.local import airflow, airflow_metadata, binaries, mariadb, 
 from pipectl.engines.local.airflow import AirflowSite
 from pipectl.engines.local.airflow_install import ensure_airflow
 from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
-from pipectl.engines.local.install import run_tool
+from pipectl.engines.local.layer import with_packages
 from pipectl.engines.project import SECRETS
 from pipectl.errors import DatabaseError, DatabaseRefusedError, EngineError, ForeignDatabaseError
 from pipectl.models import DatabaseAddress
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
 DATABASE_START_SECONDS = 30
 POLL_SECONDS = 0.05
-MISSING_REQUIREMENTS = "stack/airflow/missing_requirements.py"
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,10 @@ class Software:
 
 
 def find_software(settings: Settings, observer: Observer) -> Software:
-    """Find or install Airflow, PostgreSQL and MariaDB, side by side. Raises EngineError."""
+    """Find or install Airflow, PostgreSQL and MariaDB, side by side, then the project's own packages.
+
+    Raises EngineError, UsageError.
+    """
     cache_dir, report, show = settings.cache_dir, observer.report, observer.see_progress
     data_dir = database_volume(settings.state_dir, "airbyte-postgres").path / DATA
     with ThreadPoolExecutor() as pool:
@@ -69,7 +70,8 @@ def find_software(settings: Settings, observer: Observer) -> Software:
             show=show,
         )
         mariadb_binaries = pool.submit(binaries.find_mariadb, cache_dir, report, show)
-    return Software(airflow_runtime.result(), postgres_binaries.result(), mariadb_binaries.result())
+    runtime = with_packages(settings, airflow_runtime.result(), report, show)
+    return Software(runtime, postgres_binaries.result(), mariadb_binaries.result())
 
 
 def require_copied_at_rest(settings: Settings, origin: Path) -> None:
@@ -134,30 +136,13 @@ class Start:
         }
         return with_dependents(found, pids)
 
-    def missing_requirements(self) -> str:
-        """Return what requirements.txt asks for and this Airflow lacks; looked at once for each of both."""
-        requirements = self._settings.project / "requirements.txt"
-        if not requirements.is_file():
-            return ""
-        digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
-        checked, current = self._settings.state_dir / "requirements", f"{self._software.airflow.key} {digest}"
-        if checked.is_file() and checked.read_bytes() == current.encode():
-            return ""
-        program = self._settings.project / MISSING_REQUIREMENTS
-        missing = run_tool(
-            (str(self._software.airflow.python), "-I", str(program), str(requirements)),
-            EngineError(f"{requirements} cannot be read.", hint="Mend it: one requirement a line."),
-        )
-        if not missing:
-            checked.write_text(current, encoding="ascii")
-        return missing
-
     def start(self, missing: tuple[str, ...], names: tuple[str, ...]) -> None:
         """Start the services `missing` of all that the project has, `names`. Raises EngineError."""
         airflow.prepare_home(self._site)
         airflow_volume(self._settings.state_dir).ensure()
         programs = {program.name: program for program in self.programs(names)}
         if self._supervisor.is_running():
+            self._supervisor.add(programs.values())
             # One that fails again and again counts as started.
             self._supervisor.stop(missing)
             for name in missing:
@@ -257,9 +242,9 @@ def ask_tasks_api(settings: Settings, runtime: AirflowRuntime) -> str:
 
 def program_apart(settings: Settings, program: str, words: tuple[str, ...], observer: Observer) -> Command:
     """Return what runs a program of stack/airflow/ without the stack, also before the first start."""
-    runtime = ensure_airflow(
-        settings.cache_dir, binaries.lock_file(settings, "airflow"), observer.report, observer.see_progress
-    )
+    report, show = observer.report, observer.see_progress
+    shared = ensure_airflow(settings.cache_dir, binaries.lock_file(settings, "airflow"), report, show)
+    runtime = with_packages(settings, shared, report, show)
     site = site_of(replace(settings, variables={**dict.fromkeys(SECRETS, ""), **settings.variables}))
     variables = surroundings.of_terminal(**airflow.environment(site, runtime))
     return Command(

@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 import tomllib
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,14 +55,20 @@ def run(arguments: tuple[str, ...], failure: EngineError, *, watch: Callable[[st
         EngineError: `failure`, with uv's last lines as its detail.
 
     """
+    with environment() as (program, variables):
+        return run_tool((program, *arguments), failure, variables, watch=watch)
+
+
+@contextmanager
+def environment() -> Iterator[tuple[str, dict[str, str]]]:
+    """Give uv's program, and the variables to run it with, for the time of the block."""
     from uv import find_uv_bin
 
     with tempfile.NamedTemporaryFile("w", suffix=".toml", encoding="utf-8") as file:
         # uv reads no other file of settings then.
         file.write("".join(f"{name} = {_toml(value)}\n" for name, value in settings().items()))
         file.flush()
-        variables = surroundings.of_installers(UV_CONFIG_FILE=file.name, UV_NO_PROGRESS="1")
-        return run_tool((find_uv_bin(), *arguments), failure, variables, watch=watch)
+        yield find_uv_bin(), surroundings.of_installers(UV_CONFIG_FILE=file.name, UV_NO_PROGRESS="1")
 
 
 def settings() -> dict[str, Any]:

@@ -162,6 +162,17 @@ class Supervisor:
                 detail=started.stderr.strip() or tail(self.run_dir / "supervisord.log", 10),
             )
 
+    def add(self, programs: Collection[Program]) -> None:
+        """Tell a supervisord of an earlier pipectl, which knows fewer programs, of `programs`."""
+        known = {process.name for process in self.processes()}
+        missing = [program.name for program in programs if program.name not in known]
+        if missing:
+            with self._short_socket_path() as socket_path:
+                write_private(self.config_path, self._configuration(programs, socket_path))
+            self._call("reloadConfig")
+            for name in missing:
+                self._call("addProcessGroup", name)
+
     def describe(self, program: Program) -> None:
         """Write down what `program` is; in force from its next start."""
         marks = {MARKER: str(self.state_dir), PROJECT_MARKER: folder_mark(self.state_dir.parent)}
@@ -181,6 +192,12 @@ class Supervisor:
         """Return the port that a program was started with, None if it has none."""
         port = json_text.read_object(self._description_path(name)).get("port")
         return port if isinstance(port, int) else None
+
+    def started_files(self, name: str) -> Mapping[str, str]:
+        """Return the digests of the files that a program was started with; none if it does not run."""
+        pid = self._pid(name)
+        files = self._started_as(name, pid).get("files") if pid else None
+        return files if isinstance(files, dict) else {}
 
     def started(self, name: str) -> Started:
         """Return what a running program was started with; EngineError if nothing is known of that."""

@@ -1,0 +1,91 @@
+"""The project's own packages for Airflow: what requirements.txt asks for and the shared Airflow lacks.
+
+stack/airflow/packages.py makes the layer, as it does in containers. Which one is in use follows from the
+file and from Airflow's environment alone, so an interrupted installation leaves the one of before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipectl import json_text, ordinary
+from pipectl.engines.changes import REQUIREMENTS
+from pipectl.engines.local import uv
+from pipectl.engines.local.install import UvProgress, follow_tool
+from pipectl.engines.requirements import INSTALLED, explained
+from pipectl.errors import EngineError, UsageError
+
+if TYPE_CHECKING:
+    from pipectl.engines.local.airflow_install import AirflowRuntime
+    from pipectl.engines.local.install import Report
+    from pipectl.observer import Show
+    from pipectl.settings import Settings
+
+PROGRAM = Path("stack", "airflow", "packages.py")
+
+# As packages.py has them.
+COMPLETE = "complete"
+INDEX_HINT = (
+    "uv takes an index from UV_DEFAULT_INDEX, a proxy from HTTPS_PROXY and certificates from SSL_CERT_FILE."
+    " Then run pipectl up again."
+)
+INCLUDED = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)[ =]*(\S+)", re.MULTILINE)
+
+
+def with_packages(settings: Settings, runtime: AirflowRuntime, report: Report, show: Show) -> AirflowRuntime:
+    """Return the shared Airflow with the project's packages over it, which are installed if they are missing.
+
+    Raises:
+        UsageError: requirements.txt asks for what cannot be had beside Airflow.
+        EngineError: packages cannot be had for another reason, such as an index that does not answer.
+
+    """
+    requirements = settings.project / REQUIREMENTS
+    # The folder counts: an environment cannot be moved.
+    parts = [os.fsencode(settings.state_dir), runtime.key.encode()]
+    try:
+        parts += _contents(requirements, set())
+    except OSError as error:
+        raise UsageError(f"{error.filename} cannot be read: {error.strerror}.", hint="Mend it.") from error
+    key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    folder = settings.state_dir / "packages" / key
+    marker = folder / COMPLETE
+    if not marker.is_file():
+        _build(settings.project, runtime, folder, report, show)
+    if json_text.parse(ordinary.read_text(marker)):
+        marker.touch()
+        return replace(runtime, python=folder / "bin" / "python")
+    return runtime
+
+
+def _contents(requirements: Path, seen: set[Path]) -> list[bytes]:
+    """Return what is in a file of requirements, and in those that it includes."""
+    if requirements in seen or not requirements.is_file():
+        return []
+    seen.add(requirements)
+    content = requirements.read_bytes()
+    included = INCLUDED.findall(content.decode(errors="replace"))
+    return [content, *(part for name in included for part in _contents(requirements.parent / name, seen))]
+
+
+def _build(project: Path, runtime: AirflowRuntime, folder: Path, report: Report, show: Show) -> None:
+    progress = UvProgress("requirements.txt", show)
+
+    def watch(line: str) -> None:
+        if line.startswith(("Installing for", INSTALLED)):
+            report(line.strip())
+        progress(line)
+
+    with uv.environment() as (program, variables):
+        command = (str(runtime.python), "-I", str(project / PROGRAM), "build", str(folder))
+        failure = EngineError(f"{runtime.python} cannot be started.", hint="Install Airflow anew: pipectl up")
+        code, output = follow_tool(
+            (*command, str(project / REQUIREMENTS), program), failure, variables, watch=watch
+        )
+    if code:
+        raise explained(output, code, INDEX_HINT)

@@ -1,0 +1,56 @@
+"""All of Airflow's own example DAGs, on both engines. A sample runs in the tests of each engine's stack."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.docker_project import new_docker_project
+from support.example_dags import FAIL, LEFT_OUT, Examples
+from support.project_copy import new_local_project
+from support.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.project_copy import Project
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(2400)]
+OWN = {"generate_transaction_and_labels", "load_history"}
+AT_ONCE = 8
+# Airflow would make the default connections of its examples by a command of its own.
+SETTINGS = """\
+AIRFLOW__CORE__LOAD_EXAMPLES=True
+AIRFLOW_CONN_FS_DEFAULT='{"conn_type": "fs", "extra": {"path": "/"}}'
+"""
+
+
+@pytest.fixture(params=["local", pytest.param("docker", marks=pytest.mark.docker)])
+def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
+    make = new_docker_project if request.param == "docker" else new_local_project
+    with make(tmp_path / "project") as made:
+        airflow = made.folder / "stack" / "airflow"
+        (airflow / "user.env").write_text(SETTINGS, encoding="utf-8")
+        # Some sensors keep a slot until another task of theirs has run.
+        made.set_variable("AIRFLOW_PARALLELISM", "16")
+        made.run("up")
+        yield made
+
+
+def test_every_example_ends_as_its_authors_meant(project: Project) -> None:
+    client = project.client()
+
+    def dag_ids() -> set[str]:
+        dags = client.call("/api/v2/dags?limit=200")["dags"]
+        return {dag["dag_id"] for dag in dags} - OWN
+
+    until(lambda: dag_ids() >= {*LEFT_OUT, *FAIL}, "the examples that the lists name")
+    names = sorted(dag_ids() - LEFT_OUT.keys())
+    assert len(names) > 60
+    examples = Examples(client)
+    ends: dict[str, str] = {}
+    for place in range(0, len(names), AT_ONCE):
+        ends |= examples.run(names[place : place + AT_ONCE])
+    assert {name for name, state in ends.items() if state == "failed"} == FAIL
