@@ -1,27 +1,14 @@
-"""The two business databases: the only module that imports psycopg2 and mysql.connector."""
+"""What pipectl asks the two business databases, and Airflow's for its version."""
 
 from __future__ import annotations
 
-import os
-import re
-import select
-import socket
-import threading
-import time
-from contextlib import closing, contextmanager, suppress
-from functools import partial
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipectl import published, services
-from pipectl.errors import (
-    DatabaseError,
-    DatabaseLockedError,
-    DatabaseRefusedError,
-    DatabaseSilentError,
-    ForeignDatabaseError,
-    LoginError,
-)
-from pipectl.models import VERIFYING, Counts, DatabaseContent, Reconciliation, Table
+from pipectl import published
+from pipectl.database_connections import LOCK_SECONDS, ask, open_mysql, open_postgres
+from pipectl.errors import DatabaseLockedError
+from pipectl.models import Counts, DatabaseContent, Reconciliation, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -32,57 +19,6 @@ if TYPE_CHECKING:
     # Runs a statement with its values and returns the rows that it gives.
     Ask = Callable[..., list[tuple[Any, ...]]]
 
-MYSQL = "airbyte-mysql"
-CONNECT_SECONDS = 5
-LOCK_SECONDS = 10
-# Who holds locks in PostgreSQL: on tables that somebody has, or wants, for himself, if there are such.
-POSTGRES_BLOCKERS = """
-    WITH locks AS (
-        SELECT l.pid, l.granted,
-               bool_or(l.mode = 'AccessExclusiveLock') OVER (PARTITION BY l.relation) AS exclusive
-        FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
-        WHERE c.oid >= 16384 AND l.pid <> ALL (%s))
-    SELECT a.pid, usename, application_name,
-           coalesce(extract(epoch FROM clock_timestamp() - xact_start), 0)::float8
-    FROM pg_stat_activity AS a
-    WHERE datname = current_database() AND EXISTS (
-        SELECT FROM locks
-        WHERE locks.pid = a.pid AND granted
-          AND (exclusive OR NOT EXISTS (SELECT FROM locks WHERE exclusive)))
-    ORDER BY xact_start"""
-# Who may hold locks in MySQL, which does not tell: whoever can have the database open and waits for none.
-MYSQL_BLOCKERS = """
-    SELECT id, user, host, command, time FROM information_schema.processlist
-    WHERE COALESCE(db, DATABASE()) = DATABASE() AND command NOT IN ('Daemon', 'Binlog Dump')
-      AND COALESCE(state, '') NOT LIKE '%metadata lock%' ORDER BY time DESC"""
-# Blocks of _interruptible that have not ended.
-_interruptible_blocks = 0
-_INTERRUPTIBLE = threading.Lock()
-# Sessions of this process, which block themselves at no time.
-_POSTGRES_SESSIONS: set[int] = set()
-_MYSQL_SESSIONS: set[int] = set()
-_MYSQL_LISTING = threading.Lock()
-# PostgreSQL's code and MySQL's number for a lock that was waited for too long.
-LOCK_TIMEOUTS = {"55P03", 1205}
-# MySQL's numbers for no connection or answer, one that was lost, and a server that is shutting down.
-NO_CONNECTION = {None, 1053, 1927, 2003, 2005, 2006, 2013, 2055, 3024}
-# PostgreSQL: it is starting up, shutting down, or in recovery; or it is ending this connection for that.
-STARTING_OR_ENDING = re.compile(r"the database system is|terminating connection due to")
-# What a server says at a login that fails until somebody changes the server.
-REFUSALS = re.compile(
-    r'FATAL: +((?:database|role) ".*" does not exist'
-    r'|database ".*" is not currently accepting connections|cannot connect to invalid database'
-    r'|too many connections for (?:database|role)|role ".*" is not permitted to log in'
-    r"|permission denied for database|no pg_hba\.conf entry)"
-)
-# MySQL's and MariaDB's numbers: no right to the database or none such, this machine's address, an account
-# that is locked, or whose password has expired.
-REFUSING = {1044, 1049, 1130, 1820, 1862, 3118, 4151}
-# What both drivers say of a connection that is not encrypted as either side asks, and MySQL's numbers for it.
-ENCRYPTION = re.compile(r"certificate|support SSL|doesn't support it|insecure transport", re.IGNORECASE)
-NO_ENCRYPTION = {-1, 2026, 3159}
-# libpq would else look in ~/.postgresql for authorities, and for a certificate to show.
-NO_FILE = "/dev/null/none"
 # Ids that are counted together, and fetched together if the counts do not tell.
 BUCKET = 10_000
 POSTGRES_TABLES = """
@@ -92,11 +28,6 @@ MYSQL_TABLES = """
     SELECT CONCAT('`', REPLACE(table_name, '`', '``'), '`'), table_name
     FROM information_schema.tables
     WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' ORDER BY 1"""
-
-
-# How a server names itself: options that the engine sets.
-POSTGRES_MARK = "SELECT current_setting('cluster_name')"
-MYSQL_MARK = "SELECT @@report_host"
 
 
 class Databases:
@@ -231,7 +162,7 @@ class Databases:
         """Give a function that runs statements in `airbyte-postgres`; all of them see the same rows."""
         with self._postgres_cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            yield lambda statement, *values: _ask(cursor, statement, values)
+            yield lambda statement, *values: ask(cursor, statement, values)
 
     @contextmanager
     def ask_mysql(self) -> Iterator[Ask]:
@@ -239,216 +170,24 @@ class Databases:
         with self._mysql_cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
-            yield lambda statement, *values: _ask(cursor, statement, values)
+            yield lambda statement, *values: ask(cursor, statement, values)
 
     def _postgres_cursor(self) -> AbstractContextManager[Any]:
-        return _postgres(self.postgres, self._lock_seconds)
+        return open_postgres(self.postgres, self._lock_seconds)
 
     def _mysql_cursor(self) -> AbstractContextManager[Any]:
-        return _mysql(self.mysql, self._lock_seconds)
-
-
-def prove(address: DatabaseAddress) -> None:
-    """Log in to a database and out again. Raises ForeignDatabaseError if the server is another project's."""
-    with (_mysql if address.service == MYSQL else _postgres)(address):
-        return
+        return open_mysql(self.mysql, self._lock_seconds)
 
 
 def metadata_version(address: DatabaseAddress) -> str | None:
     """Migration of the Airflow metadata database at `address`, None if it has none yet; DatabaseError."""
-    with _postgres(address) as cursor:
+    with open_postgres(address) as cursor:
         cursor.execute("SELECT to_regclass('public.alembic_version') IS NOT NULL")
         if not cursor.fetchall()[0][0]:
             return None
         cursor.execute("SELECT version_num FROM alembic_version")
         rows = cursor.fetchall()
     return str(rows[0][0]) if rows else None
-
-
-@contextmanager
-def _postgres(
-    address: DatabaseAddress, lock_seconds: int = LOCK_SECONDS, *, name_blockers: bool = True
-) -> Iterator[Any]:
-    import psycopg2  # 35 ms
-
-    login = postgres_login(address)
-    try:
-        # A connection that Ctrl-C has interrupted is closed, and would fail to roll back.
-        with (
-            _interruptible(),
-            closing(psycopg2.connect(**login, application_name="pipectl")) as connection,
-            _watched(address, connection.fileno(), lock_seconds, partial(psycopg2.connect, **login)),
-        ):
-            _POSTGRES_SESSIONS.add(connection.info.backend_pid)
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(f"SET lock_timeout = '{lock_seconds}s'")
-                if address.mark:
-                    _require_mark(cursor, POSTGRES_MARK, address)
-            connection.autocommit = False
-            with connection.cursor() as cursor:
-                yield cursor
-            connection.commit()
-    except psycopg2.Error as error:
-        if error.pgcode in LOCK_TIMEOUTS and name_blockers:
-            raise _locked(address, lock_seconds, _postgres_blockers) from error
-        raise _explain(address, error, refusal="authentication failed") from error
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C into what psycopg2 waits for, in all threads, until the last block of this kind ends.
-
-    The driver knows one way to wait for all connections; with this one it neither streams nor copies.
-    """
-    global _interruptible_blocks  # noqa: PLW0603  as the driver's own setting
-    from psycopg2.extensions import set_wait_callback
-
-    with _INTERRUPTIBLE:
-        _interruptible_blocks += 1
-        set_wait_callback(_wait)
-    try:
-        yield
-    finally:
-        with _INTERRUPTIBLE:
-            _interruptible_blocks -= 1
-            if not _interruptible_blocks:
-                set_wait_callback(None)
-
-
-def _wait(connection: Any) -> None:  # noqa: ANN401  untyped driver
-    """Wait for the server as libpq does, which lets no Ctrl-C in.
-
-    It leaves it to its caller then to give up on a server that does not answer to a login.
-    """
-    from psycopg2 import OperationalError
-    from psycopg2.extensions import POLL_OK, POLL_READ, STATUS_SETUP
-
-    deadline = time.monotonic() + CONNECT_SECONDS if connection.status == STATUS_SETUP else None
-    while (state := connection.poll()) != POLL_OK:
-        poll = select.poll()
-        poll.register(connection.fileno(), select.POLLIN if state == POLL_READ else select.POLLOUT)
-        left = max(0.0, deadline - time.monotonic()) * 1000 if deadline else None
-        if not poll.poll(left):
-            raise OperationalError("timeout expired")
-
-
-@contextmanager
-def _mysql(
-    address: DatabaseAddress, lock_seconds: int = LOCK_SECONDS, *, name_blockers: bool = True
-) -> Iterator[Any]:
-    import mysql.connector  # 90 ms
-
-    log_in = partial(_log_in_to_mysql, address)
-    try:
-        with (
-            closing(log_in()) as connection,
-            # The driver has no other way to its socket.
-            _watched(address, connection._socket.sock.fileno(), lock_seconds, log_in),  # noqa: SLF001
-            closing(connection.cursor()) as cursor,
-        ):
-            cursor.execute(f"SET lock_wait_timeout = {lock_seconds}")
-            if address.mark:
-                _require_mark(cursor, MYSQL_MARK, address)
-            if address.ssl_mode == "require":
-                _require_cipher(cursor, address)
-            yield cursor
-    except mysql.connector.Error as error:
-        if error.errno in LOCK_TIMEOUTS and name_blockers:
-            raise _locked(address, lock_seconds, _mysql_blockers) from error
-        raise _explain(address, error, refusal="Access denied") from error
-
-
-def _log_in_to_mysql(address: DatabaseAddress) -> Any:  # noqa: ANN401  untyped driver
-    import mysql.connector
-
-    # So that nobody who lists sessions meanwhile takes this one for another's.
-    with _MYSQL_LISTING:
-        connection = mysql.connector.connect(
-            **mysql_encryption(address),
-            host=address.host,
-            port=address.port,
-            database=address.database,
-            user=address.user,
-            password=address.password,
-            connection_timeout=CONNECT_SECONDS,
-            charset="utf8mb4",
-            collation=published.MYSQL_COLLATION,
-            autocommit=True,
-            use_pure=True,  # the driver in C lets no Ctrl-C in
-        )
-        _MYSQL_SESSIONS.add(int(connection.connection_id or 0))
-    return connection
-
-
-@contextmanager
-def _watched(
-    address: DatabaseAddress, descriptor: int, seconds: int, log_in: Callable[[], Any]
-) -> Iterator[None]:
-    """End a connection, and with it the wait for an answer, once its server takes no other login either.
-
-    Asked every `seconds`: a statement may take long, and the drivers cannot tell a server that works on it
-    from one that is stopped.
-    """
-    # Its own descriptor: the driver may close the connection's, whose number another one then gets.
-    connection = socket.socket(fileno=os.dup(descriptor))
-    is_over, is_silent = threading.Event(), threading.Event()
-
-    def watch() -> None:
-        while not is_over.wait(seconds):
-            try:
-                log_in().close()
-            except Exception as error:  # noqa: BLE001  those of two drivers
-                if _has_no_answer(error, str(error)):
-                    is_silent.set()
-                    with suppress(OSError):
-                        connection.shutdown(socket.SHUT_RDWR)
-                    return
-
-    watching = threading.Thread(target=watch, daemon=True)
-    watching.start()
-    try:
-        yield
-    except Exception as error:
-        if is_silent.is_set():
-            raise _silent(address, f"Nothing came for {seconds} s, nor an answer to a new login.") from error
-        raise
-    finally:
-        is_over.set()
-        connection.close()
-
-
-def _locked(
-    address: DatabaseAddress, waited_seconds: int, blockers: Callable[[DatabaseAddress], str]
-) -> DatabaseLockedError:
-    sessions = blockers(address) or "a session that this account may not see"
-    return DatabaseLockedError(
-        f"Tables of {address.service} are locked by {sessions}.",
-        hint=f"End that session, or wait for its end (waited {waited_seconds} s), then run this again.",
-    )
-
-
-def _require_mark(cursor: Any, question: str, address: DatabaseAddress) -> None:  # noqa: ANN401
-    """Raise ForeignDatabaseError if the server is not this project's.
-
-    A server without the mark is this project's if the engine sees it there: an earlier release started it.
-    """
-    cursor.execute(question)
-    if str(cursor.fetchall()[0][0]) != address.mark and not _is_held(address):
-        raise foreign(address)
-
-
-def _is_held(address: DatabaseAddress) -> bool:
-    return address.witness is not None and address.witness.holds(address.service, address.port)
-
-
-def foreign(address: DatabaseAddress) -> ForeignDatabaseError:
-    """Return the error that says whose server answers at an address."""
-    who = (address.witness.stranger(address.port) if address.witness else "") or "another program"
-    return ForeignDatabaseError(
-        f"At {address.host}:{address.port} answers {who}, not this project's {address.service}.",
-        hint="Start this project's own: pipectl up. It takes another port if this one stays taken.",
-    )
 
 
 def script_variables(prefix: str, address: DatabaseAddress) -> dict[str, str]:
@@ -462,138 +201,6 @@ def script_variables(prefix: str, address: DatabaseAddress) -> dict[str, str]:
         f"{prefix}_SSLMODE": address.ssl_mode,
         f"{prefix}_SSLROOTCERT": address.root_certificate,
     }
-
-
-def postgres_login(address: DatabaseAddress) -> dict[str, Any]:
-    """Return libpq's parameters for a connection."""
-    return {
-        "host": address.host,
-        "port": address.port,
-        "dbname": address.database,
-        "user": address.user,
-        "password": address.password,
-        "connect_timeout": CONNECT_SECONDS,
-        **postgres_encryption(address),
-    }
-
-
-def postgres_encryption(address: DatabaseAddress) -> dict[str, Any]:
-    """Return libpq's parameters for an encrypted connection; without Kerberos, for which it would look."""
-    trusted = NO_FILE
-    if address.ssl_mode in VERIFYING:
-        trusted = address.root_certificate or "system"
-    return {
-        "sslmode": address.ssl_mode,
-        "sslrootcert": trusted,
-        "sslcert": NO_FILE,
-        "gssencmode": "disable",
-    }
-
-
-def mysql_encryption(address: DatabaseAddress) -> dict[str, Any]:
-    """Return the parameters of mysql.connector and of pymysql for an encrypted connection."""
-    if address.ssl_mode == "disable":
-        return {"ssl_disabled": True}
-    if address.ssl_mode not in VERIFYING:
-        return {}
-    from ssl import get_default_verify_paths  # noqa: PLC0415  15 ms, for a database elsewhere alone
-
-    trusted = address.root_certificate or get_default_verify_paths().cafile
-    identity = address.ssl_mode == "verify-full"
-    return {"ssl_ca": trusted, "ssl_verify_cert": True, "ssl_verify_identity": identity}
-
-
-def _require_cipher(cursor: Any, address: DatabaseAddress) -> None:  # noqa: ANN401  untyped driver
-    """Raise DatabaseError if the connection is not encrypted: no parameter of the driver insists on it."""
-    cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
-    if not dict(cursor.fetchall()).get("Ssl_cipher"):
-        raise DatabaseError(
-            f"{_named(address)} offers no encryption.",
-            hint="AIRBYTE_MYSQL_SSLMODE=require in stack/.env insists on it.",
-        )
-
-
-def _explain(address: DatabaseAddress, error: Exception, *, refusal: str) -> DatabaseError:
-    where = _named(address)
-    text = re.sub(r"\s+", " ", str(error)).strip()
-    answered = not _is_silent(error, text)
-    # Another project's server may have another password, and what is no database answers nonsense.
-    if address.witness and (answered or _listens(address)) and not _is_held(address):
-        return foreign(address)
-    prefix = services.get(address.service).prefix
-    # What runs elsewhere, no reset touches.
-    anew = ", or delete all data of the project and start anew: pipectl reset" if address.mark else "."
-    reason = _refusal(error, text)
-    if reason:
-        return DatabaseRefusedError(
-            f"{where} does not let user {address.user!r} into database {address.database!r}: {reason}.",
-            hint=f"Waiting does not change that. Undo it in the server{anew}",
-        )
-    if refusal in text:
-        variable = address.password_variable or services.get(address.service).password_variable
-        return LoginError(
-            f"{where} refused the password of user {address.user!r} for database {address.database!r}.",
-            hint=f"Set {variable} in stack/.env to the password that the server has now, or give the server"
-            f" its password of before{anew}",
-        )
-    if ENCRYPTION.search(text) and _is_of_the_connection(error, NO_CONNECTION | NO_ENCRYPTION):
-        return DatabaseError(
-            f"{where} is not reached with {prefix}_SSLMODE={address.ssl_mode}: {text}",
-            hint=f"{prefix}_SSLMODE and {prefix}_SSLROOTCERT in stack/.env say how it is encrypted.",
-        )
-    if answered:
-        return DatabaseError(f"{where} refused: {text}")
-    return _silent(address, text)
-
-
-def _silent(address: DatabaseAddress, text: str) -> DatabaseSilentError:
-    prefix = services.get(address.service).prefix
-    place = f"{prefix}_HOST and {prefix}_PORT in stack/.env are its address."
-    hint = f"What runs: pipectl status. {'Start what does not: pipectl up' if address.mark else place}"
-    if STARTING_OR_ENDING.search(text):
-        hint = "Wait for it: pipectl up" if address.mark else "Run the command again when it has started."
-    return DatabaseSilentError(f"{_named(address)} does not answer.", hint=hint, detail=text)
-
-
-def _named(address: DatabaseAddress) -> str:
-    server = "MySQL" if address.service == "airbyte-mysql" else "PostgreSQL"
-    return f"{server} {address.service!r} at {address.host}:{address.port}"
-
-
-def _refusal(error: Exception, text: str) -> str:
-    """Return why a login fails until the server is changed; empty for every other error."""
-    if getattr(error, "errno", None) in REFUSING:
-        return text.rstrip(".")
-    said = REFUSALS.search(text) if _is_of_the_connection(error, {None}) else None
-    return text[said.start(1) :].rstrip(".") if said else ""
-
-
-def _listens(address: DatabaseAddress) -> bool:
-    try:
-        socket.create_connection((address.host, address.port), CONNECT_SECONDS).close()
-    except OSError:
-        return False
-    return True
-
-
-def _is_silent(error: Exception, text: str) -> bool:
-    return _has_no_answer(error, text) or STARTING_OR_ENDING.search(text) is not None
-
-
-def _has_no_answer(error: Exception, text: str) -> bool:
-    # A server that answers says FATAL.
-    return "FATAL" not in text and _is_of_the_connection(error, NO_CONNECTION)
-
-
-def _is_of_the_connection(error: Exception, numbers: set[int | None]) -> bool:
-    """Whether an error is none of a statement: psycopg2 knows no code of a failed connection."""
-    return getattr(error, "pgcode", None) is None and getattr(error, "errno", None) in numbers
-
-
-def _ask(cursor: Any, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:  # noqa: ANN401
-    # Without values a % is a %.
-    cursor.execute(statement, values or None)
-    return list(cursor.fetchall()) if cursor.description else []
 
 
 def _count_tables(cursor: Any, query: str) -> tuple[Table, ...]:  # noqa: ANN401  two drivers, one interface
@@ -635,25 +242,3 @@ def _buckets(cursor: Any, query: str) -> dict[int, _Bucket]:  # noqa: ANN401  tw
 def _times(cursor: Any, query: str, bucket: int) -> dict[int, float]:  # noqa: ANN401  two drivers, one interface
     cursor.execute(query, (BUCKET * bucket, BUCKET * (bucket + 1)))
     return {int(identity): float(when) for identity, when in cursor.fetchall()}
-
-
-def _postgres_blockers(address: DatabaseAddress) -> str:
-    """Name the sessions that hold locks on tables."""
-    with _postgres(address, name_blockers=False) as cursor:
-        rows = _ask(cursor, POSTGRES_BLOCKERS, (list(_POSTGRES_SESSIONS),))
-    return ", ".join(
-        f"process {pid} of user {user} ({program or 'unnamed'}, in its transaction for {seconds:.0f} s)"
-        for pid, user, program, seconds in rows
-    )
-
-
-def _mysql_blockers(address: DatabaseAddress) -> str:
-    """Name the other sessions that use the database, as far as the account may see them."""
-    with _mysql(address, name_blockers=False) as cursor, _MYSQL_LISTING:
-        rows = _ask(cursor, MYSQL_BLOCKERS, ())
-    sessions = [
-        f"session {number} of user {user} from {host} ({command.lower()} for {seconds} s)"
-        for number, user, host, command, seconds in rows
-        if number not in _MYSQL_SESSIONS
-    ]
-    return ("one of: " if len(sessions) > 1 else "") + ", ".join(sessions)

@@ -13,7 +13,8 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from pipectl.databases import CONNECT_SECONDS, mysql_encryption, postgres_login
+from pipectl.database_connections import mysql_encryption, postgres_login
+from pipectl.database_errors import CONNECT_SECONDS
 from pipectl.errors import DatabaseError
 
 if TYPE_CHECKING:

@@ -418,7 +418,7 @@ def test_an_interrupt_ends_a_question_that_waits_for_a_lock(
 
 
 def test_a_server_that_accepts_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipectl.databases.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("pipectl.database_connections.CONNECT_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         addresses = (

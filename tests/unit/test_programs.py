@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import command
 from pipectl import cli, surroundings
 from pipectl.commands import RUN_PROGRAMS
-from pipectl.databases import postgres_encryption
+from pipectl.database_connections import postgres_encryption
 from pipectl.engines import clients
 from pipectl.engines.docker import execute as docker_execute
 from pipectl.engines.docker.execute import words_in_container

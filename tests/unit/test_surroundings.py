@@ -331,7 +331,7 @@ def test_a_project_is_found_from_a_folder_that_is_gone(
 
 
 def test_a_server_without_encryption_is_refused_where_it_is_required() -> None:
-    from pipectl.databases import _require_cipher
+    from pipectl.database_connections import _require_cipher
 
     class Plain:
         def execute(self, _: str) -> None:
@@ -361,11 +361,11 @@ def test_a_folder_that_this_user_may_not_look_into_is_said_to_be_there(
 def test_only_for_a_database_of_this_project_a_refused_password_leads_to_a_reset(mark: str) -> None:
     import mysql.connector
 
-    from pipectl.databases import _explain
+    from pipectl.database_errors import explained
 
     address = DatabaseAddress("airbyte-mysql", "db.example", 3306, "d", "u", "p", mark=mark)
     refused = mysql.connector.ProgrammingError("Access denied for user 'u'", errno=1045)
-    said = _explain(address, refused, refusal="Access denied")
+    said = explained(address, refused, refusal="Access denied")
     assert "Set AIRBYTE_MYSQL_PASSWORD" in said.hint
     assert ("pipectl reset" in said.hint) == bool(mark)
 
@@ -385,10 +385,10 @@ def test_a_connection_that_is_not_encrypted_as_asked_is_not_silence(
 ) -> None:
     import mysql.connector
 
-    from pipectl.databases import _explain
+    from pipectl.database_errors import explained
 
     address = DatabaseAddress("airbyte-mysql", "db.example", 3306, "d", "u", "p", "verify-full")
-    said = _explain(address, mysql.connector.Error(text, errno=number), refusal="Access denied")
+    said = explained(address, mysql.connector.Error(text, errno=number), refusal="Access denied")
     assert isinstance(said, DatabaseSilentError) == silent
     assert ("AIRBYTE_MYSQL_SSLMODE" in said.message) != silent
 
@@ -409,13 +409,13 @@ def test_what_postgres_says_at_a_login_is_told_with_what_helps(
 ) -> None:
     import psycopg2
 
-    from pipectl.databases import _explain
+    from pipectl.database_errors import explained
 
     address = DatabaseAddress("airbyte-postgres", "db.example", 5432, "airbyte", "u", "p", mark=mark)
     error = psycopg2.OperationalError(
         f'connection to server at "db.example", port 5432 failed: FATAL:  {said}\n'
     )
-    told = _explain(address, error, refusal="authentication failed")
+    told = explained(address, error, refusal="authentication failed")
     assert type(told) is kind
     assert told.hint.startswith(hint)
     assert ("pipectl reset" in told.hint) == bool(mark and hint)
@@ -437,9 +437,9 @@ def test_what_postgres_says_at_a_login_is_told_with_what_helps(
 def test_what_mysql_says_at_a_login_is_not_taken_for_a_wrong_password(text: str, number: int) -> None:
     import mysql.connector
 
-    from pipectl.databases import _explain
+    from pipectl.database_errors import explained
 
     address = DatabaseAddress("airbyte-mysql", "db.example", 3306, "data", "u", "p", mark="airbyte-mysql 1")
-    told = _explain(address, mysql.connector.Error(text, errno=number), refusal="Access denied")
+    told = explained(address, mysql.connector.Error(text, errno=number), refusal="Access denied")
     assert type(told) is DatabaseRefusedError
     assert "pipectl reset" in told.hint

@@ -220,7 +220,7 @@ class Engine(ABC):
 
     @abstractmethod
     def _mark(self, service: str) -> str:
-        """What the server of a database says of itself (see databases.py)."""
+        """What the server of a database says of itself (see database_connections.py)."""
 
     @property
     def _definitions(self) -> tuple[Definition, ...]:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pipectl import surroundings
-from pipectl.databases import MYSQL, mysql_encryption, postgres_encryption
+from pipectl.database_connections import MYSQL, mysql_encryption, postgres_encryption
 from pipectl.engines.foreground import become
 from pipectl.engines.local.client_programs import find_mysql, find_psql
 from pipectl.models import VERIFYING

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipectl import surroundings
-from pipectl.databases import MYSQL
+from pipectl.database_connections import MYSQL
 from pipectl.engines import clients
 from pipectl.engines.foreground import become
 from pipectl.engines.local import mariadb, postgres
