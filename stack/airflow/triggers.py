@@ -29,7 +29,8 @@ HAS_TRIGGERS = 'SELECT EXISTS (SELECT FROM "trigger")'
 EARLIER_TRIGGERERS_ENDED = """
     UPDATE job SET state = 'failed', end_date = now()
     WHERE job_type = 'TriggererJob' AND end_date IS NULL AND hostname = %s"""
-WAIT = 'until [ -e "$0" ]; do sleep 1; done; exec "$@"'
+# A shell that is told to stop has not failed.
+WAIT = 'trap "exit 0" TERM INT; until [ -e "$0" ]; do sleep 1; done; trap - TERM INT; exec "$@"'
 
 
 def wait_until_needed(command: list[str]) -> None:
