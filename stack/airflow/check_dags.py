@@ -19,11 +19,12 @@ import signal
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 POLL_SECONDS = 0.005
 # After Airflow's own time limit, which a file can catch.
@@ -39,6 +40,9 @@ SETTINGS = {
     # As in the process that parses: Airflow's own variables and connections are asked for elsewhere.
     "_AIRFLOW_PROCESS_CONTEXT": "client",
 }
+
+
+WARM_UP = "from airflow.sdk import DAG\n\nwith DAG('warm_up', schedule='@daily'):\n    pass\n"
 
 
 class Running(NamedTuple):
@@ -67,7 +71,9 @@ def main() -> int:
     paths = [path for path in listed if has_dag(path)]
     for path in paths:
         import_ahead(processor, path)
-    limit = conf.getfloat("core", "dagbag_import_timeout", fallback=30.0)
+    # A negative one means none, as zero does.
+    limit = max(conf.getfloat("core", "dagbag_import_timeout", fallback=30.0), 0)
+    warm_up(processor, logs.name, limit or NO_LIMIT_SECONDS)
     gc.freeze()
     gc.enable()
     answer = {
@@ -77,7 +83,7 @@ def main() -> int:
         "limit": limit,
         "interval": conf.getint("dag_processor", "min_file_process_interval", fallback=30),
         "sources": [path for path in listed if path.endswith(".py")],
-        "files": parse_all(processor, folder, paths, limit if limit > 0 else NO_LIMIT_SECONDS),
+        "files": ask_all(paths, lambda path: parse(processor, folder, path), limit or NO_LIMIT_SECONDS),
     }
     with logs, os.fdopen(stdout, "w", encoding="utf-8") as stream:
         json.dump(answer, stream)
@@ -111,20 +117,46 @@ def import_ahead(processor: Any, path: str) -> None:  # noqa: ANN401  Airflow's 
         processor._pre_import_airflow_modules(path, logger())  # noqa: SLF001  as in Airflow
 
 
+def warm_up(processor: Any, folder: str, limit: float) -> None:  # noqa: ANN401
+    """Import what Airflow imports only when it parses: each file would else pay for it, and seem slow.
+
+    It shows in a process of its own, because plugins are loaded there, which may do anything.
+    """
+    path = os.path.join(folder, "warm_up.py")  # noqa: PTH118
+    with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123
+        file.write(WARM_UP)
+    before = set(sys.modules)
+    airflow = os.path.dirname(os.path.dirname(importlib.import_module("airflow").__file__ or ""))  # noqa: PTH120
+
+    def question() -> dict[str, Any]:
+        parse(processor, folder, path)
+        new = [
+            (name, getattr(sys.modules[name], "__file__", None) or "") for name in set(sys.modules) - before
+        ]
+        return {"modules": sorted(name for name, file in new if file.startswith(airflow + os.sep))}
+
+    [answer] = ask_all([path], lambda _: question(), limit)
+    for name in answer.get("modules", ()):
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+
+
 def logger() -> Any:  # noqa: ANN401  structlog's own
     """Return what the DAG processor logs to."""
     return importlib.import_module("structlog").get_logger()
 
 
-def parse_all(processor: Any, folder: str, paths: Iterable[str], limit: float) -> list[dict[str, Any]]:  # noqa: ANN401
-    """Parse files side by side, one per core; return an answer for each, in their order."""
+def ask_all(
+    paths: Iterable[str], question: Callable[[str], dict[str, Any]], limit: float
+) -> list[dict[str, Any]]:
+    """Ask about files side by side, one per core; return an answer for each, in their order."""
     waiting, running, answers = list(reversed(list(paths))), dict[int, Running](), dict[str, dict[str, Any]]()
     cores = os.cpu_count() or 1
     try:
         while waiting or running:
             while waiting and len(running) < cores:
                 path = waiting.pop()
-                pid, answer = start(processor, folder, path, limit)
+                pid, answer = start(partial(question, path), limit)
                 running[pid] = Running(path, answer, time.monotonic() + limit + 2 * GRACE_SECONDS)
             for pid in list(running):
                 file = running[pid]
@@ -149,8 +181,8 @@ def end_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def start(processor: Any, folder: str, path: str, limit: float) -> tuple[int, int]:  # noqa: ANN401
-    """Parse a file in a new process; return its id, and the file that it writes its answer to."""
+def start(question: Callable[[], dict[str, Any]], limit: float) -> tuple[int, int]:
+    """Ask in a new process; return its id, and the file that it writes its answer to."""
     descriptor, name = tempfile.mkstemp()
     os.unlink(name)  # noqa: PTH108  a file without a name
     pid = os.fork()
@@ -162,7 +194,7 @@ def start(processor: Any, folder: str, path: str, limit: float) -> tuple[int, in
         for number in (1, 2):
             os.dup2(0, number)
         faulthandler.dump_traceback_later(limit + GRACE_SECONDS, exit=True, file=descriptor)
-        answer = parse(processor, folder, path)
+        answer = question()
         faulthandler.cancel_dump_traceback_later()
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(answer).encode(), 0)
