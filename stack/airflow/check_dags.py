@@ -42,7 +42,12 @@ SETTINGS = {
 }
 
 
-WARM_UP = "from airflow.sdk import DAG\n\nwith DAG('warm_up', schedule='@daily'):\n    pass\n"
+# What most DAGs have: a schedule, an operator, a task of Python, an Asset.
+WARM_UP = """
+from airflow.sdk import DAG, Asset, BaseOperator, task
+with DAG("warm_up", schedule="*/5 * * * *", params={"a": 1}):
+    BaseOperator(task_id="operator", outlets=[Asset("asset")]) >> task(print)()
+"""
 
 
 class Running(NamedTuple):
