@@ -46,7 +46,10 @@ SETTINGS = {
 WARM_UP = """
 from airflow.sdk import DAG, Asset, BaseOperator, task
 with DAG("warm_up", schedule="*/5 * * * *", params={"a": 1}):
-    BaseOperator(task_id="operator", outlets=[Asset("asset")]) >> task(print)()
+    @task
+    def python():
+        pass
+    BaseOperator(task_id="operator", outlets=[Asset("asset")]) >> python()
 """
 
 
