@@ -49,7 +49,7 @@ with DAG("warm_up", schedule="*/5 * * * *", params={"a": 1}):
     @task
     def python():
         pass
-    BaseOperator(task_id="operator", outlets=[Asset("asset")]) >> python()
+    BaseOperator(task_id="operator", outlets=[Asset("asset", "postgres://h:1/d/s/t")]) >> python()
 """
 
 
