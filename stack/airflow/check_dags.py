@@ -42,7 +42,15 @@ SETTINGS = {
 }
 
 
-WARM_UP = "from airflow.sdk import DAG\n\nwith DAG('warm_up', schedule='@daily'):\n    pass\n"
+# What most DAGs have: a schedule, an operator, a task of Python, an Asset.
+WARM_UP = """
+from airflow.sdk import DAG, Asset, BaseOperator, task
+with DAG("warm_up", schedule="*/5 * * * *", params={"a": 1}):
+    @task
+    def python():
+        pass
+    BaseOperator(task_id="operator", outlets=[Asset("asset", "postgres://h:1/d/s/t")]) >> python()
+"""
 
 
 class Running(NamedTuple):
