@@ -138,7 +138,8 @@ def _interruptible() -> Iterator[None]:
     """Let Ctrl-C into what psycopg2 waits for, in all threads, until the last block of this kind ends.
 
     The driver knows one way to wait for all connections; with this one it neither streams nor copies.
-    It costs 2 µs a statement, a tenth of `SELECT 1`; of 200,000 rows or a login nothing that could be measured.
+    It costs 2 µs a statement, a tenth of `SELECT 1`; of 200,000 rows or a login nothing that could be
+    measured.
     """
     global _interruptible_blocks  # noqa: PLW0603  as the driver's own setting
     from psycopg2.extensions import set_wait_callback
