@@ -86,10 +86,14 @@ class AirflowApi:
             dag = self._dag(dag_id)
             return None if dag is None else read_dag(dag)
 
+    def dags(self) -> tuple[ParsedDag, ...]:
+        """All DAGs that Airflow has parsed and that are not stale, without their details."""
+        answers = self._ask_for_all("dags", self._dags.get_dags_without_preload_content)
+        return tuple(read_dag(dag) for dag in answers if dag.get("dag_id"))
+
     def dag_ids(self) -> tuple[str, ...]:
         """Ids of the DAGs that Airflow has parsed."""
-        answers = self._ask_for_all("dags", self._dags.get_dags_without_preload_content)
-        return tuple(str(dag["dag_id"]) for dag in answers if dag.get("dag_id"))
+        return tuple(dag.dag_id for dag in self.dags())
 
     def set_paused(self, dag_id: str, *, paused: bool) -> None:
         """Pause or unpause a DAG."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, cast
@@ -79,7 +80,7 @@ class FakeHealth:
         return self._dag
 
     def dags(self) -> tuple[ParsedDag, ...]:
-        return (ParsedDag(False, has_import_errors=False, file="", next_run="", dag_id="mein"),)
+        return (ParsedDag(False, False, "watcher.py", next_run="", parsed=TIME, dag_id="mein"),)
 
     def import_failures(self, since: datetime | None) -> tuple[ImportFailure, ...]:
         failures = tuple(ImportFailure(name, trace) for name, trace in self._failures.items())
@@ -258,6 +259,34 @@ def test_a_dag_that_no_file_mentions_is_unknown_before_the_time_is_over(
     with pytest.raises(DagError, match="knows no DAG 'mine'") as caught:
         parsed(FakeHealth(HEALTHY, None, **{"mein.py": "SyntaxError"}), seconds=60)
     assert "Did you mean mein?" in caught.value.hint
+
+
+def test_a_broken_file_is_blamed_as_soon_as_no_other_file_can_bring_the_dag(
+    parsed: Parsed, dags_dir: Path
+) -> None:
+    """Another DAG's documentation, or its sensor, mentions the DAG too."""
+    watcher = dags_dir / "watcher.py"
+    watcher.write_text("with DAG('mein', doc_md='Runs after mine'): ...")
+    broken = FakeHealth(HEALTHY, None, **{"mine.py": "SyntaxError"})
+    after_the_parse = TIME.timestamp() + 1
+    os.utime(watcher, (after_the_parse, after_the_parse))
+    suspicion = readiness.Suspicion("mine", dags_dir, broken.dags)
+    assert suspicion.confirmed(None, broken.import_failures(None)) == ()
+    before_the_parse = TIME.timestamp() - 1
+    os.utime(watcher, (before_the_parse, before_the_parse))
+    assert suspicion.confirmed(None, broken.import_failures(None), TIME + timedelta(seconds=1)) == ()
+    with pytest.raises(DagError, match=r"cannot import mine\.py"):
+        parsed(broken, seconds=60)
+
+
+def test_a_file_that_airflow_never_reads_delays_the_verdict_for_a_while_only(
+    parsed: Parsed, dags_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "SUSPICION_SECONDS", 0.2)
+    (dags_dir / "tests").mkdir()
+    (dags_dir / "tests" / "test_mine.py").write_text("def test_mine(): assert 'mine'")
+    with pytest.raises(DagError, match=r"cannot import mine\.py"):
+        parsed(FakeHealth(HEALTHY, None, **{"mine.py": "SyntaxError"}), seconds=60)
 
 
 def test_files_are_chosen_by_name_and_by_whole_words(tmp_path: Path) -> None:

@@ -112,6 +112,9 @@ class FakeApi:
     def dag_ids(self) -> tuple[str, ...]:
         return ("mine", "other")
 
+    def dags(self) -> tuple[ParsedDag, ...]:
+        return (parsed_dag("mine", paused=True), parsed_dag("other", paused=True))
+
 
 def trigger(
     api: FakeApi,

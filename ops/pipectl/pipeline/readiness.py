@@ -23,7 +23,7 @@ from pipectl.services import AIRFLOW, ASKED, HEALTHY, SERVICES, WAITING, busines
 from pipectl.wait import attempts
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -38,6 +38,8 @@ PROCESSOR = "dag-processor"
 # A DAG file may make ids that stand nowhere: Airflow gives it 30 s to do so, and another one before it too.
 # Any other such id is a typing error.
 UNMENTIONED_SECONDS = 60
+# Airflow looks for new files every 2 s, and its first pass over all of them takes seconds on a busy machine.
+SUSPICION_SECONDS = 30
 # A killed PostgreSQL's lock file may stop the first start after it; Airflow's programs wait by themselves.
 TOLERATED_DATABASE_CRASHES = 2
 
@@ -189,6 +191,7 @@ def wait_until_parsed(
     crashes = CrashCounter()
     failures: tuple[ImportFailure, ...] = ()
     mentioned = bool(files_that_mention(dag_id, dags_dir))
+    suspicion = Suspicion(dag_id, dags_dir, health.dags)
     end = deadline if mentioned else min(deadline, time.monotonic() + UNMENTIONED_SECONDS)
     for _ in attempts(end):
         services = engine.services()
@@ -199,7 +202,7 @@ def wait_until_parsed(
         if dag is not None and not dag.has_import_errors and is_since(dag.parsed, since):
             return
         failures = health.import_failures(since)
-        if own := failures_of(dag_id, dag, failures, dags_dir, surely=True):
+        if own := suspicion.confirmed(dag, failures, since):
             raise broken_dag(dag_id, own)
     if own := failures_of(dag_id, None, failures, dags_dir):
         raise broken_dag(dag_id, own)
@@ -222,18 +225,59 @@ def failures_of(
     dag: ParsedDag | None,
     failures: tuple[ImportFailure, ...],
     dags_dir: Path,
-    *,
-    surely: bool = False,
 ) -> tuple[ImportFailure, ...]:
-    """Return the failures of the DAG's own file; of a DAG that was never parsed, of files that mention it.
-
-    With `surely` none of the latter as long as a file that mentions the DAG too may yet be parsed.
-    """
+    """Return the failures of the DAG's own file; of a DAG that was never parsed, of files that mention it."""
     if not failures or (dag and dag.file):
         return in_file(failures, dag.file) if dag else ()
     files = [path.relative_to(dags_dir).as_posix() for path in files_that_mention(dag_id, dags_dir)]
-    own = [in_file(failures, file) for file in files]
-    return tuple(itertools.chain(*own)) if all(own) or not surely else ()
+    return tuple(itertools.chain(*(in_file(failures, file) for file in files)))
+
+
+class Suspicion:
+    """Whether a DAG is missing because of the broken files that mention it, or may come from another file.
+
+    `list_dags` tells which files Airflow has parsed.
+    """
+
+    def __init__(self, dag_id: str, dags_dir: Path, list_dags: Callable[[], tuple[ParsedDag, ...]]) -> None:
+        self._dag_id = dag_id
+        self._dags_dir = dags_dir
+        self._list_dags = list_dags
+        self._since = 0.0
+
+    def confirmed(
+        self, dag: ParsedDag | None, failures: tuple[ImportFailure, ...], since: datetime | None = None
+    ) -> tuple[ImportFailure, ...]:
+        """Return the failures because of which the DAG is missing; none while another file may bring it.
+
+        What was parsed before `since` does not count.
+        """
+        own = failures_of(self._dag_id, dag, failures, self._dags_dir)
+        if not own or (dag and dag.file):
+            return own
+        self._since = self._since or time.monotonic()
+        # Most modules of a DAG file's, and files that .airflowignore names, Airflow never parses.
+        over = time.monotonic() - self._since > SUSPICION_SECONDS
+        return own if over or not self._may_yet_be_parsed(failures, since) else ()
+
+    def _may_yet_be_parsed(self, failures: tuple[ImportFailure, ...], since: datetime | None) -> bool:
+        """Whether a file that mentions the DAG can be imported, and Airflow has not read what it is now."""
+        files = {
+            path.relative_to(self._dags_dir).as_posix(): path
+            for path in files_that_mention(self._dag_id, self._dags_dir)
+        }
+        left = {file: path for file, path in files.items() if not in_file(failures, file)}
+        if not left:
+            return False
+        read = {dag.file: dag.parsed for dag in self._list_dags() if is_since(dag.parsed, since)}
+        return any(not _is_read(path, read.get(file)) for file, path in left.items())
+
+
+def _is_read(path: Path, when: datetime | None) -> bool:
+    try:
+        return when is not None and when.timestamp() >= path.stat().st_mtime
+    except OSError:  # deleted meanwhile
+        return True
 
 
 def files_that_mention(dag_id: str, dags_dir: Path) -> tuple[Path, ...]:

@@ -24,7 +24,7 @@ from pipectl.errors import (
 )
 from pipectl.models import TaskState
 from pipectl.pipeline.inspecting import LogReader
-from pipectl.pipeline.readiness import broken_dag, failures_of, files_that_mention
+from pipectl.pipeline.readiness import Suspicion, broken_dag, failures_of, files_that_mention
 from pipectl.wait import attempts
 
 if TYPE_CHECKING:
@@ -143,10 +143,11 @@ def wait_until_parsed(api: AirflowApi, dag_id: str, *, dags_dir: Path, observer:
     """
     seconds = PARSE_SECONDS if files_that_mention(dag_id, dags_dir) else UNMENTIONED_SECONDS
     failures: tuple[ImportFailure, ...] = ()
+    suspicion = Suspicion(dag_id, dags_dir, api.dags)
     for attempt, _ in enumerate(attempts(time.monotonic() + seconds)):
         dag = api.dag(dag_id)
         failures = api.import_failures()
-        if own := failures_of(dag_id, dag, failures, dags_dir, surely=True):
+        if own := suspicion.confirmed(dag, failures):
             raise broken_dag(dag_id, own)
         if dag and not dag.stale:
             return dag
