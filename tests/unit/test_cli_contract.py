@@ -289,6 +289,9 @@ class AskedAirflow:
         AskedAirflow.asked = dag_id
         return ()
 
+    def dags(self) -> tuple[()]:
+        return ()
+
     def dag(self, dag_id: str) -> None:
         AskedAirflow.asked = dag_id
         raise AirflowError("Asked enough.")
