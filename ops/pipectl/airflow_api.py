@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from pipectl import json_text
-from pipectl.airflow_health import (
+from pipectl.airflow_answers import (
     PAGE,
-    AirflowHealth,
     all_pages,
-    no_answer,
+    last_error,
+    log_lines,
     objects,
+    read_backfill,
     read_dag,
+    read_duration,
     read_import_failures,
     read_run,
+    read_tasks,
     read_time,
+    read_try,
+    refusal,
+)
+from pipectl.airflow_health import (
+    AirflowHealth,
+    no_answer,
     server_version,
     unknown_dag,
     unusable_answer,
@@ -33,22 +41,15 @@ from pipectl.errors import (
     AirflowMissingError,
     AirflowSilentError,
 )
-from pipectl.models import Backfill, DagRun, ImportFailure, TaskState, TaskTry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
-    from pipectl.models import AirflowAddress, ParsedDag
+    from pipectl.models import AirflowAddress, Backfill, DagRun, ImportFailure, ParsedDag, TaskState, TaskTry
 
 REQUEST_SECONDS = 30.0
-LONGEST_REASON = 300
 ACTIVE_STATES = ["queued", "running"]
-# Around the places in which Airflow found a log: other ones while the task runs.
-SOURCES, SOURCES_END = "::group::Log message source details", "::endgroup::"
-# As Python links two exceptions.
-CAUSED = "The above exception was the direct cause of the following exception:"
-FOLLOWED = "During handling of the above exception, another exception occurred:"
 KINDS = {http.client.CONFLICT: AirflowConflictError, http.client.NOT_FOUND: AirflowMissingError}
 
 
@@ -180,7 +181,7 @@ class AirflowApi:
         """Return the backfill of a DAG that Airflow has not closed, some seconds after its last run."""
         request = self._backfills.list_backfills_without_preload_content
         answer = self._ask(request, dag_id, order_by=["-id"], dag_id=dag_id)
-        found = (_read_backfill(backfill) for backfill in objects(answer.get("backfills")))
+        found = (read_backfill(backfill) for backfill in objects(answer.get("backfills")))
         return next((backfill for backfill in found if backfill), None)
 
     def cancel_backfill(self, backfill: Backfill) -> None:
@@ -198,7 +199,7 @@ class AirflowApi:
             run_id,
             dag_id=dag_id,
         )
-        return _read_tasks(answers)
+        return read_tasks(answers)
 
     def tries(self, dag_id: str, run_id: str, task: TaskState) -> tuple[TaskTry, ...]:
         """Return every try of a task of a run, the first one first."""
@@ -210,30 +211,21 @@ class AirflowApi:
             if task.map_index < 0
             else self._ask(mapped, *place, task.map_index, dag_id=dag_id)
         )
-        tries = (_read_try(found) for found in objects(answer.get("task_instances")))
+        tries = (read_try(found) for found in objects(answer.get("task_instances")))
         return tuple(sorted(tries, key=lambda found: found.number))
 
     def log(self, dag_id: str, run_id: str, task: TaskState, number: int = 0) -> tuple[str, ...]:
         """Return the lines of a task's try as its author wrote them; of the latest try without a number."""
-        return tuple(_log_lines(self._log_entries(dag_id, run_id, task, number)))
+        return tuple(log_lines(self._log_entries(dag_id, run_id, task, number)))
 
     def last_error(self, dag_id: str, run_id: str, task: TaskState) -> str:
         """Return the last failure in the log of a task's try, in one line, empty if there is none."""
-        entries = [entry for entry in self._log_entries(dag_id, run_id, task) if isinstance(entry, dict)]
-        for entry in reversed(entries):
-            if entry.get("error_detail") or entry.get("level") in {"error", "critical"}:
-                reason = (_reasons(entry) or [str(entry.get("event") or "")])[-1]
-                return " ".join(reason.split())[:LONGEST_REASON]
-        return ""
+        return last_error(self._log_entries(dag_id, run_id, task))
 
     def retry_delay(self, dag_id: str, task_id: str) -> timedelta | None:
         """Return the shortest time from a failed try of a task to the next, None if Airflow does not say."""
         request = self._definitions.get_task_without_preload_content
-        delay: Any = self._ask(request, dag_id, task_id, dag_id=dag_id).get("retry_delay")
-        try:
-            return timedelta(**{name: delay[name] for name in ("days", "seconds", "microseconds")})
-        except (TypeError, KeyError, OverflowError):
-            return None
+        return read_duration(self._ask(request, dag_id, task_id, dag_id=dag_id).get("retry_delay"))
 
     def _log_entries(self, dag_id: str, run_id: str, task: TaskState, number: int = 0) -> list[Any]:
         answer = self._ask(
@@ -277,7 +269,7 @@ class AirflowApi:
         answer = self._ask(
             self._tasks.post_clear_task_instances_without_preload_content, dag_id, body, dag_id=dag_id
         )
-        return _read_tasks(objects(answer.get("task_instances")))
+        return read_tasks(objects(answer.get("task_instances")))
 
     def fail(self, dag_id: str, run_id: str) -> DagRun:
         """End a run: what runs of it is stopped and failed, what has not begun is skipped."""
@@ -355,7 +347,7 @@ class AirflowApi:
         except ValueError:
             answer = None
         if response.status >= http.client.BAD_REQUEST:
-            detail = _detail(answer) or response.reason or f"HTTP {response.status}"
+            detail = refusal(answer) or response.reason or f"HTTP {response.status}"
             if response.status == http.client.NOT_FOUND and dag_id and self._dag(dag_id) is None:
                 raise unknown_dag(dag_id, self.dag_ids())
             kind = KINDS.get(response.status, AirflowError)
@@ -391,108 +383,3 @@ def _proven_pool(address: AirflowAddress) -> Any:  # noqa: ANN401  a class of ur
 
     Connection.address = address
     return Pool
-
-
-def _read_backfill(answer: dict[str, Any]) -> Backfill | None:
-    """Read a backfill, None for one that is closed or of which Airflow does not say which it is."""
-    number = answer.get("id")
-    times = [read_time(answer.get(name)) for name in ("from_date", "to_date", "created_at")]
-    since, until, created = times
-    if answer.get("completed_at") or not isinstance(number, int) or not since or not until or not created:
-        return None
-    return Backfill(number, str(answer.get("dag_id") or ""), since, until, created)
-
-
-def read_task(task: dict[str, Any]) -> TaskState:
-    """Read a task instance, which has a task_id; all else may be missing or null."""
-    start, end = read_time(task.get("start_date")), read_time(task.get("end_date"))
-    number, index = task.get("try_number"), task.get("map_index")
-    return TaskState(
-        id=str(task["task_id"]),
-        state=str(task.get("state") or "none"),
-        tries=number if isinstance(number, int) else 0,
-        seconds=(end - start).total_seconds() if start and end else None,
-        map_index=index if isinstance(index, int) else -1,
-        start=start,
-        end=end,
-        waits_for=_waits_for(task),
-    )
-
-
-def _waits_for(task: dict[str, Any]) -> str:
-    """Return what ends the wait of a task that has given up its process; empty for any other."""
-    if task.get("state") == "awaiting_input":
-        return "an answer in Airflow's user interface"
-    trigger = task.get("trigger")
-    if task.get("state") != "deferred" or not isinstance(trigger, dict) or not trigger.get("classpath"):
-        return ""
-    name = str(trigger["classpath"]).rpartition(".")[2]
-    return f"{name} in the triggerer" if trigger.get("triggerer_id") else f"the triggerer, to run {name}"
-
-
-def _read_tasks(answers: list[dict[str, Any]]) -> tuple[TaskState, ...]:
-    """Read task instances, in order of start."""
-    tasks = [task for task in answers if task.get("task_id")]
-    return tuple(read_task(task) for task in sorted(tasks, key=_start))
-
-
-def _read_try(answer: dict[str, Any]) -> TaskTry:
-    number = answer.get("try_number")
-    return TaskTry(
-        number=number if isinstance(number, int) else 0,
-        state=str(answer.get("state") or "none"),
-        start=read_time(answer.get("start_date")),
-        end=read_time(answer.get("end_date")),
-    )
-
-
-def _start(task: dict[str, Any]) -> tuple[bool, str, str, str]:
-    start = str(task.get("start_date") or "")
-    return not start, start, str(task["task_id"]), f"{task.get('map_index')!s:>9}"
-
-
-def _detail(answer: object) -> str:
-    """Return what Airflow says of a request that it refused: the first paragraph, empty if nothing."""
-    detail = answer.get("detail") if isinstance(answer, dict) else None
-    if isinstance(detail, list):
-        detail = "; ".join(
-            str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in detail
-        )
-    return str(detail or "").split("\n\n", 1)[0].rstrip(".")
-
-
-def _log_lines(content: list[Any]) -> Iterator[str]:
-    """Yield the lines of a log without Airflow's marks for folding, and without where the log was found."""
-    hidden = False
-    for line in content:
-        event = str(line.get("event") or "") if isinstance(line, dict) else str(line)
-        hidden = event == SOURCES or (hidden and event != SOURCES_END)
-        if hidden or event.startswith("::"):
-            continue
-        trace = _trace(line) if isinstance(line, dict) else []
-        if text := "\n".join([event, *trace]).strip("\n"):
-            yield text
-
-
-def _trace(line: dict[str, Any]) -> list[str]:
-    """Return the exceptions of a line of a log as Python shows them: the last one is what the task raised."""
-    told: list[str] = []
-    failures = list(reversed(objects(line.get("error_detail"))))
-    for failure, reason in zip(failures, reversed(_reasons(line)), strict=True):
-        frames = objects(failure.get("frames"))
-        told += ["Traceback (most recent call last):"] if frames else []
-        told += [
-            f'  File "{frame.get("filename")}", line {frame.get("lineno")}, in {frame.get("name")}'
-            for frame in frames
-        ]
-        told.append(reason)
-        if failure is not failures[-1]:
-            is_cause = failure.get("is_cause") is True
-            told += ["", CAUSED if is_cause else FOLLOWED, ""]
-    return told
-
-
-def _reasons(line: dict[str, Any]) -> list[str]:
-    """Return the exceptions of a line of a log."""
-    failures = objects(line.get("error_detail"))
-    return [f"{failure.get('exc_type')}: {failure.get('exc_value')}" for failure in failures]

@@ -1,32 +1,33 @@
-"""The few plain requests that `up` and `status` poll, without airflow_client, whose import takes 1.1 s.
-
-Here too is how Airflow's answers are read: what pipectl needs of them, whatever a version of Airflow adds,
-leaves out or sets to null.
-"""
+"""The few plain requests that `up` and `status` poll, without airflow_client, whose import takes 1.1 s."""
 
 from __future__ import annotations
 
 import http.client
 import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from pipectl import json_text
+from pipectl.airflow_answers import (
+    PAGE,
+    all_pages,
+    objects,
+    read_dag,
+    read_import_failures,
+    read_run,
+    read_time,
+)
 from pipectl.airflow_login import ProvenConnection, api_token
 from pipectl.errors import AirflowError, AirflowLoginError, AirflowSilentError, DagError
-from pipectl.models import DagParam, DagRun, ImportFailure, ParsedDag
 from pipectl.services import components
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
 
-    from pipectl.models import AirflowAddress
+    from pipectl.models import AirflowAddress, DagRun, ImportFailure, ParsedDag
 
 REQUEST_SECONDS = 20
-LONGEST_LINE, MOST_LINES = 1_000, 200  # characters, and lines, of a trace
-PAGE = 100  # objects in an answer: Airflow's default maximum
-MOST_PAGES = 1000
 NAMED_DAGS = 10
 REFUSALS = {http.client.UNAUTHORIZED, http.client.FORBIDDEN}
 # The versions of Airflow that tests run: tests/integration/test_airflow_versions.py.
@@ -227,113 +228,3 @@ def did_you_mean(name: str, names: Iterable[str], likeness: float = 0.6) -> str:
 
     close = get_close_matches(name, list(names), n=1, cutoff=likeness)
     return f"Did you mean {close[0]}? " if close else ""
-
-
-def all_pages(page: Callable[[int], dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """Return the objects in the list `name` of all pages; `page` gives the one that begins at an offset."""
-    found: list[dict[str, Any]] = []
-    for _ in range(MOST_PAGES):
-        answer = page(len(found))
-        entries = objects(answer.get(name))
-        found += entries
-        total = answer.get("total_entries")
-        if not entries or not isinstance(total, int) or len(found) >= total:
-            break
-    return found
-
-
-def objects(value: object) -> list[dict[str, Any]]:
-    """Return the objects of a list in an answer; nothing if it is missing or no list."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def read_run(answer: dict[str, Any]) -> DagRun | None:
-    """Read a DAG run, None if it has no id."""
-    if not answer.get("dag_run_id"):
-        return None
-    return DagRun(
-        dag_id=str(answer.get("dag_id") or ""),
-        run_id=str(answer["dag_run_id"]),
-        run_type=str(answer.get("run_type") or ""),
-        state=str(answer.get("state") or ""),
-        logical_date=read_time(answer.get("logical_date")),
-        queued_at=read_time(answer.get("queued_at")),
-        start=read_time(answer.get("start_date")),
-        end=read_time(answer.get("end_date")),
-    )
-
-
-def read_time(text: object) -> datetime | None:
-    """Read a time, in UTC if it has no time zone; None if it is missing or no time."""
-    try:
-        time = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-def is_since(time: datetime | None, earliest: datetime | None) -> bool:
-    """Whether `time` is not before `earliest`; True if either is unknown."""
-    return time is None or earliest is None or time >= earliest
-
-
-def in_file(failures: tuple[ImportFailure, ...], file: str) -> tuple[ImportFailure, ...]:
-    """Return the failures of a file, of which `file` is the path in the folder of DAGs.
-
-    Airflow 3.0 calls it by its whole path.
-    """
-    return tuple(
-        failure
-        for failure in failures
-        if file and (failure.filename == file or failure.filename.endswith(f"/{file}"))
-    )
-
-
-def read_import_failures(
-    answers: list[dict[str, Any]], since: datetime | None = None
-) -> tuple[ImportFailure, ...]:
-    """Read the DAG files that could not be imported, of those that were tried `since` then."""
-    return tuple(
-        ImportFailure(str(error.get("filename") or ""), _shortened(str(error.get("stack_trace") or "")))
-        for error in answers
-        if is_since(read_time(error.get("timestamp")), since)
-    )
-
-
-def _shortened(trace: str) -> str:
-    """Return the end of a trace without the middle of long lines: an exception may quote megabytes."""
-    lines = (
-        f"{line[: LONGEST_LINE // 2]} … {line[-LONGEST_LINE // 2 :]}" if len(line) > LONGEST_LINE else line
-        for line in trace.splitlines()[-MOST_LINES:]
-    )
-    return "\n".join(lines)
-
-
-def read_dag(answer: dict[str, Any]) -> ParsedDag:
-    """Read a DAG, as it is listed or with its details."""
-    schedule, limit, params = (
-        answer.get(name) for name in ("timetable_summary", "max_active_runs", "params")
-    )
-    return ParsedDag(
-        paused=bool(answer.get("is_paused")),
-        has_import_errors=bool(answer.get("has_import_errors")),
-        file=str(answer.get("relative_fileloc") or ""),
-        next_run=str(answer.get("next_dagrun_run_after") or ""),
-        parsed=read_time(answer.get("last_parsed_time")),
-        dag_id=str(answer.get("dag_id") or ""),
-        schedule=str(schedule) if schedule and schedule != "None" else "",
-        stale=answer.get("is_stale") is True,
-        max_active_runs=limit if isinstance(limit, int) else None,
-        catchup=answer.get("catchup") is True,
-        params={
-            name: DagParam(
-                param.get("value"), _object(param.get("schema")), str(param.get("description") or "")
-            )
-            for name, param in _object(params).items()
-            if isinstance(param, dict)
-        },
-    )
-
-
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

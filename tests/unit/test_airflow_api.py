@@ -19,7 +19,8 @@ import urllib3
 from typer.testing import CliRunner
 
 from pipectl import cli
-from pipectl.airflow_api import AirflowApi, read_task
+from pipectl.airflow_answers import read_task
+from pipectl.airflow_api import AirflowApi
 from pipectl.airflow_health import NEWEST_AIRFLOW, OLDEST_AIRFLOW, AirflowHealth
 from pipectl.errors import (
     AirflowConflictError,

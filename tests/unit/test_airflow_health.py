@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipectl import airflow_health
-from pipectl.airflow_health import AirflowHealth, read_import_failures
+from pipectl import airflow_answers
+from pipectl.airflow_answers import read_import_failures
+from pipectl.airflow_health import AirflowHealth
 from pipectl.errors import AirflowError
 from pipectl.models import AirflowAddress, DagRun, ImportFailure, ParsedDag
 
@@ -123,8 +124,8 @@ def test_dags_that_are_not_listed_are_not_none(
 
 
 def test_a_list_without_an_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(airflow_health, "MOST_PAGES", 3)
-    found = airflow_health.all_pages(lambda _: {"dags": [{}], "total_entries": 10**9}, "dags")
+    monkeypatch.setattr(airflow_answers, "MOST_PAGES", 3)
+    found = airflow_answers.all_pages(lambda _: {"dags": [{}], "total_entries": 10**9}, "dags")
     assert len(found) == 3
 
 

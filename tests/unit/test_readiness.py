@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import pytest
 
-from pipectl.airflow_health import is_since
+from pipectl.airflow_answers import is_since
 from pipectl.errors import (
     AirflowError,
     DagError,

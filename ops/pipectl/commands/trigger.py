@@ -229,7 +229,7 @@ class RunProgress(Progress):
 
     def see_unpaused(self, dag: ParsedDag) -> None:
         """Say which runs that starts."""
-        from pipectl.airflow_health import read_time  # noqa: PLC0415
+        from pipectl.airflow_answers import read_time  # noqa: PLC0415
 
         due = read_time(dag.next_run)
         others = "the runs that it has missed too, one by one" if dag.catchup else "that run too"

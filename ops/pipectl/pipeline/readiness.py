@@ -8,7 +8,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipectl.airflow_health import in_file, is_since, unknown_dag
+from pipectl.airflow_answers import in_file, is_since
+from pipectl.airflow_health import unknown_dag
 from pipectl.errors import (
     AirflowError,
     DagError,

@@ -1,0 +1,265 @@
+"""How Airflow's answers are read.
+
+What pipectl needs of them, whatever a version of Airflow adds, leaves out or sets to null.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from pipectl.models import (
+    Backfill,
+    DagParam,
+    DagRun,
+    ImportFailure,
+    ParsedDag,
+    TaskState,
+    TaskTry,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PAGE = 100  # objects in an answer: Airflow's default maximum
+MOST_PAGES = 1000
+LONGEST_LINE, MOST_LINES = 1_000, 200  # characters, and lines, of a trace
+LONGEST_REASON = 300
+# Around the places in which Airflow found a log: other ones while the task runs.
+SOURCES, SOURCES_END = "::group::Log message source details", "::endgroup::"
+# As Python links two exceptions.
+CAUSED = "The above exception was the direct cause of the following exception:"
+FOLLOWED = "During handling of the above exception, another exception occurred:"
+
+
+def all_pages(page: Callable[[int], dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Return the objects in the list `name` of all pages; `page` gives the one that begins at an offset."""
+    found: list[dict[str, Any]] = []
+    for _ in range(MOST_PAGES):
+        answer = page(len(found))
+        entries = objects(answer.get(name))
+        found += entries
+        total = answer.get("total_entries")
+        if not entries or not isinstance(total, int) or len(found) >= total:
+            break
+    return found
+
+
+def objects(value: object) -> list[dict[str, Any]]:
+    """Return the objects of a list in an answer; nothing if it is missing or no list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def read_dag(answer: dict[str, Any]) -> ParsedDag:
+    """Read a DAG, as it is listed or with its details."""
+    schedule, limit, params = (
+        answer.get(name) for name in ("timetable_summary", "max_active_runs", "params")
+    )
+    return ParsedDag(
+        paused=bool(answer.get("is_paused")),
+        has_import_errors=bool(answer.get("has_import_errors")),
+        file=str(answer.get("relative_fileloc") or ""),
+        next_run=str(answer.get("next_dagrun_run_after") or ""),
+        parsed=read_time(answer.get("last_parsed_time")),
+        dag_id=str(answer.get("dag_id") or ""),
+        schedule=str(schedule) if schedule and schedule != "None" else "",
+        stale=answer.get("is_stale") is True,
+        max_active_runs=limit if isinstance(limit, int) else None,
+        catchup=answer.get("catchup") is True,
+        params={
+            name: DagParam(
+                param.get("value"), _object(param.get("schema")), str(param.get("description") or "")
+            )
+            for name, param in _object(params).items()
+            if isinstance(param, dict)
+        },
+    )
+
+
+def read_import_failures(
+    answers: list[dict[str, Any]], since: datetime | None = None
+) -> tuple[ImportFailure, ...]:
+    """Read the DAG files that could not be imported, of those that were tried `since` then."""
+    return tuple(
+        ImportFailure(str(error.get("filename") or ""), _shortened(str(error.get("stack_trace") or "")))
+        for error in answers
+        if is_since(read_time(error.get("timestamp")), since)
+    )
+
+
+def _shortened(trace: str) -> str:
+    """Return the end of a trace without the middle of long lines: an exception may quote megabytes."""
+    lines = (
+        f"{line[: LONGEST_LINE // 2]} … {line[-LONGEST_LINE // 2 :]}" if len(line) > LONGEST_LINE else line
+        for line in trace.splitlines()[-MOST_LINES:]
+    )
+    return "\n".join(lines)
+
+
+def in_file(failures: tuple[ImportFailure, ...], file: str) -> tuple[ImportFailure, ...]:
+    """Return the failures of a file, of which `file` is the path in the folder of DAGs.
+
+    Airflow 3.0 calls it by its whole path.
+    """
+    return tuple(
+        failure
+        for failure in failures
+        if file and (failure.filename == file or failure.filename.endswith(f"/{file}"))
+    )
+
+
+def is_since(time: datetime | None, earliest: datetime | None) -> bool:
+    """Whether `time` is not before `earliest`; True if either is unknown."""
+    return time is None or earliest is None or time >= earliest
+
+
+def read_run(answer: dict[str, Any]) -> DagRun | None:
+    """Read a DAG run, None if it has no id."""
+    if not answer.get("dag_run_id"):
+        return None
+    return DagRun(
+        dag_id=str(answer.get("dag_id") or ""),
+        run_id=str(answer["dag_run_id"]),
+        run_type=str(answer.get("run_type") or ""),
+        state=str(answer.get("state") or ""),
+        logical_date=read_time(answer.get("logical_date")),
+        queued_at=read_time(answer.get("queued_at")),
+        start=read_time(answer.get("start_date")),
+        end=read_time(answer.get("end_date")),
+    )
+
+
+def read_backfill(answer: dict[str, Any]) -> Backfill | None:
+    """Read a backfill, None for one that is closed or of which Airflow does not say which it is."""
+    number = answer.get("id")
+    times = [read_time(answer.get(name)) for name in ("from_date", "to_date", "created_at")]
+    since, until, created = times
+    if answer.get("completed_at") or not isinstance(number, int) or not since or not until or not created:
+        return None
+    return Backfill(number, str(answer.get("dag_id") or ""), since, until, created)
+
+
+def read_tasks(answers: list[dict[str, Any]]) -> tuple[TaskState, ...]:
+    """Read task instances, in order of start."""
+    tasks = [task for task in answers if task.get("task_id")]
+    return tuple(read_task(task) for task in sorted(tasks, key=_start))
+
+
+def read_task(task: dict[str, Any]) -> TaskState:
+    """Read a task instance, which has a task_id; all else may be missing or null."""
+    start, end = read_time(task.get("start_date")), read_time(task.get("end_date"))
+    number, index = task.get("try_number"), task.get("map_index")
+    return TaskState(
+        id=str(task["task_id"]),
+        state=str(task.get("state") or "none"),
+        tries=number if isinstance(number, int) else 0,
+        seconds=(end - start).total_seconds() if start and end else None,
+        map_index=index if isinstance(index, int) else -1,
+        start=start,
+        end=end,
+        waits_for=_waits_for(task),
+    )
+
+
+def _waits_for(task: dict[str, Any]) -> str:
+    """Return what ends the wait of a task that has given up its process; empty for any other."""
+    if task.get("state") == "awaiting_input":
+        return "an answer in Airflow's user interface"
+    trigger = task.get("trigger")
+    if task.get("state") != "deferred" or not isinstance(trigger, dict) or not trigger.get("classpath"):
+        return ""
+    name = str(trigger["classpath"]).rpartition(".")[2]
+    return f"{name} in the triggerer" if trigger.get("triggerer_id") else f"the triggerer, to run {name}"
+
+
+def _start(task: dict[str, Any]) -> tuple[bool, str, str, str]:
+    start = str(task.get("start_date") or "")
+    return not start, start, str(task["task_id"]), f"{task.get('map_index')!s:>9}"
+
+
+def read_try(answer: dict[str, Any]) -> TaskTry:
+    """Read one try of a task instance."""
+    number = answer.get("try_number")
+    return TaskTry(
+        number=number if isinstance(number, int) else 0,
+        state=str(answer.get("state") or "none"),
+        start=read_time(answer.get("start_date")),
+        end=read_time(answer.get("end_date")),
+    )
+
+
+def refusal(answer: object) -> str:
+    """Return what Airflow says of a request that it refused: the first paragraph, empty if nothing."""
+    detail = answer.get("detail") if isinstance(answer, dict) else None
+    if isinstance(detail, list):
+        detail = "; ".join(
+            str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in detail
+        )
+    return str(detail or "").split("\n\n", 1)[0].rstrip(".")
+
+
+def log_lines(content: list[Any]) -> Iterator[str]:
+    """Yield the lines of a log without Airflow's marks for folding, and without where the log was found."""
+    hidden = False
+    for line in content:
+        event = str(line.get("event") or "") if isinstance(line, dict) else str(line)
+        hidden = event == SOURCES or (hidden and event != SOURCES_END)
+        if hidden or event.startswith("::"):
+            continue
+        trace = _trace(line) if isinstance(line, dict) else []
+        if text := "\n".join([event, *trace]).strip("\n"):
+            yield text
+
+
+def last_error(content: list[Any]) -> str:
+    """Return the last failure in a log, in one line, empty if there is none."""
+    for line in reversed(objects(content)):
+        if line.get("error_detail") or line.get("level") in {"error", "critical"}:
+            reason = (_reasons(line) or [str(line.get("event") or "")])[-1]
+            return " ".join(reason.split())[:LONGEST_REASON]
+    return ""
+
+
+def _trace(line: dict[str, Any]) -> list[str]:
+    """Return the exceptions of a line of a log as Python shows them: the last one is what the task raised."""
+    told: list[str] = []
+    failures = list(reversed(objects(line.get("error_detail"))))
+    for failure, reason in zip(failures, reversed(_reasons(line)), strict=True):
+        frames = objects(failure.get("frames"))
+        told += ["Traceback (most recent call last):"] if frames else []
+        told += [
+            f'  File "{frame.get("filename")}", line {frame.get("lineno")}, in {frame.get("name")}'
+            for frame in frames
+        ]
+        told.append(reason)
+        if failure is not failures[-1]:
+            is_cause = failure.get("is_cause") is True
+            told += ["", CAUSED if is_cause else FOLLOWED, ""]
+    return told
+
+
+def _reasons(line: dict[str, Any]) -> list[str]:
+    """Return the exceptions of a line of a log."""
+    failures = objects(line.get("error_detail"))
+    return [f"{failure.get('exc_type')}: {failure.get('exc_value')}" for failure in failures]
+
+
+def read_time(text: object) -> datetime | None:
+    """Read a time, in UTC if it has no time zone; None if it is missing or no time."""
+    try:
+        time = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def read_duration(answer: Any) -> timedelta | None:  # noqa: ANN401  whatever Airflow answers
+    """Read a duration, None if it is missing or none."""
+    try:
+        return timedelta(**{name: answer[name] for name in ("days", "seconds", "microseconds")})
+    except (TypeError, KeyError, OverflowError):
+        return None
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
