@@ -5,6 +5,7 @@ What pipectl needs of them, whatever a version of Airflow adds, leaves out or se
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,19 @@ if TYPE_CHECKING:
 
 PAGE = 100  # objects in an answer: Airflow's default maximum
 MOST_PAGES = 1000
+# Runs in the order in which they were made: by its time, a backfill's run would stand far down.
+NEWEST_FIRST = "-id"
 LONGEST_LINE, MOST_LINES = 1_000, 200  # characters, and lines, of a trace
 LONGEST_REASON = 300
+# Summaries of schedules without slots of the past, which Airflow before 3.3 does not tell otherwise.
+WITHOUT_SLOTS = {"", "@once", "@continuous", "Asset"}
 # Around the places in which Airflow found a log: other ones while the task runs.
 SOURCES, SOURCES_END = "::group::Log message source details", "::endgroup::"
+NEVER = datetime.max.replace(tzinfo=UTC)
+# Two or more frames of a traceback that lie in Airflow's installation, or its providers'.
+AIRFLOWS_FRAMES = re.compile(
+    r'(?:^  File "[^"\n]*/site-packages/airflow/[^"\n]*", line .*\n){2,}', re.MULTILINE
+)
 # As Python links two exceptions.
 CAUSED = "The above exception was the direct cause of the following exception:"
 FOLLOWED = "During handling of the above exception, another exception occurred:"
@@ -52,9 +62,10 @@ def objects(value: object) -> list[dict[str, Any]]:
 
 def read_dag(answer: dict[str, Any]) -> ParsedDag:
     """Read a DAG, as it is listed or with its details."""
-    schedule, limit, params = (
-        answer.get(name) for name in ("timetable_summary", "max_active_runs", "params")
+    summary, periodic, limit, params = (
+        answer.get(name) for name in ("timetable_summary", "timetable_periodic", "max_active_runs", "params")
     )
+    schedule = str(summary) if summary and summary != "None" else ""
     return ParsedDag(
         paused=bool(answer.get("is_paused")),
         has_import_errors=bool(answer.get("has_import_errors")),
@@ -62,7 +73,8 @@ def read_dag(answer: dict[str, Any]) -> ParsedDag:
         next_run=str(answer.get("next_dagrun_run_after") or ""),
         parsed=read_time(answer.get("last_parsed_time")),
         dag_id=str(answer.get("dag_id") or ""),
-        schedule=str(schedule) if schedule and schedule != "None" else "",
+        schedule=schedule,
+        periodic=periodic if isinstance(periodic, bool) else schedule not in WITHOUT_SLOTS,
         stale=answer.get("is_stale") is True,
         max_active_runs=limit if isinstance(limit, int) else None,
         catchup=answer.get("catchup") is True,
@@ -81,13 +93,13 @@ def read_import_failures(
 ) -> tuple[ImportFailure, ...]:
     """Read the DAG files that could not be imported, of those that were tried `since` then."""
     return tuple(
-        ImportFailure(str(error.get("filename") or ""), _shortened(str(error.get("stack_trace") or "")))
+        ImportFailure(str(error.get("filename") or ""), shortened(str(error.get("stack_trace") or "")))
         for error in answers
         if is_since(read_time(error.get("timestamp")), since)
     )
 
 
-def _shortened(trace: str) -> str:
+def shortened(trace: str) -> str:
     """Return the end of a trace without the middle of long lines: an exception may quote megabytes."""
     lines = (
         f"{line[: LONGEST_LINE // 2]} … {line[-LONGEST_LINE // 2 :]}" if len(line) > LONGEST_LINE else line
@@ -140,9 +152,12 @@ def read_backfill(answer: dict[str, Any]) -> Backfill | None:
 
 
 def read_tasks(answers: list[dict[str, Any]]) -> tuple[TaskState, ...]:
-    """Read task instances, in order of start."""
-    tasks = [task for task in answers if task.get("task_id")]
-    return tuple(read_task(task) for task in sorted(tasks, key=_start))
+    """Read task instances, in order of start, but those of a mapped task by their index, after the first."""
+    tasks = [read_task(task) for task in answers if task.get("task_id")]
+    starts: dict[str, datetime] = {}
+    for task in tasks:
+        starts[task.id] = min(starts.get(task.id, NEVER), task.start or NEVER)
+    return tuple(sorted(tasks, key=lambda task: (starts[task.id], task.id, task.map_index)))
 
 
 def read_task(task: dict[str, Any]) -> TaskState:
@@ -170,11 +185,6 @@ def _waits_for(task: dict[str, Any]) -> str:
         return ""
     name = str(trigger["classpath"]).rpartition(".")[2]
     return f"{name} in the triggerer" if trigger.get("triggerer_id") else f"the triggerer, to run {name}"
-
-
-def _start(task: dict[str, Any]) -> tuple[bool, str, str, str]:
-    start = str(task.get("start_date") or "")
-    return not start, start, str(task["task_id"]), f"{task.get('map_index')!s:>9}"
 
 
 def read_try(answer: dict[str, Any]) -> TaskTry:
@@ -218,6 +228,11 @@ def last_error(content: list[Any]) -> str:
             reason = (_reasons(line) or [str(line.get("event") or "")])[-1]
             return " ".join(reason.split())[:LONGEST_REASON]
     return ""
+
+
+def fold_frames(text: str) -> str:
+    """Return a text in which one line counts the frames of Airflow that follow one another in a traceback."""
+    return AIRFLOWS_FRAMES.sub(lambda frames: f"  … {frames[0].count(chr(10))} frames of Airflow …\n", text)
 
 
 def _trace(line: dict[str, Any]) -> list[str]:

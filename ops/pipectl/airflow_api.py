@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import time
 from typing import TYPE_CHECKING, Any
 
 from pipectl import json_text
 from pipectl.airflow_answers import (
+    NEWEST_FIRST,
     PAGE,
     all_pages,
     last_error,
@@ -41,6 +43,7 @@ from pipectl.errors import (
     AirflowMissingError,
     AirflowSilentError,
 )
+from pipectl.names import command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
     from pipectl.models import AirflowAddress, Backfill, DagRun, ImportFailure, ParsedDag, TaskState, TaskTry
 
 REQUEST_SECONDS = 30.0
+# An answer that takes longer is waited for while Airflow answers other questions, up to here.
+LONGEST_ANSWER_SECONDS = 600.0
 ACTIVE_STATES = ["queued", "running"]
 KINDS = {http.client.CONFLICT: AirflowConflictError, http.client.NOT_FOUND: AirflowMissingError}
 
@@ -57,9 +62,10 @@ class AirflowApi:
     """A logged-in client. Every method may raise AirflowError, and DagError for an unknown DAG.
 
     Whenever it opens a connection, the server proves that it is this project's: ForeignAirflowError if not.
+    `report` is told of an answer that takes long.
     """
 
-    def __init__(self, address: AirflowAddress) -> None:
+    def __init__(self, address: AirflowAddress, report: Callable[[str], None] = lambda _: None) -> None:
         import airflow_client.client as airflow  # 1.1 s
 
         self._airflow = airflow
@@ -69,7 +75,7 @@ class AirflowApi:
         # It is on this machine, and else the client takes the proxy of the environment.
         configuration.proxy = None
         client = airflow.ApiClient(configuration)
-        client.rest_client.pool_manager.pool_classes_by_scheme = {"http": _proven_pool(address)}
+        client.rest_client.pool_manager.pool_classes_by_scheme = {"http": _proven_pool(address, report)}
         self._dags = airflow.DAGApi(client)
         self._runs = airflow.DagRunApi(client)
         self._tasks = airflow.TaskInstanceApi(client)
@@ -137,8 +143,8 @@ class AirflowApi:
         )
 
     def runs(self, dag_id: str, limit: int = 20) -> tuple[DagRun, ...]:
-        """Return the latest runs, newest first."""
-        return self._list_runs(dag_id, limit=limit, order_by=["-run_after"])
+        """Return the runs that were made last, the newest first."""
+        return self._list_runs(dag_id, limit=limit, order_by=[NEWEST_FIRST])
 
     def active_runs(self, dag_id: str) -> tuple[DagRun, ...]:
         """Return the runs that are queued or running, oldest first."""
@@ -158,23 +164,26 @@ class AirflowApi:
         return tuple(self._run(run) for run in answers)
 
     def backfill_slots(
-        self, dag_id: str, since: datetime, until: datetime, *, failed: bool = False
+        self, dag_id: str, since: datetime, until: datetime, reprocess: str = "none"
     ) -> tuple[datetime, ...]:
-        """Return the logical dates for which `backfill` would make runs, or start failed ones again."""
-        body = self._backfill_body(dag_id, since, until, failed=failed)
+        """Return the logical dates of the schedule that have no run, by `reprocess` those with one too.
+
+        With "failed" those whose run failed, with "completed" those whose run has ended.
+        """
+        body = self._backfill_body(dag_id, since, until, reprocess)
         request = self._backfills.create_backfill_dry_run_without_preload_content
         answer = self._ask(request, body, dag_id=dag_id)
         slots = (read_time(slot.get("logical_date")) for slot in objects(answer.get("backfills")))
         return tuple(slot for slot in slots if slot)
 
     def backfill(
-        self, dag_id: str, since: datetime, until: datetime, max_active_runs: int, *, failed: bool = False
+        self, dag_id: str, since: datetime, until: datetime, max_active_runs: int, reprocess: str = "none"
     ) -> None:
-        """Make a run for each logical date that has none, and with `failed` start failed ones again.
+        """Make a run for each of the `backfill_slots`, or start the one again that it has.
 
         AirflowConflictError if a backfill of the DAG is active.
         """
-        body = self._backfill_body(dag_id, since, until, failed=failed, max_active_runs=max_active_runs)
+        body = self._backfill_body(dag_id, since, until, reprocess, max_active_runs)
         self._ask(self._backfills.create_backfill_without_preload_content, body, dag_id=dag_id)
 
     def active_backfill(self, dag_id: str) -> Backfill | None:
@@ -279,15 +288,14 @@ class AirflowApi:
         )
 
     def _backfill_body(
-        self, dag_id: str, since: datetime, until: datetime, *, failed: bool, max_active_runs: int = 1
+        self, dag_id: str, since: datetime, until: datetime, reprocess: str, max_active_runs: int = 1
     ) -> Any:  # noqa: ANN401  a class of the client
-        behavior = self._airflow.ReprocessBehavior
         return self._airflow.BackfillPostBody(
             dag_id=dag_id,
             from_date=since,
             to_date=until,
             max_active_runs=max_active_runs,
-            reprocess_behavior=behavior.FAILED if failed else behavior.NONE,
+            reprocess_behavior=self._airflow.ReprocessBehavior(reprocess),
         )
 
     def _dag(self, dag_id: str) -> dict[str, Any] | None:
@@ -301,10 +309,11 @@ class AirflowApi:
     def _taken(self, dag_id: str, logical_date: datetime | None) -> AirflowConflictError:
         runs = self._list_runs(dag_id, logical_date_gte=logical_date, logical_date_lte=logical_date, limit=1)
         name = f" {runs[0].run_id}" if runs else ""
+        again = f"To run it again: {command('clear', dag_id, runs[0].run_id)}" if runs else ""
         date = logical_date.isoformat() if logical_date else "none"
         return AirflowConflictError(
             f"{dag_id} has a run{name} with the logical date {date} already, and can have no second one.",
-            hint=f"To run it again: pipectl clear {dag_id}{name}" if name else "",
+            hint=again,
         )
 
     def _list_runs(self, dag_id: str, **choice: Any) -> tuple[DagRun, ...]:  # noqa: ANN401  passed on
@@ -371,12 +380,30 @@ class AirflowApi:
             raise no_answer(self.address, error) from error
 
 
-def _proven_pool(address: AirflowAddress) -> Any:  # noqa: ANN401  a class of urllib3
-    """Return a class of connection pools, on whose connections the server at `address` proves itself."""
+def _proven_pool(address: AirflowAddress, report: Callable[[str], None]) -> Any:  # noqa: ANN401  a class of urllib3
+    """Return a class of connection pools, on whose connections the server at `address` proves itself.
+
+    What it works on for long is waited for, and `report` is told.
+    """
     import urllib3  # noqa: PLC0415  imported by airflow_client already
 
     class Connection(ProvenConnection, urllib3.connection.HTTPConnection):
-        pass
+        def getresponse(self) -> Any:  # noqa: ANN401  a class of urllib3
+            """Wait for the answer as long as Airflow gives others meanwhile."""
+            deadline = time.monotonic() + LONGEST_ANSWER_SECONDS
+            told = False
+            while not urllib3.util.wait.wait_for_read(self.sock, REQUEST_SECONDS):
+                AirflowHealth(address).check()
+                if time.monotonic() > deadline:
+                    raise AirflowError(
+                        f"Airflow at {address.url} works, and has not answered a request in"
+                        f" {LONGEST_ANSWER_SECONDS:g} s.",
+                        hint="What it does: pipectl logs webserver",
+                    )
+                if not told:
+                    report(f"Airflow works on a request for {REQUEST_SECONDS:g} s now. Waiting")
+                    told = True
+            return super().getresponse()
 
     class Pool(urllib3.HTTPConnectionPool):
         ConnectionCls = Connection

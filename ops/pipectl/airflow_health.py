@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 
 from pipectl import json_text
 from pipectl.airflow_answers import (
+    NEWEST_FIRST,
     PAGE,
     all_pages,
     objects,
@@ -68,6 +69,12 @@ class AirflowHealth:
                 health[name] = "unhealthy"
         return health
 
+    def check(self) -> None:
+        """Raise AirflowSilentError if Airflow does not answer, or says that it cannot."""
+        if self.components({})["metadatabase"] == "unhealthy":
+            reason = http.client.HTTPException("its metadata database is unhealthy")
+            raise no_answer(self.address, reason)
+
     def version(self) -> str:
         """Airflow's version."""
         return str(self._request("GET", "/api/v2/version")[1].get("version") or "")
@@ -90,12 +97,12 @@ class AirflowHealth:
 
     def last_run(self, dag_id: str) -> DagRun | None:
         """The latest run of the DAG, None if it never ran."""
-        runs = self._runs(dag_id, "limit=1&order_by=-run_after")
+        runs = self._runs(dag_id, f"limit=1&order_by={NEWEST_FIRST}")
         return runs[0] if runs else None
 
     def last_runs(self, dag_ids: Iterable[str]) -> dict[str, DagRun]:
         """The latest run of each of these DAGs that ever ran."""
-        runs = self._runs("~", f"limit={PAGE}&order_by=-run_after")  # of all DAGs
+        runs = self._runs("~", f"limit={PAGE}&order_by={NEWEST_FIRST}")  # of all DAGs
         latest = {run.dag_id: run for run in reversed(runs)}
         others = [dag_id for dag_id in dag_ids if dag_id not in latest] if len(runs) == PAGE else []
         return latest | {dag_id: run for dag_id in others if (run := self.last_run(dag_id))}
@@ -192,8 +199,11 @@ def server_version(address: AirflowAddress) -> str:
 def no_answer(address: AirflowAddress, error: Exception) -> AirflowSilentError:
     """Return the error for a request that got no answer, with the system's or the client's reason."""
     reason = str((error.strerror if isinstance(error, OSError) else "") or error or type(error).__name__)
+    late = isinstance(error, TimeoutError) and error.errno is None
     return AirflowSilentError(
-        f"Airflow does not answer at {address.url}.",
+        f"Airflow at {address.url} has not answered in {REQUEST_SECONDS} s."
+        if late
+        else f"Airflow does not answer at {address.url}.",
         hint="What runs: pipectl status. Its log: pipectl logs webserver",
         detail=f"The request to the web server failed: {reason}.",
     )

@@ -278,8 +278,8 @@ class ParsedDag:
     """A DAG that Airflow has parsed, from `file` in the folder of DAGs.
 
     `next_run` is a time in ISO 8601, empty if no run is planned; `parsed` is when the file was read last.
-    `schedule` is Airflow's short name of it, empty if only triggers start runs. A DAG is `stale` if its file
-    no longer has it. Only the DAG's details tell `catchup` and `params`.
+    `schedule` is Airflow's short name of it, empty if only triggers start runs; it is `periodic` if it has
+    slots. A DAG is `stale` if its file no longer has it. Only the DAG's details tell `catchup` and `params`.
     """
 
     paused: bool
@@ -289,6 +289,7 @@ class ParsedDag:
     parsed: datetime | None = None
     dag_id: str = ""
     schedule: str = ""
+    periodic: bool = False
     stale: bool = False
     max_active_runs: int | None = None
     catchup: bool = False

@@ -1,4 +1,4 @@
-"""Names of DAGs and runs, apart so that `--help` need not import settings."""
+"""Names of DAGs and runs, and words for messages, apart so that `--help` need not import settings."""
 
 import re
 
@@ -7,6 +7,18 @@ DAG_ID = "generate_transaction_and_labels"
 LONGEST_ID = 250
 DAG_ID_RULE = f"at most {LONGEST_ID} letters, digits, dashes, dots and underscores"
 _DAG_ID = re.compile(rf"[\w.-]{{1,{LONGEST_ID}}}")
+
+
+def counted(number: int, thing: str, things: str = "") -> str:
+    """Return a number of things in words: 1 try, 1,200 tries."""
+    return f"1 {thing}" if number == 1 else f"{number:,} {things or thing + 's'}"
+
+
+def command(*words: str) -> str:
+    """Return a command of pipectl as one types it in a shell, to which a task's brackets are a pattern."""
+    import shlex  # noqa: PLC0415  3 ms, for a hint alone
+
+    return shlex.join(("pipectl", *words))
 
 
 def is_dag_id(text: str) -> bool:

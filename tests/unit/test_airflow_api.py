@@ -19,7 +19,7 @@ import urllib3
 from typer.testing import CliRunner
 
 from pipectl import cli
-from pipectl.airflow_answers import read_task
+from pipectl.airflow_answers import fold_frames, read_dag, read_task
 from pipectl.airflow_api import AirflowApi
 from pipectl.airflow_health import NEWEST_AIRFLOW, OLDEST_AIRFLOW, AirflowHealth
 from pipectl.errors import (
@@ -32,6 +32,7 @@ from pipectl.errors import (
 )
 from pipectl.models import AirflowAddress, TaskState
 from support.json_schemas import check_output
+from support.waiting import WAIT_SECONDS
 from support.witness import Witness
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ class FakeAirflow(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers = answers
         self.bodies: list[Any] = []
+        self.asked: list[str] = []
+        self.slow: dict[str, threading.Event] = {}
+
+    def handle_error(self, *_: object) -> None:
+        """Who asks may have gone."""
 
     @property
     def address(self) -> AirflowAddress:
@@ -66,6 +72,9 @@ class Handler(BaseHTTPRequestHandler):
         if sent := self.rfile.read(int(self.headers.get("Content-Length") or 0)):
             self.server.bodies.append(json.loads(sent))
         path = self.path.split("?", 1)[0]
+        self.server.asked.append(path)
+        if path in self.server.slow:
+            self.server.slow[path].wait(WAIT_SECONDS)
         status, body = self.server.answers.get(f"{self.command} {path}", (404, {"detail": "Not Found"}))
         text = body.encode() if isinstance(body, str) else json.dumps(body).encode()
         self.send_response(status)
@@ -363,6 +372,111 @@ def test_a_server_that_is_gone_is_told_in_a_sentence(
         with pytest.raises(AirflowSilentError) as caught:
             ask()
         assert caught.value.detail == "The request to the web server failed: Broken pipe."
+
+
+RUNS = "/api/v2/dags/two_tasks/dagRuns"
+HEALTH = "/api/v2/monitor/health"
+
+
+def test_what_takes_long_is_waited_for_while_airflow_answers_other_questions(
+    newest: FakeAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipectl.airflow_api.REQUEST_SECONDS", 0.05)
+    newest.slow[RUNS] = done = threading.Event()
+    told: list[str] = []
+
+    def tell(sentence: str) -> None:
+        told.append(sentence)
+        assert HEALTH in newest.asked
+        done.set()
+
+    assert [run.run_id for run in AirflowApi(newest.address, tell).runs("two_tasks")] == ["run"]
+    assert told == ["Airflow works on a request for 0.05 s now. Waiting"]
+
+
+def test_what_never_ends_is_not_said_to_be_no_answer(
+    newest: FakeAirflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipectl.airflow_api.REQUEST_SECONDS", 0.05)
+    monkeypatch.setattr("pipectl.airflow_api.LONGEST_ANSWER_SECONDS", 0)
+    newest.slow[RUNS] = done = threading.Event()
+    with pytest.raises(AirflowError, match="works, and has not answered a request in 0 s") as caught:
+        AirflowApi(newest.address).runs("two_tasks")
+    done.set()
+    assert not isinstance(caught.value, AirflowSilentError)
+
+
+@pytest.mark.parametrize("health", ["slow", "no database"])
+def test_an_airflow_that_answers_nothing_is_silent(
+    newest: FakeAirflow, monkeypatch: pytest.MonkeyPatch, health: str
+) -> None:
+    for module in ("airflow_api", "airflow_health"):
+        monkeypatch.setattr(f"pipectl.{module}.REQUEST_SECONDS", 0.05)
+    done = threading.Event()
+    newest.slow[RUNS] = done
+    if health == "slow":
+        newest.slow[HEALTH] = done
+    else:
+        newest.answers[f"GET {HEALTH}"] = 200, {"metadatabase": {"status": "unhealthy"}}
+    with pytest.raises(AirflowSilentError) as caught:
+        AirflowApi(newest.address).runs("two_tasks")
+    done.set()
+    slow = f"Airflow at {newest.address.url} has not answered in 0.05 s."
+    assert caught.value.message == (
+        slow if health == "slow" else f"Airflow does not answer at {newest.address.url}."
+    )
+
+
+def test_instances_of_a_mapped_task_come_by_their_index(newest: FakeAirflow) -> None:
+    def instance(name: str, index: int, second: int | None) -> dict[str, Any]:
+        start = None if second is None else f"2026-01-01T00:00:{second:02}Z"
+        return {"task_id": name, "map_index": index, "start_date": start}
+
+    mapped = [instance("each", index, 30 - index) for index in range(12)] + [instance("each", 12, None)]
+    others = [instance("last", -1, None), instance("first", -1, 1), instance("beside", -1, 20)]
+    newest.answers[f"GET {RUNS}/run/taskInstances"] = 200, {"task_instances": mapped + others}
+    assert [task.name for task in AirflowApi(newest.address).tasks("two_tasks", "run")] == [
+        "first",
+        *(f"each[{index}]" for index in range(13)),
+        "beside",
+        "last",
+    ]
+
+
+def test_frames_of_airflow_in_a_traceback_are_one_line() -> None:
+    own = '  File "/dags/mine.py", line 7, in load\n'
+    airflows = [
+        f'  File "/opt/lib/python3.13/site-packages/airflow/{name}.py", line 1, in run\n'
+        for name in ("sdk/task", "sdk/context", "providers/standard/python")
+    ]
+    end = "KeyError: 'missing'\nand a line that names site-packages/airflow/sdk/task.py\n"
+    trace = "".join(("Traceback:\n", *airflows, own, airflows[0], own, *airflows[:2], end))
+    assert fold_frames(trace) == "".join(
+        (
+            "Traceback:\n",
+            "  … 3 frames of Airflow …\n",
+            own,
+            airflows[0],
+            own,
+            "  … 2 frames of Airflow …\n",
+            end,
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "periodic"),
+    [
+        ({"timetable_summary": "0 0 * * *"}, True),
+        ({"timetable_summary": "Asset or 0 0 * * *"}, True),
+        ({"timetable_summary": "@once"}, False),
+        ({"timetable_summary": "Asset"}, False),
+        ({"timetable_summary": None}, False),
+        ({"timetable_summary": "Every full moon", "timetable_periodic": False}, False),
+    ],
+)
+def test_a_schedule_has_slots_or_not(answer: dict[str, Any], *, periodic: bool) -> None:
+    assert read_dag(answer).periodic is periodic
 
 
 def test_a_second_run_of_a_logical_date_names_the_first(newest: FakeAirflow) -> None:

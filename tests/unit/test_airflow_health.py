@@ -38,7 +38,7 @@ ANSWERS: dict[str, tuple[int, dict[str, Any]]] = {
             "last_parsed_time": "2026-01-01T00:00:00Z",
         },
     ),
-    "/api/v2/dags/mine/dagRuns?limit=1&order_by=-run_after": (200, {"dag_runs": [RUN]}),
+    "/api/v2/dags/mine/dagRuns?limit=1&order_by=-id": (200, {"dag_runs": [RUN]}),
     "/api/v2/importErrors?limit=100&offset=0": (
         200,
         {"import_errors": [{"filename": "a.py", "stack_trace": "No.", "timestamp": "2026-01-01T00:00:00Z"}]},
@@ -132,7 +132,7 @@ def test_a_list_without_an_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPa
 def test_last_runs_come_in_one_answer_unless_a_dag_is_not_in_it(
     health: AirflowHealth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = "/api/v2/dags/~/dagRuns?limit=100&order_by=-run_after"
+    path = "/api/v2/dags/~/dagRuns?limit=100&order_by=-id"
     runs = [{**RUN, "dag_id": "busy", "dag_run_id": str(number)} for number in range(100)]
     monkeypatch.setitem(ANSWERS, path, (200, {"dag_runs": runs}))
     found = health.last_runs(["busy", "mine", "never"])

@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 
 from pipectl.commands import backfill as command
-from pipectl.errors import AirflowConflictError, AirflowSilentError, WaitTimeoutError
+from pipectl.commands.shared import moment
+from pipectl.errors import AirflowConflictError, AirflowSilentError, UsageError, WaitTimeoutError
 from pipectl.models import Backfill, Counts, DagRun, ParsedDag
 from pipectl.observer import Observer
 from pipectl.pipeline import backfilling, triggering
@@ -19,7 +20,8 @@ from pipectl.pipeline.triggering import Patience
 from support.text import plain
 
 FIRST = datetime(2026, 1, 30, tzinfo=UTC)
-SLOTS = tuple(FIRST + timedelta(minutes=30) * number for number in range(4))
+STEP = timedelta(minutes=30)
+SLOTS = tuple(FIRST + STEP * number for number in range(4))
 LAST = SLOTS[-1]
 
 
@@ -39,20 +41,26 @@ class FakeApi:
         self.silent = 0
         self.ends = "success"
         self.unpaused = False
+        self.asked: list[datetime] = []
 
-    def backfill_slots(self, dag_id: str, *_: object, failed: bool) -> tuple[datetime, ...]:
+    def backfill_slots(
+        self, dag_id: str, since: datetime, until: datetime, reprocess: str = "none"
+    ) -> tuple[datetime, ...]:
         assert dag_id == "mine"
-        again = {slot for slot, run in self.known.items() if failed and run.state == "failed"}
-        return tuple(slot for slot in SLOTS if slot in again or slot not in self.known)
+        states = {"none": set(), "failed": {"failed"}, "completed": {"failed", "success"}}[reprocess]
+        again = {slot for slot, run in self.known.items() if run.state in states}
+        slots = (since + STEP * number for number in range((until - since) // STEP + 1))
+        self.asked.append(until)
+        return tuple(slot for slot in slots if slot in again or slot not in self.known)
 
     def backfill(
-        self, dag_id: str, since: datetime, until: datetime, max_active_runs: int, *, failed: bool
+        self, dag_id: str, since: datetime, until: datetime, max_active_runs: int, reprocess: str
     ) -> None:
         if self.conflicts:
             self.conflicts -= 1
             raise AirflowConflictError("There is already a running backfill for dag mine.")
         if not self.active or self.active.since != since:
-            slots = self.backfill_slots(dag_id, failed=failed)
+            slots = self.backfill_slots(dag_id, since, until, reprocess)
             self.created.append({"slots": slots, "max_active_runs": max_active_runs})
             self.known |= {slot: run_of(slot, "queued") for slot in slots}
             self.active = Backfill(1, dag_id, since, until, datetime.now(UTC))
@@ -100,8 +108,17 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triggering, "SILENCE_POLL_SECONDS", 0)
 
 
-def backfilled(api: FakeApi, *, failed: bool = False, wait: bool = True, timeout: float = 5) -> Any:
-    dag = ParsedDag(not api.unpaused, has_import_errors=False, file="", next_run="", dag_id="mine")
+def backfilled(
+    api: FakeApi,
+    *,
+    failed: bool = False,
+    wait: bool = True,
+    timeout: float = 5,
+    dag: ParsedDag | None = None,
+) -> Any:
+    dag = dag or ParsedDag(
+        not api.unpaused, has_import_errors=False, file="", next_run="", dag_id="mine", periodic=True
+    )
     return backfilling.backfill(
         cast("Any", api),
         dag,
@@ -129,7 +146,7 @@ def test_slots_without_a_run_get_one_and_are_followed_to_their_end() -> None:
     text = plain(command.result_text(replace(result, delta=Counts(1234, 1234, 5))))
     assert re.search(r"^mine: 2 runs in \d+\.\d s: 2 success$", text, re.MULTILINE)
     assert "+ 1,234 transactions, 1,234 labels, 5 of them fraud" in text
-    assert "2 runs of these times are there already." in text
+    assert "2 runs have slots of these times already." in text
     assert (
         f"1 of them failed, scheduled__{SLOTS[2].isoformat()} first. To start these again: --failed" in text
     )
@@ -232,7 +249,51 @@ def test_what_would_run_is_listed_in_short() -> None:
     many = replace(plan, slots=tuple(FIRST + timedelta(minutes=30) * number for number in range(1000)))
     lines = plain(command.plan_text(many)).splitlines()
     assert lines[0] == "mine: 1,000 runs would be made:"
-    assert lines[-2:] == ["  … 994 more …", "  2026-02-19T19:30:00+00:00"]
+    assert lines[-2:] == ["  … 994 more …", f"  {moment(many.slots[-1])}"]
+
+
+def test_more_runs_than_airflow_makes_in_time_are_refused_with_the_range_that_it_can() -> None:
+    """A year of half hours: a server that is asked for it computes for a minute, whoever still waits."""
+    api = FakeApi()
+    year = FIRST + timedelta(days=365)
+    with pytest.raises(UsageError) as caught:
+        backfilling.plan(cast("Any", api), "mine", FIRST, year)
+    assert caught.value.message == (
+        "mine has 3,073 slots to run from 2026-01-30T00:00:00+00:00 to 2026-04-04T00:00:00+00:00,"
+        " and one backfill makes 3,000 runs at most."
+    )
+    assert max(api.asked) == FIRST + timedelta(days=64)
+    first, last = re.findall(r"--(?:from|to) (\S+)", caught.value.hint)
+    assert "pipectl backfill mine " in caught.value.hint
+    smaller = backfilling.plan(
+        cast("Any", api), "mine", datetime.fromisoformat(first), datetime.fromisoformat(last)
+    )
+    assert len(smaller.slots) == 3_000
+
+
+def test_runs_that_have_no_slot_of_the_backfill_are_not_counted() -> None:
+    between = run_of(FIRST + timedelta(minutes=7), "success", "manual")
+    at_slot = run_of(SLOTS[1], "success", "manual")
+    api = FakeApi(between, at_slot, run_of(SLOTS[2], "running", "scheduled"))
+    plan = backfilling.plan(cast("Any", api), "mine", FIRST, LAST)
+    assert plan.existing == (at_slot, api.known[SLOTS[2]])
+    assert "2 runs have slots of these times already." in plain(command.plan_text(plan))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        ("", "mine has no schedule, so it has no slots"),
+        ("@once", "mine has the schedule @once, which has"),
+    ],
+)
+def test_a_dag_without_slots_is_refused_before_airflow_is_asked(schedule: str, said: str) -> None:
+    api = FakeApi()
+    dag = ParsedDag(True, has_import_errors=False, file="", next_run="", dag_id="mine", schedule=schedule)
+    with pytest.raises(UsageError, match=said) as caught:
+        backfilled(api, dag=dag)
+    assert "pipectl trigger mine --logical-date 2026-01-31" in caught.value.hint
+    assert not api.asked
 
 
 def test_cancelling_fails_what_has_not_begun_and_names_what_goes_on() -> None:

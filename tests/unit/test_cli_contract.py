@@ -278,7 +278,7 @@ class AskedAirflow:
 
     asked: str = ""
 
-    def __init__(self, address: AirflowAddress) -> None:
+    def __init__(self, address: AirflowAddress, _: object) -> None:
         self.address = address
 
     def set_paused(self, dag_id: str, *, paused: bool) -> None:

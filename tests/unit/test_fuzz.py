@@ -512,7 +512,7 @@ def test_answers_of_airflow_to_status(project: Path, answer: Any, which: str) ->
     del project
     dag = "/api/v2/dags/generate_transaction_and_labels"
     path = {
-        "runs": f"{dag}/dagRuns?limit=1&order_by=-run_after",
+        "runs": f"{dag}/dagRuns?limit=1&order_by=-id",
         "dag": dag,
         "dags": "/api/v2/dags?limit=100&offset=0&order_by=dag_id",
         "errors": "/api/v2/importErrors?limit=100&offset=0",

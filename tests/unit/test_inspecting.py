@@ -167,7 +167,8 @@ def test_every_try_is_shown_with_its_times() -> None:
     assert "task-log" not in text
     api = FakeApi((task("extract"), task("load", "failed", 1, 1)))
     text = plain(runs.details_text(inspecting.details(cast("Any", api), RUN)))
-    assert f"Why load[1] failed: pipectl task-log mine {RUN.run_id} load[1]\n" in text
+    # Unquoted, zsh takes it for a pattern of file names.
+    assert f"Why load[1] failed: pipectl task-log mine {RUN.run_id} 'load[1]'\n" in text
 
 
 def texts(lines: Any) -> list[str]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from pipectl import options
-from pipectl.commands.shared import NAMED_FAILURES, airflow_api, group, line
+from pipectl.commands.shared import NAMED_FAILURES, airflow_api, group, line, moment
 from pipectl.commands.trigger import RunProgress, delta_text, point_in_time
 from pipectl.errors import RunFailedError, UsageError
+from pipectl.names import command, counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -78,6 +79,7 @@ def backfill(
         patient, dag_id, dags_dir=invocation.engine.dags_dir, observer=observer
     )
     if dry_run:
+        backfilling.check_schedule(dag)
         plan = backfilling.plan(patient, dag_id, first, last, failed=failed)
         invocation.console.emit(plan, lambda: plan_text(plan))
         return
@@ -104,16 +106,16 @@ def backfill(
         first_failed = result.failed[0].run_id
         raise RunFailedError(
             f"{len(result.failed)} of {len(result.runs)} runs of {dag_id} failed, {first_failed} first.",
-            hint=f"Why: pipectl runs {dag_id} {first_failed}. To start them again: the same with --failed",
+            hint=f"Why: {command('runs', dag_id, first_failed)}. To start them again: the same with --failed",
         )
 
 
 def plan_text(plan: BackfillPlan) -> RenderableType:
     """Return which slots would run, and what is there."""
-    slots = [slot.isoformat() for slot in plan.slots]
+    slots = [moment(slot) for slot in plan.slots]
     if len(slots) > NAMED_SLOTS:
         slots = [*slots[: NAMED_SLOTS - 1], f"… {len(slots) - NAMED_SLOTS:,} more …", slots[-1]]
-    would = f"{plan.dag_id}: {_runs(len(plan.slots))} would be made{':' if slots else '.'}"
+    would = f"{plan.dag_id}: {counted(len(plan.slots), 'run')} would be made{':' if slots else '.'}"
     return group(line(would), *(line(f"  {slot}") for slot in slots), *_existing_lines(plan.existing))
 
 
@@ -134,7 +136,7 @@ def result_text(result: BackfillResult) -> RenderableType:
     style = (
         "" if states[-1] in {"queued", "running"} else "bold green" if states == ["success"] else "bold red"
     )
-    parts = [line(f"{result.dag_id}: {_runs(len(result.runs))}{took}: {counts}", style)]
+    parts = [line(f"{result.dag_id}: {counted(len(result.runs), 'run')}{took}: {counts}", style)]
     if result.delta:
         parts.append(delta_text(result.delta))
     failed = [line(f"  failed: {run.run_id}", "red") for run in result.failed[:NAMED_FAILURES]]
@@ -145,11 +147,10 @@ def cancelled_text(result: BackfillCancelled) -> RenderableType:
     """Return what has become of the runs."""
     if not result.cancelled:
         return line(f"{result.dag_id} has no backfill under way.")
-    parts = [
-        line(f"The backfill of {result.dag_id} is ended: {_runs(result.failed)} that had not begun failed.")
-    ]
+    failed = counted(result.failed, "run")
+    parts = [line(f"The backfill of {result.dag_id} is ended: {failed} that had not begun failed.")]
     parts += [
-        line(f"  {run_id} goes on. To end it too: pipectl cancel {result.dag_id} {run_id}")
+        line(f"  {run_id} goes on. To end it too: {command('cancel', result.dag_id, run_id)}")
         for run_id in result.running
     ]
     return group(*parts)
@@ -172,13 +173,9 @@ def _existing_lines(existing: tuple[DagRun, ...]) -> list[RenderableType]:
     if not existing:
         return []
     failed = [run for run in existing if run.state == "failed"]
-    verb = "is" if len(existing) == 1 else "are"
-    parts = [line(f"  {_runs(len(existing))} of these times {verb} there already.")]
+    verb = "has a slot" if len(existing) == 1 else "have slots"
+    parts = [line(f"  {counted(len(existing), 'run')} {verb} of these times already.")]
     if failed:
         text = f"  {len(failed):,} of them failed, {failed[0].run_id} first. To start these again: --failed"
         parts.append(line(text, "yellow"))
     return parts
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count:,} runs"

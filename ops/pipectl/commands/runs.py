@@ -9,6 +9,7 @@ import typer
 
 from pipectl import options  # noqa: TC001  Typer reads annotations at run time
 from pipectl.commands.shared import airflow_api, group, line, moment, table
+from pipectl.names import command
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,7 +23,7 @@ Document: TypeAlias = "Runs | RunDetails"  # the latter for one run
 
 @dataclass(frozen=True)
 class Runs:
-    """The latest runs of a DAG, newest first."""
+    """The latest runs of a DAG, the one that was made last first."""
 
     dag_id: str
     runs: tuple[DagRun, ...]
@@ -36,9 +37,13 @@ def runs(
         typer.Argument(metavar="RUN_ID", help="The run's id, or `latest`.", show_default="a list of them"),
     ] = None,
     *,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="How many, newest first.")] = 10,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=100, help="How many, made last first.")
+    ] = 10,
 ) -> None:
     """List the latest runs of a DAG, or show the tasks of one run with every try and its times.
+
+    The run that was made last comes first, a backfill's too; Airflow's pages sort by the date to run at.
 
     Examples: `pipectl runs` · `pipectl runs my_dag --limit 50 --json` · `pipectl runs my_dag latest`
     """
@@ -61,9 +66,18 @@ def result_text(result: Runs) -> RenderableType:
     if not result.runs:
         return line(f"{result.dag_id} has never run. Start it: pipectl trigger {result.dag_id}")
     rows: list[tuple[object, ...]] = [
-        (run.run_id, run.run_type, run.state, moment(run.start), _seconds(run.seconds)) for run in result.runs
+        (
+            run.run_id,
+            run.run_type,
+            run.state,
+            moment(run.logical_date),
+            moment(run.start),
+            _seconds(run.seconds),
+        )
+        for run in result.runs
     ]
-    return table("run", "type", "state", "started", "took", rows=rows, title=result.dag_id)
+    title = f"{result.dag_id}, made last first"
+    return table("run", "type", "state", "logical date", "started", "took", rows=rows, title=title)
 
 
 def details_text(details: RunDetails) -> RenderableType:
@@ -84,7 +98,7 @@ def details_text(details: RunDetails) -> RenderableType:
             for found in task.tries
         ] or [(task.name, "", task.state, "", "")]
     failed = next((task.name for task in details.tasks if task.state == "failed"), "")
-    log = f"Why {failed} failed: pipectl task-log {run.dag_id} {run.run_id} {failed}"
+    log = f"Why {failed} failed: {command('task-log', run.dag_id, run.run_id, failed)}"
     return group(
         line(f"{run.dag_id} {run.run_id}: {run.state}"),
         *(line(f"  {name:<9} {fact}") for name, fact in facts.items() if fact),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipectl.errors import UsageError
+from pipectl.names import counted
 from pipectl.observer import Observer
 
 if TYPE_CHECKING:
@@ -132,8 +133,8 @@ def size(count: int) -> str:
 
 
 def moment(when: datetime | None) -> str:
-    """Return a time in the user's time zone, to the second; nothing for None."""
-    return when.astimezone().strftime("%Y-%m-%d %H:%M:%S") if when else ""
+    """Return a time in the user's time zone, to the second, with the zone's name; nothing for None."""
+    return when.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z") if when else ""
 
 
 def volumes_text(volumes: tuple[Volume, ...], title: str) -> RenderableType:
@@ -164,7 +165,7 @@ def import_failures_text(failures: tuple[ImportFailure, ...]) -> tuple[Renderabl
         for failure in failures[:NAMED_FAILURES]
     ]
     if failures:
-        files = "1 DAG file is" if len(failures) == 1 else f"{len(failures)} DAG files are"
+        files = f"{counted(len(failures), 'DAG file')} {'is' if len(failures) == 1 else 'are'}"
         others = ", ".join(failure.filename for failure in failures[NAMED_FAILURES:])
         also = f", {others} too" if others else ""
         cure = "What to mend: pipectl check. The whole errors: pipectl dags"
@@ -269,7 +270,7 @@ def airflow_api(invocation: Invocation) -> AirflowApi:
     from pipectl.airflow_api import AirflowApi  # noqa: PLC0415
     from pipectl.pipeline.access import airflow_address  # noqa: PLC0415
 
-    return AirflowApi(airflow_address(invocation.engine))
+    return AirflowApi(airflow_address(invocation.engine), invocation.console.say)
 
 
 def _cell(value: object) -> str:

@@ -30,16 +30,18 @@ def task_log(
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the task has ended.")] = False,
 ) -> None:
-    """Show what a task of a run has logged.
+    """Show what a task of a run has logged; of a traceback, Airflow's own frames only with --verbose.
 
     Examples: `pipectl task-log my_dag latest load` · `pipectl task-log my_dag RUN_ID load --try 1` ·
     `pipectl task-log my_dag latest 'load[3]' --follow`
     """
     invocation: Invocation = ctx.obj
     dag_id = invocation.dag_id(dag_id)
+    from pipectl.airflow_answers import fold_frames  # noqa: PLC0415
     from pipectl.pipeline import inspecting  # noqa: PLC0415
 
     api = airflow_api(invocation)
     run = inspecting.find_run(api, dag_id, run_id)
     for entry in inspecting.task_log(api, run, task, number=number, follow=follow):
-        invocation.console.line(entry, entry.text)
+        text = entry.text if invocation.console.verbose else fold_frames(entry.text)
+        invocation.console.line(entry, text)

@@ -258,7 +258,10 @@ class RunProgress(Progress):
 
     def see_log(self, line: TaskLogLine) -> None:
         """Show a line of a task's log with the task's name."""
-        for text in line.text.splitlines():
+        from pipectl.airflow_answers import fold_frames  # noqa: PLC0415
+
+        shown = line.text if self._console.verbose else fold_frames(line.text)
+        for text in shown.splitlines():
             self._console.say(f"  {line.name} | {text}")
 
     def see_failed_try(self, task: TaskState, reason: str, due: datetime | None) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from pipectl.errors import AirflowConflictError, AirflowSilentError, WaitTimeoutError
+from pipectl.errors import AirflowConflictError, AirflowSilentError, UsageError, WaitTimeoutError
+from pipectl.names import counted
 from pipectl.wait import attempts
 
 if TYPE_CHECKING:
@@ -25,6 +26,13 @@ POLL_SECONDS = 1.0
 CLOSE_SECONDS = 90.0
 # So often it is told how many runs have ended, and whenever one fails.
 TOLD = 10
+# Airflow makes them in one request, at 10 ms each, and closes a backfill that has none after 2 minutes.
+MOST_RUNS = 3_000
+# It computes slots at 0.5 ms each, also for who no longer waits: the part of the range that is asked about
+# grows from here.
+FIRST_PART, GROWTH = timedelta(days=1), 4
+# Runs of these types have a slot of the schedule; another has one only if its logical date happens to be one.
+OF_SLOTS = {"scheduled", BACKFILL}
 
 
 @dataclass(frozen=True)
@@ -77,9 +85,20 @@ def batch_of(run: DagRun) -> str:
 def plan(
     api: AirflowApi, dag_id: str, since: datetime, until: datetime, *, failed: bool = False
 ) -> BackfillPlan:
-    """Return what a backfill would do. Raises AirflowError for a DAG whose schedule knows no slots."""
-    slots = api.backfill_slots(dag_id, since, until, failed=failed)
+    """Return what a backfill would do. UsageError for more runs than one backfill may make."""
+    slots = _slots(api, dag_id, since, until, _reprocess(failed=failed))
     return BackfillPlan(dag_id, since, until, slots, _others(api, dag_id, since, until, slots))
+
+
+def check_schedule(dag: ParsedDag) -> None:
+    """Raise UsageError for a DAG whose schedule has no slots of the past."""
+    if dag.periodic:
+        return
+    schedule = f"the schedule {dag.schedule}, which has" if dag.schedule else "no schedule, so it has"
+    raise UsageError(
+        f"{dag.dag_id} has {schedule} no slots to backfill.",
+        hint=f"To run it for one date: pipectl trigger {dag.dag_id} --logical-date 2026-01-31",
+    )
 
 
 def backfill(
@@ -99,8 +118,9 @@ def backfill(
 
     With `failed` those that failed start again. A backfill of the same times that is under way is followed
     instead. Raises AirflowConflictError if one of other times is, and WaitTimeoutError if no run ends for
-    `timeout` seconds; the runs go on.
+    `timeout` seconds; the runs go on. UsageError for what `check_schedule` and `plan` refuse.
     """
+    check_schedule(dag)
     dag_id, api = dag.dag_id, patience.repeating(api)
     ours = _under_way(api, dag_id)
     if ours and (ours.since, ours.until) != (since, until):
@@ -118,7 +138,7 @@ def backfill(
         if not slots:
             return BackfillResult(dag_id, since, until, (), existing)
         _create(
-            lambda: api.backfill(dag_id, since, until, max_active_runs, failed=failed),
+            lambda: api.backfill(dag_id, since, until, max_active_runs, _reprocess(failed=failed)),
             lambda: api.active_backfill(dag_id),
             (since, until),
             observer,
@@ -128,7 +148,7 @@ def backfill(
         # Only now: what unpausing starts of the slots in question is the backfill's already.
         api.set_paused(dag_id, paused=False)
         observer.see_unpaused(dag)
-    observer.report(f"{_number(len(slots))} of {dag_id}, {max_active_runs} at once")
+    observer.report(f"{counted(len(slots), 'run')} of {dag_id}, {max_active_runs} at once")
 
     def look() -> tuple[DagRun, ...]:
         return tuple(run for run in api.runs_between(dag_id, since, until) if run.logical_date in slots)
@@ -168,9 +188,36 @@ def _runs_of(api: AirflowApi, backfill: Backfill) -> list[DagRun]:
 def _others(
     api: AirflowApi, dag_id: str, since: datetime, until: datetime, slots: Collection[datetime | None]
 ) -> tuple[DagRun, ...]:
-    """Return the runs of these times that are at none of the slots."""
+    """Return the runs that have other slots of these times."""
     taken = set(slots)
-    return tuple(run for run in api.runs_between(dag_id, since, until) if run.logical_date not in taken)
+    runs = [run for run in api.runs_between(dag_id, since, until) if run.logical_date not in taken]
+    if all(run.run_type in OF_SLOTS for run in runs):
+        return tuple(runs)
+    known = set(api.backfill_slots(dag_id, since, until, "completed"))
+    return tuple(run for run in runs if run.run_type in OF_SLOTS or run.logical_date in known)
+
+
+def _reprocess(*, failed: bool) -> str:
+    return "failed" if failed else "none"
+
+
+def _slots(
+    api: AirflowApi, dag_id: str, since: datetime, until: datetime, reprocess: str
+) -> tuple[datetime, ...]:
+    part = FIRST_PART
+    while True:
+        end = since + part if part < until - since else until
+        slots = api.backfill_slots(dag_id, since, end, reprocess)
+        if len(slots) > MOST_RUNS:
+            raise UsageError(
+                f"{dag_id} has {len(slots):,} slots to run from {since.isoformat()} to {end.isoformat()},"
+                f" and one backfill makes {MOST_RUNS:,} runs at most.",
+                hint=f"Take a smaller range: pipectl backfill {dag_id} --from {since.isoformat()}"
+                f" --to {slots[MOST_RUNS - 1].isoformat()}",
+            )
+        if end == until:
+            return slots
+        part *= GROWTH
 
 
 def _create(
@@ -234,7 +281,3 @@ def _follow(
             observer.report(f"  {ended} of {len(runs)} runs have ended{failed}")
         if ended == len(runs):
             return runs
-
-
-def _number(runs: int) -> str:
-    return "1 run" if runs == 1 else f"{runs} runs"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pipectl.airflow_health import did_you_mean, unknown_dag
 from pipectl.errors import AirflowMissingError, DagError, UsageError
 from pipectl.models import TaskLogLine, TaskTry, instance_name
-from pipectl.names import is_dag_id, is_run_id
+from pipectl.names import command, counted, is_dag_id, is_run_id
 from pipectl.wait import attempts
 
 if TYPE_CHECKING:
@@ -187,8 +187,8 @@ def task_log(
     task = find_task(api.tasks(run.dag_id, run.run_id), name)
     if number and number > task.tries:
         raise UsageError(
-            f"The task {name} has had {task.tries} tries, and no try {number}.",
-            hint=f"All tries: pipectl runs {run.dag_id} {run.run_id}",
+            f"The task {name} has had {counted(task.tries, 'try', 'tries')}, and no try {number}.",
+            hint=f"All tries: {command('runs', run.dag_id, run.run_id)}",
         )
     comes = task.state in TO_COME
     if not _begun(task) and not (follow and comes):

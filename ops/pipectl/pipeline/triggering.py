@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from pipectl.airflow_answers import fold_frames
 from pipectl.airflow_health import unknown_dag
 from pipectl.errors import (
     AirflowError,
@@ -23,6 +24,7 @@ from pipectl.errors import (
     WaitTimeoutError,
 )
 from pipectl.models import TaskState
+from pipectl.names import command
 from pipectl.pipeline.inspecting import LogReader
 from pipectl.pipeline.readiness import Suspicion, broken_dag, failures_of, files_that_mention
 from pipectl.wait import attempts
@@ -314,9 +316,9 @@ def failed_run(api: AirflowApi, dag_id: str, run_id: str, tasks: tuple[TaskState
     """Return the error for a run that failed, with the last lines of its first failed task's log."""
     task = next((task for task in tasks if task.state == "failed"), None)
     log = api.log(dag_id, run_id, task)[-TASK_LOG_LINES:] if task else ()
-    whole = f" The whole log: pipectl task-log {dag_id} {run_id} {task.name}" if task else ""
+    whole = f" The whole log: {command('task-log', dag_id, run_id, task.name)}" if task else ""
     return RunFailedError(
         f"The run {run_id} of {dag_id} failed{f' in task {task.name}' if task else ''}.",
         hint=f"In the browser: {api.address.url}/dags/{dag_id}/runs/{run_id}{whole}",
-        detail="\n".join(log),
+        detail=fold_frames("\n".join(log)),
     )

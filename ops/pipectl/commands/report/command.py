@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # Where stack/airflow/plugins/report_page.py looks for it.
 PUBLISHED = Path("stack", "airflow", "report.html")
+# The page in Airflow's user interface, as report_page.py names it.
+ROUTE = "fraud-report"
 
 Document: TypeAlias = "Report"
 
@@ -60,3 +62,6 @@ def report(
     invocation.console.emit(result, lambda: report_text(result))
     for target in targets:
         invocation.console.say(f"Wrote {target.path} ({target.path.stat().st_size / 1e6:.1f} MB)")
+    if publish:
+        url = invocation.engine.airflow().url
+        invocation.console.say(f"In Airflow: Report in the navigation, {url}/plugin/{ROUTE}")
