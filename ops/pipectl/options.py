@@ -18,7 +18,9 @@ DagOrRun = Annotated[
     typer.Argument(metavar="DAG_ID|RUN_ID", help="The DAG's id, or that of a run.", show_default=DEFAULT_DAG),
 ]
 NamedDag = Annotated[str, typer.Argument(metavar="DAG_ID", help="The DAG's id.")]
-NamedRun = Annotated[str, typer.Argument(metavar="RUN_ID", help="The run's id, or `latest`.")]
+NamedRun = Annotated[
+    str, typer.Argument(metavar="RUN_ID", help="The run's id, or `latest` for the one made last.")
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run to its end.")]
 RunTimeout = Annotated[
     float, typer.Option("--timeout", min=0.1, help="Seconds to follow the run; it goes on after that.")

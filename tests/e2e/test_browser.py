@@ -196,7 +196,8 @@ def test_the_report_is_a_page_for_who_is_logged_in(page: Page, populated: Projec
     page.open("/plugin/fraud-report")
     page.driver.switch_to.frame(page.find("iframe"))
     page.wait_for_text("There is no report yet")
-    populated.run("report", "--publish")
+    done = populated.run("report", "--publish")
+    assert f"In Airflow: Report in the navigation, {page.url}/plugin/fraud-report\n" in done.stderr
     page.driver.switch_to.default_content()
     page.open("/")
     page.click("a[href*='fraud-report']", "Report")

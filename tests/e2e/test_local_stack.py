@@ -65,6 +65,21 @@ from airflow.sdk import DAG, Param
 with DAG("counted", params={"days": Param(7, type="integer", minimum=1)}):
     BashOperator(task_id="says", bash_command="echo {{ params.days }} days")
 """
+CAUGHT_UP_DAG = """
+from datetime import datetime, timezone
+
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG
+
+with DAG(
+    "caught_up",
+    schedule="*/20 * * * *",
+    start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    end_date=datetime(2026, 1, 1, 1, tzinfo=timezone.utc),
+    catchup=True,
+):
+    EmptyOperator(task_id="nothing")
+"""
 TRIED_DAG = """
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
@@ -346,8 +361,29 @@ def test_slots_of_the_past_are_batches_without_overlap_and_a_second_backfill_add
         client.call(f"/api/v2/dags/{DAG_ID}/dagRuns/{quote(found['run_id'])}", method="DELETE")
     assert len(populated.json("backfill", *times)["runs"]) == 4
     assert batches() == written
+    # What was made last comes first, though other runs have later slots.
+    listed = populated.json("runs", "--limit", "4")["runs"]
+    assert {run["run_id"] for run in listed} == {run["run_id"] for run in done["runs"]}
     populated.settle()
     populated.run("verify-db", "--expect", "reconciled")
+    years = populated.run("backfill", "--dry-run", "--from", "2020-01-01", code=2).stderr
+    assert "one backfill makes 3,000 runs at most" in years
+    [smaller] = re.findall(r"Take a smaller range: pipectl backfill (.+)", years)
+    assert len(populated.json("backfill", *smaller.split(), "--dry-run")["slots"]) == 3_000
+
+
+def test_catch_up_runs_every_slot_since_the_start_date(project: Project) -> None:
+    project.dag("caught_up.py", CAUGHT_UP_DAG)
+    done = project.run("trigger", "caught_up")
+    assert "the runs that it has missed too, one by one" in done.stderr
+
+    def runs() -> list[tuple[str, str, str]]:
+        found = project.json("runs", "caught_up")["runs"]
+        return sorted((run["logical_date"], run["run_type"], run["state"]) for run in found)
+
+    until(lambda: [state for *_, state in runs()] == ["success"] * 5, "every slot's run")
+    slots = [f"2026-01-01T0{minutes // 60}:{minutes % 60:02}:00+00:00" for minutes in range(0, 61, 20)]
+    assert runs()[:4] == [(slot, "scheduled", "success") for slot in slots]
 
 
 def test_a_run_that_takes_too_long_is_exit_8_and_ctrl_c_is_130(project: Project, tmp_path: Path) -> None:

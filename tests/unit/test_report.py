@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pipectl.commands.report.command import ROUTE
 from pipectl.commands.report.page import Target, page
 from pipectl.commands.report.text import report_text, seconds
 from pipectl.documents import dump
@@ -114,6 +115,11 @@ def test_the_json_is_as_its_schema_says(report: Report) -> None:
         "frauds": report.labels.frauds,
         "revised": report.labels.revised,
     }
+
+
+def test_the_page_in_airflow_has_the_address_that_is_printed() -> None:
+    plugin = Path(__file__).parents[2] / "stack" / "airflow" / "plugins" / "report_page.py"
+    assert f'"url_route": "{ROUTE}"' in plugin.read_text(encoding="utf-8")
 
 
 def test_empty_databases_are_one_sentence_with_the_next_step() -> None:

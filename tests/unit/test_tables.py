@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
 from io import StringIO
 
 import pytest
@@ -9,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipectl.commands.shared import INDENT, table
+from pipectl.commands.shared import INDENT, moment, table
+from pipectl.names import command, counted
 
 SERVICES: list[tuple[object, ...]] = [
     ("airbyte-postgres", "running", "healthy", "5432", "fraud-pipeline-2-airbyte-postgres-1"),
@@ -22,6 +25,26 @@ def drawn(width: int, *headers: str, rows: list[tuple[object, ...]], title: str 
     out = StringIO()
     Console(file=out, width=width, highlight=False).print(table(*headers, rows=rows, title=title))
     return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("zone", "shown"), [("UTC", "2026-07-01 12:00:00 UTC"), ("Europe/Berlin", "2026-07-01 14:00:00 CEST")]
+)
+def test_a_time_names_its_zone(zone: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert moment(datetime(2026, 7, 1, 12, tzinfo=UTC)) == shown
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_numbers_and_commands_are_as_one_writes_them() -> None:
+    assert [counted(number, "try", "tries") for number in (0, 1, 2)] == ["0 tries", "1 try", "2 tries"]
+    assert counted(1_200, "run") == "1,200 runs"
+    run_id = "manual__2026-01-01T00:00:00+00:00"
+    assert command("task-log", "mine", run_id, "a[3]") == f"pipectl task-log mine {run_id} 'a[3]'"
 
 
 def test_with_room_for_all_columns_each_row_is_a_line() -> None:

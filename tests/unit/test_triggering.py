@@ -124,6 +124,7 @@ def trigger(
     timeout: float = 5,
     batch: Any = None,
     observer: Observer | None = None,
+    asides: FakeApi | None = None,
 ) -> Any:
     return triggering.trigger(
         cast("AirflowApi", api),
@@ -134,7 +135,8 @@ def trigger(
         observer=observer or Observer(),
         timeout=timeout,
         wait=wait,
-        logs=observer is not None,
+        logs=observer is not None and asides is None,
+        asides=cast("AirflowApi", asides),
     )
 
 
@@ -365,16 +367,7 @@ def test_what_is_only_told_is_not_waited_for(capsys: pytest.CaptureFixture[str])
         def last_error(self, *_: object) -> str:
             raise AssertionError("It was asked with patience.")
 
-    triggering.trigger(
-        cast("AirflowApi", Patient()),
-        parsed_dag("mine", paused=False),
-        conf=None,
-        logical_date=START,
-        batch=None,
-        observer=RunProgress(Console()),
-        timeout=20,
-        asides=cast("AirflowApi", Silent()),
-    )
+    trigger(Patient(), observer=RunProgress(Console()), asides=Silent())
     assert "write: try 1 failed\n" in capsys.readouterr().err
 
 
@@ -447,15 +440,7 @@ class ForgetfulApi(RetryingApi):
 def test_a_try_that_failed_is_told_once_with_its_reason(
     kind: type[RetryingApi], capsys: pytest.CaptureFixture[str], *, due: bool
 ) -> None:
-    triggering.trigger(
-        cast("AirflowApi", kind()),
-        parsed_dag("mine", paused=False),
-        conf=None,
-        logical_date=START,
-        batch=None,
-        observer=RunProgress(Console()),
-        timeout=20,
-    )
+    trigger(kind(), observer=RunProgress(Console()))
     told = capsys.readouterr().err
     assert told.count("write: try 1 failed: OSError: no table") == 1
     assert ("try 2 is due at 20" in told) == due

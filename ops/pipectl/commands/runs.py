@@ -34,7 +34,11 @@ def runs(
     dag_or_run: options.DagOrRun = None,
     run_id: Annotated[
         str | None,
-        typer.Argument(metavar="RUN_ID", help="The run's id, or `latest`.", show_default="a list of them"),
+        typer.Argument(
+            metavar="RUN_ID",
+            help="The run's id, or `latest` for the one made last.",
+            show_default="a list of them",
+        ),
     ] = None,
     *,
     limit: Annotated[
