@@ -294,13 +294,13 @@ def read_import_failures(
 ) -> tuple[ImportFailure, ...]:
     """Read the DAG files that could not be imported, of those that were tried `since` then."""
     return tuple(
-        ImportFailure(str(error.get("filename") or ""), _shortened(str(error.get("stack_trace") or "")))
+        ImportFailure(str(error.get("filename") or ""), shortened(str(error.get("stack_trace") or "")))
         for error in answers
         if is_since(read_time(error.get("timestamp")), since)
     )
 
 
-def _shortened(trace: str) -> str:
+def shortened(trace: str) -> str:
     """Return the end of a trace without the middle of long lines: an exception may quote megabytes."""
     lines = (
         f"{line[: LONGEST_LINE // 2]} … {line[-LONGEST_LINE // 2 :]}" if len(line) > LONGEST_LINE else line

@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import signal
 import sys
 import tempfile
@@ -31,7 +32,7 @@ POLL_SECONDS = 0.005
 GRACE_SECONDS = 1.0
 # Where Airflow's settings name no limit for the import, and its processor's own counts.
 NO_LIMIT_SECONDS = 50.0
-# Of an error's text; its end names the error.
+# Of an error's text: its beginning has the lines, its end names the error, and between may be megabytes.
 TEXT_CHARACTERS = 20_000
 SETTINGS = {
     # The frame of the DAG file is the last but many if a library raises the error.
@@ -54,11 +55,12 @@ with DAG("warm_up", schedule="*/5 * * * *", params={"a": 1}):
 
 
 class Running(NamedTuple):
-    """A process that parses a file: where it writes its answer, and when it is given up."""
+    """A process that parses a file: where it writes its answer, when it is given up, `victims` before it."""
 
     path: str
     answer: int
     deadline: float
+    victims: int
 
 
 def main() -> int:
@@ -165,22 +167,36 @@ def ask_all(
             while waiting and len(running) < cores:
                 path = waiting.pop()
                 pid, answer = start(partial(question, path), limit)
-                running[pid] = Running(path, answer, time.monotonic() + limit + 2 * GRACE_SECONDS)
+                deadline = time.monotonic() + limit + 2 * GRACE_SECONDS
+                running[pid] = Running(path, answer, deadline, victims())
             for pid in list(running):
                 file = running[pid]
                 ended, status = os.waitpid(pid, os.WNOHANG)
-                if not ended and time.monotonic() > file.deadline:
+                late = not ended and time.monotonic() > file.deadline
+                if late:
                     os.kill(pid, signal.SIGKILL)
                     ended, status = os.waitpid(pid, 0)
                 if ended:
                     end_group(pid)
                     del running[pid]
-                    answers[file.path] = {"path": file.path, **read_answer(file.answer, status)}
+                    told = {
+                        "late": late,
+                        "out_of_memory": status == signal.SIGKILL and not late and victims() > file.victims,
+                    }
+                    answers[file.path] = {"path": file.path, **told, **read_answer(file.answer, status)}
             time.sleep(POLL_SECONDS)
     finally:
         for pid in running:
             end_group(pid)
     return [answers[path] for path in sorted(answers)]
+
+
+def victims() -> int:
+    """Return how many processes the kernel has ended so far because memory ran out; 0 if it does not say."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^oom_kill (\d+)", Path("/proc/vmstat").read_text(encoding="utf-8"), re.MULTILINE)
+        return int(found[1]) if found else 0
+    return 0
 
 
 def end_group(pid: int) -> None:
@@ -201,6 +217,8 @@ def start(question: Callable[[], dict[str, Any]], limit: float) -> tuple[int, in
         os.setsid()
         for number in (1, 2):
             os.dup2(0, number)
+        faulthandler.enable(descriptor)
+        leave_faults_alone()
         faulthandler.dump_traceback_later(limit + GRACE_SECONDS, exit=True, file=descriptor)
         answer = question()
         faulthandler.cancel_dump_traceback_later()
@@ -210,6 +228,16 @@ def start(question: Callable[[], dict[str, Any]], limit: float) -> tuple[int, in
     finally:
         # Nothing that a file registered for the end of Python runs.
         os._exit(code)
+
+
+def leave_faults_alone() -> None:
+    """Let no handler be set for a fault: Python never runs it, and Airflow's so makes a loop of the fault."""
+    set_handler: Any = signal.signal
+
+    def set_other(number: int, handler: Any) -> Any:  # noqa: ANN401  as Python has it
+        return None if number == signal.SIGSEGV else set_handler(number, handler)
+
+    vars(signal)["signal"] = set_other
 
 
 def parse(processor: Any, folder: str, path: str) -> dict[str, Any]:  # noqa: ANN401
@@ -231,8 +259,14 @@ def parse(processor: Any, folder: str, path: str) -> dict[str, Any]:  # noqa: AN
     began = time.monotonic()
     result = processor._parse_file(request, logger())  # noqa: SLF001  as in Airflow
     seconds = time.monotonic() - began
-    errors = [str(text)[-TEXT_CHARACTERS:] for text in (result.import_errors or {}).values()]
+    errors = [middle_out(str(text)) for text in (result.import_errors or {}).values()]
     return {"dags": bagged, "seconds": seconds, "errors": errors}
+
+
+def middle_out(text: str) -> str:
+    """Return a text without the middle of a long one."""
+    half = TEXT_CHARACTERS // 2
+    return f"{text[:half]} … {text[-half:]}" if len(text) > TEXT_CHARACTERS else text
 
 
 def read_answer(descriptor: int, status: int) -> dict[str, Any]:

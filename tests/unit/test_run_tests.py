@@ -56,7 +56,9 @@ def test_a_path_that_is_none_of_the_projects_code_is_told_in_one_sentence(
     assert code == 2
     assert out == ""
     [line] = err.splitlines()
-    assert line.startswith(f"Error: {Path(word.partition('::')[0])} is no file or folder in dags/ or scripts/")
+    assert line.startswith(
+        f"Error: {Path(word.partition('::')[0])} is no file or folder in dags/ or scripts/"
+    )
     assert line.endswith(f" Did you mean {meant}?") == bool(meant)
 
 
