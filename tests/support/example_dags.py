@@ -26,6 +26,8 @@ LEFT_OUT = {
     "example_dag_decorator": "asks a server of the internet",
     "example_external_task_marker_child": "waits 10 minutes for a task group that its parent has not",
     "example_passing_params_via_test_command": "needs a param that `airflow tasks test` alone gives",
+    "example_retry_policy": "asks a server of the internet",
+    "example_sensors": "its TimeSensor, once deferred, waits for an hour",
     "read_asset_event_from_classic": "reads an event of the asset of asset_with_extra_by_context",
 }
 # Those that are meant to fail.
