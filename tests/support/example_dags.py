@@ -28,6 +28,7 @@ LEFT_OUT = {
     "example_passing_params_via_test_command": "needs a param that `airflow tasks test` alone gives",
     "example_retry_policy": "asks a server of the internet",
     "example_sensors": "its TimeSensor, once deferred, waits for an hour",
+    "example_task_state_store_async": "calls a method, aget, that its Airflow does not have",
     "read_asset_event_from_classic": "reads an event of the asset of asset_with_extra_by_context",
 }
 # Those that are meant to fail.
