@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import fcntl
 import gc
 import importlib
 import json
@@ -20,14 +21,17 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 POLL_SECONDS = 0.005
+# So much is read of what a file prints, before others are looked at.
+PIPE_BYTES, MOST_READS = 2**20, 16
 # After Airflow's own time limit, which a file can catch.
 GRACE_SECONDS = 1.0
 # Where Airflow's settings name no limit for the import, and its processor's own counts.
@@ -54,13 +58,25 @@ with DAG("warm_up", schedule="*/5 * * * *", params={"a": 1}):
 """
 
 
-class Running(NamedTuple):
-    """A process that parses a file: where it writes its answer, when it is given up, `victims` before it."""
+@dataclass
+class Running:
+    """A process that parses a file."""
 
     path: str
-    answer: int
+    answer: int  # the file that it writes its answer to
+    output: int  # what it prints, to be read
     deadline: float
-    victims: int
+    victims: int  # before it
+    printed: int = 0  # bytes
+
+    def drain(self) -> None:
+        """Read what it has printed."""
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(MOST_READS):
+                text = os.read(self.output, PIPE_BYTES)
+                self.printed += len(text)
+                if not text:
+                    break
 
 
 def main() -> int:
@@ -166,11 +182,13 @@ def ask_all(
         while waiting or running:
             while waiting and len(running) < cores:
                 path = waiting.pop()
-                pid, answer = start(partial(question, path), limit)
+                before = victims()
+                pid, answer, output = start(partial(question, path), limit)
                 deadline = time.monotonic() + limit + 2 * GRACE_SECONDS
-                running[pid] = Running(path, answer, deadline, victims())
+                running[pid] = Running(path, answer, output, deadline, before)
             for pid in list(running):
                 file = running[pid]
+                file.drain()
                 ended, status = os.waitpid(pid, os.WNOHANG)
                 late = not ended and time.monotonic() > file.deadline
                 if late:
@@ -178,9 +196,12 @@ def ask_all(
                     ended, status = os.waitpid(pid, 0)
                 if ended:
                     end_group(pid)
+                    file.drain()
+                    os.close(file.output)
                     del running[pid]
                     told = {
                         "late": late,
+                        "printed": file.printed,
                         "out_of_memory": status == signal.SIGKILL and not late and victims() > file.victims,
                     }
                     answers[file.path] = {"path": file.path, **told, **read_answer(file.answer, status)}
@@ -205,18 +226,24 @@ def end_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def start(question: Callable[[], dict[str, Any]], limit: float) -> tuple[int, int]:
-    """Ask in a new process; return its id, and the file that it writes its answer to."""
+def start(question: Callable[[], dict[str, Any]], limit: float) -> tuple[int, int, int]:
+    """Ask in a new process; return its id, the file that it writes its answer to, and its output."""
     descriptor, name = tempfile.mkstemp()
     os.unlink(name)  # noqa: PTH108  a file without a name
+    output, end = os.pipe()
+    os.set_blocking(output, False)
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     pid = os.fork()
     if pid:
-        return pid, descriptor
+        os.close(end)
+        return pid, descriptor, output
     code = 1
     try:
         os.setsid()
         for number in (1, 2):
-            os.dup2(0, number)
+            os.dup2(end, number)
         faulthandler.enable(descriptor)
         leave_faults_alone()
         faulthandler.dump_traceback_later(limit + GRACE_SECONDS, exit=True, file=descriptor)

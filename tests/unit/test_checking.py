@@ -199,6 +199,13 @@ def test_what_takes_longer_than_the_threshold_is_a_warning_that_names_it(check: 
     assert not check(files, slow=3).findings
 
 
+def test_a_file_that_prints_megabytes_is_a_warning(check: Any) -> None:
+    files = {"a.py": ("", {"dags": ["a"], "printed": 20_000_000}), "b.py": ("", {"printed": 1000})}
+    [finding] = check(files).findings
+    assert (finding.file, finding.severity, finding.kind) == ("dags/a.py", "warning", "output")
+    assert "prints 20.0 MB" in finding.message
+
+
 @pytest.mark.parametrize(
     ("code", "place", "line", "kind", "how"),
     [

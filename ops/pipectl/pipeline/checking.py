@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import signal
-import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipectl import json_text, ordinary
 from pipectl.airflow_health import shortened
+from pipectl.engines.foreground import outcome
 from pipectl.errors import EngineError
 from pipectl.pipeline import idioms, removed_names
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pipectl.observer import Observer
 
 PROGRAM, DETAIL_LINES = "check_dags.py", 10
+# Bytes that a file may print while it is read: Airflow took 4 s for them, and never ended with 20 times as many.
+MOST_PRINTED = 1_000_000
 READ_BY = " (read by "
 ERROR, WARNING = "error", "warning"
 # Folders that hold the user's code, here and in a container, whose stack/ is this project's stack/airflow/.
@@ -174,21 +176,7 @@ class Places:
 
 def _parse(engine: Engine, observer: Observer) -> dict[str, Any]:
     """Let Airflow parse the files; return what stack/airflow/check_dags.py prints."""
-    command = engine.apart(PROGRAM, (), observer)
-    try:
-        done = subprocess.run(
-            command.words,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-            env=dict(command.environment),
-            cwd=command.folder,
-        )
-    except OSError as error:
-        raise EngineError(f"{command.words[0]} cannot be started: {error.strerror}.") from error
+    done = outcome(engine.apart(PROGRAM, (), observer))
     answer = None
     if done.returncode == 0:
         try:
@@ -236,6 +224,16 @@ def _findings(
     if "exit" in entry:
         yield _unfinished(file, entry, places, answer["limit"])
         return
+    if (printed := entry.get("printed", 0)) > MOST_PRINTED:
+        message = f"Reading the file prints {printed / 1e6:.1f} MB."
+        yield Finding(
+            file,
+            None,
+            WARNING,
+            "output",
+            message,
+            "Airflow takes seconds to log each megabyte, at each reading, and 50 s at most. Print in a task.",
+        )
     failures = [_import_error(file, text, places, entry["dags"]) for text in entry["errors"]]
     yield from failures
     late = any(failure.kind == "time-limit" for failure in failures)

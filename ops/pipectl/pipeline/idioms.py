@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipectl import surroundings
+from pipectl.engines.foreground import Command, outcome
 from pipectl.errors import EngineError, UsageError
 from pipectl.pipeline import removed_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 # What Airflow 3 has removed or moved, and the schedule whose default it has changed.
 RULES = "AIR002,AIR3"
@@ -116,18 +116,11 @@ def _ruff(paths: Sequence[Path], python: str, *options: str) -> list[dict[str, A
 
     if not paths:
         return []
-    words = ("check", "--isolated", "--no-cache", "--exit-zero", "--output-format", "json")
     target = "py" + "".join(python.split(".")[:2])
-    done = subprocess.run(
-        (find_ruff_bin(), *words, "--target-version", target, *options, "--", *map(str, paths)),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-        env=surroundings.environment(),
-    )
+    words = ("check", "--isolated", "--no-cache", "--exit-zero", "--output-format", "json")
+    files = (*options, "--", *map(str, paths))
+    command = (find_ruff_bin(), *words, "--target-version", target, *files)
+    done = outcome(Command(command, surroundings.environment(), Path("/")))
     if done.returncode != 0:
         raise EngineError(
             "ruff, which looks for Airflow 2, failed.", hint="Mend what its lines name.", detail=done.stderr
