@@ -10,28 +10,33 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import fcntl
 import gc
 import importlib
 import json
 import os
 import platform
+import re
 import signal
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 POLL_SECONDS = 0.005
+# So much is read of what a file prints, before others are looked at.
+PIPE_BYTES, MOST_READS = 2**20, 16
 # After Airflow's own time limit, which a file can catch.
 GRACE_SECONDS = 1.0
 # Where Airflow's settings name no limit for the import, and its processor's own counts.
 NO_LIMIT_SECONDS = 50.0
-# Of an error's text; its end names the error.
+# Of an error's text: its beginning has the lines, its end names the error, and between may be megabytes.
 TEXT_CHARACTERS = 20_000
 SETTINGS = {
     # The frame of the DAG file is the last but many if a library raises the error.
@@ -53,12 +58,25 @@ with DAG("warm_up", schedule="*/5 * * * *", params={"a": 1}):
 """
 
 
-class Running(NamedTuple):
-    """A process that parses a file: where it writes its answer, and when it is given up."""
+@dataclass
+class Running:
+    """A process that parses a file."""
 
     path: str
-    answer: int
+    answer: int  # the file that it writes its answer to
+    output: int  # what it prints, to be read
     deadline: float
+    victims: int  # before it
+    printed: int = 0  # bytes
+
+    def drain(self) -> None:
+        """Read what it has printed."""
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(MOST_READS):
+                text = os.read(self.output, PIPE_BYTES)
+                self.printed += len(text)
+                if not text:
+                    break
 
 
 def main() -> int:
@@ -164,23 +182,42 @@ def ask_all(
         while waiting or running:
             while waiting and len(running) < cores:
                 path = waiting.pop()
-                pid, answer = start(partial(question, path), limit)
-                running[pid] = Running(path, answer, time.monotonic() + limit + 2 * GRACE_SECONDS)
+                before = victims()
+                pid, answer, output = start(partial(question, path), limit)
+                deadline = time.monotonic() + limit + 2 * GRACE_SECONDS
+                running[pid] = Running(path, answer, output, deadline, before)
             for pid in list(running):
                 file = running[pid]
+                file.drain()
                 ended, status = os.waitpid(pid, os.WNOHANG)
-                if not ended and time.monotonic() > file.deadline:
+                late = not ended and time.monotonic() > file.deadline
+                if late:
                     os.kill(pid, signal.SIGKILL)
                     ended, status = os.waitpid(pid, 0)
                 if ended:
                     end_group(pid)
+                    file.drain()
+                    os.close(file.output)
                     del running[pid]
-                    answers[file.path] = {"path": file.path, **read_answer(file.answer, status)}
+                    told = {
+                        "late": late,
+                        "printed": file.printed,
+                        "out_of_memory": status == signal.SIGKILL and not late and victims() > file.victims,
+                    }
+                    answers[file.path] = {"path": file.path, **told, **read_answer(file.answer, status)}
             time.sleep(POLL_SECONDS)
     finally:
         for pid in running:
             end_group(pid)
     return [answers[path] for path in sorted(answers)]
+
+
+def victims() -> int:
+    """Return how many processes the kernel has ended so far because memory ran out; 0 if it does not say."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^oom_kill (\d+)", Path("/proc/vmstat").read_text(encoding="utf-8"), re.MULTILINE)
+        return int(found[1]) if found else 0
+    return 0
 
 
 def end_group(pid: int) -> None:
@@ -189,18 +226,26 @@ def end_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def start(question: Callable[[], dict[str, Any]], limit: float) -> tuple[int, int]:
-    """Ask in a new process; return its id, and the file that it writes its answer to."""
+def start(question: Callable[[], dict[str, Any]], limit: float) -> tuple[int, int, int]:
+    """Ask in a new process; return its id, the file that it writes its answer to, and its output."""
     descriptor, name = tempfile.mkstemp()
     os.unlink(name)  # noqa: PTH108  a file without a name
+    output, end = os.pipe()
+    os.set_blocking(output, False)
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     pid = os.fork()
     if pid:
-        return pid, descriptor
+        os.close(end)
+        return pid, descriptor, output
     code = 1
     try:
         os.setsid()
         for number in (1, 2):
-            os.dup2(0, number)
+            os.dup2(end, number)
+        faulthandler.enable(descriptor)
+        leave_faults_alone()
         faulthandler.dump_traceback_later(limit + GRACE_SECONDS, exit=True, file=descriptor)
         answer = question()
         faulthandler.cancel_dump_traceback_later()
@@ -210,6 +255,16 @@ def start(question: Callable[[], dict[str, Any]], limit: float) -> tuple[int, in
     finally:
         # Nothing that a file registered for the end of Python runs.
         os._exit(code)
+
+
+def leave_faults_alone() -> None:
+    """Let no handler be set for a fault: Python never runs it, and Airflow's so makes a loop of the fault."""
+    set_handler: Any = signal.signal
+
+    def set_other(number: int, handler: Any) -> Any:  # noqa: ANN401  as Python has it
+        return None if number == signal.SIGSEGV else set_handler(number, handler)
+
+    vars(signal)["signal"] = set_other
 
 
 def parse(processor: Any, folder: str, path: str) -> dict[str, Any]:  # noqa: ANN401
@@ -231,8 +286,14 @@ def parse(processor: Any, folder: str, path: str) -> dict[str, Any]:  # noqa: AN
     began = time.monotonic()
     result = processor._parse_file(request, logger())  # noqa: SLF001  as in Airflow
     seconds = time.monotonic() - began
-    errors = [str(text)[-TEXT_CHARACTERS:] for text in (result.import_errors or {}).values()]
+    errors = [middle_out(str(text)) for text in (result.import_errors or {}).values()]
     return {"dags": bagged, "seconds": seconds, "errors": errors}
+
+
+def middle_out(text: str) -> str:
+    """Return a text without the middle of a long one."""
+    half = TEXT_CHARACTERS // 2
+    return f"{text[:half]} … {text[-half:]}" if len(text) > TEXT_CHARACTERS else text
 
 
 def read_answer(descriptor: int, status: int) -> dict[str, Any]:

@@ -234,7 +234,7 @@ def run_uv(
     with process:
         for line in process.stdout or ():
             lines.append(line)
-            sys.stderr.write(line)
+            sys.stderr.write(LOGIN.sub("", line))
     output = "".join(lines)
     if process.returncode:
         raise explained(output, text, present or {})
@@ -297,10 +297,22 @@ def key(requirements: Path) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
+def last_packages(root: Path) -> list[str]:
+    """Return the packages of the layer in `root` that was used last."""
+    markers = sorted(root.glob(f"*/{COMPLETE}"), key=lambda path: path.stat().st_mtime)
+    return list(json.loads(markers[-1].read_text(encoding="utf-8"))) if markers else []
+
+
+def package_name(package: str) -> str:
+    """Return the name in a line of a layer's packages, as `NAME==VERSION` or `NAME @ URL`."""
+    return re.split("==| @ ", package)[0]
+
+
 def use(root: Path, requirements: Path) -> None:
     """Make the layer of this environment in `root`, and let its Python and its shells see it."""
     pointer = SITE_PACKAGES / "pipectl-packages.pth"
-    if not lacks(content(requirements)):
+    before = last_packages(root)
+    if not before and not lacks(content(requirements)):
         pointer.unlink(missing_ok=True)
         return
     if not root.is_dir():
@@ -315,6 +327,13 @@ def use(root: Path, requirements: Path) -> None:
     build(folder, requirements, "uv", "--cache-dir", str(root / "cache"))
     # Used last: others are forgotten first.
     (folder / COMPLETE).touch()
+    packages = last_packages(root)
+    names = {package_name(package) for package in packages}
+    if gone := [package_name(package) for package in before if package_name(package) not in names]:
+        sys.stdout.write(f"Removed with requirements.txt's line: {', '.join(gone)}\n")
+    if not packages:
+        pointer.unlink(missing_ok=True)
+        return
     pointer.write_text(f"{next(folder.glob('lib/python*/site-packages'))}\n", encoding="utf-8")
     for program in (folder / "bin").iterdir():
         link = Path(sys.executable).with_name(program.name)

@@ -6,14 +6,21 @@ dags/tests. Nothing above that folder configures it: what lies there may be anot
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # The folder with pytest, for an environment that has none.
 LAYER = "PYTEST_FOLDER"
-TESTS = Path("dags", "tests")
+CODE = DAGS, _ = Path("dags"), Path("scripts")
+TESTS = DAGS / "tests"
+MISTAKE = 2
 
 
 def main(*words: str) -> int:
@@ -21,17 +28,44 @@ def main(*words: str) -> int:
     # After Airflow's own packages and the project's.
     sys.path.append(os.environ.pop(LAYER))
     # As in Airflow's own processes; the project's folder may hold what hides a module.
-    sys.path.append(str(TESTS.parent.resolve()))
+    sys.path.append(str(DAGS.resolve()))
     import pytest
+
+    class Paths:
+        """Looks at the paths that pytest has found among the words, before it looks for settings there.
+
+        Where it finds nothing, it would take those of `tests/` beside dags/, which are not the project's.
+        """
+
+        @staticmethod
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_load_initial_conftests(early_config: Any) -> None:  # noqa: ANN401  pytest's own type
+            if told := wrong_path(early_config.known_args_namespace.file_or_dir):
+                sys.stderr.write(f"{told}\n")
+                sys.exit(MISTAKE)
 
     configuration = TESTS / "pytest.ini"
     options = (
         *("-c", str(configuration) if configuration.is_file() else os.devnull, "--rootdir", "."),
-        *("-o", f"testpaths={TESTS if TESTS.is_dir() else TESTS.parent}", "-o", f"cache_dir={cache()}"),
+        *("-o", f"testpaths={TESTS if TESTS.is_dir() else DAGS}", "-o", f"cache_dir={cache()}"),
     )
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"] = temporary
-        return int(pytest.main([*options, *words]))
+        return int(pytest.main([*options, *words], [Paths]))
+
+
+def wrong_path(words: Iterable[str]) -> str:
+    """Return a sentence about the first word that names nothing in the project's code; empty if all do."""
+    for word in words:
+        path = Path(word.partition("::")[0])
+        whole = Path(os.path.normpath(path.absolute()))
+        if not path.exists() or not any(whole.is_relative_to(folder.absolute()) for folder in CODE):
+            tests = {str(test): test.name for test in DAGS.rglob("*.py")}
+            close = [test for test, name in tests.items() if name == path.name]
+            [meant] = (close or difflib.get_close_matches(str(path), tests, 1) or [""])[:1]
+            question = f" Did you mean {meant}?" if meant else ""
+            return f"Error: {path} is no file or folder in dags/ or scripts/ of this project.{question}"
+    return ""
 
 
 def cache() -> str:

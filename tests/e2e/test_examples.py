@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(2400)]
 OWN = {"generate_transaction_and_labels", "load_history"}
 AT_ONCE = 8
+# Each of which has a stack of its own, and can be run alone: -k "local and part0".
+PARTS = 2
 # Airflow would make the default connections of its examples by a command of its own.
 SETTINGS = """\
 AIRFLOW__CORE__LOAD_EXAMPLES=True
@@ -39,7 +41,8 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]
         yield made
 
 
-def test_every_example_ends_as_its_authors_meant(project: Project) -> None:
+@pytest.mark.parametrize("part", range(PARTS), ids="part{}".format)
+def test_every_example_ends_as_its_authors_meant(project: Project, part: int) -> None:
     client = project.client()
 
     def dag_ids() -> set[str]:
@@ -47,10 +50,10 @@ def test_every_example_ends_as_its_authors_meant(project: Project) -> None:
         return {dag["dag_id"] for dag in dags} - OWN
 
     until(lambda: dag_ids() >= {*LEFT_OUT, *FAIL}, "the examples that the lists name")
-    names = sorted(dag_ids() - LEFT_OUT.keys())
-    assert len(names) > 60
+    names = sorted(dag_ids() - LEFT_OUT.keys())[part::PARTS]
+    assert len(names) > 60 // PARTS
     examples = Examples(client)
     ends: dict[str, str] = {}
     for place in range(0, len(names), AT_ONCE):
         ends |= examples.run(names[place : place + AT_ONCE])
-    assert {name for name, state in ends.items() if state == "failed"} == FAIL
+    assert {name for name, state in ends.items() if state == "failed"} == FAIL.intersection(names)

@@ -61,6 +61,7 @@ def test_each_fault_is_found_with_its_file_line_and_kind(project: Project, dags:
     (dags / "second.py").write_text("# more\n" + FINE.format("same") + FINE.format("same"))
     (dags / "team").mkdir()
     (dags / "team" / "helper.py").write_text("VALUE = undefined_name\n")
+    (dags / "team" / "beside.py").write_text("from airflow.sdk import DAG\nimport helper\n")
     (dags / "team" / "uses.py").write_text("from team import helper\n" + FINE.format("uses"))
     (dags / "ignored").mkdir()
     (dags / "ignored" / "broken.py").write_text("from airflow.sdk import DAG\nimport no_such_thing\n")
@@ -70,7 +71,9 @@ def test_each_fault_is_found_with_its_file_line_and_kind(project: Project, dags:
     answer = project.json("check", code=9)
     expected = {(name, line, kind) for name, (_, line, kind) in REPORTED.items()}
     duplicates = {("second.py", 4, "duplicate"), ("second.py", 8, "duplicate")}
-    assert found(answer) == expected | duplicates | {("team/helper.py", 1, "import")}
+    in_team = {("team/helper.py", 1, "import"), ("team/beside.py", 2, "import")}
+    assert found(answer) == expected | duplicates | in_team
+    assert "from team import helper" in {entry["hint"][-23:] for entry in answer["findings"]}
     assert {"file": "dags/packed.zip", "dags": ["packed"]}.items() <= {
         **next(file for file in answer["files"] if file["file"].endswith(".zip")),
         "seconds": 0,
@@ -83,11 +86,18 @@ def test_files_that_hang_or_end_their_process_end_neither_check_nor_leave_anythi
     user_env = project.folder / "stack" / "airflow" / "user.env"
     user_env.write_text("AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT=3\n")
     write(dags, DEADLY)
+    (dags / "loop.py").write_text("from airflow.sdk import DAG\nwhile True:\n    pass\n")
     child = "import subprocess\nsubprocess.Popen(['sleep', '3600.25'])\n"
     (dags / "children.py").write_text(child + FINE.format("children"))
     (dags / "talks.py").write_text("print('x' * 100_000_000, flush=True)\n" + FINE.format("talks"))
     answer = project.json("check", code=9)
-    assert found(answer) == {(name, line, kind) for name, (_, line, kind) in DEADLY.items()}
+    deadly = {(name, line, kind) for name, (_, line, kind) in DEADLY.items()}
+    assert found(answer) == deadly | {("loop.py", 2, "time-limit")}
+    assert sorted(entry["file"] for entry in answer["findings"]) == sorted(
+        f"dags/{name}" for name in (*DEADLY, "loop.py", "talks.py")
+    )
+    [talks] = [entry["message"] for entry in answer["findings"] if entry["kind"] == "output"]
+    assert "100.0 MB" in talks
     assert {"children", "talks"} <= {dag for file in answer["files"] for dag in file["dags"]}
     assert not [
         process
@@ -130,7 +140,7 @@ def test_fix_makes_an_airflow_2_dag_one_of_airflow_3(project: Project, dags: Pat
         "AIR311",
     }
     after = project.json("check", "--fix")
-    assert after["fixed"] == 4
+    assert (after["fixed"], after["rewritten"]) == (4, ["dags/old.py"])
     assert after["findings"] == []
     assert "old" in {dag for file in after["files"] for dag in file["dags"]}
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
+from functools import partial
+from http import HTTPStatus
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +25,7 @@ from support.waiting import until
 from support.wheels import make_wheel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pipectl.engines.local.airflow_install import AirflowRuntime
@@ -117,9 +123,13 @@ def test_a_package_and_what_it_needs_are_installed_once_and_go_with_their_line(p
     assert project.install("added") == runtime
     assert len(project.told) == 2
     assert project.install("numpy") == project.airflow
+    assert project.told[2:] == ["Removed with requirements.txt's line: added, needed"]
     # Those of what runs are still there, and come back without another installation.
     assert project.install("added") == runtime
-    assert len(project.told) == 2
+    assert project.install("added", "needed") != runtime
+    assert not [sentence for sentence in project.told[3:] if sentence.startswith("Removed")]
+    project.install("needed")
+    assert project.told[-1] == "Removed with requirements.txt's line: added"
 
 
 def test_programs_of_a_package_and_airflows_own_run_with_the_layer(project: Layered) -> None:
@@ -254,3 +264,49 @@ def test_a_killed_installation_leaves_the_layer_of_before_and_can_be_repeated(pr
     assert output(before, "import first; print('whole')") == "whole"
     after = project.install("second")
     assert output(after, "import second; print('whole')") == "whole"
+
+
+class Index(SimpleHTTPRequestHandler):
+    """A package index that asks for a login."""
+
+    def do_GET(self) -> None:
+        login = base64.b64encode(b"me:s3cret-of-the-index").decode()
+        if self.headers.get("Authorization") == f"Basic {login}":
+            super().do_GET()
+        else:
+            self.send_error(HTTPStatus.UNAUTHORIZED)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """Return a folder that is served as an index on this machine, and its address."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Index, directory=str(folder))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_an_index_of_pips_settings_is_used_and_its_login_is_never_said(
+    project: Layered,
+    index: tuple[Path, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    folder, address = index
+    (folder / "private").mkdir()
+    make_wheel(folder / "private", "private", "1.0")
+    for name in ("UV_NO_INDEX", "UV_FIND_LINKS"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://me:s3cret-of-the-index@{address}")
+    assert output(project.install("private"), "import private; print(1)") == "1"
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://me:another-s3cret@{address}")
+    with pytest.raises(PipectlError) as raised:
+        project.install("private", "private2")
+    said = "".join((*project.told, raised.value.message, raised.value.detail, *capfd.readouterr()))
+    assert "401 Unauthorized" in said
+    assert "s3cret" not in said

@@ -25,6 +25,7 @@ REPORTED = {
         "import",
     ),
     "missing.py": (SDK + "\nimport no_such_module\n", 3, "package"),
+    "long.py": (SDK + "raise ValueError('x' * 20_000_000)\n", 2, "import"),
     "deep.py": (
         SDK + "from dateutil import parser\nparser.parse('nonsense')\n",
         3,
@@ -56,6 +57,8 @@ DEADLY = {
         "time-limit",
     ),
     "ends.py": (SDK + "import os\nos._exit(0)\n", None, "ended"),
+    "faulty.py": (SDK + "import ctypes\nctypes.string_at(0)\n", 3, "ended"),
+    "aborts.py": (SDK + "import os\n\nos.abort()\n", 4, "ended"),
     "killed.py": (SDK + "import os\nos.kill(os.getpid(), 15)\n", None, "ended"),
 }
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PYTHON = "3.11.7"
+MISSING = "ModuleNotFoundError: No module named"
+UNEXPECTED = "TypeError: DAG.__init__() got an unexpected keyword argument"
 OLD = """
 from airflow import DAG
 from airflow.operators.dummy import DummyOperator, DummyOperator as Again
@@ -44,6 +46,18 @@ class Answering(FakeEngine):
     ) -> Command:
         del program, words, observer, pytest
         return Command((sys.executable, "-c", self.script), {}, self._settings.project)
+
+
+TEMPLATES = """
+from airflow.sdk import DAG
+def f():
+    "{{ execution_date }} is removed"
+Bash(bash_command="echo {{ execution_date }} {{ dag_run.conf['conf'] }} {{ 'prev_ds' }}")
+Bash(bash_command='''
+  {% if conf %} {{ ds }}
+  {{ ti.execution_date.year }} {{ params.next_ds }} {{ macros.f(conf=1) }} execution_date
+''' + f"{{{{ tomorrow_ds }}}}")
+"""
 
 
 @pytest.fixture
@@ -185,27 +199,97 @@ def test_what_takes_longer_than_the_threshold_is_a_warning_that_names_it(check: 
     assert not check(files, slow=3).findings
 
 
+def test_a_file_that_prints_megabytes_is_a_warning(check: Any) -> None:
+    files = {"a.py": ("", {"dags": ["a"], "printed": 20_000_000}), "b.py": ("", {"printed": 1000})}
+    [finding] = check(files).findings
+    assert (finding.file, finding.severity, finding.kind) == ("dags/a.py", "warning", "output")
+    assert "prints 20.0 MB" in finding.message
+
+
 @pytest.mark.parametrize(
-    ("code", "place", "line", "kind"),
+    ("code", "place", "line", "kind", "how"),
     [
-        (3, "", None, "ended"),
-        (-11, "", None, "ended"),
-        (-9, "", None, "time-limit"),
+        (3, "", None, "ended", "exit code 3"),
+        (-11, "", None, "ended", "SIGSEGV (Segmentation fault)"),
+        (
+            -6,
+            'Fatal Python error: Aborted\n\nThread 0x1:\n  File "{dags}/a.py", line 8 in g\n',
+            8,
+            "ended",
+            "SIGABRT (Aborted)",
+        ),
+        (-9, "", None, "ended", "SIGKILL (Killed)"),
+        (-99, "", None, "ended", "signal 99"),
         (
             1,
             'Timeout!\nThread 0x1:\n  File "/lib/x.py", line 1 in f\n  File "{dags}/a.py", line 7 in g\n',
             7,
             "time-limit",
+            "did not end within 30 s",
         ),
     ],
 )
 def test_a_file_that_ends_its_process_or_does_not_end_is_an_error(
-    check: Any, project: Path, code: int, place: str, line: int | None, kind: str
+    check: Any, project: Path, code: int, place: str, line: int | None, kind: str, how: str
 ) -> None:
     entry = {"seconds": None, "exit": code, "place": place.replace("{dags}", f"{project}/dags")}
     result = check({"a.py": ("", entry)})
     assert errors(result) == [("dags/a.py", line, kind)]
+    assert how in result.errors[0].message
     assert result.files[0].seconds is None
+
+
+def test_a_file_that_is_killed_is_told_from_one_that_is_late_and_from_one_that_memory_ends(
+    check: Any,
+) -> None:
+    killed: dict[str, Any] = {"seconds": None, "exit": -9, "place": ""}
+    result = check(
+        {
+            "a.py": ("", killed),
+            "b.py": ("", {**killed, "late": True}),
+            "c.py": ("", {**killed, "out_of_memory": True}),
+        }
+    )
+    assert [finding.kind for finding in result.errors] == ["ended", "time-limit", "ended"]
+    assert ["memory" in finding.hint for finding in result.errors] == [False, False, True]
+
+
+def test_a_file_that_airflow_gives_up_is_told_once(check: Any, project: Path) -> None:
+    limit = "airflow.sdk.exceptions.AirflowTaskTimeout: DagBag import timeout after 30.0s."
+    text = trace(f"{project}/dags/a.py", 3, limit)
+    [finding] = check({"a.py": ("", {"seconds": 30.1, "errors": [text]})}).findings
+    assert (finding.kind, finding.line) == ("time-limit", 3)
+
+
+@pytest.mark.parametrize(
+    ("where", "beside", "error", "hint"),
+    [
+        ("team/a.py", "team/helper.py", f"{MISSING} 'helper'", "from team import helper"),
+        ("team/b/a.py", "team/lib/x.py", f"{MISSING} 'lib'", "from team import lib"),
+        ("team/b/a.py", "team/b/x.py", f"{MISSING} 'x.y'", "from team.b import x"),
+        ("team/a.py", "team/x.py", f"{MISSING} 'helper'", "requirements.txt"),
+        ("a.py", "b.py", "ImportError: attempted relative import with no known parent", "from dags/ on"),
+        ("a.py", "b.py", f"{UNEXPECTED} 'schedule_interval'", "Write schedule."),
+    ],
+)
+def test_a_hint_says_what_to_write_instead(
+    check: Any, project: Path, where: str, beside: str, error: str, hint: str
+) -> None:
+    for name in (where, beside):
+        (project / "dags" / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / "dags" / name).touch()
+    result = check({where: ("", {"errors": [trace(f"{project}/dags/{where}", 3, error)]})})
+    assert errors(result)[0][:2] == (f"dags/{where}", 3)
+    assert hint in result.errors[0].hint
+
+
+def test_an_error_that_quotes_all_it_has_is_shortened(check: Any, project: Path) -> None:
+    text = trace(f"{project}/dags/a.py", 3, f"ValueError: begins {'x' * 100_000} ends")
+    [finding] = check({"a.py": ("", {"errors": [text]})}).findings
+    assert finding.line == 3
+    assert finding.message.startswith("ValueError: begins")
+    assert finding.message.endswith("ends")
+    assert len(finding.message) + len(finding.detail) < 10_000
 
 
 def test_what_only_airflow_can_answer_is_no_error(check: Any, project: Path) -> None:
@@ -233,11 +317,40 @@ def test_what_airflow_3_has_removed_is_an_error_and_what_it_will_remove_a_warnin
     assert {("AIR301", "error"), ("AIR302", "error"), ("AIR311", "warning")} <= rules
 
 
+def test_a_warning_has_no_contradiction_and_each_of_a_removed_argument_says_what_to_write(check: Any) -> None:
+    text = (
+        "from airflow import DAG\n"
+        'DAG("old", schedule_interval=None, default_view="grid", sla_miss_callback=None)\n'
+    )
+    findings = check({"a.py": (text, {"dags": ["old"]})}).findings
+    assert len(findings) == 4
+    assert not [found for found in findings if "removed" in found.message and "works" in found.message]
+    assert all(found.hint for found in findings)
+
+
+def test_variables_that_airflow_3_has_removed_are_found_in_templates_alone(check: Any, project: Path) -> None:
+    (project / "dags" / "query.sql").write_text("SELECT 1;\nSELECT '{{ yesterday_ds }}', prev_ds\n")
+    findings = check({"a.py": (TEMPLATES, {"dags": ["a"]})}).findings
+    assert {(found.file, found.line, found.message.split("`")[1]) for found in findings} == {
+        ("dags/a.py", 5, "execution_date"),
+        ("dags/a.py", 7, "conf"),
+        ("dags/a.py", 8, "execution_date"),
+        ("dags/a.py", 9, "tomorrow_ds"),
+        ("dags/query.sql", 2, "yesterday_ds"),
+    }
+    assert {found.severity for found in findings} == {"warning"}
+    assert all(found.hint for found in findings)
+
+
 def test_fix_rewrites_what_ruff_knows_and_leaves_no_import_behind(check: Any, project: Path) -> None:
     path = project / "dags" / "a.py"
     before = "import os  # unused before\r\n" + OLD.replace("\n", "\r\n")
     path.write_bytes(before.encode())
-    assert idioms.fix([path], PYTHON) > 0
+    other = project / "dags" / "other.py"
+    other.write_text("x = 1\n")
+    lines, files = idioms.fix([path, other], PYTHON)
+    assert lines > 0
+    assert files == (path,)
     after = path.read_bytes().decode()
     assert "dummy" not in after.lower()
     assert "schedule=None" in after
@@ -276,5 +389,13 @@ def test_the_command_ends_with_9_and_writes_junit_that_a_reader_of_xml_takes(
     printed = CliRunner().invoke(app, [*words[:2], "--json", "check"])
     validate("check", json.loads(printed.stdout))
     assert json.loads(printed.stdout)["findings"][0]["kind"] == "import"
-    refused = CliRunner().invoke(app, [*words[:-1], str(project / "no" / "out.xml")])
-    assert refused.exit_code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("name", ["no/out.xml", "dags", "-", "x" * 300])
+def test_a_file_that_cannot_be_written_is_told_before_airflow_runs(
+    engine: Answering, project: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipectl.engines.choice.choose", lambda _: engine)
+    monkeypatch.chdir(project)
+    done = CliRunner().invoke(app, ["--project", str(project), "check", "--junit", name])
+    assert done.exit_code == ExitCode.USAGE

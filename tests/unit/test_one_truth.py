@@ -50,6 +50,7 @@ OF_OTHERS = {
     "LD_LIBRARY_PATH": "the dynamic linker's",
     "PATH": "the system's",
     "PIP_CERT": "pip's",
+    "PIP_CONFIG_FILE": "pip's",
     "REQUESTS_CA_BUNDLE": "pip's",
     "SSL_CERT_FILE": "OpenSSL's",
     "AIRFLOW_USER_HOME_DIR": "of Airflow's image",

@@ -283,6 +283,6 @@ def test_a_narrow_table_loses_its_charts_and_no_number(width: int) -> None:
 
 def test_a_page_goes_to_a_file_and_not_to_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="no page to stdout"):
+    with pytest.raises(UsageError, match="nothing to stdout"):
         Target(Path("-")).check()
     assert list(tmp_path.iterdir()) == []

@@ -146,6 +146,53 @@ def test_widths(text: str, expected: bool) -> None:  # noqa: FBT001
     assert surroundings.is_width(text) == expected
 
 
+@pytest.fixture
+def pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of pip's settings, and no other settings of installers."""
+    for name in os.environ:
+        if name.startswith(("UV_", "PIP_")) or name == "SSL_CERT_FILE":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("UV_NO_CONFIG", "1")
+    path = tmp_path / "pip.conf"
+    path.write_text(
+        "[global]\nindex-url = https://file.example\ncert = /a b/ca.crt\n"
+        "extra-index-url =\n    https://one.example\n    https://two.example\n"
+        "[install]\ntrusted-host = one.example\n"
+    )
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(path))
+    return path
+
+
+def uv_variables() -> dict[str, str]:
+    with uv.environment() as (_, variables):
+        return {name: variables.get(name, "") for name in (*uv.OF_PIP.values(), "UV_INDEX_STRATEGY")}
+
+
+def test_pips_settings_are_uvs_where_uv_has_none(pip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "https://variable.example")
+    assert uv_variables() == {
+        "UV_DEFAULT_INDEX": "https://variable.example",
+        "UV_INDEX": "https://one.example https://two.example",
+        "UV_INSECURE_HOST": "one.example",
+        "SSL_CERT_FILE": "/a b/ca.crt",
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+    }
+    pip.write_bytes(b"\xff no settings [")
+    assert uv_variables()["UV_DEFAULT_INDEX"] == "https://variable.example"
+    monkeypatch.setenv("UV_INDEX_URL", "https://own.example")
+    assert not any(uv_variables().values())
+
+
+def test_pips_settings_are_none_of_uvs_that_has_its_own_file(
+    pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("UV_NO_CONFIG")
+    (tmp_path / "own.toml").write_text('index-url = "https://own.example"\n')
+    monkeypatch.setenv("UV_CONFIG_FILE", str(tmp_path / "own.toml"))
+    assert pip.exists()
+    assert not any(uv_variables().values())
+
+
 def test_uv_keeps_where_packages_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "uv.toml").write_text(
         'exclude-newer = "2000-01-01"\nindex-url = "https://near.example"\n[[index]]\nname = "x"\nurl = "https://x"\n'

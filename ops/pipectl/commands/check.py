@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from pipectl.commands.output_file import OutputFile
 from pipectl.commands.shared import Progress, group, line
 from pipectl.console import visible
-from pipectl.errors import DagError, UsageError, remedy
+from pipectl.errors import DagError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -46,11 +47,14 @@ def check(
     invocation: Invocation = ctx.obj
     from pipectl.pipeline import checking  # noqa: PLC0415  20 ms
 
+    target = OutputFile(junit, "--junit") if junit else None
+    if target:
+        target.check()
     result = checking.check(
         invocation.engine, invocation.settings.project, Progress(invocation.console), slow=slow, fix=fix
     )
-    if junit is not None:
-        _write_junit(junit, result)
+    if target:
+        target.write(_junit(result))
     invocation.console.emit(result, lambda: result_text(result))
     if result.errors:
         files = len({finding.file for finding in result.errors})
@@ -68,7 +72,7 @@ def result_text(result: Check) -> RenderableType:
         if finding.hint:
             parts.append(line(f"  {finding.hint}"))
     if result.fixed:
-        parts.append(line(f"Rewritten: {_count(result.fixed, 'line')} of Airflow 2. See: git diff"))
+        parts.append(line(f"Rewrote {_count(result.fixed, 'line')} in {', '.join(result.rewritten)}."))
     dags = sum(len(file.dags) for file in result.files)
     warnings = len(result.findings) - len(result.errors)
     summary = (
@@ -88,8 +92,8 @@ def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def _write_junit(path: Path, result: Check) -> None:
-    """Write a test case per file, which fails if the file has an error. UsageError if that fails."""
+def _junit(result: Check) -> str:
+    """Return a test case per file, which fails if the file has an error."""
     import xml.etree.ElementTree as ET  # noqa: PLC0415  written, not read
 
     suite = ET.Element(
@@ -119,12 +123,8 @@ def _write_junit(path: Path, result: Check) -> None:
             ET.SubElement(case, "system-out").text = text
     root = ET.Element("testsuites")
     root.append(suite)
-    try:
-        ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be written: {error.strerror}.", hint=remedy(error, path.parent)
-        ) from error
+    document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document.decode()
 
 
 def _files(result: Check) -> list[str]:

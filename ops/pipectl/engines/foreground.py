@@ -1,4 +1,4 @@
-"""Programs that take the user's terminal, or the ends of a pipe: what they end with, pipectl ends with."""
+"""Programs beside the stack: those with the user's terminal, or the ends of a pipe, and one that is read."""
 
 from __future__ import annotations
 
@@ -31,6 +31,26 @@ class Command:
     words: tuple[str, ...]
     environment: Mapping[str, str] = field(repr=False)
     folder: Path
+
+
+def outcome(command: Command) -> subprocess.CompletedProcess[str]:
+    """Run a program without stdin, and return its exit code and what it has printed.
+
+    Raises EngineError if it cannot be started.
+    """
+    try:
+        return subprocess.run(
+            command.words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            env=dict(command.environment),
+            cwd=command.folder,
+        )
+    except OSError as error:
+        raise EngineError(f"{command.words[0]} cannot be started: {error.strerror}.") from error
 
 
 def become(words: tuple[str, ...], environment: Mapping[str, str], folder: Path | None = None) -> NoReturn:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Its exit code for what the file itself is wrong about.
 MISTAKE = 2
-INSTALLED = "Installed for requirements.txt"
+INSTALLED, REMOVED = "Installed for requirements.txt", "Removed with requirements.txt's line"
 DETAIL_LINES = 8
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipectl import json_text, ordinary
+from pipectl.airflow_answers import shortened
+from pipectl.engines.foreground import outcome
 from pipectl.errors import EngineError
-from pipectl.pipeline import idioms
+from pipectl.pipeline import idioms, removed_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from pipectl.observer import Observer
 
 PROGRAM, DETAIL_LINES = "check_dags.py", 10
-KILLED = -9
+# Bytes that a file may print while it is read: Airflow took 4 s for them, and never ended with 20 times as many.
+MOST_PRINTED = 1_000_000
 READ_BY = " (read by "
 ERROR, WARNING = "error", "warning"
 # Folders that hold the user's code, here and in a container, whose stack/ is this project's stack/airflow/.
@@ -58,6 +61,7 @@ SAME_NAME = """
 _FRAME = re.compile(r'^ *File "(?P<path>[^"\n]+)", line (?P<line>\d+)', re.MULTILINE)
 _MODULE = re.compile(r"No module named '(?P<name>[\w.]+)'")
 _IMPORTED = re.compile(r"^ +(?:from|import) +(?P<name>airflow\.providers\.[\w.]+)", re.MULTILINE)
+_ARGUMENT = re.compile(r"got an unexpected keyword argument '(?P<name>\w+)'")
 _REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9][\w.-]*)", re.MULTILINE)
 
 
@@ -86,7 +90,7 @@ class CheckedFile:
 
 @dataclass(frozen=True)
 class Check:
-    """The answer of `check`: all files and all findings, and how many lines `--fix` has mended."""
+    """The answer of `check`: files, findings, how many lines `--fix` has mended, and in which files."""
 
     airflow: str
     python: str
@@ -94,6 +98,7 @@ class Check:
     files: tuple[CheckedFile, ...]
     findings: tuple[Finding, ...]
     fixed: int
+    rewritten: tuple[str, ...]
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -108,9 +113,9 @@ def check(engine: Engine, project: Path, observer: Observer, *, slow: float, fix
     """
     began = time.monotonic()
     answer = _parse(engine, observer)
-    fixed = 0
+    fixed, rewritten = 0, tuple[Path, ...]()
     if fix:
-        fixed = idioms.fix(_sources(answer, project), answer["python"])
+        fixed, rewritten = idioms.fix(_sources(answer, project), answer["python"])
         if fixed:
             answer = _parse(engine, observer)
     places = Places(project, Path(answer["folder"]))
@@ -119,7 +124,9 @@ def check(engine: Engine, project: Path, observer: Observer, *, slow: float, fix
         *_duplicates(answer["files"], places),
     ]
     broken = {finding.file for finding in found if finding.kind == "syntax"}
-    for entry in idioms.find(_sources(answer, project), answer["python"]):
+    sources = _sources(answer, project)
+    found.extend(_variables([*sources, *_templates(project)], places))
+    for entry in idioms.find(sources, answer["python"]):
         finding = _idiom(entry, places)
         # What follows from a syntax error are more of them.
         if entry.rule or finding.file not in broken:
@@ -141,6 +148,7 @@ def check(engine: Engine, project: Path, observer: Observer, *, slow: float, fix
         ),
         findings=tuple(unique.values()),
         fixed=fixed,
+        rewritten=tuple(places.of(str(path)) for path in rewritten),
     )
 
 
@@ -168,21 +176,7 @@ class Places:
 
 def _parse(engine: Engine, observer: Observer) -> dict[str, Any]:
     """Let Airflow parse the files; return what stack/airflow/check_dags.py prints."""
-    command = engine.apart(PROGRAM, (), observer)
-    try:
-        done = subprocess.run(
-            command.words,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-            env=dict(command.environment),
-            cwd=command.folder,
-        )
-    except OSError as error:
-        raise EngineError(f"{command.words[0]} cannot be started: {error.strerror}.") from error
+    done = outcome(engine.apart(PROGRAM, (), observer))
     answer = None
     if done.returncode == 0:
         try:
@@ -207,6 +201,21 @@ def _sources(answer: Mapping[str, Any], project: Path) -> list[Path]:
     return [path for path in (*paths, *sorted(plugins.rglob("*.py"))) if path.is_file()]
 
 
+def _templates(project: Path) -> list[Path]:
+    """Return the files beside DAGs that tasks render."""
+    paths = sorted((project / "dags").rglob("*"))
+    return [path for path in paths if path.suffix in removed_names.TEMPLATES and path.is_file()]
+
+
+def _variables(paths: Iterable[Path], places: Places) -> Iterable[Finding]:
+    """Yield a warning for each variable in a template that Airflow 3 does not fill in."""
+    for path in paths:
+        for line, name in removed_names.in_templates(path):
+            message = f"The template variable `{name}` is removed in Airflow 3."
+            hint = removed_names.instead(name)
+            yield Finding(places.of(str(path)), line, WARNING, "airflow-2", message, hint)
+
+
 def _findings(
     entry: Mapping[str, Any], places: Places, answer: Mapping[str, Any], slow: float
 ) -> Iterable[Finding]:
@@ -215,9 +224,20 @@ def _findings(
     if "exit" in entry:
         yield _unfinished(file, entry, places, answer["limit"])
         return
-    for text in entry["errors"]:
-        yield _import_error(file, text, places, entry["dags"])
-    if (seconds := entry["seconds"]) > slow:
+    if (printed := entry.get("printed", 0)) > MOST_PRINTED:
+        message = f"Reading the file prints {printed / 1e6:.1f} MB."
+        yield Finding(
+            file,
+            None,
+            WARNING,
+            "output",
+            message,
+            "Airflow takes seconds to log each megabyte, at each reading, and 50 s at most. Print in a task.",
+        )
+    failures = [_import_error(file, text, places, entry["dags"]) for text in entry["errors"]]
+    yield from failures
+    late = any(failure.kind == "time-limit" for failure in failures)
+    if (seconds := entry["seconds"]) > slow and not late:
         yield Finding(
             file,
             None,
@@ -232,27 +252,37 @@ def _unfinished(file: str, entry: Mapping[str, Any], places: Places, limit: floa
     """Return the finding for a file whose process gave no answer."""
     code, place = entry["exit"], str(entry["place"])
     frames = [frame for frame in _FRAME.finditer(place) if places.is_own(frame["path"])]
-    if frames or place.startswith("Timeout") or code == KILLED:
-        # The innermost comes first in such a trace.
-        line = int(frames[0]["line"]) if frames else None
-        where = places.of(frames[0]["path"]) if frames else file
+    # The innermost comes first in such a trace.
+    line = int(frames[0]["line"]) if frames else None
+    where = places.of(frames[0]["path"]) if frames else file
+    subject = "Reading the file" if file == where else f"Reading {file}"
+    if entry.get("late") or place.startswith("Timeout"):
         return Finding(
             where,
             line,
             ERROR,
             "time-limit",
-            f"{_subject(file, where)} did not end within {limit:g} s, after which Airflow gives it up.",
+            f"{subject} did not end within {limit:g} s, after which Airflow gives it up.",
             "Do in a task what takes long.",
         )
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return Finding(
-        file,
-        None,
-        ERROR,
-        "ended",
-        f"Reading the file ended Python ({how}).",
-        "Take out what ends a process: os._exit, exec, a fault in compiled code.",
-    )
+    hint = "Take out what ends a process, as os._exit and exec do."
+    if entry.get("out_of_memory"):
+        hint = (
+            "The kernel has ended a process just then because memory ran out. Read less, or do it in a task."
+        )
+    elif code < 0:
+        hint = "No Python ends so: compiled code that the file uses does, or another process."
+    return Finding(where, line, ERROR, "ended", f"{subject} ended Python: {_how(code)}.", hint)
+
+
+def _how(code: int) -> str:
+    """Return how a process has ended, in the system's words."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"{signal.Signals(-code).name} ({signal.strsignal(-code)})"
+    except ValueError:
+        return f"signal {-code}"
 
 
 def _import_error(file: str, text: str, places: Places, dags: list[str]) -> Finding:
@@ -263,12 +293,15 @@ def _import_error(file: str, text: str, places: Places, dags: list[str]) -> Find
     problem = _problem(text)
     name = problem.partition(":")[0].rpartition(".")[2]
     module = _MODULE.search(problem)
-    kind, hint, severity = "import", "", ERROR
+    argument = _ARGUMENT.search(problem)
+    kind, hint, severity = "import", removed_names.instead(argument["name"]) if argument else "", ERROR
     if any(words in problem for words in NEEDS_AIRFLOW):
         kind, severity = "needs-airflow", WARNING
         hint = "check has no Airflow to ask. Read variables and connections in a task, or in a template."
     elif name in {"SyntaxError", "IndentationError", "TabError"}:
         kind = "syntax"
+    elif own := _own_module(module["name"] if module else "", places.project, where) or _relative(problem):
+        hint = own
     elif name == "ModuleNotFoundError" and module:
         kind = "package"
         hint = _package_hint(module["name"], text, places.project)
@@ -276,8 +309,28 @@ def _import_error(file: str, text: str, places: Places, dags: list[str]) -> Find
         kind, line = "cycle", _line_of(places.project / file, (problem.rpartition(" ")[2], *dags))
     elif name == "AirflowTaskTimeout":
         kind, hint = "time-limit", "Do in a task what takes long."
+    problem = shortened(problem)
     message = problem if where == file else f"{problem}{READ_BY}{file})"
-    return Finding(where, line, severity, kind, message, hint, detail=text.strip())
+    return Finding(where, line, severity, kind, message, hint, detail=shortened(text.strip()))
+
+
+def _own_module(name: str, project: Path, where: str) -> str:
+    """Return how to import a module that lies beside the file `where`, or above it; empty if none does."""
+    top, dags = name.partition(".")[0], project / "dags"
+    for folder in (project / where).parents if top else ():
+        if folder == dags or not folder.is_relative_to(dags):
+            break
+        if (folder / f"{top}.py").is_file() or (folder / top).is_dir():
+            package = ".".join(folder.relative_to(dags).parts)
+            return f"Modules are imported from dags/ on. Write: from {package} import {top}"
+    return ""
+
+
+def _relative(problem: str) -> str:
+    """Return what to do about a relative import."""
+    if "attempted relative import" not in problem:
+        return ""
+    return "Airflow loads DAG files as no part of a package. Name the module's folders from dags/ on."
 
 
 def _problem(text: str) -> str:
@@ -369,9 +422,6 @@ def _idiom(entry: idioms.Idiom, places: Places) -> Finding:
     if not entry.rule:
         return Finding(file, entry.line, ERROR, "syntax", f"{entry.message}.")
     severity = WARNING if entry.rule.startswith(idioms.LATER) else ERROR
-    hint = "pipectl check --fix rewrites it." if entry.fixable else ""
+    fix = "pipectl check --fix rewrites it." if entry.fixable else ""
+    hint = " ".join(filter(None, (f"{entry.instead.rstrip('.')}." if entry.instead else "", fix)))
     return Finding(file, entry.line, severity, "airflow-2", f"{entry.message}.", hint, rule=entry.rule)
-
-
-def _subject(file: str, where: str) -> str:
-    return "Reading the file" if file == where else f"Reading {file}"

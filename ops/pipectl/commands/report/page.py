@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import html
 import json
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from pipectl import __version__
+from pipectl.commands.output_file import OutputFile
 from pipectl.commands.report import figures
 from pipectl.commands.report.text import reconciliation, scenario_name, seconds, share
-from pipectl.errors import UsageError, remedy
+from pipectl.errors import UsageError
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from pathlib import Path
 
     from pipectl.commands.report.figures import Figure
     from pipectl.pipeline.reporting import Report
@@ -31,55 +29,23 @@ EMPTY = (
 
 
 @dataclass(frozen=True)
-class Target:
+class Target(OutputFile):
     """The file that a page goes to. A report made before is replaced, another file only when asked for."""
 
-    path: Path
+    option: str = "--html"
     replace_foreign: bool = False
 
-    def check(self) -> None:
-        """Raise UsageError if the page may not or cannot be written there."""
-        try:
-            self._check()
-        except (OSError, ValueError, RuntimeError) as error:  # too long, no text, links in a ring
-            raise UsageError(f"{self.path} can be no file: {error}.", hint="Name another file.") from error
-
     def _check(self) -> None:
-        if str(self.path) == "-":
-            raise UsageError(
-                "--html writes a file, and no page to stdout.", hint="Name a file: --html report.html"
-            )
-        folder = self.path.resolve().parent
-        if not folder.is_dir():
-            raise UsageError(f"There is no folder {folder}.", hint="Make it, or name another file.")
-        if not self.path.exists():
-            if not os.access(folder, os.W_OK):
-                raise UsageError(f"{folder} cannot be written.", hint="Name a file in another folder.")
+        super()._check()
+        if self.replace_foreign or not self.path.exists():
             return
-        if not self.path.is_file():
-            raise UsageError(f"{self.path} is no ordinary file.", hint="Name a file: --html report.html")
         with self.path.open("rb") as file:
             ours = MARK in file.read(MARK_WITHIN)
-        if not ours and not self.replace_foreign:
+        if not ours:
             raise UsageError(
                 f"{self.path} exists and is no report of pipectl.",
                 hint="Name another file, or replace this one with --force.",
             )
-
-    def write(self, text: str) -> None:
-        """Write the page atomically. Raises UsageError."""
-        path = self.path.resolve()
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            draft.write_text(text, encoding="utf-8", errors="replace")
-            draft.replace(path)
-        except OSError as error:
-            with suppress(OSError):
-                draft.unlink()
-            raise UsageError(
-                f"{self.path} cannot be written: {error.strerror}.",
-                hint=f"{remedy(error, path.parent)} Or name another file.",
-            ) from error
 
 
 def page(report: Report, project: str) -> str:

@@ -27,7 +27,7 @@ from pipectl.engines.docker.execute import CLIENTS, execute, words_in_container
 from pipectl.engines.docker.mounts import DEFAULT_USER, USER, require_readable
 from pipectl.engines.docker.pull import pull_all, variables_of
 from pipectl.engines.project import forget_engine, new_password, remember_engine
-from pipectl.engines.requirements import INSTALLED, changed_note
+from pipectl.engines.requirements import INSTALLED, REMOVED, changed_note
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError
 from pipectl.models import LogLine, Service, Volume
@@ -119,7 +119,7 @@ class DockerEngine(Engine):
         if self._changed_requirements():
             # Before anything that runs is replaced: what cannot be installed leaves it alone.
             for line in self._compose.install_packages().splitlines():
-                if line.startswith(INSTALLED):
+                if line.startswith((INSTALLED, REMOVED)):
                     observer.report(line)
 
     def _pull(self, images: Collection[str], observer: Observer) -> None:

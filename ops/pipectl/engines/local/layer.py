@@ -17,7 +17,7 @@ from pipectl import json_text, ordinary
 from pipectl.engines.changes import REQUIREMENTS
 from pipectl.engines.local import uv
 from pipectl.engines.local.install import UvProgress, follow_tool
-from pipectl.engines.requirements import INSTALLED, explained
+from pipectl.engines.requirements import INSTALLED, REMOVED, explained
 from pipectl.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ PROGRAM = Path("stack", "airflow", "packages.py")
 # As packages.py has them.
 COMPLETE = "complete"
 INDEX_HINT = (
-    "uv takes an index from UV_DEFAULT_INDEX, a proxy from HTTPS_PROXY and certificates from SSL_CERT_FILE."
-    " Then run pipectl up again."
+    "uv takes an index from UV_DEFAULT_INDEX or pip's settings, a proxy from HTTPS_PROXY and certificates"
+    " from SSL_CERT_FILE. Then run pipectl up again."
 )
 INCLUDED = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)[ =]*(\S+)", re.MULTILINE)
 
@@ -55,12 +55,26 @@ def with_packages(settings: Settings, runtime: AirflowRuntime, report: Report, s
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     folder = settings.state_dir / "packages" / key
     marker = folder / COMPLETE
+    before = _last_packages(folder.parent)
     if not marker.is_file():
         _build(settings.project, runtime, folder, report, show)
-    if json_text.parse(ordinary.read_text(marker)):
-        marker.touch()
-        return replace(runtime, python=folder / "bin" / "python")
-    return runtime
+    packages = json_text.parse(ordinary.read_text(marker))
+    names = {_name(package) for package in packages}
+    if gone := [_name(package) for package in before if _name(package) not in names]:
+        report(f"{REMOVED}: {', '.join(gone)}")
+    marker.touch()
+    return replace(runtime, python=folder / "bin" / "python") if packages else runtime
+
+
+def _last_packages(layers: Path) -> list[str]:
+    """Return the packages of the layer that was used last."""
+    markers = sorted(layers.glob(f"*/{COMPLETE}"), key=lambda path: path.stat().st_mtime)
+    return list(json_text.parse(ordinary.read_text(markers[-1]))) if markers else []
+
+
+def _name(package: str) -> str:
+    """Return the name in a line of a layer's packages, as `NAME==VERSION` or `NAME @ URL`."""
+    return re.split("==| @ ", package)[0]
 
 
 def _contents(requirements: Path, seen: set[Path]) -> list[bytes]:

@@ -1,5 +1,7 @@
 """uv with the caller's indexes, proxies, certificates and cache, and with no other setting of the caller.
 
+If uv has no settings for indexes, those of pip count, which uv itself does not read.
+
 Constraints, overrides, dates and the like would change what a lock file pins. They come from the environment
 and from files of settings: uv.toml or pyproject.toml in the current folder or above it, the user's, the
 machine's.
@@ -9,12 +11,13 @@ machine's.
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import sys
 import tempfile
 import tomllib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +50,17 @@ KEPT = frozenset(
     }
 )
 
+# What says that uv has indexes of its own.
+INDEXES = frozenset({"extra-index-url", "find-links", "index", "index-url", "no-index"})
+INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX", "UV_NO_INDEX")
+# pip's settings, and the variables that uv takes the same from.
+OF_PIP = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "trusted-host": "UV_INSECURE_HOST",
+    "cert": "SSL_CERT_FILE",
+}
+
 
 def run(arguments: tuple[str, ...], failure: EngineError, *, watch: Callable[[str], None] = ignore) -> str:
     """Run uv, whose lines `watch` sees, and return its output.
@@ -66,9 +80,37 @@ def environment() -> Iterator[tuple[str, dict[str, str]]]:
 
     with tempfile.NamedTemporaryFile("w", suffix=".toml", encoding="utf-8") as file:
         # uv reads no other file of settings then.
-        file.write("".join(f"{name} = {_toml(value)}\n" for name, value in settings().items()))
+        own = settings()
+        file.write("".join(f"{name} = {_toml(value)}\n" for name, value in own.items()))
         file.flush()
-        yield find_uv_bin(), surroundings.of_installers(UV_CONFIG_FILE=file.name, UV_NO_PROGRESS="1")
+        variables = surroundings.of_installers(UV_CONFIG_FILE=file.name, UV_NO_PROGRESS="1")
+        if not own.keys() & INDEXES and not any(name.startswith(INDEX_VARIABLES) for name in variables):
+            variables = _of_pip() | variables
+        yield find_uv_bin(), variables
+
+
+def _of_pip() -> dict[str, str]:
+    """Return pip's settings for indexes as uv's variables; pip's own variables win over its files."""
+    reader = configparser.RawConfigParser(strict=False)
+    chosen = os.environ.get("PIP_CONFIG_FILE", "")
+    old = os.path.expanduser("~/.pip")  # noqa: PTH111  there may be no home
+    usual = (Path("/etc/pip.conf"), Path(old, "pip.conf"), Path(_own_settings(), "pip", "pip.conf"))
+    for path in (*(() if chosen == os.devnull else usual), chosen):
+        # One that cannot be read says nothing.
+        with suppress(configparser.Error, OSError, ValueError):
+            reader.read(path, encoding="utf-8")
+    found = {}
+    for name, variable in OF_PIP.items():
+        value = next(
+            (reader[part][name] for part in ("install", "global") if reader.has_option(part, name)), ""
+        )
+        value = os.environ.get(f"PIP_{name.upper().replace('-', '_')}", value).strip()
+        if value:
+            found[variable] = value if name == "cert" else " ".join(value.split())
+    if "UV_INDEX" in found:
+        # pip takes the best version of all indexes; uv looks no further than the first with a package.
+        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"
+    return found
 
 
 def settings() -> dict[str, Any]:
@@ -96,9 +138,12 @@ def _files() -> Iterator[Path]:
     here = Path.cwd()
     for folder in (here, *here.parents):
         yield from (folder / "uv.toml", folder / "pyproject.toml")
-    own = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111  there may be no home
     shared = os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg"
-    yield from (Path(folder, "uv", "uv.toml") for folder in (own, *shared.split(":"), "/etc"))
+    yield from (Path(folder, "uv", "uv.toml") for folder in (_own_settings(), *shared.split(":"), "/etc"))
+
+
+def _own_settings() -> str:
+    return os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111  there may be no home
 
 
 def _toml(value: object) -> str:
