@@ -61,9 +61,14 @@ _MOVE_REPORTED = "UPDATE label_progress SET reported_until = %s WHERE name = %s"
 _HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
 _NEW = """
     COPY (SELECT xid, transaction_id FROM public.transactions
-          WHERE (xid, transaction_id) > ('{}'::xid8, {}) AND xid < '{}'::xid8
+          WHERE (xid, transaction_id) > ('{}'::xid8, {}) AND xid < '{}'::xid8 AND transaction_id >= 0
           ORDER BY xid, transaction_id LIMIT {}) TO STDOUT (FORMAT binary)"""
-_DUE = "SELECT count(*) FROM public.transactions WHERE (xid, transaction_id) > (%s::xid8, %s)"
+_DUE = """
+    SELECT count(*) FROM public.transactions
+    WHERE (xid, transaction_id) > (%s::xid8, %s) AND transaction_id >= 0"""
+# MySQL's ids are unsigned; a new table refuses such a row.
+_SET_ASIDE = "SELECT count(*), max(transaction_id) FROM public.transactions WHERE transaction_id < 0"
+_LABELLED = "SELECT COUNT(*) FROM fraud_labels WHERE transaction_id IN ({})"
 _FRAUDS = "SELECT transaction_id, scenario, reported_at, reported_by FROM sim.ground_truth WHERE "
 _REPORTED = _FRAUDS + "reported_at > %s AND reported_at <= %s ORDER BY transaction_id"
 _STILL_HONEST = "SELECT transaction_id FROM fraud_labels WHERE is_fraud = 0 AND transaction_id IN ({})"
@@ -167,13 +172,13 @@ class Labeller:
         labels = frauds = 0
         with ThreadPoolExecutor(max_workers=1) as pool:
             while limit is None or labels < limit:
-                chunk, new = self._label_chunk(
+                chunk, new, new_frauds = self._label_chunk(
                     pool, self.chunk if limit is None else min(self.chunk, limit - labels)
                 )
                 if not len(chunk.rows):
                     break
                 labels += new
-                frauds += len(chunk.labels.positives)
+                frauds += new_frauds
                 if progress:
                     progress(len(chunk.rows))
         waiting, lag = self._waiting()
@@ -215,8 +220,8 @@ class Labeller:
                     corrected += labels.rowcount
         return corrected
 
-    def _label_chunk(self, pool: ThreadPoolExecutor, size: int) -> tuple[Chunk, int]:
-        """Label the next rows and commit; the rows, and how many labels are new.
+    def _label_chunk(self, pool: ThreadPoolExecutor, size: int) -> tuple[Chunk, int, int]:
+        """Label the next rows and commit; the rows, how many labels are new, and how many of these say fraud.
 
         While MySQL takes the chunk, a thread reads the next one. That is used if the mark is then where the
         thread took it to be: below the horizon nothing changes, so it would be read just the same.
@@ -227,16 +232,25 @@ class Labeller:
             chunk = ahead.result() if ahead else None
             if chunk is None or chunk.mark != mark or chunk.size != size:
                 chunk = self._read(mark, size)
-            new = 0
+            new = frauds = 0
             if chunk.restarted:
                 labels.execute(_MOVE_MARK, (0, 0, PROGRESS_NAME))
             if len(chunk.rows):
                 if len(chunk.rows) == size:
                     self._ahead = pool.submit(self._read, chunk.end, size)
+                frauds = len(chunk.labels.positives) - self._labelled_frauds(labels, chunk)
                 new = self._insert(labels, chunk)
                 labels.execute(_MOVE_MARK, (chunk.end.xid, chunk.end.identity, PROGRESS_NAME))
             self.mysql.commit()
-        return chunk, new
+        return chunk, new, frauds
+
+    def _labelled_frauds(self, labels: MySQLCursor, chunk: Chunk) -> int:
+        """Count the frauds of a chunk that have a label already, because they are read again."""
+        ids = [str(int(chunk.labels.ids[position])) for position in chunk.labels.positives]
+        if not ids:
+            return 0
+        labels.execute(_LABELLED.format(", ".join(ids)))
+        return int(str(mysql_value(labels)))
 
     def _read(self, mark: Mark, size: int) -> Chunk:
         """Read the rows that come after the mark, and make their labels."""
@@ -283,6 +297,18 @@ class Labeller:
     def _waiting(self) -> tuple[int, float]:
         """Count committed rows at or above the horizon; warn with the transaction that holds it back."""
         with self.postgres, self.postgres.cursor() as reader:
+            reader.execute(_SET_ASIDE)
+            set_aside, last = reader.fetchone() or (0, None)
+            if set_aside:
+                _LOG.warning(
+                    logfmt(
+                        "transactions_set_aside",
+                        transactions=set_aside,
+                        last_id=last,
+                        because="an id below 0 fits into no label",
+                        remedy="give them ids that PostgreSQL makes, or delete them",
+                    )
+                )
             reader.execute(_WAITING, (str(_horizon(reader)),))
             waiting, lag = reader.fetchone() or (0, 0.0)
             if waiting:

@@ -53,15 +53,32 @@ _POSTGRES_STATE = """
     SELECT coalesce((SELECT max(version) FROM sim.schema_migrations), 0),
            NOT EXISTS (SELECT FROM unnest(%s) AS name WHERE to_regclass(name) IS NULL),
            current_setting('wal_level') <> 'logical'
-           OR EXISTS (SELECT FROM pg_publication_tables
-                      WHERE pubname = %s AND schemaname = 'public' AND tablename = 'transactions')"""
+           OR EXISTS (SELECT FROM pg_publication_tables AS t
+                      WHERE pubname = %s AND schemaname = 'public' AND tablename = 'transactions'
+                        AND (SELECT array_agg(attname::text ORDER BY attname) FROM pg_attribute
+                             WHERE attrelid = to_regclass('public.transactions')
+                               AND attnum > 0 AND NOT attisdropped AND attname <> 'xid')
+                            = ARRAY(SELECT jsonb_array_elements_text(to_jsonb(t) -> 'attnames') ORDER BY 1)
+                           OR current_setting('server_version_num')::int < 150000
+                           OR (SELECT puballtables OR NOT pg_has_role(pubowner, 'USAGE')
+                               FROM pg_publication WHERE pubname = t.pubname))"""
+# No consumer knows xid8. Other columns that a migration adds are published with the next run.
+_PUBLISHED_COLUMNS = """
+    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+    WHERE attrelid = 'public.transactions'::regclass
+      AND attnum > 0 AND NOT attisdropped AND attname <> 'xid'"""
 _POSTGRES_RECORD = """
     CREATE TABLE IF NOT EXISTS sim.schema_migrations (
         version    integer PRIMARY KEY,
         name       text NOT NULL,
         applied_at timestamptz NOT NULL DEFAULT now()
     )"""
-_PUBLICATION_EXISTS = "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = %s)"
+_PUBLICATION_EXISTS = """
+    SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = %s),
+           EXISTS (SELECT FROM pg_publication_tables
+                   WHERE pubname = %s AND schemaname = 'public' AND tablename = 'transactions')"""
+# PostgreSQL before this publishes whole rows.
+_COLUMN_LISTS = 150_000
 
 _MYSQL_LOCK = "fraud_pipeline.schema"
 _MYSQL_STATE = f"""
@@ -243,12 +260,19 @@ def _make_postgres_record(cursor: PostgresCursor) -> None:
 def _publish(cursor: PostgresCursor) -> None:
     import psycopg2
 
-    cursor.execute(_PUBLICATION_EXISTS, (PUBLICATION,))
-    exists = (cursor.fetchone() or (False,))[0]
+    cursor.execute(_PUBLICATION_EXISTS, (PUBLICATION, PUBLICATION))
+    exists, has_table = cursor.fetchone() or (False, False)
     action = "ALTER PUBLICATION {} ADD" if exists else "CREATE PUBLICATION {} FOR"
+    columns = ""
+    if cursor.connection.server_version >= _COLUMN_LISTS:
+        cursor.execute(_PUBLISHED_COLUMNS)
+        columns = f" ({(cursor.fetchone() or ('',))[0]})"
     cursor.execute("SAVEPOINT publication")
     try:
-        cursor.execute(f"{action.format(PUBLICATION)} TABLE public.transactions")
+        if has_table:
+            # In one transaction: a consumer sees no moment without the table.
+            cursor.execute(f"ALTER PUBLICATION {PUBLICATION} DROP TABLE public.transactions")
+        cursor.execute(f"{action.format(PUBLICATION)} TABLE public.transactions{columns}")
     except psycopg2.errors.InsufficientPrivilege as error:
         # The pipeline works without change data capture; who runs the server has to allow it.
         cursor.execute("ROLLBACK TO SAVEPOINT publication")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg2
 import pytest
 
 from support.waiting import until
@@ -327,3 +328,35 @@ def test_the_log_says_once_why_the_driver_lacks_its_extension(servers: Servers, 
     code, log = servers.run("detection_generator", PYTHONPATH=str(tmp_path))
     assert code == 0, log
     assert log.count('mysql_driver_is_pure_python_because="libssl.so.3 is too old"') == 1
+
+
+def test_a_row_that_no_label_fits_is_set_aside_and_named_and_the_others_are_labelled(
+    servers: Servers,
+) -> None:
+    servers.run("transaction_generator", PIPECTL_BATCH_ID="a")
+    poison = INSERT.replace("(tx_time", "(transaction_id, tx_time").replace(
+        "SELECT now()", "SELECT -7, now()"
+    )
+    with pytest.raises(psycopg2.errors.CheckViolation):
+        servers.ask_postgres(poison, 1)
+    # As in a database that an earlier release made.
+    servers.ask_postgres("ALTER TABLE public.transactions DROP CONSTRAINT transaction_id_not_negative")
+    servers.ask_postgres(poison, 1)
+    servers.run("transaction_generator", PIPECTL_BATCH_ID="b")
+
+    code, log = servers.run("detection_generator")
+
+    assert code == 0, log
+    assert labelled(servers) == transactions(servers) - {-7}
+    assert "event=transactions_set_aside transactions=1 last_id=-7" in log
+    assert servers.run("detection_generator")[0] == 0
+
+
+def test_frauds_that_are_read_again_are_not_counted_again(servers: Servers) -> None:
+    servers.run("transaction_generator", "--count", "3000")
+    first = servers.run("detection_generator", "--until", LATE)[1]
+    servers.ask_mysql("UPDATE label_progress SET last_xid = 0, last_transaction_id = 0")
+    again = servers.run("detection_generator", "--until", LATE)[1]
+    [(frauds,)] = servers.ask_mysql("SELECT COUNT(*) FROM fraud_labels WHERE is_fraud = 1")
+    assert f" frauds={frauds} " in first
+    assert " labels=0 frauds=0 " in again
