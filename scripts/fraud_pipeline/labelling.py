@@ -55,7 +55,19 @@ FEWEST_TO_LOAD = 2_000
 CORRECTIONS_AT_ONCE = 1_000
 
 _LOCK_MARK = """
-    SELECT last_xid, last_transaction_id, reported_until FROM label_progress WHERE name = %s FOR UPDATE"""
+    SELECT last_xid, last_transaction_id, reported_until, system_identifier
+    FROM label_progress WHERE name = %s FOR UPDATE"""
+_MOVE_TO_CLUSTER = """
+    UPDATE label_progress SET last_xid = %s, last_transaction_id = %s, system_identifier = %s
+    WHERE name = %s"""
+# The cluster, and whether it has rows whose transaction it has not begun yet: another cluster's.
+_CLUSTER = "SELECT system_identifier::numeric FROM pg_control_system()"
+_HAS_FOREIGN_ROWS = """
+    SELECT EXISTS (SELECT FROM public.transactions WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()))"""
+_NEXT_IDS = """
+    COPY (SELECT xid, transaction_id FROM public.transactions WHERE transaction_id > {}
+          ORDER BY transaction_id LIMIT {}) TO STDOUT (FORMAT binary)"""
+_LABELLED_BETWEEN = "SELECT transaction_id FROM fraud_labels WHERE transaction_id BETWEEN %s AND %s"
 _MOVE_MARK = "UPDATE label_progress SET last_xid = %s, last_transaction_id = %s WHERE name = %s"
 _MOVE_REPORTED = "UPDATE label_progress SET reported_until = %s WHERE name = %s"
 _HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
@@ -77,7 +89,7 @@ _CORRECT = """
     WHERE transaction_id = %s AND is_fraud = 0"""
 _WAITING = """
     SELECT count(*), coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8
-    FROM public.transactions WHERE xid >= %s::xid8"""
+    FROM public.transactions WHERE xid >= %s::xid8 AND xid < pg_snapshot_xmax(pg_current_snapshot())"""
 _HOLDER = """
     SELECT holder, seconds FROM (
         SELECT format('process %s of user %s', pid, usename) AS holder, backend_xid AS xid,
@@ -99,11 +111,15 @@ _LOG = logging.getLogger(__name__)
 
 
 class Mark(NamedTuple):
-    """How far labels have come: all rows up to (xid, id), as of the reports up to a moment."""
+    """How far labels have come: all rows up to (xid, id), as of the reports up to a moment.
+
+    `cluster` is that of the transaction numbers, None if no run has noted it yet.
+    """
 
     xid: int
     identity: int
     reported_until: datetime
+    cluster: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +185,7 @@ class Labeller:
     ) -> Labelled:
         """Take in the reports up to `now`, and label all transactions that have ended, at most `limit`."""
         corrected = self.take_in_reports(now or datetime.now(UTC))
-        labels = frauds = 0
+        labels, frauds = self.catch_up_in_another_cluster()
         with ThreadPoolExecutor(max_workers=1) as pool:
             while limit is None or labels < limit:
                 chunk, new, new_frauds = self._label_chunk(
@@ -205,6 +221,71 @@ class Labeller:
                 labels.execute(_MOVE_REPORTED, (now.replace(tzinfo=None), PROGRESS_NAME))
             self.mysql.commit()
         return corrected
+
+    def catch_up_in_another_cluster(self) -> tuple[int, int]:
+        """Label what has no label if the mark is of another cluster; how many labels, and frauds among them.
+
+        The rows of a dump that was restored have the transaction numbers of the cluster that wrote them,
+        which say nothing here.
+        """
+        with self.postgres, self.mysql.cursor() as labels, self.postgres.cursor() as reader:
+            cluster = _cluster(reader)
+            mark = self._lock_mark(labels)
+            if cluster is None or mark.cluster == cluster:
+                self.mysql.rollback()
+                return 0, 0
+            reader.execute(_HAS_FOREIGN_ROWS)
+            has_foreign_rows = bool((reader.fetchone() or (False,))[0])
+            if mark.cluster is None and not has_foreign_rows:
+                labels.execute(_MOVE_TO_CLUSTER, (mark.xid, mark.identity, cluster, PROGRESS_NAME))
+                self.mysql.commit()
+                return 0, 0
+            self.mysql.rollback()
+            # What commits from here on is read by its number.
+            horizon = _horizon(reader)
+        found = self.label_all_without_label()
+        with self.mysql.cursor() as labels:
+            self._lock_mark(labels)
+            labels.execute(_MOVE_TO_CLUSTER, (horizon, 0, cluster, PROGRESS_NAME))
+            self.mysql.commit()
+        _LOG.warning(
+            logfmt(
+                "labels_of_another_cluster",
+                mark=mark.xid,
+                horizon=horizon,
+                labels=found[0],
+                action="compared_ids",
+            )
+        )
+        return found
+
+    def label_all_without_label(self) -> tuple[int, int]:
+        """Compare all ids, and label what has no label; how many labels, and how many of them say fraud."""
+        last, new, frauds = -1, 0, 0
+        while True:
+            with self.postgres, self.postgres.cursor() as reader:
+                told = _Bytes()
+                reader.copy_expert(_NEXT_IDS.format(last, self.chunk), told)
+                rows = _copied(told)
+                if not len(rows):
+                    return new, frauds
+                with self.mysql.cursor() as labels:
+                    # So that no other labeller's labels come in between.
+                    mark = self._lock_mark(labels)
+                    ids = rows["id"].astype(np.int64)
+                    labels.execute(_LABELLED_BETWEEN, (int(ids[0]), int(ids[-1])))
+                    there = [int(str(row[0])) for row in cast("list[tuple[object]]", labels.fetchall())]
+                    missing = rows[~np.isin(ids, np.array(there, np.int64))]
+                    if len(missing):
+                        ids = missing["id"].astype(np.int64)
+                        made = label(self.seed, ids, _frauds(reader, ids), mark.reported_until)
+                        lines = made.lines() if self.pipes and len(missing) >= FEWEST_TO_LOAD else []
+                        new += self._insert(
+                            labels, Chunk(mark, len(missing), missing, made, lines, restarted=False)
+                        )
+                        frauds += len(made.positives)
+                    self.mysql.commit()
+            last = int(rows["id"][-1])
 
     def _correct(self, labels: MySQLCursor, reported: Mapping[int, Truth], now: datetime) -> int:
         ids, corrected = list(reported), 0
@@ -270,13 +351,18 @@ class Labeller:
 
     def _lock_mark(self, labels: MySQLCursor) -> Mark:
         labels.execute(_LOCK_MARK, (PROGRESS_NAME,))
-        rows = cast("list[tuple[int, int, datetime]]", labels.fetchall())
+        rows = cast("list[tuple[int, int, datetime, int | None]]", labels.fetchall())
         if not rows:
             raise DatabaseError(
                 f"label_progress has no row {PROGRESS_NAME}: it was deleted during this run; run again."
             )
-        xid, identity, reported_until = rows[0]
-        return Mark(int(xid), int(identity), reported_until.replace(tzinfo=UTC))
+        xid, identity, reported_until, cluster = rows[0]
+        return Mark(
+            int(xid),
+            int(identity),
+            reported_until.replace(tzinfo=UTC),
+            None if cluster is None else int(cluster),
+        )
 
     def _insert(self, labels: MySQLCursor, chunk: Chunk) -> int:
         count = len(chunk.rows)
@@ -344,8 +430,25 @@ class _Bytes:
 def _new_rows(reader: PostgresCursor, mark: Mark, horizon: int, size: int) -> NDArray[np.void]:
     told = _Bytes()
     reader.copy_expert(_NEW.format(mark.xid, mark.identity, horizon, size), told)
+    return _copied(told)
+
+
+def _copied(told: _Bytes) -> NDArray[np.void]:
     # 19 bytes of header stand before the first row, and two bytes end the last.
     return np.frombuffer(b"".join(told.parts)[19:-2], _COPIED)
+
+
+def _cluster(reader: PostgresCursor) -> int | None:
+    """Return what tells clusters apart, None if this account may not know."""
+    import psycopg2
+
+    reader.execute("SAVEPOINT cluster")
+    try:
+        reader.execute(_CLUSTER)
+    except psycopg2.errors.InsufficientPrivilege:
+        reader.execute("ROLLBACK TO SAVEPOINT cluster")
+        return None
+    return int((reader.fetchone() or (0,))[0])
 
 
 def _horizon(reader: PostgresCursor) -> int:

@@ -360,3 +360,47 @@ def test_frauds_that_are_read_again_are_not_counted_again(servers: Servers) -> N
     [(frauds,)] = servers.ask_mysql("SELECT COUNT(*) FROM fraud_labels WHERE is_fraud = 1")
     assert f" frauds={frauds} " in first
     assert " labels=0 frauds=0 " in again
+
+
+FOREIGN = "UPDATE public.transactions SET xid = (xid::text::bigint + 1000000)::text::xid8"
+
+
+@pytest.mark.parametrize("mysql_came_too", [True, False])
+def test_rows_that_another_cluster_wrote_are_labelled_whatever_their_numbers_say(
+    servers: Servers, *, mysql_came_too: bool
+) -> None:
+    """A dump that was restored: its rows' numbers are above this cluster's, or below its mark."""
+    servers.run("transaction_generator", PIPECTL_BATCH_ID="a")
+    servers.run("detection_generator")
+    servers.run("transaction_generator", PIPECTL_BATCH_ID="never labelled")
+    servers.ask_postgres(FOREIGN)
+    if mysql_came_too:
+        moved = "last_xid = last_xid + 1000000, system_identifier = 7"
+        servers.ask_mysql(f"UPDATE label_progress SET {moved}")
+    else:
+        servers.ask_mysql("DELETE FROM fraud_labels")
+        servers.ask_mysql("UPDATE label_progress SET last_xid = 0, system_identifier = NULL")
+    servers.run("transaction_generator", PIPECTL_BATCH_ID="of this cluster")
+
+    code, log = servers.run("detection_generator")
+
+    assert code == 0, log
+    assert "event=labels_of_another_cluster" in log
+    assert " waiting=0 " in log
+    assert labelled(servers) == transactions(servers)
+    servers.run("transaction_generator", PIPECTL_BATCH_ID="later")
+    code, log = servers.run("detection_generator")
+    assert "labels_of_another_cluster" not in log
+    assert labelled(servers) == transactions(servers)
+
+
+def test_a_labeller_that_may_not_know_the_cluster_labels_as_before(servers: Servers) -> None:
+    may = "{} EXECUTE ON FUNCTION pg_control_system() {} PUBLIC"
+    servers.ask_superuser(may.format("REVOKE", "FROM"))
+    try:
+        servers.run("transaction_generator")
+        code, log = servers.run("detection_generator")
+    finally:
+        servers.ask_superuser(may.format("GRANT", "TO"))
+    assert code == 0, log
+    assert labelled(servers) == transactions(servers)
