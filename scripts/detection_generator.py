@@ -74,7 +74,7 @@ def options() -> ArgumentParser:
         "--until",
         type=moment_option,
         metavar="TIME",
-        help="take in what is reported up to then (default: now)",
+        help="take in what is reported up to then, at most up to now (default: now)",
     )
     return command_line
 

@@ -178,13 +178,13 @@ class Labeller:
 
     def run(
         self,
-        now: datetime | None = None,
+        until: datetime | None = None,
         *,
         limit: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Labelled:
-        """Take in the reports up to `now`, and label all transactions that have ended, at most `limit`."""
-        corrected = self.take_in_reports(now or datetime.now(UTC))
+        """Take in reports up to `until` or now, and label transactions that have ended, at most `limit`."""
+        corrected = self.take_in_reports(until)
         labels, frauds = self.catch_up_in_another_cluster()
         with ThreadPoolExecutor(max_workers=1) as pool:
             while limit is None or labels < limit:
@@ -208,17 +208,33 @@ class Labeller:
             reader.execute(_DUE, (str(mark.xid), mark.identity))
             return int((reader.fetchone() or (0,))[0])
 
-    def take_in_reports(self, now: datetime) -> int:
-        """Correct the labels of frauds that were reported since the last time, and move the mark to `now`."""
+    def take_in_reports(self, until: datetime | None) -> int:
+        """Correct the labels of frauds that were reported since the last time, and move the mark there.
+
+        By PostgreSQL's clock: what is still to come has not been reported, whatever another clock says.
+        """
         with self.postgres, self.mysql.cursor() as labels, self.postgres.cursor() as reader:
             mark = self._lock_mark(labels)
+            reader.execute("SELECT clock_timestamp()")
+            [clock] = reader.fetchone() or (datetime.now(UTC),)
+            now = min(until or clock, clock)
+            if until and until > clock:
+                _LOG.warning(
+                    logfmt("until_is_ahead_of_the_clock", until=until, clock=clock, action="took_the_clock")
+                )
+            is_ahead = mark.reported_until > clock
+            if is_ahead:
+                _LOG.warning(
+                    logfmt("mark_ahead_of_clock", mark=mark.reported_until, clock=clock, action="set_back")
+                )
             corrected = 0
             if now > mark.reported_until:
                 labels.execute("SELECT EXISTS (SELECT 1 FROM fraud_labels)")
                 if mysql_value(labels):
                     reader.execute(_REPORTED, (mark.reported_until, now))
                     corrected = self._correct(labels, _truths(reader), now)
-                labels.execute(_MOVE_REPORTED, (now.replace(tzinfo=None), PROGRESS_NAME))
+            if is_ahead or now > mark.reported_until:
+                labels.execute(_MOVE_REPORTED, (now.astimezone(UTC).replace(tzinfo=None), PROGRESS_NAME))
             self.mysql.commit()
         return corrected
 

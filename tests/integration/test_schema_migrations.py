@@ -18,7 +18,6 @@ from fraud_pipeline.connections import mysql_database, open_mysql, open_postgres
 from fraud_pipeline.errors import DatabaseError
 from pipectl.databases import Databases
 from pipectl.pipeline.verification import verify
-from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

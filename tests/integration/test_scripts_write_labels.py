@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 pytest_plugins = ["support.script_servers"]
 pytestmark = pytest.mark.integration
 
-# When all is reported that will ever be.
-LATE = "2037-01-01"
 INSERT = """
     INSERT INTO public.transactions (tx_time, customer_id, card_id, terminal_id, mcc, amount, currency,
                                      channel, country, lat, lon, status)
     SELECT now(), 1, 11, 1, 5411, 10, 'EUR', 'pos', 'DE', 50, 10, 'approved' FROM generate_series(1, %s)
     RETURNING transaction_id"""
+
+
+def report_everything(servers: Servers) -> None:
+    """Let be reported by now what will ever be."""
+    servers.ask_postgres("UPDATE sim.ground_truth SET reported_at = now() WHERE reported_at > now()")
 
 
 def transactions(servers: Servers) -> set[int]:
@@ -94,7 +97,8 @@ def test_fraud_that_is_reported_later_is_corrected_and_moves_updated_at(servers:
     before = labelled_frauds(servers)
     [(first,)] = servers.ask_mysql("SELECT MAX(updated_at) FROM fraud_labels")
 
-    code, log = servers.run("detection_generator", "--until", LATE)
+    report_everything(servers)
+    code, log = servers.run("detection_generator")
 
     after = labelled_frauds(servers)
     [(moved,)] = servers.ask_mysql("SELECT COUNT(*) FROM fraud_labels WHERE updated_at > %s", first)
@@ -110,7 +114,8 @@ def test_fraud_that_is_reported_later_is_corrected_and_moves_updated_at(servers:
 
 def test_fraud_whose_report_is_older_than_its_label_is_labelled_once(servers: Servers) -> None:
     servers.run("transaction_generator", "--count", "5000")
-    servers.run("detection_generator", "--until", LATE)
+    report_everything(servers)
+    servers.run("detection_generator")
 
     code, log = servers.run("detection_generator")
 
@@ -159,7 +164,8 @@ def test_labels_by_load_data_and_by_insert_are_the_same(servers: Servers) -> Non
         "SELECT transaction_id, is_fraud, fraud_type, confidence, label_source FROM fraud_labels ORDER BY 1"
     )
     servers.run("transaction_generator", "--count", "5000")
-    servers.run("detection_generator", "--until", LATE)
+    report_everything(servers)
+    servers.run("detection_generator")
     loaded = servers.ask_mysql(everything)
     servers.ask_mysql("DELETE FROM fraud_labels")
     servers.ask_mysql("UPDATE label_progress SET last_xid = 0")
@@ -354,9 +360,10 @@ def test_a_row_that_no_label_fits_is_set_aside_and_named_and_the_others_are_labe
 
 def test_frauds_that_are_read_again_are_not_counted_again(servers: Servers) -> None:
     servers.run("transaction_generator", "--count", "3000")
-    first = servers.run("detection_generator", "--until", LATE)[1]
+    report_everything(servers)
+    first = servers.run("detection_generator")[1]
     servers.ask_mysql("UPDATE label_progress SET last_xid = 0, last_transaction_id = 0")
-    again = servers.run("detection_generator", "--until", LATE)[1]
+    again = servers.run("detection_generator")[1]
     [(frauds,)] = servers.ask_mysql("SELECT COUNT(*) FROM fraud_labels WHERE is_fraud = 1")
     assert f" frauds={frauds} " in first
     assert " labels=0 frauds=0 " in again
@@ -404,3 +411,24 @@ def test_a_labeller_that_may_not_know_the_cluster_labels_as_before(servers: Serv
         servers.ask_superuser(may.format("GRANT", "TO"))
     assert code == 0, log
     assert labelled(servers) == transactions(servers)
+
+
+def test_the_mark_is_never_ahead_of_the_databases_clock(servers: Servers) -> None:
+    servers.run("transaction_generator", "--count", "5000")
+    ahead = "SELECT reported_until > UTC_TIMESTAMP(6) FROM label_progress"
+
+    code, log = servers.run("detection_generator", "--until", "2037-01-01")
+
+    assert code == 0, log
+    assert "event=until_is_ahead_of_the_clock" in log
+    assert servers.ask_mysql(ahead) == [(0,)]
+    assert labelled_frauds(servers) == truth(servers, "reported_at <= now()")
+    # As a clock that was wrong for a while has left it.
+    servers.ask_mysql("UPDATE label_progress SET reported_until = '2037-01-01'")
+    servers.run("transaction_generator")
+    code, log = servers.run("detection_generator")
+    assert "event=mark_ahead_of_clock" in log
+    assert servers.ask_mysql(ahead) == [(0,)]
+    assert servers.ask_mysql("SELECT COUNT(*) FROM fraud_labels WHERE detected_at > UTC_TIMESTAMP(6)") == [
+        (0,)
+    ]
