@@ -46,7 +46,19 @@ def main(environment: Mapping[str, str], given: Namespace) -> None:
     ):
         prepare_postgres(postgres)
         prepare_mysql(mysql)
-        labelled = Labeller(postgres, mysql, seed=seed, pipes=pipes).run(given.until, limit=given.count)
+        labeller = Labeller(postgres, mysql, seed=seed, pipes=pipes)
+        if given.repair or given.compare:
+            compared = labeller.compare_ids(add=given.repair, remove=given.repair)
+            _LOG.info(
+                logfmt(
+                    "labels_repaired" if given.repair else "labels_compared",
+                    missing=compared.missing,
+                    orphans=compared.orphans,
+                    seconds=time.monotonic() - started,
+                )
+            )
+            return
+        labelled = labeller.run(given.until, limit=given.count)
         check(mysql, bounds, lag_seconds=labelled.lag_seconds, waiting=labelled.waiting)
     _LOG.info(
         logfmt(
@@ -69,6 +81,14 @@ def options() -> ArgumentParser:
     command_line = parser(__doc__ or "")
     command_line.add_argument(
         "--count", type=positive_number, metavar="N", help="labels at most (default: all)"
+    )
+    command_line.add_argument(
+        "--repair",
+        action="store_true",
+        help="write labels that are missing and delete those without a transaction",
+    )
+    command_line.add_argument(
+        "--compare", action="store_true", help="only count what --repair would write and delete"
     )
     command_line.add_argument(
         "--until",

@@ -67,7 +67,9 @@ _HAS_FOREIGN_ROWS = """
 _NEXT_IDS = """
     COPY (SELECT xid, transaction_id FROM public.transactions WHERE transaction_id > {}
           ORDER BY transaction_id LIMIT {}) TO STDOUT (FORMAT binary)"""
-_LABELLED_BETWEEN = "SELECT transaction_id FROM fraud_labels WHERE transaction_id BETWEEN %s AND %s"
+_NEXT_LABELS = """
+    SELECT transaction_id FROM fraud_labels WHERE transaction_id > %s ORDER BY transaction_id LIMIT %s"""
+_REMOVE = "DELETE FROM fraud_labels WHERE transaction_id IN ({})"
 _MOVE_MARK = "UPDATE label_progress SET last_xid = %s, last_transaction_id = %s WHERE name = %s"
 _MOVE_REPORTED = "UPDATE label_progress SET reported_until = %s WHERE name = %s"
 _HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
@@ -149,6 +151,15 @@ class Labelled:
     waiting: int
     lag_seconds: float
     restarted: bool
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Transactions without a label, how many added labels say fraud, and labels without a transaction."""
+
+    missing: int
+    frauds: int
+    orphans: int
 
 
 class Labeller:
@@ -259,7 +270,7 @@ class Labeller:
             self.mysql.rollback()
             # What commits from here on is read by its number.
             horizon = _horizon(reader)
-        found = self.label_all_without_label()
+        found = self.compare_ids(add=True, remove=False)
         with self.mysql.cursor() as labels:
             self._lock_mark(labels)
             labels.execute(_MOVE_TO_CLUSTER, (horizon, 0, cluster, PROGRESS_NAME))
@@ -269,39 +280,49 @@ class Labeller:
                 "labels_of_another_cluster",
                 mark=mark.xid,
                 horizon=horizon,
-                labels=found[0],
+                labels=found.missing,
                 action="compared_ids",
             )
         )
-        return found
+        return found.missing, found.frauds
 
-    def label_all_without_label(self) -> tuple[int, int]:
-        """Compare all ids, and label what has no label; how many labels, and how many of them say fraud."""
-        last, new, frauds = -1, 0, 0
+    def compare_ids(self, *, add: bool, remove: bool) -> Compared:
+        """Compare all ids of transactions and labels; `add` what is missing, `remove` what is orphaned."""
+        found, last = Compared(0, 0, 0), -1
         while True:
-            with self.postgres, self.postgres.cursor() as reader:
+            with self.postgres, self.mysql.cursor() as labels, self.postgres.cursor() as reader:
+                # No other labeller's label comes in between. Labels are read first: the transaction of each
+                # was committed before it, so one that is not seen then is gone.
+                mark = self._lock_mark(labels)
+                labels.execute(_NEXT_LABELS, (last, self.chunk))
+                there = np.array(
+                    [int(str(row[0])) for row in cast("list[tuple[object]]", labels.fetchall())], np.int64
+                )
                 told = _Bytes()
                 reader.copy_expert(_NEXT_IDS.format(last, self.chunk), told)
                 rows = _copied(told)
-                if not len(rows):
-                    return new, frauds
-                with self.mysql.cursor() as labels:
-                    # So that no other labeller's labels come in between.
-                    mark = self._lock_mark(labels)
-                    ids = rows["id"].astype(np.int64)
-                    labels.execute(_LABELLED_BETWEEN, (int(ids[0]), int(ids[-1])))
-                    there = [int(str(row[0])) for row in cast("list[tuple[object]]", labels.fetchall())]
-                    missing = rows[~np.isin(ids, np.array(there, np.int64))]
-                    if len(missing):
-                        ids = missing["id"].astype(np.int64)
-                        made = label(self.seed, ids, _frauds(reader, ids), mark.reported_until)
-                        lines = made.lines() if self.pipes and len(missing) >= FEWEST_TO_LOAD else []
-                        new += self._insert(
-                            labels, Chunk(mark, len(missing), missing, made, lines, restarted=False)
-                        )
-                        frauds += len(made.positives)
-                    self.mysql.commit()
-            last = int(rows["id"][-1])
+                ends = [int(side[-1]) for side in (there, rows["id"]) if len(side) == self.chunk]
+                if ends:
+                    there, rows = there[there <= min(ends)], rows[rows["id"] <= min(ends)]
+                missing, orphans = rows[~np.isin(rows["id"], there)], there[~np.isin(there, rows["id"])]
+                frauds = self._add(labels, reader, mark, missing) if add and len(missing) else 0
+                if remove and len(orphans):
+                    labels.execute(_REMOVE.format(", ".join(map(str, orphans.tolist()))))
+                self.mysql.commit()
+            found = Compared(
+                found.missing + len(missing), found.frauds + frauds, found.orphans + len(orphans)
+            )
+            if not ends:
+                return found
+            last = min(ends)
+
+    def _add(self, labels: MySQLCursor, reader: PostgresCursor, mark: Mark, rows: NDArray[np.void]) -> int:
+        """Write the labels of rows, and return how many say fraud."""
+        ids = rows["id"].astype(np.int64)
+        made = label(self.seed, ids, _frauds(reader, ids), mark.reported_until)
+        lines = made.lines() if self.pipes and len(rows) >= FEWEST_TO_LOAD else []
+        self._insert(labels, Chunk(mark, len(rows), rows, made, lines, restarted=False))
+        return len(made.positives)
 
     def _correct(self, labels: MySQLCursor, reported: Mapping[int, Truth], now: datetime) -> int:
         ids, corrected = list(reported), 0

@@ -432,3 +432,34 @@ def test_the_mark_is_never_ahead_of_the_databases_clock(servers: Servers) -> Non
     assert servers.ask_mysql("SELECT COUNT(*) FROM fraud_labels WHERE detected_at > UTC_TIMESTAMP(6)") == [
         (0,)
     ]
+
+
+@pytest.mark.parametrize("chunk", [3, 50, 50_000])
+def test_labels_that_somebody_deleted_or_orphaned_are_repaired(servers: Servers, chunk: int) -> None:
+    for name in "ab":
+        servers.run("transaction_generator", PIPECTL_BATCH_ID=name)
+    servers.run("detection_generator")
+    before = servers.ask_mysql("SELECT transaction_id, is_fraud, confidence FROM fraud_labels ORDER BY 1")
+    [(first, last)] = servers.ask_postgres(
+        "SELECT min(transaction_id), max(transaction_id) FROM public.transactions"
+    )
+    servers.ask_mysql("DELETE FROM fraud_labels WHERE transaction_id IN (%s, %s)", first, last - 5)
+    servers.ask_postgres("DELETE FROM public.transactions WHERE transaction_id IN (%s, %s)", first + 3, last)
+    servers.run("transaction_generator", PIPECTL_BATCH_ID="waits for its labels")
+    code, log = servers.run("detection_generator", "--compare")
+    assert code == 0, log
+    assert " orphans=2 " in log
+    assert len(labelled(servers)) == len(before) - 2
+
+    with (
+        open_postgres(postgres_database(servers.environment), "test") as postgres,
+        open_mysql(mysql_database(servers.environment)) as mysql,
+    ):
+        done = Labeller(postgres, mysql, seed=1, chunk=chunk).compare_ids(add=True, remove=True)
+
+    assert done.orphans == 2
+    assert labelled(servers) == transactions(servers)
+    after = servers.ask_mysql("SELECT transaction_id, is_fraud, confidence FROM fraud_labels ORDER BY 1")
+    assert set(before) - set(after) == {row for row in before if row[0] in {first + 3, last}}
+    code, log = servers.run("detection_generator", "--repair")
+    assert " missing=0 orphans=0 " in log
