@@ -46,6 +46,9 @@ LONGEST_REASON = 300
 ACTIVE_STATES = ["queued", "running"]
 # Around the places in which Airflow found a log: other ones while the task runs.
 SOURCES, SOURCES_END = "::group::Log message source details", "::endgroup::"
+# As Python links two exceptions.
+CAUSED = "The above exception was the direct cause of the following exception:"
+FOLLOWED = "During handling of the above exception, another exception occurred:"
 KINDS = {http.client.CONFLICT: AirflowConflictError, http.client.NOT_FOUND: AirflowMissingError}
 
 
@@ -466,9 +469,27 @@ def _log_lines(content: list[Any]) -> Iterator[str]:
         hidden = event == SOURCES or (hidden and event != SOURCES_END)
         if hidden or event.startswith("::"):
             continue
-        reasons = _reasons(line) if isinstance(line, dict) else []
-        if text := "\n".join([event, *reasons]).strip("\n"):
+        trace = _trace(line) if isinstance(line, dict) else []
+        if text := "\n".join([event, *trace]).strip("\n"):
             yield text
+
+
+def _trace(line: dict[str, Any]) -> list[str]:
+    """Return the exceptions of a line of a log as Python shows them: the last one is what the task raised."""
+    told: list[str] = []
+    failures = list(reversed(objects(line.get("error_detail"))))
+    for failure, reason in zip(failures, reversed(_reasons(line)), strict=True):
+        frames = objects(failure.get("frames"))
+        told += ["Traceback (most recent call last):"] if frames else []
+        told += [
+            f'  File "{frame.get("filename")}", line {frame.get("lineno")}, in {frame.get("name")}'
+            for frame in frames
+        ]
+        told.append(reason)
+        if failure is not failures[-1]:
+            is_cause = failure.get("is_cause") is True
+            told += ["", CAUSED if is_cause else FOLLOWED, ""]
+    return told
 
 
 def _reasons(line: dict[str, Any]) -> list[str]:

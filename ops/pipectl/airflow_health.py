@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipectl.models import AirflowAddress
 
 REQUEST_SECONDS = 20
+LONGEST_LINE, MOST_LINES = 1_000, 200  # characters, and lines, of a trace
 PAGE = 100  # objects in an answer: Airflow's default maximum
 MOST_PAGES = 1000
 NAMED_DAGS = 10
@@ -293,10 +294,19 @@ def read_import_failures(
 ) -> tuple[ImportFailure, ...]:
     """Read the DAG files that could not be imported, of those that were tried `since` then."""
     return tuple(
-        ImportFailure(str(error.get("filename") or ""), str(error.get("stack_trace") or ""))
+        ImportFailure(str(error.get("filename") or ""), _shortened(str(error.get("stack_trace") or "")))
         for error in answers
         if is_since(read_time(error.get("timestamp")), since)
     )
+
+
+def _shortened(trace: str) -> str:
+    """Return the end of a trace without the middle of long lines: an exception may quote megabytes."""
+    lines = (
+        f"{line[: LONGEST_LINE // 2]} … {line[-LONGEST_LINE // 2 :]}" if len(line) > LONGEST_LINE else line
+        for line in trace.splitlines()[-MOST_LINES:]
+    )
+    return "\n".join(lines)
 
 
 def read_dag(answer: dict[str, Any]) -> ParsedDag:

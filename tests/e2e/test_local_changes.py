@@ -191,7 +191,8 @@ def test_a_task_that_goes_on_is_tried_again_with_what_changed(project: Project, 
     assert restarted(project, "COLOUR of stack/airflow/user.env changed") == AIRFLOW
     until(lambda: len((folder / "begun").read_text()) == 2, "the task's second start")
     # The first one has ended with the scheduler that had started it.
-    waiting = [each for each in project.processes() if "until [ -e" in " ".join(each.cmdline())]
+    task = f"until [ -e '{folder}/go' ]"
+    waiting = [each for each in project.processes() if task in " ".join(each.cmdline())]
     assert len({each.pid for each in waiting}) == 1
     (folder / "go").touch()
     client = project.client()

@@ -19,7 +19,6 @@ import pytest
 from pipectl import published
 from pipectl.databases import BUCKET, Databases, metadata_version
 from pipectl.engines.local.folders import server_mark
-from pipectl.engines.local.processes import listens
 from pipectl.errors import (
     DatabaseError,
     DatabaseLockedError,
@@ -32,11 +31,11 @@ from pipectl.models import Counts, DatabaseAddress
 from pipectl.pipeline import reporting
 from pipectl.pipeline.overview import _database
 from pipectl.pipeline.verification import verify
-from support.stacks import family
 from support.waiting import WAIT_SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from support.script_servers import Servers
 
@@ -318,9 +317,18 @@ def test_status_shows_a_lock_as_the_databases_error(servers: Servers, service: s
 
 
 @contextmanager
-def stopped(port: int) -> Iterator[None]:
-    """Stop the server that listens there as a suspended machine does, but not for ever."""
-    processes = family(next(process.pid for process in psutil.process_iter() if listens(process.pid, port)))
+def stopped(port: int, folder: Path) -> Iterator[None]:
+    """Stop the test's server that listens there as a suspended machine does, but not for ever."""
+    # Its command line names the folder of these tests. Its ancestors, which listen by it, are others' too.
+    [server] = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any(str(folder) in word for word in process.info["cmdline"] or ())
+        and any(
+            found.laddr.port == port for found in process.net_connections("tcp") if found.status == "LISTEN"
+        )
+    ]
+    processes = [server, *server.children(recursive=True)]
 
     def resume() -> None:
         for process in processes:
@@ -349,7 +357,7 @@ def test_a_server_that_falls_silent_after_the_login_is_named_and_not_waited_for(
     with (
         pytest.raises(DatabaseSilentError, match=f"'{service}' at .* does not answer") as caught,
         questions() as ask,
-        stopped(port),
+        stopped(port, servers.folder),
     ):
         ask("SELECT 1")
     assert "Nothing came for 1 s" in caught.value.detail

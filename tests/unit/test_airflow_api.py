@@ -482,3 +482,41 @@ def test_the_last_error_of_a_log_is_one_line(newest: FakeAirflow, content: objec
 )
 def test_a_task_that_waits_says_what_for(answer: dict[str, Any], waits_for: str) -> None:
     assert read_task({"task_id": "any", **answer}).waits_for == waits_for
+
+
+@pytest.mark.parametrize(
+    ("is_cause", "link"),
+    [
+        (True, "The above exception was the direct cause of the following exception:"),
+        (False, "During handling of the above exception, another exception occurred:"),
+    ],
+)
+def test_an_exception_in_a_log_has_its_places_and_what_led_to_it(
+    newest: FakeAirflow, *, is_cause: bool, link: str
+) -> None:
+    raised = {
+        "exc_type": "RuntimeError",
+        "exc_value": "outer",
+        "frames": [{"filename": "/dags/mine.py", "lineno": 7, "name": "load"}],
+    }
+    before = {
+        "exc_type": "KeyError",
+        "exc_value": "'missing'",
+        "is_cause": is_cause,
+        "frames": [{"filename": "/dags/mine.py", "lineno": 5, "name": "load"}],
+    }
+    path = "GET /api/v2/dags/two_tasks/dagRuns/run/taskInstances/first/logs/1"
+    newest.answers[path] = 200, {"content": [{"event": "Task failed", "error_detail": [raised, before]}]}
+    [line] = AirflowApi(newest.address).log("two_tasks", "run", TaskState("first", "failed", 1, None))
+    assert line.splitlines() == [
+        "Task failed",
+        "Traceback (most recent call last):",
+        '  File "/dags/mine.py", line 5, in load',
+        "KeyError: 'missing'",
+        "",
+        link,
+        "",
+        "Traceback (most recent call last):",
+        '  File "/dags/mine.py", line 7, in load',
+        "RuntimeError: outer",
+    ]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipectl import airflow_health
-from pipectl.airflow_health import AirflowHealth
+from pipectl.airflow_health import AirflowHealth, read_import_failures
 from pipectl.errors import AirflowError
 from pipectl.models import AirflowAddress, DagRun, ImportFailure, ParsedDag
 
@@ -138,3 +138,12 @@ def test_last_runs_come_in_one_answer_unless_a_dag_is_not_in_it(
     assert {name: run.run_id for name, run in found.items()} == {"busy": "0", "mine": "scheduled__1"}
     monkeypatch.setitem(ANSWERS, path, (200, {"dag_runs": runs[:99]}))
     assert set(health.last_runs(["busy", "mine"])) == {"busy"}
+
+
+def test_an_import_error_that_quotes_megabytes_is_shortened() -> None:
+    trace = "\n".join(["Traceback:", *["  frame"] * 1000, "ValueError: " + "y" * 5_000_000 + " the end"])
+    [failure] = read_import_failures([{"filename": "mine.py", "stack_trace": trace}])
+    last = failure.stack_trace.splitlines()[-1]
+    assert len(failure.stack_trace) < 5_000
+    assert last.startswith("ValueError: yyy")
+    assert last.endswith(" the end")

@@ -233,6 +233,7 @@ def test_parameters_that_are_no_json_object_are_a_usage_error(conf: str) -> None
     "options",
     [
         ("--logical-date", "tomorrow"),
+        ("--logical-date", "2126-01-31"),
         ("--logical-date", "2026-01-31", "--no-logical-date"),
         ("--logical-date", "2026-01-31", "--repeat", "2"),
         ("--follow", "--no-wait"),
@@ -287,6 +288,9 @@ class AskedAirflow:
     def runs(self, dag_id: str, limit: int = 0) -> tuple[()]:
         del limit
         AskedAirflow.asked = dag_id
+        return ()
+
+    def dags(self) -> tuple[()]:
         return ()
 
     def dag(self, dag_id: str) -> None:

@@ -323,9 +323,9 @@ def test_mysql_in_a_container_takes_its_login_from_variables(tmp_path: Path) -> 
 @pytest.fixture
 def marked() -> Iterator[subprocess.Popen[str]]:
     """A program in a session of its own that bears a mark, with a child that has wiped its variables."""
-    child = f"env -i {sys.executable} -c 'import signal; signal.pause()' & echo ready; wait"
+    child = "env -i \"$0\" -c 'import signal; signal.pause()' & echo ready; wait"
     process = subprocess.Popen(
-        ["sh", "-c", child],
+        ["sh", "-c", child, sys.executable],
         env=os.environ | {docker_execute.MARK: "0123"},
         stdout=subprocess.PIPE,
         text=True,

@@ -61,6 +61,12 @@ def checks(function: ast.AST, checking: Iterable[str]) -> bool:
     return by_name or bool(list(nodes(function, ast.Assert)) or names & {"raises", "fail", *checking})
 
 
+def test_no_two_files_have_one_name() -> None:
+    """pytest imports a test's file by its name alone, and so fails where it collects two of one name."""
+    names = [path.name for path in files() if path.name not in {"__init__.py", "conftest.py"}]
+    assert sorted(names) == sorted(set(names))
+
+
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(TESTS)))
 def test_nothing_sleeps_and_no_assertion_is_timed_or_always_true(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))

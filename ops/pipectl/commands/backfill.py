@@ -160,16 +160,11 @@ def _times(since: str | None, until: str | None) -> tuple[datetime, datetime]:
     if since is None:
         raise UsageError("A backfill needs to know since when.", hint="Say it: --from 2026-01-31")
     first, last = point_in_time("--from", since), point_in_time("--to", until) if until else now
-    if first > last:
-        raise UsageError(
-            f"--from {since} is after --to {until}." if until else f"--from {since} is yet to come.",
-            hint="A backfill runs slots of the past, from the first to the last.",
-        )
+    hint = "A backfill runs slots of the past, from the first to the last."
+    if until and first > last:
+        raise UsageError(f"--from {since} is after --to {until}.", hint=hint)
     if first > now:
-        raise UsageError(
-            f"--from {since} is yet to come.",
-            hint="A backfill runs slots of the past, from the first to the last.",
-        )
+        raise UsageError(f"--from {since} is yet to come.", hint=hint)
     return first, last
 
 
@@ -177,15 +172,12 @@ def _existing_lines(existing: tuple[DagRun, ...]) -> list[RenderableType]:
     if not existing:
         return []
     failed = [run for run in existing if run.state == "failed"]
-    parts = [line(f"  {_runs(len(existing))} of these times {_is(existing)} there already.")]
+    verb = "is" if len(existing) == 1 else "are"
+    parts = [line(f"  {_runs(len(existing))} of these times {verb} there already.")]
     if failed:
         text = f"  {len(failed):,} of them failed, {failed[0].run_id} first. To start these again: --failed"
         parts.append(line(text, "yellow"))
     return parts
-
-
-def _is(runs: tuple[DagRun, ...]) -> str:
-    return "is" if len(runs) == 1 else "are"
 
 
 def _runs(count: int) -> str:

@@ -68,6 +68,11 @@ def trigger(
     if follow and not wait:
         raise UsageError("--follow and --no-wait exclude each other.", hint="Give one of them.")
     date_of = logical_dates(logical_date, none=no_logical_date, repeat=repeat)
+    if logical_date and wait and (date := date_of()) and date > datetime.now(UTC):
+        raise UsageError(
+            f"--logical-date {logical_date} is yet to come, and Airflow starts no run before its date.",
+            hint="To have it start then, without following it: --no-wait",
+        )
     dag_id = invocation.dag_id(dag_id)
     patience = triggering.Patience(invocation.engine, RunProgress(invocation.console), timeout)
     api = patience.ask(airflow_api, invocation)

@@ -12,7 +12,7 @@ from pipectl.errors import AirflowConflictError, AirflowSilentError, WaitTimeout
 from pipectl.wait import attempts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from pipectl.airflow_api import AirflowApi
     from pipectl.models import Backfill, Counts, DagRun, ParsedDag
@@ -79,8 +79,7 @@ def plan(
 ) -> BackfillPlan:
     """Return what a backfill would do. Raises AirflowError for a DAG whose schedule knows no slots."""
     slots = api.backfill_slots(dag_id, since, until, failed=failed)
-    existing = tuple(run for run in api.runs_between(dag_id, since, until) if run.logical_date not in slots)
-    return BackfillPlan(dag_id, since, until, slots, existing)
+    return BackfillPlan(dag_id, since, until, slots, _others(api, dag_id, since, until, slots))
 
 
 def backfill(
@@ -112,8 +111,7 @@ def backfill(
     if ours:
         observer.report("It is under way already")
         slots = {run.logical_date for run in _runs_of(api, ours)}
-        runs = api.runs_between(dag_id, since, until)
-        existing = tuple(run for run in runs if run.logical_date not in slots)
+        existing = _others(api, dag_id, since, until, slots)
     else:
         planned = plan(api, dag_id, since, until, failed=failed)
         existing, slots = planned.existing, set(planned.slots)
@@ -165,6 +163,14 @@ def _runs_of(api: AirflowApi, backfill: Backfill) -> list[DagRun]:
     """Return the runs of a backfill; those that ended before it was created are an earlier one's."""
     runs = api.runs_between(backfill.dag_id, backfill.since, backfill.until)
     return [run for run in runs if run.run_type == BACKFILL and not (run.end and run.end < backfill.created)]
+
+
+def _others(
+    api: AirflowApi, dag_id: str, since: datetime, until: datetime, slots: Collection[datetime | None]
+) -> tuple[DagRun, ...]:
+    """Return the runs of these times that are at none of the slots."""
+    taken = set(slots)
+    return tuple(run for run in api.runs_between(dag_id, since, until) if run.logical_date not in taken)
 
 
 def _create(

@@ -23,7 +23,7 @@ from pipectl.services import AIRFLOW, ASKED, HEALTHY, SERVICES, WAITING, busines
 from pipectl.wait import attempts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -229,8 +229,14 @@ def failures_of(
     """Return the failures of the DAG's own file; of a DAG that was never parsed, of files that mention it."""
     if not failures or (dag and dag.file):
         return in_file(failures, dag.file) if dag else ()
-    files = [path.relative_to(dags_dir).as_posix() for path in files_that_mention(dag_id, dags_dir)]
-    return tuple(itertools.chain(*(in_file(failures, file) for file in files)))
+    return _in_files(failures, files_that_mention(dag_id, dags_dir), dags_dir)
+
+
+def _in_files(
+    failures: tuple[ImportFailure, ...], paths: Iterable[Path], dags_dir: Path
+) -> tuple[ImportFailure, ...]:
+    names = (path.relative_to(dags_dir).as_posix() for path in paths)
+    return tuple(itertools.chain(*(in_file(failures, name) for name in names)))
 
 
 class Suspicion:
@@ -252,20 +258,23 @@ class Suspicion:
 
         What was parsed before `since` does not count.
         """
-        own = failures_of(self._dag_id, dag, failures, self._dags_dir)
-        if not own or (dag and dag.file):
+        if not failures or (dag and dag.file):
+            return failures_of(self._dag_id, dag, failures, self._dags_dir)
+        # Read once a look: the wait looks ten times a second.
+        paths = files_that_mention(self._dag_id, self._dags_dir)
+        own = _in_files(failures, paths, self._dags_dir)
+        if not own:
             return own
         self._since = self._since or time.monotonic()
         # Most modules of a DAG file's, and files that .airflowignore names, Airflow never parses.
         over = time.monotonic() - self._since > SUSPICION_SECONDS
-        return own if over or not self._may_yet_be_parsed(failures, since) else ()
+        return own if over or not self._may_yet_be_parsed(paths, failures, since) else ()
 
-    def _may_yet_be_parsed(self, failures: tuple[ImportFailure, ...], since: datetime | None) -> bool:
-        """Whether a file that mentions the DAG can be imported, and Airflow has not read what it is now."""
-        files = {
-            path.relative_to(self._dags_dir).as_posix(): path
-            for path in files_that_mention(self._dag_id, self._dags_dir)
-        }
+    def _may_yet_be_parsed(
+        self, paths: Iterable[Path], failures: tuple[ImportFailure, ...], since: datetime | None
+    ) -> bool:
+        """Whether one of these files can be imported, and Airflow has not read what it is now."""
+        files = {path.relative_to(self._dags_dir).as_posix(): path for path in paths}
         left = {file: path for file, path in files.items() if not in_file(failures, file)}
         if not left:
             return False
