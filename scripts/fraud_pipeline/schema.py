@@ -146,6 +146,9 @@ def prepare_mysql(connection: MySQLConnectionAbstract) -> None:
 
     files, name = migrations("mysql"), "MySQL"
     state = _mysql_state(connection)
+    # Ends the transaction that the look-up began. Its snapshot would be older than the mark's lock, and
+    # whoever waits for the migrations' lock inside it blocks the ALTER TABLE of the one who has that lock.
+    connection.commit()
     _require_known(name, state.version, files)
     if state != (len(files), True, True):
         try:
@@ -155,8 +158,6 @@ def prepare_mysql(connection: MySQLConnectionAbstract) -> None:
             if error.errno == _MYSQL_LOCK_TIMEOUT:
                 raise _locked(name) from error
             raise
-    # Ends the transaction that the look-up began: its snapshot would be older than the mark's lock.
-    connection.commit()
 
 
 def migrations(folder: str) -> list[Path]:
@@ -315,8 +316,6 @@ def _migrate_mysql(connection: MySQLConnectionAbstract, files: list[Path]) -> No
 
     with connection.cursor() as cursor:
         cursor.execute(_MYSQL_RECORD)
-        # The look-up's snapshot, which is from before the lock, ends.
-        connection.commit()
         cursor.execute("SELECT COALESCE(MAX(version), 0) FROM schema_migrations")
         version = int(str(mysql_value(cursor)))
         _require_known("MySQL", version, files)
