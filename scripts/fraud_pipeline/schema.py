@@ -286,8 +286,8 @@ def _publish(cursor: PostgresCursor) -> None:
             cursor.execute(f"ALTER PUBLICATION {PUBLICATION} DROP TABLE public.transactions")
         cursor.execute(f"{action.format(PUBLICATION)} TABLE public.transactions{columns}")
     except (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.InvalidParameterValue) as error:
-        # The pipeline works without change data capture; who runs the server has to allow it. A publication of
-        # a whole schema takes no list of columns.
+        # The pipeline works without change data capture; who runs the server has to allow it.
+        # A publication of a whole schema takes no list of columns.
         cursor.execute("ROLLBACK TO SAVEPOINT publication")
         _LOG.warning(
             logfmt("publication_refused", publication=PUBLICATION, reason=error.diag.message_primary)

@@ -246,7 +246,6 @@ def test_postgres_migration_that_fails_leaves_nothing(
 
     after = [row for row in old.ask_postgres(POSTGRES_SCHEMA) if "schema_migrations" not in row[0]]
     assert after == before
-    assert ("publication_refused" in log) == ("SCHEMA" in published and "TABLE public" in published)
     assert versions_of(old, "postgres") == list(range(1, NEXT["postgres"]))
 
 
