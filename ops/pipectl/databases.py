@@ -260,7 +260,7 @@ def _number(cursor: Any, query: str) -> float:  # noqa: ANN401  two drivers, one
 
 
 def _causes(mysql: Any, postgres: Any, ranges: list[tuple[int, int]], ids: list[int]) -> Causes:  # noqa: ANN401
-    """Why the transactions in ranges of ids, from the first to the last, and those of some ids have no label."""
+    """Why transactions in ranges of ids, from the first to the last, and those of `ids` have no label."""
     mark: dict[str, Any] = {}
     mysql.execute(published.HAS_PROGRESS)
     if mysql.fetchall():
@@ -271,7 +271,7 @@ def _causes(mysql: Any, postgres: Any, ranges: list[tuple[int, int]], ids: list[
     cluster, of_mark = postgres.fetchall()[0][0], mark.get("system_identifier")
     place = (str(mark.get("last_xid", 0)), mark.get("last_transaction_id", 0))
     counted = Causes()
-    parts = [(published.CAUSES_OF_RANGE, part) for part in ranges]
+    parts: list[tuple[str, tuple[Any, ...]]] = [(published.CAUSES_OF_RANGE, part) for part in ranges]
     parts += [
         (published.CAUSES_OF_IDS, (ids[first : first + BUCKET],)) for first in range(0, len(ids), BUCKET)
     ]

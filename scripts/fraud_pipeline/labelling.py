@@ -305,7 +305,7 @@ class Labeller:
         return found.missing, found.frauds
 
     def repair(self) -> Compared:
-        """Give each transaction one label, whatever happened to either: compare all ids, mend what differs."""
+        """Give each transaction exactly one label: compare all ids, and mend what differs."""
         self.take_in_reports(None)
         return self._compare(repair=True)
 
