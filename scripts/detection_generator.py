@@ -6,9 +6,11 @@ once: no label is lost, none is written twice.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from fraud_pipeline.command import batch_of, moment_option, parser, positive_number, run, seed_of
@@ -46,7 +48,13 @@ def main(environment: Mapping[str, str], given: Namespace) -> None:
     ):
         prepare_postgres(postgres)
         prepare_mysql(mysql)
-        labelled = Labeller(postgres, mysql, seed=seed, pipes=pipes).run(given.until, limit=given.count)
+        labeller = Labeller(postgres, mysql, seed=seed, pipes=pipes)
+        if given.repair:
+            repaired = labeller.repair()
+            sys.stdout.write(json.dumps(asdict(repaired)) + "\n")
+            _LOG.info(logfmt("labels_repaired", **asdict(repaired), seconds=time.monotonic() - started))
+            return
+        labelled = labeller.run(given.until, limit=given.count)
         check(mysql, bounds, lag_seconds=labelled.lag_seconds, waiting=labelled.waiting)
     _LOG.info(
         logfmt(
@@ -71,10 +79,16 @@ def options() -> ArgumentParser:
         "--count", type=positive_number, metavar="N", help="labels at most (default: all)"
     )
     command_line.add_argument(
+        "--repair",
+        action="store_true",
+        help="instead compare all ids, write what is missing, and remove and replace labels of other rows;"
+        " says on standard output, as JSON, how many",
+    )
+    command_line.add_argument(
         "--until",
         type=moment_option,
         metavar="TIME",
-        help="take in what is reported up to then (default: now)",
+        help="take in what is reported up to then, at most up to now (default: now)",
     )
     return command_line
 

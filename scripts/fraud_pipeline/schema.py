@@ -53,15 +53,42 @@ _POSTGRES_STATE = """
     SELECT coalesce((SELECT max(version) FROM sim.schema_migrations), 0),
            NOT EXISTS (SELECT FROM unnest(%s) AS name WHERE to_regclass(name) IS NULL),
            current_setting('wal_level') <> 'logical'
-           OR EXISTS (SELECT FROM pg_publication_tables
-                      WHERE pubname = %s AND schemaname = 'public' AND tablename = 'transactions')"""
+           OR EXISTS (SELECT FROM pg_publication_tables AS t JOIN pg_publication AS p USING (pubname)
+                      WHERE pubname = %s AND schemaname = 'public' AND tablename = 'transactions'
+                        AND (current_setting('server_version_num')::int < 150000
+                             OR NOT pg_has_role(pubowner, 'USAGE')
+                             OR NOT EXISTS (SELECT FROM pg_publication_rel AS r
+                                            WHERE prpubid = p.oid
+                                              AND prrelid = to_regclass('public.transactions')
+                                              AND to_jsonb(r) ->> 'prqual' IS NULL)
+                             OR (SELECT array_agg(attname::text ORDER BY attname)
+                                 FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid
+                                 WHERE attrelid = to_regclass('public.transactions')
+                                   AND attnum > 0 AND NOT attisdropped
+                                   AND (attname <> 'xid' OR relreplident = 'f'))
+                                = ARRAY(SELECT jsonb_array_elements_text(to_jsonb(t) -> 'attnames')
+                                        ORDER BY 1)))"""
+# No consumer knows xid8, so a list names all other columns; a column that a migration adds is published by
+# the next run. With REPLICA IDENTITY FULL every column is published: PostgreSQL then refuses to update and to
+# delete rows of a table whose list lacks one. A table that is published with all others, or by a row filter,
+# was published by somebody else, and stays so.
+_PUBLISHED_COLUMNS = """
+    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)
+    FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid
+    WHERE c.oid = 'public.transactions'::regclass
+      AND attnum > 0 AND NOT attisdropped AND attname <> 'xid' AND relreplident <> 'f'"""
 _POSTGRES_RECORD = """
     CREATE TABLE IF NOT EXISTS sim.schema_migrations (
         version    integer PRIMARY KEY,
         name       text NOT NULL,
         applied_at timestamptz NOT NULL DEFAULT now()
     )"""
-_PUBLICATION_EXISTS = "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = %s)"
+_PUBLICATION_EXISTS = """
+    SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = %s),
+           EXISTS (SELECT FROM pg_publication_tables
+                   WHERE pubname = %s AND schemaname = 'public' AND tablename = 'transactions')"""
+# PostgreSQL before this publishes whole rows.
+_COLUMN_LISTS = 150_000
 
 _MYSQL_LOCK = "fraud_pipeline.schema"
 _MYSQL_STATE = f"""
@@ -129,6 +156,9 @@ def prepare_mysql(connection: MySQLConnectionAbstract) -> None:
 
     files, name = migrations("mysql"), "MySQL"
     state = _mysql_state(connection)
+    # Ends the transaction that the look-up began. Its snapshot would be older than the mark's lock, and
+    # whoever waits for the migrations' lock inside it blocks the ALTER TABLE of the one who has that lock.
+    connection.commit()
     _require_known(name, state.version, files)
     if state != (len(files), True, True):
         try:
@@ -138,8 +168,6 @@ def prepare_mysql(connection: MySQLConnectionAbstract) -> None:
             if error.errno == _MYSQL_LOCK_TIMEOUT:
                 raise _locked(name) from error
             raise
-    # Ends the transaction that the look-up began: its snapshot would be older than the mark's lock.
-    connection.commit()
 
 
 def migrations(folder: str) -> list[Path]:
@@ -243,14 +271,23 @@ def _make_postgres_record(cursor: PostgresCursor) -> None:
 def _publish(cursor: PostgresCursor) -> None:
     import psycopg2
 
-    cursor.execute(_PUBLICATION_EXISTS, (PUBLICATION,))
-    exists = (cursor.fetchone() or (False,))[0]
+    cursor.execute(_PUBLICATION_EXISTS, (PUBLICATION, PUBLICATION))
+    exists, has_table = cursor.fetchone() or (False, False)
     action = "ALTER PUBLICATION {} ADD" if exists else "CREATE PUBLICATION {} FOR"
+    columns = ""
+    if cursor.connection.server_version >= _COLUMN_LISTS:
+        cursor.execute(_PUBLISHED_COLUMNS)
+        [names] = cursor.fetchone() or (None,)
+        columns = f" ({names})" if names else ""
     cursor.execute("SAVEPOINT publication")
     try:
-        cursor.execute(f"{action.format(PUBLICATION)} TABLE public.transactions")
-    except psycopg2.errors.InsufficientPrivilege as error:
+        if has_table:
+            # In one transaction: a consumer sees no moment without the table.
+            cursor.execute(f"ALTER PUBLICATION {PUBLICATION} DROP TABLE public.transactions")
+        cursor.execute(f"{action.format(PUBLICATION)} TABLE public.transactions{columns}")
+    except (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.InvalidParameterValue) as error:
         # The pipeline works without change data capture; who runs the server has to allow it.
+        # A publication of a whole schema takes no list of columns.
         cursor.execute("ROLLBACK TO SAVEPOINT publication")
         _LOG.warning(
             logfmt("publication_refused", publication=PUBLICATION, reason=error.diag.message_primary)
@@ -291,8 +328,6 @@ def _migrate_mysql(connection: MySQLConnectionAbstract, files: list[Path]) -> No
 
     with connection.cursor() as cursor:
         cursor.execute(_MYSQL_RECORD)
-        # The look-up's snapshot, which is from before the lock, ends.
-        connection.commit()
         cursor.execute("SELECT COALESCE(MAX(version), 0) FROM schema_migrations")
         version = int(str(mysql_value(cursor)))
         _require_known("MySQL", version, files)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +31,15 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 RELEASE = ROOT / "tests" / "fixtures" / "release-0.1.0"
 SCRIPTS = ("transaction_generator", "detection_generator")
-# A later release, as these tests imagine it.
+# A later release, as these tests imagine it: one migration more in each database.
+NEXT = {name: len(schema.migrations(name)) + 1 for name in ("postgres", "mysql")}
+MERCHANT, REVIEWED = f"{NEXT['postgres']:04d}_merchant", f"{NEXT['mysql']:04d}_reviewed"
 LATER = {
-    "postgres/0002_merchant.sql": """\
+    f"postgres/{MERCHANT}.sql": """\
 ALTER TABLE public.transactions ADD COLUMN IF NOT EXISTS merchant text NOT NULL DEFAULT 'unknown';
 CREATE TABLE IF NOT EXISTS sim.merchants (name text PRIMARY KEY);
 """,
-    "mysql/0002_reviewed.sql": """\
+    f"mysql/{REVIEWED}.sql": """\
 -- Who looked at a label; and when.
 ALTER TABLE fraud_labels ADD COLUMN reviewer VARCHAR(32) NOT NULL DEFAULT 'nobody';
 ALTER TABLE fraud_labels ADD COLUMN reviewed_at DATETIME(6) NULL;
@@ -52,10 +55,10 @@ from fraud_pipeline.connections import mysql_database, open_mysql
 whole = schema.statements
 def cut(file):
     for number, statement in enumerate(whole(file)):
-        if file.name.startswith("0002") and number == {count}:
+        if file.stem == {name!r} and number == {count}:
             os._exit(9)
         yield statement
-    if file.name.startswith("0002"):
+    if file.stem == {name!r}:
         os._exit(9)
 schema.statements = cut
 with open_mysql(mysql_database(os.environ)) as mysql:
@@ -75,9 +78,6 @@ def old(servers: Servers) -> Servers:
     servers.ask_postgres((RELEASE / "postgres.sql").read_text())
     for statement in schema.statements(RELEASE / "mysql.sql"):
         servers.ask_mysql(statement)
-    # A restored database's transaction numbers go on behind those of its rows.
-    ahead = "SELECT pg_current_xact_id() > (SELECT max(xid) FROM public.transactions)"
-    until(lambda: servers.ask_postgres(ahead) == [(True,)], "the restored transaction numbers")
     return servers
 
 
@@ -130,6 +130,10 @@ def versions(servers: Servers) -> tuple[list[int], list[int]]:
     )
 
 
+def applied(last: dict[str, int]) -> tuple[list[int], list[int]]:
+    return list(range(1, last["postgres"] + 1)), list(range(1, last["mysql"] + 1))
+
+
 def reconciled(servers: Servers) -> bool:
     return verify(Databases(*servers.addresses), "reconciled").ok
 
@@ -176,10 +180,10 @@ def test_column_that_is_added_reaches_an_existing_database_once(old: Servers, la
     logs = [process.communicate(timeout=60)[0] for process in processes]
 
     assert [process.returncode for process in processes] == [0] * len(scripts), logs
-    for database, migration in (("postgres", "0002_merchant"), ("mysql", "0002_reviewed")):
-        told = f"event=schema_migrated database={database} version=2 migration={migration}"
+    for database, migration in (("postgres", MERCHANT), ("mysql", REVIEWED)):
+        told = f"event=schema_migrated database={database} version={NEXT[database]} migration={migration}"
         assert "".join(logs).count(told) == 1
-    assert versions(old) == ([1, 2], [1, 2])
+    assert versions(old) == applied(NEXT)
     assert set(before["transactions"]) < set(rows(old)["transactions"])
     old_rows = "SELECT count(*) FROM public.transactions WHERE merchant = 'unknown' AND transaction_id <= 324"
     assert old.ask_postgres(old_rows) == [(324,)]
@@ -210,10 +214,10 @@ def test_mysql_migration_that_dies_between_two_statements_is_taken_up(
     for statement in schema.statements(RELEASE / "mysql.sql"):
         old.ask_mysql(statement)
     labels = old.ask_mysql("SELECT COUNT(*) FROM fraud_labels")
-    program = DIES_AFTER.format(scripts=str(later), count=count)
+    program = DIES_AFTER.format(scripts=str(later), name=REVIEWED, count=count)
     died = subprocess.run((sys.executable, "-c", program), env=old.environment, check=False)
     assert died.returncode == 9
-    assert versions(old)[1] == [1]
+    assert versions(old)[1] == list(range(1, NEXT["mysql"]))
 
     with open_mysql(mysql_database(old.environment)) as mysql, pytest.MonkeyPatch.context() as patch:
         patch.setattr(schema, "MIGRATIONS", later / "fraud_pipeline" / "migrations")
@@ -228,13 +232,13 @@ def test_postgres_migration_that_fails_leaves_nothing(
 ) -> None:
     before = old.ask_postgres(POSTGRES_SCHEMA)
     folder = later / "fraud_pipeline" / "migrations"
-    with (folder / "postgres" / "0002_merchant.sql").open("a") as file:
+    with (folder / "postgres" / f"{MERCHANT}.sql").open("a") as file:
         file.write("SELECT 1 / 0;\n")
     monkeypatch.setattr(schema, "MIGRATIONS", folder)
 
     with (
         pytest.raises(
-            DatabaseError, match=r"^PostgreSQL failed migration 0002_merchant.sql: division by zero"
+            DatabaseError, match=rf"^PostgreSQL failed migration {MERCHANT}\.sql: division by zero"
         ),
         open_postgres(postgres_database(old.environment), "test") as postgres,
     ):
@@ -242,7 +246,7 @@ def test_postgres_migration_that_fails_leaves_nothing(
 
     after = [row for row in old.ask_postgres(POSTGRES_SCHEMA) if "schema_migrations" not in row[0]]
     assert after == before
-    assert old.ask_postgres("SELECT version FROM sim.schema_migrations") == [(1,)]
+    assert versions_of(old, "postgres") == list(range(1, NEXT["postgres"]))
 
 
 def test_all_migrations_run_again_over_their_result(servers: Servers, later: Path) -> None:
@@ -260,7 +264,7 @@ def test_all_migrations_run_again_over_their_result(servers: Servers, later: Pat
         schema.prepare_mysql(mysql)
 
     assert (servers.ask_postgres(POSTGRES_SCHEMA), mysql_schema(servers), rows(servers)) == expected
-    assert versions(servers) == ([1, 2], [1, 2])
+    assert versions(servers) == applied(NEXT)
 
 
 @pytest.mark.parametrize(
@@ -333,7 +337,7 @@ def test_migration_behind_an_open_transaction_gives_up_in_one_sentence(
     finally:
         holder.close()
     migrate()
-    assert versions_of(old, name) == [1, 2]
+    assert versions_of(old, name) == list(range(1, NEXT[name] + 1))
 
 
 def versions_of(servers: Servers, name: str) -> list[int]:
@@ -352,7 +356,7 @@ def test_record_is_neither_counted_nor_emptied(servers: Servers) -> None:
 
     assert not [table for database in before for table in database.tables if "migrations" in table.name]
     assert verify(databases, "empty").ok
-    assert versions(servers) == ([1], [1])
+    assert versions(servers) == applied({name: number - 1 for name, number in NEXT.items()})
     assert "schema_migrated" not in run(servers)
     assert reconciled(servers)
 
@@ -409,3 +413,88 @@ def test_list_of_objects_is_what_the_migrations_make(servers: Servers) -> None:
         *schema.MYSQL_TABLES,
         "schema_migrations",
     }
+
+
+def test_updated_at_moves_with_a_change_of_a_row_and_with_nothing_else(servers: Servers) -> None:
+    servers.run("transaction_generator")
+    first = "SELECT transaction_id, updated_at FROM public.transactions ORDER BY 1 LIMIT 1"
+    [(identity, before)] = servers.ask_postgres(first)
+    change = "UPDATE public.transactions SET {} WHERE transaction_id = %s RETURNING updated_at"
+    [(same,)] = servers.ask_postgres(change.format("status = status"), identity)
+    [(later,)] = servers.ask_postgres(change.format("status = 'reversed'"), identity)
+    [(chosen,)] = servers.ask_postgres(change.format("updated_at = '2026-01-01Z', status = 'x'"), identity)
+    assert same == before < later
+    assert chosen == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_the_publication_has_every_column_but_the_one_that_no_consumer_reads(servers: Servers) -> None:
+    published = "SELECT attnames::text[] FROM pg_publication_tables WHERE pubname = 'airbyte_publication'"
+    columns = (
+        "SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute"
+        " WHERE attrelid = 'public.transactions'::regclass AND attnum > 0"
+    )
+    # As an earlier release published it.
+    servers.run("transaction_generator")
+    servers.ask_postgres("ALTER PUBLICATION airbyte_publication DROP TABLE public.transactions")
+    servers.ask_postgres("ALTER PUBLICATION airbyte_publication ADD TABLE public.transactions")
+    servers.run("transaction_generator")
+    [(all_columns,)] = servers.ask_postgres(columns)
+    assert servers.ask_postgres(published) == [([name for name in all_columns if name != "xid"],)]
+    # With a list PostgreSQL would refuse every UPDATE and DELETE of a table of this replica identity.
+    change = "UPDATE public.transactions SET status = 'x' WHERE transaction_id = 1 RETURNING 1"
+    servers.ask_postgres("ALTER TABLE public.transactions REPLICA IDENTITY FULL")
+    with pytest.raises(psycopg2.errors.InvalidColumnReference):
+        servers.ask_postgres(change)
+    servers.run("transaction_generator")
+    assert servers.ask_postgres(published) == [(all_columns,)]
+    assert servers.ask_postgres(change) == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "published",
+    [
+        "FOR ALL TABLES",
+        "FOR TABLES IN SCHEMA public",
+        "FOR TABLE public.transactions WHERE (transaction_id > 7)",
+        "FOR TABLES IN SCHEMA public, TABLE public.transactions",
+    ],
+)
+def test_a_publication_of_the_users_own_making_stays_as_it_is(servers: Servers, published: str) -> None:
+    servers.run("transaction_generator")
+    servers.ask_postgres("DROP PUBLICATION airbyte_publication")
+    servers.ask_superuser(f"CREATE PUBLICATION airbyte_publication {published}")
+    servers.ask_superuser("ALTER PUBLICATION airbyte_publication OWNER TO postgres")
+    stored = "SELECT p.*, t.* FROM pg_publication AS p JOIN pg_publication_tables AS t USING (pubname)"
+    before = servers.ask_postgres(stored)
+    servers.ask_superuser("ALTER ROLE docker SUPERUSER")
+    try:
+        code, log = servers.run("transaction_generator")
+        after = servers.ask_postgres(stored)
+    finally:
+        servers.ask_superuser("ALTER ROLE docker NOSUPERUSER")
+        servers.ask_superuser("DROP PUBLICATION airbyte_publication")
+    assert code == 0, log
+    assert after == before
+    assert ("publication_refused" in log) == ("SCHEMA" in published and "TABLE public" in published)
+
+
+def test_a_script_that_waits_for_a_migration_does_not_block_it(servers: Servers) -> None:
+    """MySQL called it a deadlock: whoever waited had asked the table before, in the same transaction."""
+    run(servers)
+    servers.ask_mysql("DELETE FROM schema_migrations WHERE version > 1")
+    migrating = servers.mysql()
+    cursor = migrating.cursor()
+    cursor.execute("SELECT GET_LOCK('fraud_pipeline.schema', 0)")
+    assert cursor.fetchall() == [(1,)]
+    script = servers.start("detection_generator")
+    waiting = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT GET_LOCK%%'"
+    try:
+        until(lambda: servers.ask_mysql(waiting) == [(1,)], "a script that waits")
+        cursor.execute("SET SESSION lock_wait_timeout = 1")
+        cursor.execute("ALTER TABLE label_progress DROP COLUMN system_identifier")
+        migrating.close()
+        log, _ = script.communicate(timeout=60)
+    finally:
+        script.kill()
+    assert script.returncode == 0, log
+    assert versions(servers)[1] == list(range(1, NEXT["mysql"]))

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg2
 import pytest
 
 from support.waiting import until
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
 pytest_plugins = ["support.script_servers"]
 pytestmark = pytest.mark.integration
 
-# When all is reported that will ever be.
-LATE = "2037-01-01"
 INSERT = """
     INSERT INTO public.transactions (tx_time, customer_id, card_id, terminal_id, mcc, amount, currency,
                                      channel, country, lat, lon, status)
     SELECT now(), 1, 11, 1, 5411, 10, 'EUR', 'pos', 'DE', 50, 10, 'approved' FROM generate_series(1, %s)
     RETURNING transaction_id"""
+
+
+def report_everything(servers: Servers) -> None:
+    """Let be reported by now what will ever be."""
+    servers.ask_postgres("UPDATE sim.ground_truth SET reported_at = now() WHERE reported_at > now()")
 
 
 def transactions(servers: Servers) -> set[int]:
@@ -93,7 +97,8 @@ def test_fraud_that_is_reported_later_is_corrected_and_moves_updated_at(servers:
     before = labelled_frauds(servers)
     [(first,)] = servers.ask_mysql("SELECT MAX(updated_at) FROM fraud_labels")
 
-    code, log = servers.run("detection_generator", "--until", LATE)
+    report_everything(servers)
+    code, log = servers.run("detection_generator")
 
     after = labelled_frauds(servers)
     [(moved,)] = servers.ask_mysql("SELECT COUNT(*) FROM fraud_labels WHERE updated_at > %s", first)
@@ -109,7 +114,8 @@ def test_fraud_that_is_reported_later_is_corrected_and_moves_updated_at(servers:
 
 def test_fraud_whose_report_is_older_than_its_label_is_labelled_once(servers: Servers) -> None:
     servers.run("transaction_generator", "--count", "5000")
-    servers.run("detection_generator", "--until", LATE)
+    report_everything(servers)
+    servers.run("detection_generator")
 
     code, log = servers.run("detection_generator")
 
@@ -158,7 +164,8 @@ def test_labels_by_load_data_and_by_insert_are_the_same(servers: Servers) -> Non
         "SELECT transaction_id, is_fraud, fraud_type, confidence, label_source FROM fraud_labels ORDER BY 1"
     )
     servers.run("transaction_generator", "--count", "5000")
-    servers.run("detection_generator", "--until", LATE)
+    report_everything(servers)
+    servers.run("detection_generator")
     loaded = servers.ask_mysql(everything)
     servers.ask_mysql("DELETE FROM fraud_labels")
     servers.ask_mysql("UPDATE label_progress SET last_xid = 0")
@@ -253,7 +260,7 @@ def test_mark_ahead_of_a_restored_database_starts_again_without_a_second_label(s
     code, log = servers.run("detection_generator")
 
     assert code == 0, log
-    assert "event=mark_ahead_of_database" in log
+    assert 'event=ids_compared because="the mark is ahead of the database"' in log
     assert labelled(servers) == transactions(servers)
     assert servers.ask_mysql("SELECT * FROM fraud_labels ORDER BY 1 LIMIT %s", len(first)) == first
     assert f" labels={len(labelled(servers)) - len(first)} " in log
@@ -327,3 +334,128 @@ def test_the_log_says_once_why_the_driver_lacks_its_extension(servers: Servers, 
     code, log = servers.run("detection_generator", PYTHONPATH=str(tmp_path))
     assert code == 0, log
     assert log.count('mysql_driver_is_pure_python_because="libssl.so.3 is too old"') == 1
+
+
+def test_a_row_that_no_label_fits_is_set_aside_and_named_and_the_others_are_labelled(
+    servers: Servers,
+) -> None:
+    servers.run("transaction_generator", PIPECTL_BATCH_ID="a")
+    poison = INSERT.replace("(tx_time", "(transaction_id, tx_time").replace(
+        "SELECT now()", "SELECT -7, now()"
+    )
+    with pytest.raises(psycopg2.errors.CheckViolation):
+        servers.ask_postgres(poison, 1)
+    # As in a database that an earlier release made.
+    servers.ask_postgres("ALTER TABLE public.transactions DROP CONSTRAINT transaction_id_not_negative")
+    servers.ask_postgres(poison, 1)
+    servers.run("transaction_generator", PIPECTL_BATCH_ID="b")
+
+    code, log = servers.run("detection_generator")
+
+    assert code == 0, log
+    assert labelled(servers) == transactions(servers) - {-7}
+    assert "event=transactions_set_aside transactions=1 last_id=-7" in log
+    assert servers.run("detection_generator")[0] == 0
+
+
+def test_frauds_that_are_read_again_are_not_counted_again(servers: Servers) -> None:
+    servers.run("transaction_generator", "--count", "3000")
+    report_everything(servers)
+    first = servers.run("detection_generator")[1]
+    servers.ask_mysql("UPDATE label_progress SET last_xid = 0, last_transaction_id = 0")
+    again = servers.run("detection_generator")[1]
+    [(frauds,)] = servers.ask_mysql("SELECT COUNT(*) FROM fraud_labels WHERE is_fraud = 1")
+    assert f" frauds={frauds} " in first
+    assert " labels=0 frauds=0 " in again
+
+
+FOREIGN = "UPDATE public.transactions SET xid = (xid::text::bigint + 1000000)::text::xid8"
+
+
+@pytest.mark.parametrize("mysql_came_too", [True, False])
+def test_rows_that_another_cluster_wrote_are_labelled_whatever_their_numbers_say(
+    servers: Servers, *, mysql_came_too: bool
+) -> None:
+    """A dump that was restored: its rows' numbers are above this cluster's, or below its mark."""
+    servers.run("transaction_generator", PIPECTL_BATCH_ID="a")
+    servers.run("detection_generator")
+    servers.run("transaction_generator", PIPECTL_BATCH_ID="never labelled")
+    servers.ask_postgres(FOREIGN)
+    if mysql_came_too:
+        moved = "last_xid = last_xid + 1000000, system_identifier = 7"
+        servers.ask_mysql(f"UPDATE label_progress SET {moved}")
+    else:
+        servers.ask_mysql("DELETE FROM fraud_labels")
+        servers.ask_mysql("UPDATE label_progress SET last_xid = 0, system_identifier = NULL")
+    servers.run("transaction_generator", PIPECTL_BATCH_ID="of this cluster")
+
+    code, log = servers.run("detection_generator")
+
+    assert code == 0, log
+    assert "event=ids_compared because=" in log
+    assert "of another cluster" in log
+    assert " waiting=0 " in log
+    assert labelled(servers) == transactions(servers)
+    servers.run("transaction_generator", PIPECTL_BATCH_ID="later")
+    code, log = servers.run("detection_generator")
+    assert "ids_compared" not in log
+    assert labelled(servers) == transactions(servers)
+
+
+def test_a_labeller_that_may_not_know_the_cluster_labels_as_before(servers: Servers) -> None:
+    may = "{} EXECUTE ON FUNCTION pg_control_system() {} PUBLIC"
+    servers.ask_superuser(may.format("REVOKE", "FROM"))
+    try:
+        servers.run("transaction_generator")
+        code, log = servers.run("detection_generator")
+    finally:
+        servers.ask_superuser(may.format("GRANT", "TO"))
+    assert code == 0, log
+    assert labelled(servers) == transactions(servers)
+
+
+def test_the_mark_is_never_ahead_of_the_databases_clock(servers: Servers) -> None:
+    servers.run("transaction_generator", "--count", "5000")
+    ahead = "SELECT reported_until > UTC_TIMESTAMP(6) FROM label_progress"
+
+    code, log = servers.run("detection_generator", "--until", "2037-01-01")
+
+    assert code == 0, log
+    assert "event=until_is_ahead_of_the_clock" in log
+    assert servers.ask_mysql(ahead) == [(0,)]
+    assert labelled_frauds(servers) == truth(servers, "reported_at <= now()")
+    # As a clock that was wrong for a while has left it.
+    servers.ask_mysql("UPDATE label_progress SET reported_until = '2037-01-01'")
+    servers.run("transaction_generator")
+    code, log = servers.run("detection_generator")
+    assert "event=mark_ahead_of_clock" in log
+    assert servers.ask_mysql(ahead) == [(0,)]
+    assert servers.ask_mysql("SELECT COUNT(*) FROM fraud_labels WHERE detected_at > UTC_TIMESTAMP(6)") == [
+        (0,)
+    ]
+
+
+@pytest.mark.parametrize("chunk", [3, 50, 50_000])
+def test_labels_that_somebody_deleted_or_orphaned_are_repaired(servers: Servers, chunk: int) -> None:
+    for name in "ab":
+        servers.run("transaction_generator", PIPECTL_BATCH_ID=name)
+    servers.run("detection_generator")
+    before = servers.ask_mysql("SELECT transaction_id, is_fraud, confidence FROM fraud_labels ORDER BY 1")
+    [(first, last)] = servers.ask_postgres(
+        "SELECT min(transaction_id), max(transaction_id) FROM public.transactions"
+    )
+    servers.ask_mysql("DELETE FROM fraud_labels WHERE transaction_id IN (%s, %s)", first, last - 5)
+    servers.ask_postgres("DELETE FROM public.transactions WHERE transaction_id IN (%s, %s)", first + 3, last)
+    servers.run("transaction_generator", PIPECTL_BATCH_ID="waits for its labels")
+    with (
+        open_postgres(postgres_database(servers.environment), "test") as postgres,
+        open_mysql(mysql_database(servers.environment)) as mysql,
+    ):
+        done = Labeller(postgres, mysql, seed=1, chunk=chunk).repair()
+
+    assert done.orphans == 2
+    assert labelled(servers) == transactions(servers)
+    after = servers.ask_mysql("SELECT transaction_id, is_fraud, confidence FROM fraud_labels ORDER BY 1")
+    assert set(before) - set(after) == {row for row in before if row[0] in {first + 3, last}}
+    _, log = servers.run("detection_generator", "--repair")
+    assert " missing=0 frauds=0 orphans=0 older=0 " in log
