@@ -21,7 +21,7 @@ from fraud_pipeline.connections import (
 )
 from fraud_pipeline.local_infile import pipe_folder
 from fraud_pipeline.logs import logfmt
-from fraud_pipeline.monitoring import bounds_of, check
+from fraud_pipeline.monitoring import bounds_of, check, check_slots
 from fraud_pipeline.schema import prepare_mysql, prepare_postgres
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def main(environment: Mapping[str, str], given: Namespace) -> None:
         prepare_mysql(mysql)
         labelled = Labeller(postgres, mysql, seed=seed, pipes=pipes).run(given.until, limit=given.count)
         check(mysql, bounds, lag_seconds=labelled.lag_seconds, waiting=labelled.waiting)
+        check_slots(postgres)
     _LOG.info(
         logfmt(
             "labels_written",
