@@ -29,6 +29,8 @@ write them in. Each shard is a task of its own, which any worker can take.
 
 1. **plan** notes the load under the run's id.
 2. **write_shard** writes its part of the chunks, 100,000 transactions each, to `public.transactions`.
+   With `wait_for_slots` each chunk waits until every replication slot has room for it. Without, nothing is
+   begun if a slot has not room for all of them.
 3. **write_labels** writes all labels that are missing to `fraud_labels`, in chunks of 50,000.
 
 A chunk is committed whole, with its row in `sim.batches`. So a task that is killed and tried again, or
@@ -57,6 +59,9 @@ with DAG(
         "transactions": Param(1_000_000, type="integer", minimum=1, description="How many transactions."),
         "days": Param(90, type="integer", minimum=1, maximum=3650, description="The days up to now."),
         "shards": Param(2, type="integer", minimum=1, maximum=64, description="Tasks that share the work."),
+        "wait_for_slots": Param(
+            False, type="boolean", description="Write as fast as the readers of replication slots read."
+        ),
     },
     tags=["fraud", "postgres", "mysql"],
 ):
@@ -79,6 +84,7 @@ with DAG(
                 transactions=params["transactions"],
                 days=params["days"],
                 load_id=context["run_id"],
+                wait_for_slots=params["wait_for_slots"],
             )
         shards = min(params["shards"], load.chunks)
         _LOG.info("Load %s: %s chunks in %s shards", load.load_id, load.chunks, shards)
@@ -90,7 +96,7 @@ with DAG(
         from fraud_pipeline.connections import open_postgres, postgres_database
         from fraud_pipeline.history import find_load, write_shard
 
-        database = postgres_database(os.environ)
+        database, context = postgres_database(os.environ), get_current_context()
         with (
             open_postgres(database, "load_history") as postgres,
             open_postgres(database, "load_history ids") as helper,
@@ -98,10 +104,12 @@ with DAG(
             return write_shard(
                 postgres,
                 helper,
-                find_load(postgres, get_current_context()["run_id"]),
+                find_load(postgres, context["run_id"]),
                 shard=part["shard"],
                 shards=part["shards"],
                 progress=lambda rows: _LOG.info("Committed %s transactions", rows),
+                wait_for_slots=context["params"]["wait_for_slots"],
+                waits=lambda slots: _LOG.info("Waiting for the readers of %s", [slot.name for slot in slots]),
             )
 
     @task(doc_md="Writes all labels that are missing to MySQL, and notes that the load is complete.")

@@ -23,7 +23,7 @@ from fraud_pipeline.connections import (
 )
 from fraud_pipeline.local_infile import pipe_folder
 from fraud_pipeline.logs import logfmt
-from fraud_pipeline.monitoring import bounds_of, check
+from fraud_pipeline.monitoring import bounds_of, check, check_slots
 from fraud_pipeline.schema import prepare_mysql, prepare_postgres
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def main(environment: Mapping[str, str], given: Namespace) -> None:
             return
         labelled = labeller.run(given.until, limit=given.count)
         check(mysql, bounds, lag_seconds=labelled.lag_seconds, waiting=labelled.waiting)
+        check_slots(postgres)
     _LOG.info(
         logfmt(
             "labels_written",

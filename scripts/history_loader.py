@@ -18,6 +18,7 @@ from fraud_pipeline.connections import mysql_database, open_mysql, open_postgres
 from fraud_pipeline.local_infile import pipe_folder
 from fraud_pipeline.logs import logfmt
 from fraud_pipeline.schema import prepare_mysql, prepare_postgres
+from fraud_pipeline.slots import BINLOG_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,17 +46,28 @@ def main(environment: Mapping[str, str], given: argparse.Namespace) -> None:
             days=given.days,
             load_id=given.load,
             chunk=given.chunk or history.CHUNK,
+            # What has been planned waits, or may be written.
+            wait_for_slots=given.wait_for_slots or "plan" not in parts,
+            tell=lambda size, slots: _tell("short", bytes=size, slots=[slot._asdict() for slot in slots]),
         )
         if "plan" in parts:
             written = sum(history.written_chunks(postgres, load).values())
-            _tell("plan", load=load.load_id, transactions=load.transactions, written=written)
+            _tell(
+                "plan",
+                load=load.load_id,
+                transactions=load.transactions,
+                written=written,
+                binlog_bytes=load.transactions * BINLOG_BYTES,
+            )
     if "transactions" in parts:
-        _write_transactions(environment, load, given.shard)
+        _write_transactions(environment, load, given.shard, wait_for_slots=given.wait_for_slots)
     if "labels" in parts:
         _write_labels(environment, load, tell_due=given.due)
 
 
-def _write_transactions(environment: Mapping[str, str], load: Load, shard: tuple[int, int]) -> None:
+def _write_transactions(
+    environment: Mapping[str, str], load: Load, shard: tuple[int, int], *, wait_for_slots: bool
+) -> None:
     from fraud_pipeline.history import write_shard  # noqa: PLC0415
 
     started = time.monotonic()
@@ -71,6 +83,8 @@ def _write_transactions(environment: Mapping[str, str], load: Load, shard: tuple
             shard=shard[0] - 1,
             shards=shard[1],
             progress=lambda rows: _tell("transactions", rows=rows),
+            wait_for_slots=wait_for_slots,
+            waits=lambda slots: _tell("waits", slots=[slot.name for slot in slots]),
         )
     _LOG.info(
         logfmt(
@@ -130,6 +144,11 @@ def options() -> argparse.ArgumentParser:
     )
     command_line.add_argument(
         "--shard", type=_shard, default=(1, 1), metavar="K/N", help="write the K-th of N parts only"
+    )
+    command_line.add_argument(
+        "--wait-for-slots",
+        action="store_true",
+        help="write only what every replication slot can hold, and wait for its reader",
     )
     command_line.add_argument("--due", action="store_true", help="tell first how many labels are missing")
     command_line.add_argument("--only", choices=PARTS, help="do one part (default: all)")

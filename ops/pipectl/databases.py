@@ -24,13 +24,22 @@ if TYPE_CHECKING:
 BUCKET = 10_000
 # The ids that no label can have.
 LOWEST_IDS = (-(2**63), -1)
+# Rows of MySQL, and blocks of PostgreSQL with some 70 rows each, that a transaction deletes.
+ROWS_AT_ONCE = 10_000
+BLOCKS_AT_ONCE = 200
 POSTGRES_TABLES = """
     SELECT format('%I.%I', schemaname, tablename), schemaname || '.' || tablename
     FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1"""
+# Tables whose changes somebody may read, and how many blocks one has.
+FOLLOWED_TABLES = "SELECT DISTINCT format('%I.%I', schemaname, tablename) FROM pg_publication_tables"
+TABLE_BLOCKS = "SELECT pg_relation_size(%s::regclass) / current_setting('block_size')::int"
 MYSQL_TABLES = """
     SELECT CONCAT('`', REPLACE(table_name, '`', '``'), '`'), table_name
     FROM information_schema.tables
     WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' ORDER BY 1"""
+MYSQL_COUNTING_TABLES = """
+    SELECT table_name FROM information_schema.columns
+    WHERE table_schema = DATABASE() AND extra LIKE '%auto_increment%'"""
 
 
 class Databases:
@@ -135,16 +144,20 @@ class Databases:
             causes = _causes(mysql, postgres, ranges, unlabelled) if has_transactions else Causes()
         return Reconciliation(causes.total, orphans, older, causes)
 
-    def empty(self) -> tuple[DatabaseContent, DatabaseContent]:
+    def empty(self, *, propagate: bool = False) -> tuple[DatabaseContent, DatabaseContent]:
         """Delete every row of both databases or of neither, keep the tables, and return what was there.
 
-        Both servers lock their tables first. PostgreSQL commits last, and its ids go on: one that is used
-        twice would get the label of an earlier transaction. Killed in between, labels are gone and their
-        mark before them, so the next run labels all transactions again.
+        Both servers lock their tables first. PostgreSQL commits last, and its ids go on, as MySQL's do: one
+        that is used twice would get the label of an earlier transaction, at a consumer too. Killed in
+        between, labels are gone and their mark before them, so the next run labels all transactions again.
+
+        No consumer takes a truncation in. With `propagate` rows are deleted, so that consumers follow: in
+        transactions of some thousands, while MySQL's locks keep everybody from labelling. Interrupted, it
+        goes on when it is called again.
         """
         emptied: list[str] = []
         try:
-            return self._empty(emptied)
+            return self._delete_rows(emptied) if propagate else self._empty(emptied)
         except DatabaseLockedError as error:
             if emptied:
                 raise
@@ -157,14 +170,37 @@ class Databases:
             quoted = [quoted for quoted, _ in _tables(postgres, POSTGRES_TABLES)]
             if quoted:
                 postgres.execute(f"TRUNCATE {', '.join(quoted)} CONTINUE IDENTITY CASCADE")
-            # The mark's table first: a mark without its labels would leave transactions without one.
-            tables = sorted(_tables(mysql, MYSQL_TABLES), key=lambda table: table[1] != published.PROGRESS)
-            if tables:
-                mysql.execute("SET foreign_key_checks = 0")
-                mysql.execute(f"LOCK TABLES {', '.join(f'{name} WRITE' for name, _ in tables)}")
-                for name, _ in tables:
-                    mysql.execute(f"TRUNCATE TABLE {name}")
-                    emptied.append(name)
+            tables = _lock_mysql_tables(mysql)
+            # MySQL's truncation starts ids again at 1.
+            mysql.execute(MYSQL_COUNTING_TABLES)
+            counting = {name for (name,) in mysql.fetchall()}
+            for quoted_name, name in tables:
+                mysql.execute(f"{'DELETE FROM' if name in counting else 'TRUNCATE TABLE'} {quoted_name}")
+                emptied.append(name)
+        return before
+
+    def _delete_rows(self, emptied: list[str]) -> tuple[DatabaseContent, DatabaseContent]:
+        before = self.content()
+        with self._postgres_cursor() as postgres, self._mysql_cursor() as mysql:
+            for quoted, name in _lock_mysql_tables(mysql):
+                emptied.append(name)
+                delete = f"DELETE FROM {quoted} LIMIT {ROWS_AT_ONCE}"  # noqa: S608  quoted by the server itself
+                mysql.execute(delete)
+                while mysql.rowcount == ROWS_AT_ONCE:
+                    mysql.execute(delete)
+            quoted_tables = [quoted for quoted, _ in _tables(postgres, POSTGRES_TABLES)]
+            postgres.execute(FOLLOWED_TABLES)
+            followed = {quoted for (quoted,) in postgres.fetchall()} & set(quoted_tables)
+            for quoted in sorted(followed):
+                emptied.append(quoted)
+                _delete_most(postgres, quoted)
+            if quoted_tables:
+                # What was written meanwhile, and what nobody follows.
+                postgres.execute(f"LOCK TABLE {', '.join(quoted_tables)} IN ACCESS EXCLUSIVE MODE")
+                for quoted in sorted(followed):
+                    postgres.execute(f"DELETE FROM {quoted}")  # noqa: S608  quoted by the server itself
+                if others := [quoted for quoted in quoted_tables if quoted not in followed]:
+                    postgres.execute(f"TRUNCATE {', '.join(others)} CONTINUE IDENTITY CASCADE")
         return before
 
     @contextmanager
@@ -225,6 +261,30 @@ def _tables(cursor: Any, query: str) -> list[tuple[str, str]]:  # noqa: ANN401  
     """Tables that hold data, each quoted for a statement and as it is named in messages."""
     cursor.execute(query)
     return [(quoted, name) for quoted, name in cursor.fetchall() if name not in published.MIGRATION_RECORDS]
+
+
+def _lock_mysql_tables(mysql: Any) -> list[tuple[str, str]]:  # noqa: ANN401  untyped driver
+    """Lock all tables, and return them as _tables does, the one with the mark first.
+
+    A mark without its labels would leave transactions without one.
+    """
+    tables = sorted(_tables(mysql, MYSQL_TABLES), key=lambda table: table[1] != published.PROGRESS)
+    if tables:
+        mysql.execute("SET foreign_key_checks = 0")
+        mysql.execute(f"LOCK TABLES {', '.join(f'{name} WRITE' for name, _ in tables)}")
+    return tables
+
+
+def _delete_most(postgres: Any, quoted: str) -> None:  # noqa: ANN401  untyped driver
+    """Delete the rows that a table has now, some blocks a transaction, so that the dead are read once."""
+    postgres.execute(TABLE_BLOCKS, (quoted,))
+    blocks = int(postgres.fetchall()[0][0])
+    for first in range(0, blocks, BLOCKS_AT_ONCE):
+        postgres.execute(
+            f"DELETE FROM {quoted} WHERE ctid >= %s::tid AND ctid < %s::tid",  # noqa: S608  quoted by the server
+            (f"({first},0)", f"({first + BLOCKS_AT_ONCE},0)"),
+        )
+        postgres.connection.commit()
 
 
 def _postgres_has_transactions(cursor: Any) -> bool:  # noqa: ANN401  untyped driver

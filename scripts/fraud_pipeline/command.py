@@ -36,7 +36,8 @@ VARIABLES = f"""environment:
                           longest time that a transaction may wait for its label (default 3600)
   PIPECTL_ALERT_WEBHOOK   where alerts are posted as JSON
 
-exit codes: 0 done, 2 wrong option or setting, 5 a database is unreachable or failed, 130 interrupted"""
+exit codes: 0 done, 2 wrong option or setting, 5 a database is unreachable or failed,
+6 a replication slot cannot hold what would be written, 130 interrupted"""
 
 _LOG = logging.getLogger(__name__)
 

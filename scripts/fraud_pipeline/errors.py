@@ -6,6 +6,7 @@ from typing import ClassVar
 
 DATABASE = 5
 USAGE = 2
+SLOT = 6
 
 
 class PipelineError(Exception):
@@ -18,6 +19,12 @@ class SettingError(PipelineError):
     """An environment variable holds something that cannot be used."""
 
     code = USAGE
+
+
+class SlotError(PipelineError):
+    """A replication slot cannot hold what would be written: the caller chooses what becomes of its reader."""
+
+    code = SLOT
 
 
 class DatabaseError(PipelineError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fraud_pipeline import rhythm
+from fraud_pipeline import rhythm, slots
 from fraud_pipeline.batches import Encoded, copy_batch, prepare_batch
 from fraud_pipeline.errors import DatabaseError
 from fraud_pipeline.transactions import BatchRequest, blocks_for, generate, microseconds, moment
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from psycopg2.extensions import connection as PostgresConnection  # noqa: N812 -- a class named in lower case
+    from psycopg2.extensions import cursor as PostgresCursor  # noqa: N812
+
+    from fraud_pipeline.slots import Slot
 
 # 13 MB on the wire: a commit costs little against it, and a kill loses half a second of work.
 CHUNK = 100_000
@@ -85,8 +88,14 @@ def open_load(
     days: float,
     load_id: str | None = None,
     chunk: int = CHUNK,
+    wait_for_slots: bool = False,
+    tell: Callable[[int, list[Slot]], None] | None = None,
 ) -> Load:
-    """Take up the load of that name, or an unfinished one of that size; else begin one that ends now."""
+    """Take up the load of that name, or an unfinished one of that size; else begin one that ends now.
+
+    Raises SlotError, and begins nothing, if a replication slot cannot hold what is left to write, unless
+    each chunk will wait for its reader; `tell` is told of the bytes and the slots first.
+    """
     with connection, connection.cursor() as cursor:
         cursor.execute(_LOCK)
         if load_id is None:
@@ -99,7 +108,11 @@ def open_load(
             name = load_id or f"history__{until:%Y-%m-%dT%H:%M:%SZ}__{secrets.token_hex(4)}"
             row = (name, seed, transactions, until - timedelta(days=days), until, chunk)
             cursor.execute(_BEGIN, row)
-    return Load(*row)
+        load = Load(*row)
+        if not wait_for_slots:
+            written = sum(_written(cursor, load).values())
+            slots.require_room(cursor, load.transactions - written, tell)
+    return load
 
 
 def find_load(connection: PostgresConnection, load_id: str) -> Load:
@@ -115,8 +128,7 @@ def find_load(connection: PostgresConnection, load_id: str) -> Load:
 def written_chunks(connection: PostgresConnection, load: Load) -> dict[int, int]:
     """The chunks that are committed, with the transactions in each."""
     with connection, connection.cursor() as cursor:
-        cursor.execute(_WRITTEN, (f"{load.load_id}/",))
-        return {int(batch_id.rpartition("/")[2]): count for batch_id, count in cursor.fetchall()}
+        return _written(cursor, load)
 
 
 def write_shard(
@@ -127,16 +139,21 @@ def write_shard(
     shard: int = 0,
     shards: int = 1,
     progress: Callable[[int], None] | None = None,
+    wait_for_slots: bool = False,
+    waits: Callable[[list[Slot]], None] | None = None,
 ) -> int:
     """Write every `shards`-th chunk from `shard` on, without those that are there; the transactions written.
 
     While the server takes one chunk, a thread generates the next, and takes ids for it through `helper`.
-    Raises psycopg2.Error and DatabaseError.
+    With `wait_for_slots` each chunk waits until every replication slot can hold it, and one of each other
+    shard; `waits` is told of the slots that are waited for. Raises psycopg2.Error, DatabaseError, SlotError.
     """
     present = written_chunks(connection, load)
     missing = (number for number in range(shard, load.chunks, shards) if number not in present)
     transactions = 0
     for encoded in _ahead(helper, load, missing):
+        if wait_for_slots:
+            slots.wait_for_room(connection, load.chunk * shards, waits)
         written = copy_batch(connection, encoded)
         transactions += written.transactions
         if progress:
@@ -151,6 +168,11 @@ def finish_load(connection: PostgresConnection, load: Load) -> bool:
         with connection, connection.cursor() as cursor:
             cursor.execute(_FINISH, (load.load_id,))
     return complete
+
+
+def _written(cursor: PostgresCursor, load: Load) -> dict[int, int]:
+    cursor.execute(_WRITTEN, (f"{load.load_id}/",))
+    return {int(batch_id.rpartition("/")[2]): count for batch_id, count in cursor.fetchall()}
 
 
 def _ahead(helper: PostgresConnection, load: Load, numbers: Iterator[int]) -> Iterator[Encoded]:

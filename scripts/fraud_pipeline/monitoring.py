@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, cast
 
 from fraud_pipeline.alerts import alert
 from fraud_pipeline.errors import SettingError
+from fraud_pipeline.slots import lost_slots
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mysql.connector.abstracts import MySQLConnectionAbstract
+    from psycopg2.extensions import connection as PostgresConnection  # noqa: N812 -- a class named in lower case
 
 RATE_VARIABLE = "PIPECTL_ALERT_FRAUD_RATE"
 LAG_VARIABLE = "PIPECTL_ALERT_LAG_SECONDS"
@@ -67,3 +69,16 @@ def check(
         )
         events.append("label_lag")
     return tuple(events)
+
+
+def check_slots(postgres: PostgresConnection) -> tuple[str, ...]:
+    """Alert each replication slot that is lost, as a warning, and return their names."""
+    names = tuple(lost_slots(postgres))
+    for name in names:
+        alert(
+            "replication_slot_lost",
+            warning=True,
+            slot=name,
+            remedy="drop the slot, make it anew, and clear what its reader has",
+        )
+    return names

@@ -470,8 +470,16 @@ def test_open_prints_the_address(project: Project) -> None:
 
 def test_data_only_reset_empties_the_databases_and_leaves_airflow_alone(populated: Project) -> None:
     webserver = service(populated, "webserver")["pid"]
-    emptied = populated.json("reset", "--data-only", "--yes")["emptied"]
-    assert sum(table["rows"] for database in emptied for table in database["tables"]) > 0
+    populated.run("connections", "--create-slot")
+    told = [
+        populated.json("reset", *words, "--dry-run")["notes"]
+        for words in ((), ("--data-only",), ("--data-only", "--propagate"))
+    ]
+    assert all("read by replication slot airbyte_slot: they " in note for [note] in told)
+    done = populated.json("reset", "--data-only", "--propagate", "--yes")
+    populated.run("connections", "--drop-slot")
+    assert "they get every deletion" in done["notes"][0]
+    assert sum(table["rows"] for database in done["emptied"] for table in database["tables"]) > 0
     assert populated.json("verify-db")["ok"]
     assert service(populated, "webserver")["pid"] == webserver
     assert populated.json("trigger")["state"] == "success"

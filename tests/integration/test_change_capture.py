@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipectl import databases as asked_module
 from pipectl import published, replication
 from pipectl.databases import Databases
 from pipectl.errors import DatabaseError, UsageError
 from pipectl.models import ReplicationLogin
-from pipectl.pipeline import capture_checks, change_capture
+from pipectl.pipeline import capture_checks, change_capture, consumers
+from pipectl.pipeline.verification import verify
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -220,6 +222,66 @@ def test_each_label_is_in_the_binary_log_once_while_scripts_write(servers: Serve
     } == set(stored)
     assert [kind for kind, _ in changes].count("I") == len(stored) + 1
     assert [kind for kind, _ in changes].count("U") == 6
+
+
+@pytest.mark.usefixtures("slot")
+@pytest.mark.parametrize("propagate", [True, False])
+def test_consumers_follow_a_reset_that_propagates_and_no_other(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, *, propagate: bool
+) -> None:
+    # Several transactions of each server.
+    monkeypatch.setattr(asked_module, "BLOCKS_AT_ONCE", 1)
+    monkeypatch.setattr(asked_module, "ROWS_AT_ONCE", 50)
+    start = servers.ask_mysql("SHOW MASTER STATUS")[0][:2]
+    servers.run("transaction_generator")
+    servers.run("transaction_generator", PIPECTL_BATCH_ID="more")
+    servers.run("detection_generator")
+    [(highest,)] = servers.ask_postgres("SELECT max(transaction_id) FROM public.transactions")
+    own = Databases(*servers.addresses)
+    emptied = own.empty(propagate=propagate)
+    assert [database.rows for database in own.content()] == [0, 0]
+    servers.run("transaction_generator", PIPECTL_BATCH_ID="after")
+    servers.run("detection_generator")
+    assert verify(own, "reconciled").ok
+    stored = dict(servers.ask_postgres("SELECT transaction_id, status FROM public.transactions"))
+    assert min(stored) > highest
+    last = min(stored)
+    servers.ask_postgres("UPDATE public.transactions SET status = 'last' WHERE transaction_id = %s", last)
+    servers.ask_mysql("UPDATE fraud_labels SET label_source = %s WHERE transaction_id = %s", LAST, last)
+
+    copies = (
+        applied(read_postgres(servers, "last")),
+        applied(read_mysql(servers, (start[0], start[1]), LAST)),
+    )
+    gone = next(table.rows for table in emptied[1].tables if table.name == "fraud_labels")
+    assert gone > 50
+    for copy in copies:
+        assert stored.keys() <= copy.keys()
+        assert len(copy) - len(stored) == (0 if propagate else gone)
+
+
+@pytest.mark.usefixtures("slot")
+def test_who_reads_changes_is_named(servers: Servers) -> None:
+    from pymysqlreplication import BinLogStreamReader
+
+    reader, own = reader_of(servers), Databases(*servers.addresses)
+    stream = BinLogStreamReader(
+        {"host": "127.0.0.1", "port": servers.mysql_port, "user": LOGIN.user, "password": LOGIN.password},
+        server_id=4_000_000_001,
+        blocking=True,
+        enable_logging=False,
+    )
+    with closing(stream):
+        stream.fetchone()
+        found = until(
+            lambda: (seen := consumers.consumers(own, reader)).binlog_readers and seen, "the reader"
+        )
+    assert found
+    assert found.names.startswith("replication slot airbyte_slot; airbyte from 127.0.0.1:")
+    assert found.names.endswith(", who reads the binary log")
+    postgres, mysql = servers.addresses
+    silent = Databases(replace(postgres, port=1), replace(mysql, port=1))
+    assert consumers.consumers(silent).names == ""
 
 
 @pytest.mark.usefixtures("slot")

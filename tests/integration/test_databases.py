@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from pipectl import databases as asked_module
 from pipectl import published
 from pipectl.databases import BUCKET, Databases, metadata_version
 from pipectl.engines.local.folders import server_mark
@@ -199,6 +200,15 @@ def test_ids_go_on_after_emptying(servers: Servers) -> None:
     assert after > before
 
 
+def test_ids_of_mysql_go_on_after_emptying_too(servers: Servers) -> None:
+    servers.ask_mysql("CREATE TABLE own (id INT AUTO_INCREMENT PRIMARY KEY, name TEXT)")
+    servers.ask_mysql("INSERT INTO own (name) VALUES ('a'), ('b')")
+    databases(servers).empty()
+    assert servers.ask_mysql("SELECT COUNT(*) FROM own") == [(0,)]
+    servers.ask_mysql("INSERT INTO own (name) VALUES ('c')")
+    assert servers.ask_mysql("SELECT id FROM own") == [(3,)]
+
+
 def rows(servers: Servers) -> list[int]:
     return [database.rows for database in databases(servers).content()]
 
@@ -243,6 +253,7 @@ QUESTIONS: dict[str, Callable[[Databases], object]] = {
     "content": Databases.content,
     "reconcile": Databases.reconcile,
     "empty": Databases.empty,
+    "propagate": partial(Databases.empty, propagate=True),
     "report": reporting.build,
 }
 
@@ -276,7 +287,7 @@ def test_no_question_waits_for_a_lock_without_end_and_each_names_who_holds_it(
             QUESTIONS[question](asked)
         assert session in caught.value.message
         assert "one of" not in caught.value.message
-        assert ("nothing was deleted" in caught.value.message) == (question == "empty")
+        assert ("nothing was deleted" in caught.value.message) == (question in {"empty", "propagate"})
         assert "waited 1 s" in caught.value.hint
     assert rows(servers) == before
 
@@ -510,6 +521,37 @@ def test_killed_after_mysql_the_next_run_labels_every_transaction_again(
     assert code == 0, output
     assert verify(databases(servers), "reconciled").ok
     assert servers.ask_mysql("SELECT COUNT(*) FROM fraud_labels") == [(transactions,)]
+
+
+def test_killed_among_its_deletions_the_next_run_labels_what_is_left(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        servers.run("transaction_generator", PIPECTL_BATCH_ID=f"{number}")
+    servers.run("detection_generator")
+    [(transactions,)] = servers.ask_postgres("SELECT count(*) FROM public.transactions")
+    delete = asked_module._delete_most
+
+    def dying(*arguments: Any) -> None:
+        """Stand for a kill after the first transaction that deletes rows of PostgreSQL."""
+        delete(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(asked_module, "_delete_most", dying)
+    monkeypatch.setattr(asked_module, "BLOCKS_AT_ONCE", 1)
+    monkeypatch.setattr(asked_module, "TABLE_BLOCKS", "SELECT 1 FROM (SELECT %s::regclass) AS asked")
+    with pytest.raises(KeyboardInterrupt):
+        databases(servers).empty(propagate=True)
+    [(left,)] = servers.ask_postgres("SELECT count(*) FROM public.transactions")
+    assert 0 < left < transactions
+    assert servers.ask_mysql("SELECT COUNT(*) FROM fraud_labels") == [(0,)]
+    code, output = servers.run("detection_generator")
+    assert code == 0, output
+    assert verify(databases(servers), "reconciled").ok
+    assert servers.ask_mysql("SELECT COUNT(*) FROM fraud_labels") == [(left,)]
+    monkeypatch.undo()
+    databases(servers).empty(propagate=True)
+    assert rows(servers) == [0, 0]
 
 
 def test_a_server_that_is_another_projects_is_not_asked(servers: Servers) -> None:

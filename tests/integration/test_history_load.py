@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +14,7 @@ import pytest
 from pipectl.errors import DatabaseError, UsageError
 from pipectl.observer import Observer
 from pipectl.pipeline.loading import HistoryLoader
+from support.elsewhere import pipectl, project_of
 from support.load_observer import LoadObserver
 
 if TYPE_CHECKING:
@@ -170,26 +168,7 @@ def test_loader_of_pipectl_says_which_database_fails(servers: Servers) -> None:
 
 @pytest.fixture
 def project(servers: Servers, tmp_path: Path) -> Path:
-    """A project whose business databases run elsewhere, so that no engine need be started."""
-    for name in ("dags", "stack"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
-    (tmp_path / "stack" / ".env").write_text(
-        "AIRBYTE_POSTGRES_HOST=127.0.0.1\nAIRBYTE_MYSQL_HOST=127.0.0.1\n"
-        f"AIRBYTE_POSTGRES_PORT={servers.postgres_port}\nAIRBYTE_MYSQL_PORT={servers.mysql_port}\n"
-    )
-    return tmp_path
-
-
-def pipectl(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        (sys.executable, "-m", "pipectl", "--project", str(project), "--engine", "local", *arguments),
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ},
-        stdin=subprocess.DEVNULL,
-    )
+    return project_of(servers, tmp_path)
 
 
 def test_command_prints_its_documented_json_and_progress_beside_it(project: Path) -> None:

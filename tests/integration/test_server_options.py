@@ -49,13 +49,18 @@ def postgres_value(text: str, unit: str = "") -> float | str:
     return int(found[1]) * UNITS[found[2] or unit] if found else text
 
 
-def mysql_options(flavor: str) -> dict[str, str]:
+def mysql_options(flavor: str, variables: dict[str, str]) -> dict[str, str]:
+    """The file's options, those called loose only if the server has such a variable."""
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(STACK / "mysql" / "server.cnf")
     options = dict(parser["mysqld"])
     if flavor == "mariadb":
         options |= dict(parser["mariadb"])
-    options = {name: value for name, value in options.items() if not name.startswith("loose_")}
+    for name in [name for name in options if name.startswith("loose_")]:
+        value = options.pop(name)
+        if name.removeprefix("loose_") in variables:
+            options[name.removeprefix("loose_")] = value
+    assert {"replica_net_timeout", "slave_net_timeout"} & options.keys()
     # SHOW VARIABLES says whether there is a log, and the log's name elsewhere.
     assert options.pop("log_bin") == "binlog"
     options |= {"log_bin": "ON", "time_zone": options.pop("default_time_zone")}
@@ -63,8 +68,8 @@ def mysql_options(flavor: str) -> dict[str, str]:
 
 
 def mysql_value(text: str) -> str:
-    found = re.fullmatch(r"(\d+)M", text)
-    return str(int(found[1]) * 2**20) if found else text
+    found = re.fullmatch(r"(\d+)([MG])", text)
+    return str(int(found[1]) * UNITS[f"{found[2]}B"]) if found else text
 
 
 @pytest.fixture
@@ -145,7 +150,7 @@ def test_local_mysql_has_every_option_of_its_file(odd_folder: Path) -> None:
             with pytest.raises(mysql.connector.Error, match="denied"):
                 cursor.execute("INSERT INTO later VALUES (1)")
     assert all(right in grants for right in ("RELOAD", "SHOW DATABASES", "REPLICATION SLAVE"))
-    options = mysql_options(found.flavor)
+    options = mysql_options(found.flavor, variables)
     assert {name: variables[name] for name in options} == options
     assert "ignored" not in (odd_folder / "log").read_text()
 
@@ -212,7 +217,7 @@ def test_postgres_container_has_every_setting_of_its_file(
 def test_mysql_container_has_every_option_of_its_file(containers: DockerProject) -> None:
     told = containers.mysql("SHOW GLOBAL VARIABLES")
     variables = dict(row.split("\t", 1) for row in told.splitlines() if "\t" in row)
-    options = mysql_options("mysql")
+    options = mysql_options("mysql", variables)
     assert {name: variables[name] for name in options} == options
     container = containers.containers()["airbyte-mysql-1"]["Id"]
     assert "World-writable" not in docker("logs", container)

@@ -169,6 +169,7 @@ def test_reset_without_a_terminal_and_without_yes_refuses(project: Path) -> None
         ("connections", "--drop-slot"),
         ("reset", "--data-only", "--yes"),
         ("reset", "--data-only", "--dry-run"),
+        ("reset", "--data-only", "--propagate", "--yes"),
     ],
 )
 def test_databases_that_do_not_run_are_exit_5_with_the_next_step(

@@ -220,7 +220,7 @@ class FakeLoader:
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
-    def load(self, *, transactions: int, days: int, shards: int) -> loading.LoadResult:
+    def load(self, *, transactions: int, days: int, shards: int, **_: Any) -> loading.LoadResult:
         return loading.LoadResult(f"load {days}", transactions, 0, 0, 0, shards, 0.1, 0.1, 0.2)
 
 

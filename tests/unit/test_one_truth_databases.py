@@ -13,7 +13,17 @@ import numpy as np
 import pytest
 
 import history_loader
-from fraud_pipeline import command, connections, episodes, errors, scenarios, schema, transactions, world
+from fraud_pipeline import (
+    command,
+    connections,
+    episodes,
+    errors,
+    scenarios,
+    schema,
+    slots,
+    transactions,
+    world,
+)
 from fraud_pipeline.connections import mysql_database, postgres_database
 from fraud_pipeline.copy_format import TRANSACTION_COLUMNS
 from fraud_pipeline.labels import COLUMNS as LABEL_COLUMNS
@@ -117,7 +127,8 @@ def test_loader_gives_the_script_the_variables_that_it_reads() -> None:
 
 
 def test_exit_codes_of_the_script_are_those_that_the_loader_tells_apart() -> None:
-    assert (loading.SCRIPT_USAGE, loading.SCRIPT_DATABASE) == (errors.USAGE, errors.DATABASE)
+    told_apart = (loading.SCRIPT_USAGE, loading.SCRIPT_DATABASE, loading.SCRIPT_SLOT)
+    assert told_apart == (errors.USAGE, errors.DATABASE, errors.SLOT)
 
 
 def test_loader_speaks_the_scripts_language(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,12 +140,18 @@ def test_loader_speaks_the_scripts_language(monkeypatch: pytest.MonkeyPatch) -> 
             [event] = [word.value for word in node.args if isinstance(word, ast.Constant)]
             told[str(event)] = {"event": event, **{str(word.arg): 1 for word in node.keywords}}
     told["plan"]["load"] = "a load"
+    told["short"]["slots"] = [slots.Slot("a slot", 5)._asdict()]
+    told["waits"]["slots"] = ["a slot"]
     parsed: list[argparse.Namespace] = []
 
     def run(_: object, *commands: tuple[str, ...]) -> Iterator[dict[str, Any]]:
         for command_line in commands:
             given = history_loader.options().parse_args(command_line)
             parsed.append(given)
+            if given.only == "plan" and not given.wait_for_slots:
+                yield told["short"]
+            elif given.only == "transactions":
+                yield told["waits"]
             yield told[given.only] if given.only != "labels" else told["due"]
             if given.only == "labels":
                 yield told["labels"]
@@ -145,9 +162,14 @@ def test_loader_speaks_the_scripts_language(monkeypatch: pytest.MonkeyPatch) -> 
     addresses = (DatabaseAddress("a", "", 1, "", "", ""), DatabaseAddress("b", "", 2, "", "", ""))
     loader = loading.HistoryLoader(ROOT, addresses, seed=None, observer=observer)
 
-    result = loader.load(transactions=3, days=2, shards=2)
+    with pytest.raises(loading.SlotsTooSmallError) as caught:
+        loader.load(transactions=3, days=2, shards=2)
+    assert caught.value.slots == ("a slot",)
+    parsed.clear()
+    result = loader.load(transactions=3, days=2, shards=2, wait_for_slots=True)
 
-    assert set(told) == {*history_loader.PARTS, "due", "done"}
+    assert set(told) == {*history_loader.PARTS, "due", "done", "short", "waits"}
+    assert [given.wait_for_slots for given in parsed] == [True, True, True, False]
     assert (result.load, result.transactions, result.labels, result.resumed) == ("a load", 2, 1, 1)
     assert [(given.only, given.transactions, given.days) for given in parsed] == [
         ("plan", 3, 2),

@@ -14,8 +14,10 @@ from pipectl.airflow_health import AirflowHealth
 from pipectl.commands import dags, status, up
 from pipectl.errors import AirflowSilentError
 from pipectl.models import AirflowAddress, DagRun, DatabaseAddress, ImportFailure, ParsedDag, Service
-from pipectl.pipeline import listing, overview
+from pipectl.pipeline import consumers, listing, overview
 from pipectl.pipeline.lifecycle import UpResult
+from pipectl.published import SLOT
+from support import ROOT
 from support.text import plain
 
 if TYPE_CHECKING:
@@ -169,3 +171,27 @@ def test_a_start_that_only_removed_a_worker_did_something() -> None:
     text = started(removed=("worker-2",))
     assert "Removed   worker-2" in text
     assert "Everything ran already" not in text
+
+
+def database_status(**parts: Any) -> overview.DatabaseStatus:
+    address = DatabaseAddress("airbyte-mysql", "127.0.0.1", 1, "", "", "")
+    return overview.DatabaseStatus(address, reachable=True, rows={}, **parts)
+
+
+def test_slots_and_logs_that_need_somebody_are_said_and_no_others() -> None:
+    def alerts(wal_status: str, name: str = SLOT) -> str:
+        slot = consumers.Slot(name, False, wal_status, None, 5, None)
+        return " ".join(overview._alerts(database_status(slots=(slot,))))
+
+    assert alerts("reserved") == alerts("extended") == ""
+    assert "about to be lost" in alerts("unreserved")
+    assert "pipectl connections --drop-slot" in alerts("lost")
+    assert "pg_drop_replication_slot('theirs')" in alerts("lost", "theirs")
+    for size, limit, said in ((consumers.BINLOG_BYTES, None, 0), (5 << 30, None, 1), (5 << 30, 6 << 30, 0)):
+        log = consumers.BinaryLog(size, limit)
+        assert len(list(overview._alerts(database_status(binary_log=log)))) == said
+
+
+def test_the_bound_of_the_binary_log_is_the_servers() -> None:
+    config = (ROOT / "stack" / "mysql" / "server.cnf").read_text(encoding="utf-8")
+    assert f"loose_max_binlog_total_size = {consumers.BINLOG_BYTES >> 30}G" in config

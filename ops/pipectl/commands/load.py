@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from pipectl.commands.shared import Progress, group, line
+from pipectl.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,27 +41,58 @@ def load(
     shards: Annotated[
         int, typer.Option(min=1, max=MOST_SHARDS, help="Processes that write transactions side by side.")
     ] = 1,
+    wait_for_slots: Annotated[
+        bool,
+        typer.Option("--wait-for-slots", help="Write no faster than replication slots' readers read."),
+    ] = False,
+    drop_slots: Annotated[
+        bool,
+        typer.Option("--drop-slots", help="Drop the replication slots that cannot hold the load."),
+    ] = False,
 ) -> None:
     """Load a history of transactions with their labels, fast; interrupted, the same command goes on.
 
-    On several machines the DAG `load_history` does the same.
+    If a replication slot cannot hold it, nothing is written: choose one of the last two options. On several
+    machines the DAG `load_history` does the same.
 
     Examples: `pipectl load` · `pipectl load --transactions 10_000_000 --days 90 --shards 2` ·
     `pipectl load --json`
     """
     invocation: Invocation = ctx.obj
-    from pipectl.pipeline.access import business_databases  # noqa: PLC0415  60 ms
-    from pipectl.pipeline.loading import HistoryLoader, seed_of  # noqa: PLC0415
+    from pipectl.databases import Databases  # noqa: PLC0415  60 ms
+    from pipectl.pipeline import consumers  # noqa: PLC0415
+    from pipectl.pipeline.access import business_databases  # noqa: PLC0415
+    from pipectl.pipeline.loading import HistoryLoader, SlotsTooSmallError, seed_of  # noqa: PLC0415
 
+    if wait_for_slots and drop_slots:
+        raise UsageError("--wait-for-slots and --drop-slots exclude each other.", hint="Give one of them.")
     engine, settings, console = invocation.engine, invocation.settings, invocation.console
     addresses = engine.databases()
     databases = business_databases(engine)
     for address in addresses:
         databases.ping(address.service)
+    log = consumers.binary_log(databases)
     with _LoadProgress(console).shown() as observer:
         seed = seed_of(settings.variables)
         loader = HistoryLoader(settings.project, addresses, seed=seed, observer=observer)
-        result = loader.load(transactions=transactions, days=days, shards=shards)
+        load_all = partial(
+            loader.load,
+            transactions=transactions,
+            days=days,
+            shards=shards,
+            wait_for_slots=wait_for_slots,
+            binlog_limit=log.limit_bytes if log else None,
+        )
+        try:
+            result = load_all()
+        except SlotsTooSmallError as error:
+            if not drop_slots:
+                raise
+            login = settings.replication_login
+            postgres = login.at(databases.postgres) if login.password else databases.postgres
+            consumers.drop_slots(Databases(postgres, databases.mysql), error.slots)
+            console.say(f"Dropped: {', '.join(error.slots)}. Their readers begin again with a snapshot.")
+            result = load_all()
     console.emit(result, lambda: result_text(result))
 
 

@@ -17,15 +17,18 @@ from pipectl.commands.shared import (
     confirm_volumes,
     content_text,
     group,
+    line,
     moment,
     say_commands,
     table,
     volumes_text,
 )
+from pipectl.errors import PipectlError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from pipectl.console import Console
     from pipectl.invocation import Invocation
     from pipectl.models import DatabaseContent, Volume
     from pipectl.pipeline.lifecycle import ResetResult
@@ -38,24 +41,27 @@ Document: TypeAlias = "ResetResult | ResetDryRun | DataReset | DataResetDryRun"
 
 @dataclass(frozen=True)
 class ResetDryRun:
-    """What `reset --dry-run` prints: volumes, and the docker commands that do the same."""
+    """What `reset --dry-run` prints: volumes, the docker commands that do the same, `notes` in sentences."""
 
     would_delete: tuple[Volume, ...]
     would_run: tuple[str, ...] = field(default=(), metadata={"optional": True})
+    notes: tuple[str, ...] = field(default=(), metadata={"optional": True})
 
 
 @dataclass(frozen=True)
 class DataReset:
-    """What `reset --data-only` did: the tables with the rows that they had until then."""
+    """What `reset --data-only` did: the tables with the rows that they had until then; notes in sentences."""
 
     emptied: tuple[DatabaseContent, ...]
+    notes: tuple[str, ...] = field(default=(), metadata={"optional": True})
 
 
 @dataclass(frozen=True)
 class DataResetDryRun:
-    """What `reset --data-only --dry-run` prints: the tables with their rows."""
+    """What `reset --data-only --dry-run` prints: the tables with their rows; `notes` are sentences."""
 
     would_empty: tuple[DatabaseContent, ...]
+    notes: tuple[str, ...] = field(default=(), metadata={"optional": True})
 
 
 def reset(
@@ -64,57 +70,117 @@ def reset(
     data_only: Annotated[
         bool, typer.Option("--data-only", help="Empty the two business databases, leave Airflow running.")
     ] = False,
+    propagate: Annotated[
+        bool,
+        typer.Option("--propagate", help="With --data-only: delete row by row, so that consumers follow."),
+    ] = False,
     dry_run: options.DryRun = False,
     yes: options.Yes = False,
     timeout: options.UpTimeout = options.UP_SECONDS,
 ) -> None:
     """Stop, delete this project's data and no other, start again with empty databases.
 
-    Examples: `pipectl reset --dry-run` · `pipectl reset --yes` · `pipectl reset --data-only --yes`
+    Whoever reads changes is named: without --propagate no consumer is told of what is deleted.
+
+    Examples: `pipectl reset --dry-run` · `pipectl reset --yes` · `pipectl reset --data-only --propagate`
     """
     invocation: Invocation = ctx.obj
+    from dataclasses import replace  # noqa: PLC0415
+
     from pipectl.pipeline import lifecycle  # noqa: PLC0415  with what it imports 60 ms
 
     engine, console = invocation.engine, invocation.console
+    if propagate and not data_only:
+        raise UsageError(
+            "--propagate goes with --data-only: a whole reset deletes the logs that consumers read.",
+            hint="Delete row by row: pipectl reset --data-only --propagate",
+        )
     if data_only:
-        _reset_data(invocation, dry_run=dry_run, yes=yes)
+        _reset_data(invocation, propagate=propagate, dry_run=dry_run, yes=yes)
         return
     volumes = engine.volumes()
+    notes = _consumer_notes(
+        invocation, "they end with their servers. Clear what they have copied, and make the slot again: {}"
+    )
     if dry_run:
-        plan = ResetDryRun(volumes, engine.equivalent("reset"))
+        plan = ResetDryRun(volumes, engine.equivalent("reset"), notes)
         console.emit(
             plan,
-            lambda: group(volumes_text(volumes, "Would be deleted"), *commands_text(plan.would_run)),
+            lambda: group(
+                volumes_text(volumes, "Would be deleted"), *commands_text(plan.would_run), *_lines(notes)
+            ),
         )
         return
+    _say_before(console, notes, yes=yes)
     confirm_volumes(invocation, volumes, "reset", yes=yes)
     say_commands(invocation, "reset")
     with StartProgress(console).shown() as observer:
         result = lifecycle.reset(engine, invocation.settings.dag_id, timeout=timeout, observer=observer)
+    result = replace(result, notes=notes)
     console.emit(result, lambda: _result_text(result))
 
 
-def _reset_data(invocation: Invocation, *, dry_run: bool, yes: bool) -> None:
+def _reset_data(invocation: Invocation, *, propagate: bool, dry_run: bool, yes: bool) -> None:
     from pipectl.pipeline import lifecycle  # noqa: PLC0415  with what it imports 60 ms
     from pipectl.pipeline.access import own_databases  # noqa: PLC0415
 
     console = invocation.console
     databases = own_databases(invocation.engine)
+    notes = _consumer_notes(
+        invocation,
+        "they get every deletion."
+        if propagate
+        else "they are told of no deletion. Clear what they have copied, or delete row by row: "
+        "pipectl reset --data-only --propagate",
+    )
     if dry_run:
-        plan = DataResetDryRun(databases.content())
-        console.emit(plan, lambda: content_text(plan.would_empty, "Would be emptied"))
+        plan = DataResetDryRun(databases.content(), notes)
+        console.emit(plan, lambda: group(content_text(plan.would_empty, "Would be emptied"), *_lines(notes)))
         return
+    _say_before(console, notes, yes=yes)
     question = "Delete every row of airbyte-postgres and airbyte-mysql?"
     confirm(invocation, question, "reset --data-only", yes=yes)
     result = DataReset(
         lifecycle.empty_databases(
             invocation.engine,
             invocation.settings.dag_id,
+            propagate=propagate,
             timeout=ACTIVE_RUN_SECONDS,
             observer=Progress(console),
-        )
+        ),
+        notes,
     )
-    console.emit(result, lambda: content_text(result.emptied, "Emptied; rows until now"))
+    console.emit(
+        result, lambda: group(content_text(result.emptied, "Emptied; rows until now"), *_lines(notes))
+    )
+
+
+def _consumer_notes(invocation: Invocation, consequence: str) -> tuple[str, ...]:
+    """Name who reads changes, and say what becomes of them; nothing if the databases do not run."""
+    from pipectl.databases import Databases  # noqa: PLC0415
+    from pipectl.pipeline.access import business_databases  # noqa: PLC0415
+    from pipectl.pipeline.consumers import consumers  # noqa: PLC0415
+
+    try:
+        databases = business_databases(invocation.engine)
+    except PipectlError:
+        return ()
+    login = invocation.settings.replication_login
+    readers = [Databases(login.at(databases.postgres), login.at(databases.mysql))] if login.password else []
+    names = consumers(databases, *readers).names
+    if not names:
+        return ()
+    return (f"Changes are read by {names}: {consequence.format('pipectl connections --create-slot')}",)
+
+
+def _say_before(console: Console, notes: tuple[str, ...], *, yes: bool) -> None:
+    """Say the notes before the question; without one they come with the result."""
+    for note in () if yes else notes:
+        console.say(note)
+
+
+def _lines(notes: tuple[str, ...]) -> tuple[RenderableType, ...]:
+    return tuple(line(note, "yellow") for note in notes)
 
 
 def _result_text(result: ResetResult) -> RenderableType:
@@ -124,4 +190,4 @@ def _result_text(result: ResetResult) -> RenderableType:
         (volume.name, moment(before.get(volume.name)), moment(volume.created)) for volume in result.created
     ]
     proof = table("volume", "deleted, was from", "new, created", rows=rows, title="Reset")
-    return group(proof, up.result_text(result.up)) if result.up else proof
+    return group(proof, *([up.result_text(result.up)] if result.up else []), *_lines(result.notes))

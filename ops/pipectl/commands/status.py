@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import typer  # noqa: TC002  Typer reads annotations at run time
 
-from pipectl.commands.shared import group, import_failures_text, line, table
+from pipectl.commands.shared import group, import_failures_text, line, size, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pipectl.invocation import Invocation
     from pipectl.models import Service
+    from pipectl.pipeline.consumers import BinaryLog, Slot
     from pipectl.pipeline.overview import AirflowStatus, DagStatus, Status
 
 Document: TypeAlias = "StatusDocument"
@@ -45,7 +46,10 @@ class Container:
 
 @dataclass(frozen=True)
 class Database:
-    """A business database; `rows` holds the exact number of rows per table."""
+    """A business database; `rows` holds the exact number of rows per table.
+
+    `slots` are left out if there is none, `binary_log` of PostgreSQL, and if the account may not ask for it.
+    """
 
     service: str
     host: str
@@ -55,6 +59,8 @@ class Database:
     reachable: bool
     rows: dict[str, int]
     error: str
+    slots: tuple[Slot, ...] = field(default=(), metadata={"optional": True})
+    binary_log: BinaryLog | None = field(default=None, metadata={"optional": True})
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,8 @@ def document_of(result: Status) -> StatusDocument:
                 reachable=database.reachable,
                 rows=database.rows,
                 error=database.error,
+                slots=database.slots,
+                binary_log=database.binary_log,
             )
             for database in result.databases
         },
@@ -157,9 +165,21 @@ def result_text(result: Status) -> RenderableType:
         if database.error:
             content = "locked" if database.reachable else "not reachable"
         lines.append(f"{address.service:<17} {location}: {content}")
+        lines += [f"{'':<17} {_slot_text(slot)}" for slot in database.slots]
+        if log := database.binary_log:
+            bound = f" of {size(log.limit_bytes)}" if log.limit_bytes else ""
+            lines.append(f"{'':<17} binary log: {size(log.bytes)}{bound}")
     notes = (line(note, "yellow") for note in result.notes)
     failures = import_failures_text(airflow.import_failures)
     return group(services, *(line(text) for text in lines), *failures, *notes)
+
+
+def _slot_text(slot: Slot) -> str:
+    if slot.lag_bytes is None:
+        return f"slot {slot.name}: {slot.wal_status}"
+    limit = f" of {size(slot.limit_bytes)}" if slot.limit_bytes else ""
+    reader = "being read" if slot.active else "nobody reads it now"
+    return f"slot {slot.name}: lags by {size(slot.lag_bytes)}{limit}, {reader}"
 
 
 def _unreachable(services: tuple[Service, ...]) -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Airbyte's advice; a sync that pauses for longer starts again from a snapshot.
 BINLOG_DAYS = 7
 DAY_SECONDS = 86400
+# Its troubleshooting of MySQL sources: below these, a consumer whose destination is slow meets the log's end.
+TIMEOUTS = {"net_write_timeout": 3600, "replica_net_timeout": 120}
 NEW_ACCOUNT = (
     f"If it has another password, set {ReplicationLogin.password_variable} in stack/.env to that. "
     "It is made with new data: pipectl reset. On a server of your own, run stack/{}/replication-account.sql."
@@ -36,6 +38,10 @@ REPLICA_IDENTITIES = {"d": "default", "f": "full", "i": "by an index", "n": "non
 MYSQL_STATE = """
     SELECT VERSION(), @@log_bin, @@binlog_format, @@binlog_row_image, @@server_id,
            @@binlog_expire_logs_seconds, TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), NOW())"""
+# MariaDB, and MySQL before 8.0.26, call a replica a slave.
+MYSQL_TIMEOUTS = """
+    SHOW GLOBAL VARIABLES
+    WHERE variable_name IN ('net_write_timeout', 'replica_net_timeout', 'slave_net_timeout')"""
 # What MySQL calls a right, and what MariaDB does.
 MYSQL_RIGHTS = (
     ("SELECT",),
@@ -190,6 +196,17 @@ def _mysql_server(ask: Ask) -> Iterator[CaptureCheck]:
         expire == 0 or expire >= BINLOG_DAYS * DAY_SECONDS,
         f"{expire / DAY_SECONDS:g} days" if expire else "for ever",
         f"Set binlog_expire_logs_seconds to {BINLOG_DAYS * DAY_SECONDS} or more.",
+    )
+    timeouts = {
+        str(name).replace("slave", "replica"): (name, int(seconds))
+        for name, seconds in sorted(ask(MYSQL_TIMEOUTS), reverse=True)
+    }
+    yield CaptureCheck(
+        "mysql",
+        "time-outs",
+        all(timeouts[name][1] >= least for name, least in TIMEOUTS.items()),
+        ", ".join(f"{name} {seconds} s" for name, seconds in timeouts.values()),
+        "Set " + " and ".join(f"{timeouts[name][0]} to {least}" for name, least in TIMEOUTS.items()) + ".",
     )
     yield CaptureCheck(
         "mysql",

@@ -66,11 +66,12 @@ class UpResult:
 
 @dataclass(frozen=True)
 class ResetResult:
-    """The volumes that `reset` deleted, and those of the new stack."""
+    """The volumes that `reset` deleted, and those of the new stack; `notes` are sentences."""
 
     deleted: tuple[Volume, ...]
     created: tuple[Volume, ...]
     up: UpResult | None
+    notes: tuple[str, ...] = field(default=(), metadata={"optional": True})
 
 
 @dataclass
@@ -193,9 +194,11 @@ def reset(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) ->
 
 
 def empty_databases(
-    engine: Engine, dag_id: str, *, timeout: float, observer: Observer
+    engine: Engine, dag_id: str, *, propagate: bool, timeout: float, observer: Observer
 ) -> tuple[DatabaseContent, DatabaseContent]:
     """Delete every row of the two business databases and leave Airflow running; return what they held.
+
+    With `propagate` they are deleted row by row, so that consumers of changes follow.
 
     An active run of the DAG would write into the emptied tables: it is waited for, at most `timeout`
     seconds. Raises WaitTimeoutError if it has not ended by then.
@@ -208,4 +211,6 @@ def empty_databases(
                 f"The run {active[0]} of {dag_id} is active and would write into the emptied tables.",
                 hint=f"Wait for its end (pipectl runs), or stop new ones first: pipectl pause {dag_id}",
             )
-        return databases.empty()
+        if propagate:
+            observer.report("Deleting row by row")
+        return databases.empty(propagate=propagate)

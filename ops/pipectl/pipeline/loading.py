@@ -35,8 +35,28 @@ SCRIPT = "scripts/history_loader.py"
 STOP_SECONDS = 10
 # Progress older than this says nothing about the speed now.
 RATE_SECONDS = 10.0
-SCRIPT_USAGE, SCRIPT_DATABASE = 2, 5
+SCRIPT_USAGE, SCRIPT_DATABASE, SCRIPT_SLOT = 2, 5, 6
 _FAILURE = re.compile(r'\bevent=failed .*?\berror=("(?:[^"\\]|\\.)*"|\S+)')
+
+
+class SlotsTooSmallError(UsageError):
+    """Replication slots cannot hold what a load writes; `slots` has their names."""
+
+    def __init__(self, size: int, rooms: dict[str, int]) -> None:
+        named = " and ".join(f"{name} ({_gigabytes(max(room, 0))} left)" for name, room in rooms.items())
+        many = len(rooms) > 1
+        super().__init__(
+            f"The load writes {_gigabytes(size)} of PostgreSQL's log, more than it keeps for the replication "
+            f"slot{'s' * many} {named}: {'their readers' if many else 'its reader'} would lose changes. "
+            "Nothing was written.",
+            hint="Load as fast as the readers read: --wait-for-slots. If nobody reads any more, or reads a "
+            "snapshot next: --drop-slots. How far they are behind: pipectl status",
+        )
+        self.slots = tuple(rooms)
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
 
 
 @dataclass(frozen=True)
@@ -96,11 +116,34 @@ class HistoryLoader:
         self._environment = _environment(databases, seed)
         self._observer = observer
 
-    def load(self, *, transactions: int, days: int, shards: int) -> LoadResult:
-        """Write transactions in `shards` processes, then their labels; what an earlier try wrote stays."""
+    def load(
+        self,
+        *,
+        transactions: int,
+        days: int,
+        shards: int,
+        wait_for_slots: bool = False,
+        binlog_limit: int | None = None,
+    ) -> LoadResult:
+        """Write transactions in `shards` processes, then their labels; what an earlier try wrote stays.
+
+        Raises SlotsTooSmallError, and writes nothing, if a replication slot cannot hold them, unless each
+        chunk waits for the slots' readers. `binlog_limit` is what MySQL keeps of its binary log.
+        """
         started = time.monotonic()
         size = ("--transactions", str(transactions), "--days", str(days))
-        plan = next(event for event in self._run((*size, "--only", "plan")) if event["event"] == "plan")
+        waits = ("--wait-for-slots",) if wait_for_slots else ()
+        plan: dict[str, Any] = {}
+        for event in self._run((*size, *waits, "--only", "plan")):
+            if event["event"] == "short":
+                rooms = {str(slot["name"]): int(slot["room"]) for slot in event["slots"]}
+                raise SlotsTooSmallError(int(event["bytes"]), rooms)
+            plan = event
+        if binlog_limit and int(plan["binlog_bytes"]) > binlog_limit:
+            self._observer.report(
+                f"The labels write {_gigabytes(plan['binlog_bytes'])} of binary log, of which MySQL keeps "
+                f"{_gigabytes(binlog_limit)}: a reader that is not connected meanwhile loses changes"
+            )
         name = ("--load", str(plan["load"]))
         resumed = int(plan["written"])
 
@@ -108,10 +151,18 @@ class HistoryLoader:
         written = Rate(transactions - resumed)
         self._observer.see_load(written.progress("transactions"))
         parts = [
-            (*size, *name, "--only", "transactions", "--shard", f"{shard}/{shards}")
+            (*size, *name, *waits, "--only", "transactions", "--shard", f"{shard}/{shards}")
             for shard in range(1, shards + 1)
         ]
+        waiting: list[str] = []
         for event in self._run(*(parts if written.total else ())):
+            if event["event"] == "waits":
+                # Each shard says so, and says when it goes on.
+                if event["slots"] and event["slots"] != waiting:
+                    names = ", ".join(event["slots"])
+                    self._observer.report(f"Waiting for the reader of {names}; what is committed stays")
+                waiting = event["slots"]
+                continue
             written.add(int(event["rows"]))
             self._observer.see_load(written.progress("transactions"))
 
@@ -205,6 +256,8 @@ def _failure(script: str, code: int, log: IO[str]) -> PipectlError:
         return DatabaseError(message, hint=f"Look at the stack: pipectl status. {again}")
     if code == SCRIPT_USAGE and message:
         return UsageError(message, hint=f"Correct it in stack/.env or in the environment. {again}")
+    if code == SCRIPT_SLOT:
+        return UsageError(message, hint=again)
     end = "\n".join(text.splitlines()[-20:])
     if code < 0:
         by = signal.Signals(-code).name

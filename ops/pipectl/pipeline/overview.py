@@ -17,15 +17,18 @@ from pipectl.errors import (
     ForeignAirflowError,
     ForeignDatabaseError,
 )
+from pipectl.pipeline import consumers
 from pipectl.pipeline.access import down_services
 from pipectl.pipeline.readiness import component_starts, failures_of, processor_start, with_health
 from pipectl.wait import Aside
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pipectl.engines.base import Engine
     from pipectl.models import DagRun, DatabaseAddress, ImportFailure, Service
+    from pipectl.pipeline.consumers import BinaryLog, Slot
 
 # How long a lock keeps `status` waiting.
 LOCK_SECONDS = 2
@@ -65,7 +68,8 @@ class DagStatus:
 class DatabaseStatus:
     """A business database as `status` shows it; one that is locked is reachable, and has an error.
 
-    A `notable` error is one that starting the database does not mend.
+    A `notable` error is one that starting the database does not mend. PostgreSQL has `slots`, MySQL a
+    `binary_log`.
     """
 
     address: DatabaseAddress
@@ -74,6 +78,8 @@ class DatabaseStatus:
     error: str = ""
     foreign: bool = False
     notable: bool = False
+    slots: tuple[Slot, ...] = ()
+    binary_log: BinaryLog | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,7 @@ def overview(engine: Engine, project: Path, dag_id: str) -> Status:
         for service in services
         if service.state == "crashed" and service.port and (who := engine.stranger(service.port))
     ]
+    errors += [alert for database in database_statuses for alert in _alerts(database)]
     return Status(
         project=project,
         engine=engine.name,
@@ -168,9 +175,10 @@ def _traces(failures: tuple[ImportFailure, ...]) -> str:
 def _database(databases: Databases, address: DatabaseAddress, *, is_down: bool) -> DatabaseStatus:
     if is_down:
         return DatabaseStatus(address, reachable=False, rows={}, error=f"{address.service} is not running.")
-    read = databases.postgres_content if address is databases.postgres else databases.mysql_content
+    is_postgres = address is databases.postgres
     try:
-        content = read()
+        content = databases.postgres_content() if is_postgres else databases.mysql_content()
+        slots = consumers.slots(databases) if is_postgres else ()
     except DatabaseError as error:
         return DatabaseStatus(
             address,
@@ -180,4 +188,25 @@ def _database(databases: Databases, address: DatabaseAddress, *, is_down: bool) 
             foreign=isinstance(error, ForeignDatabaseError),
             notable=not isinstance(error, DatabaseSilentError),
         )
-    return DatabaseStatus(address, reachable=True, rows={table.name: table.rows for table in content.tables})
+    return DatabaseStatus(
+        address,
+        reachable=True,
+        rows={table.name: table.rows for table in content.tables},
+        slots=slots,
+        binary_log=None if is_postgres else consumers.binary_log(databases),
+    )
+
+
+def _alerts(database: DatabaseStatus) -> Iterator[str]:
+    """Say who has lost changes, or is about to, and what fills the disk."""
+    for slot in database.slots:
+        if slot.is_lost:
+            yield f"The replication slot {slot.name} is lost: its reader was too far behind. {slot.remedy}"
+        elif slot.wal_status == "unreserved":
+            yield f"The replication slot {slot.name} is about to be lost: its reader is too far behind."
+    log = database.binary_log
+    if log and not log.limit_bytes and log.bytes > consumers.BINLOG_BYTES:
+        yield (
+            f"MySQL's binary log has {log.bytes / 1e9:.1f} GB, and this server knows no bound in bytes. "
+            "Keep it for fewer days: binlog_expire_logs_seconds in stack/mysql/server.cnf, then pipectl up"
+        )

@@ -1,0 +1,247 @@
+"""What a load does to replication slots, on servers that keep little for them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fraud_pipeline import slots as script_slots
+from pipectl.databases import Databases
+from pipectl.errors import UsageError
+from pipectl.models import ReplicationLogin
+from pipectl.observer import Observer
+from pipectl.pipeline import capture_checks, change_capture, consumers
+from pipectl.pipeline.loading import HistoryLoader
+from support import ROOT
+from support.elsewhere import pipectl, project_of
+from support.script_servers import servers_in
+from support.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.script_servers import Servers
+
+pytestmark = pytest.mark.integration
+
+LOGIN = ReplicationLogin("airbyte", "sesame")
+LIMIT = 128 << 20
+# More than the limit leaves after the reserve.
+MANY = 250_000
+
+
+def options(_: Path) -> dict[str, tuple[str, ...]]:
+    return {
+        "postgres": ("-c", "max_slot_wal_keep_size=128MB"),
+        "mysql": ("--net-write-timeout=60",),
+    }
+
+
+@pytest.fixture(scope="module")
+def small_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with servers_in(tmp_path_factory.mktemp("servers"), options) as servers:
+        yield servers
+
+
+@pytest.fixture
+def servers(small_servers: Servers) -> Iterator[Servers]:
+    small_servers.empty()
+    yield small_servers
+    for slot in consumers.slots(reader_of(small_servers)):
+        consumers.drop_slots(reader_of(small_servers), (slot.name,))
+
+
+@pytest.fixture
+def project(servers: Servers, tmp_path: Path) -> Path:
+    return project_of(servers, tmp_path)
+
+
+def reader_of(servers: Servers) -> Databases:
+    postgres, mysql = servers.addresses
+    return Databases(LOGIN.at(postgres), LOGIN.at(mysql))
+
+
+def log_position(servers: Servers) -> int:
+    return int(servers.ask_postgres("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')")[0][0])
+
+
+def write_log(servers: Servers, size: int) -> None:
+    """Write so much of PostgreSQL's log, and let it see what it may delete."""
+    end = log_position(servers) + size
+    while log_position(servers) < end:
+        servers.ask_postgres("SELECT pg_logical_emit_message(false, '', repeat('x', 8000000))")
+    servers.ask_superuser("CHECKPOINT")
+
+
+@contextmanager
+def consumer(servers: Servers) -> Iterator[list[int]]:
+    """Confirm all changes as they come, and count the transactions that were inserted."""
+    import psycopg2
+    from psycopg2.extras import LogicalReplicationConnection
+
+    stop, inserted = threading.Event(), [0]
+
+    def read() -> None:
+        connection = psycopg2.connect(
+            host="127.0.0.1",
+            port=servers.postgres_port,
+            dbname="airbyte",
+            user=LOGIN.user,
+            password=LOGIN.password,
+            connection_factory=LogicalReplicationConnection,
+        )
+        with closing(connection), connection.cursor() as cursor:
+            confirm: Any = cursor.send_feedback
+            cursor.start_replication(
+                slot_name="airbyte_slot",
+                decode=False,
+                options={"proto_version": "1", "publication_names": "airbyte_publication"},
+                status_interval=1,
+            )
+            while not stop.is_set():
+                message = cursor.read_message()
+                if message is None:
+                    confirm(flush_lsn=cursor.wal_end, reply=True)
+                    stop.wait(0.05)
+                elif message.payload[:1] == b"I":
+                    inserted[0] += 1
+
+    def checkpoint() -> None:
+        # What a slot keeps ends where the server has noted its open transactions: there, or every 15 s.
+        while not stop.wait(0.2):
+            servers.ask_superuser("CHECKPOINT")
+
+    threads = [threading.Thread(target=work) for work in (read, checkpoint)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield inserted
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+class Reports(Observer):
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def report(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+
+def test_what_a_load_writes_is_what_it_says_it_will(servers: Servers) -> None:
+    def binlog() -> int:
+        return sum(int(row[1]) for row in servers.ask_mysql("SHOW BINARY LOGS"))
+
+    assert servers.run("detection_generator")[0] == 0  # makes the tables
+    before, binlog_before = log_position(servers), binlog()
+    code, output = servers.run("history_loader", "--transactions", "50000", "--days", "30")
+    assert code == 0, output
+
+    plan = json.loads(output.splitlines()[0])
+    assert plan["event"] == "plan"
+    written, binlog_written = log_position(servers) - before, binlog() - binlog_before
+    assert written <= script_slots.log_bytes(50_000) <= 1.15 * written
+    assert binlog_written <= plan["binlog_bytes"] <= 1.15 * binlog_written
+
+
+def test_a_load_that_a_slot_cannot_hold_says_so_before_it_writes_anything(
+    servers: Servers, project: Path
+) -> None:
+    change_capture.create_slot(reader_of(servers))
+
+    told = pipectl(project, "load", "--transactions", str(MANY), "--days", "30")
+
+    assert told.returncode == 2, told.stderr
+    assert "The load writes 0.1 GB of PostgreSQL's log" in told.stderr
+    assert (
+        "slot airbyte_slot (0.1 GB left): its reader would lose changes. Nothing was written." in told.stderr
+    )
+    assert "--wait-for-slots" in told.stderr
+    assert "--drop-slots" in told.stderr
+    assert servers.ask_postgres("SELECT count(*) FROM sim.loads") == [(0,)]
+    small = pipectl(project, "load", "--transactions", "10_000", "--days", "30")
+    assert small.returncode == 0, small.stderr
+    both = pipectl(project, "load", "--wait-for-slots", "--drop-slots")
+    assert both.returncode == 2
+    assert "exclude each other" in both.stderr
+
+    dropped = pipectl(project, "load", "--transactions", str(MANY), "--days", "30", "--drop-slots")
+    assert dropped.returncode == 0, dropped.stderr
+    assert "Dropped: airbyte_slot. Their readers begin again with a snapshot." in dropped.stderr
+    assert consumers.slots(reader_of(servers)) == ()
+    assert servers.ask_postgres("SELECT count(*) FROM public.transactions") == [(MANY + 10_000,)]
+
+
+def test_a_load_that_waits_for_slots_writes_in_pieces_and_no_slot_is_lost(servers: Servers) -> None:
+    assert servers.run("transaction_generator")[0] == 0  # makes the publication
+    [(before,)] = servers.ask_postgres("SELECT count(*) FROM public.transactions")
+    change_capture.create_slot(reader_of(servers))
+    reports = Reports()
+    loader = HistoryLoader(ROOT, servers.addresses, seed=None, observer=reports)
+    wanted = 400_000
+    assert script_slots.log_bytes(wanted) > LIMIT
+
+    def load() -> None:
+        loader.load(transactions=wanted, days=30, shards=1, wait_for_slots=True)
+
+    loading = threading.Thread(target=load)
+    loading.start()
+    until(lambda: reports.sentences, "a wait for the slot", seconds=60)
+    [(committed,)] = servers.ask_postgres("SELECT count(*) FROM public.transactions")
+    with consumer(servers) as inserted:
+        loading.join(120)
+        until(lambda: inserted[0] >= wanted, "all changes", seconds=60)
+
+    assert reports.sentences[0] == "Waiting for the reader of airbyte_slot; what is committed stays"
+    assert before < committed < wanted
+    assert inserted == [wanted]
+    [slot] = consumers.slots(reader_of(servers))
+    assert not slot.is_lost
+    assert servers.ask_mysql("SELECT COUNT(*) FROM fraud_labels") == [(wanted + before,)]
+
+
+def test_a_wait_that_would_never_end_is_refused(servers: Servers) -> None:
+    change_capture.create_slot(reader_of(servers))
+    loader = HistoryLoader(ROOT, servers.addresses, seed=None, observer=Observer())
+
+    with pytest.raises(UsageError, match=r"max_slot_wal_keep_size is 134,217,728 bytes.*fewer shards"):
+        loader.load(transactions=MANY, days=30, shards=3, wait_for_slots=True)
+
+
+def test_status_shows_how_far_slots_are_behind_and_that_one_is_lost(servers: Servers, project: Path) -> None:
+    change_capture.create_slot(reader_of(servers))
+    write_log(servers, 40 << 20)
+
+    database = json.loads(pipectl(project, "status", "--json").stdout)["databases"]
+    [slot] = database["postgres"]["slots"]
+    assert (slot["name"], slot["active"], slot["limit_bytes"]) == ("airbyte_slot", False, LIMIT)
+    assert 40 << 20 <= slot["lag_bytes"] < LIMIT - slot["room_bytes"] + (17 << 20)
+    assert database["mysql"]["binary_log"]["bytes"] > 0
+    text = pipectl(project, "status").stdout
+    assert "slot airbyte_slot: lags by" in text
+    assert "of 134.2 MB, nobody reads it now" in text
+
+    write_log(servers, LIMIT)
+    lost = pipectl(project, "status")
+    assert "slot airbyte_slot: lost" in lost.stdout
+    assert "The replication slot airbyte_slot is lost" in lost.stdout
+    assert "pipectl connections --drop-slot, then --create-slot" in lost.stdout
+    assert servers.run("transaction_generator")[0] == 0
+    code, log = servers.run("detection_generator")
+    assert code == 0, log
+    assert "event=replication_slot_lost slot=airbyte_slot" in log
+
+
+def test_check_names_time_outs_that_are_too_short(servers: Servers) -> None:
+    found = {check.name: check for check in capture_checks.check(*servers.addresses, LOGIN)}
+
+    assert not found["time-outs"].ok
+    assert "net_write_timeout 60 s" in found["time-outs"].found
+    assert found["time-outs"].remedy == "Set net_write_timeout to 3600 and slave_net_timeout to 120."
