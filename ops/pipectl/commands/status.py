@@ -45,7 +45,7 @@ class Container:
 
 @dataclass(frozen=True)
 class Database:
-    """A business database; `rows` holds the exact number of rows per table."""
+    """A business database; `rows` holds the number of rows per table: exact, unless `estimated` names it."""
 
     service: str
     host: str
@@ -55,6 +55,7 @@ class Database:
     reachable: bool
     rows: dict[str, int]
     error: str
+    estimated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ def document_of(result: Status) -> StatusDocument:
                 reachable=database.reachable,
                 rows=database.rows,
                 error=database.error,
+                estimated=database.estimated,
             )
             for database in result.databases
         },
@@ -153,7 +155,11 @@ def result_text(result: Status) -> RenderableType:
     for database in result.databases:
         address = database.address
         location = f"{address.host}:{address.port}/{address.database}"
-        content = ", ".join(f"{name} {count:,}" for name, count in database.rows.items()) or "no tables"
+        content = ", ".join(
+            f"{name} {'about ' if name in database.estimated else ''}{count:,}"
+            for name, count in database.rows.items()
+        )
+        content = content or "no tables"
         if database.error:
             content = "locked" if database.reachable else "not reachable"
         lines.append(f"{address.service:<17} {location}: {content}")

@@ -65,7 +65,8 @@ class DagStatus:
 class DatabaseStatus:
     """A business database as `status` shows it; one that is locked is reachable, and has an error.
 
-    A `notable` error is one that starting the database does not mend.
+    `estimated` names the tables whose rows are the server's estimate: large ones are not counted. A `notable`
+    error is one that starting the database does not mend.
     """
 
     address: DatabaseAddress
@@ -74,6 +75,7 @@ class DatabaseStatus:
     error: str = ""
     foreign: bool = False
     notable: bool = False
+    estimated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,9 +170,8 @@ def _traces(failures: tuple[ImportFailure, ...]) -> str:
 def _database(databases: Databases, address: DatabaseAddress, *, is_down: bool) -> DatabaseStatus:
     if is_down:
         return DatabaseStatus(address, reachable=False, rows={}, error=f"{address.service} is not running.")
-    read = databases.postgres_content if address is databases.postgres else databases.mysql_content
     try:
-        content = read()
+        counts = databases.row_counts(address.service)
     except DatabaseError as error:
         return DatabaseStatus(
             address,
@@ -180,4 +181,9 @@ def _database(databases: Databases, address: DatabaseAddress, *, is_down: bool) 
             foreign=isinstance(error, ForeignDatabaseError),
             notable=not isinstance(error, DatabaseSilentError),
         )
-    return DatabaseStatus(address, reachable=True, rows={table.name: table.rows for table in content.tables})
+    return DatabaseStatus(
+        address,
+        reachable=True,
+        rows={name: rows for name, (rows, _) in counts.items()},
+        estimated=tuple(name for name, (_, is_estimate) in counts.items() if is_estimate),
+    )
