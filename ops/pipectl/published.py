@@ -12,6 +12,7 @@ from __future__ import annotations
 TRANSACTIONS = "public.transactions"
 GROUND_TRUTH = "sim.ground_truth"
 BATCHES = "sim.batches"
+LOADS = "sim.loads"
 LABELS = "fraud_labels"
 # How far labels have come.
 PROGRESS = "label_progress"
@@ -27,6 +28,7 @@ MYSQL_COLLATION = "utf8mb4_unicode_ci"
 HAS_TRANSACTIONS = f"SELECT to_regclass('{TRANSACTIONS}') IS NOT NULL"
 HAS_GROUND_TRUTH = f"SELECT to_regclass('{GROUND_TRUTH}') IS NOT NULL"
 HAS_BATCHES = f"SELECT to_regclass('{BATCHES}') IS NOT NULL"
+HAS_LOADS = f"SELECT to_regclass('{BATCHES}') IS NOT NULL AND to_regclass('{LOADS}') IS NOT NULL"
 HAS_LABELS = f"SHOW TABLES LIKE '{LABELS}'"
 
 # The ids of a batch, which follow one another: the rows of the transaction that wrote the batch's own row.
@@ -78,24 +80,65 @@ CAUSES = f"""
 CAUSES_OF_RANGE = f"{CAUSES} transaction_id BETWEEN %s AND %s"
 CAUSES_OF_IDS = f"{CAUSES} transaction_id = ANY(%s)"
 
+# What the servers take a table's number of rows to be, without counting.
+POSTGRES_ESTIMATE = "EXPLAIN (FORMAT JSON) SELECT FROM {table}"
+MYSQL_ESTIMATE = """
+    SELECT COALESCE(table_rows, 0) FROM information_schema.tables
+    WHERE table_schema = DATABASE() AND table_name = %s"""
+
 # For the report. {truth} is GROUND_TRUTH, or NO_GROUND_TRUTH if that does not exist.
 # OFFSET 0 keeps the planner from expecting as many hours as there are times, which it would sort on disk.
-HOURS = f"""
-    SELECT hour, count(*), count(fraud) FROM (
-        SELECT date_trunc('hour', tx_time) AS hour, g.transaction_id AS fraud
-        FROM {TRANSACTIONS} LEFT JOIN {{truth}} AS g USING (transaction_id) OFFSET 0) AS t
-    GROUP BY hour ORDER BY hour"""
-AMOUNTS = f"""
-    SELECT COALESCE(g.scenario, ''), floor(log(amount::float8) * {{bins}})::int, count(*)
-    FROM {TRANSACTIONS} LEFT JOIN {{truth}} AS g USING (transaction_id)
-    WHERE amount > 0 GROUP BY 1, 2 ORDER BY 1, 2"""
+ROWS = f"""
+    SELECT tx_time, amount, COALESCE(g.scenario, '') AS scenario
+    FROM {TRANSACTIONS} LEFT JOIN {{truth}} AS g USING (transaction_id) OFFSET 0"""
+# Of a table too large to read all of it: every fraud, each found by its key; and of the honest
+# transactions those with the first SAMPLE_RUN ids of every {step}.
+SAMPLE_RUN = 10
+FRAUD_ROWS = f"""
+    SELECT tx_time, amount, g.scenario FROM {{truth}} AS g
+    CROSS JOIN LATERAL (SELECT tx_time, amount FROM {TRANSACTIONS} AS t
+                        WHERE t.transaction_id = g.transaction_id LIMIT 1) AS t"""
+HONEST_SAMPLE = f"""
+    SELECT tx_time, amount, '' AS scenario
+    FROM (SELECT min(transaction_id) AS low, max(transaction_id) AS high FROM {TRANSACTIONS}) AS ends
+    CROSS JOIN LATERAL generate_series(low, high, {{step}}) AS first
+    CROSS JOIN LATERAL (SELECT tx_time, amount, transaction_id FROM {TRANSACTIONS}
+                        WHERE transaction_id >= first AND transaction_id < first + {SAMPLE_RUN}) AS t
+    LEFT JOIN {{truth}} AS g USING (transaction_id) WHERE g.transaction_id IS NULL OFFSET 0"""
+# Of such rows, how many of each scenario are in each {unit} of time, and how many have each amount.
+COUNTS = """
+    SELECT scenario, unit, cents, count(*) FROM (
+        SELECT scenario, date_trunc('{unit}', tx_time) AS unit,
+               CASE WHEN amount > 0 AND amount <> 'NaN' THEN (amount * 100)::bigint END AS cents
+        FROM ({rows}) AS r) AS r
+    GROUP BY GROUPING SETS ((scenario, unit), (scenario, cents)) ORDER BY unit"""
 NO_GROUND_TRUTH = "(SELECT NULL::bigint AS transaction_id, NULL::text AS scenario WHERE false)"
+COUNT_TRANSACTIONS = f"SELECT count(*) FROM {TRANSACTIONS}"
+COUNT_LABELS = f"SELECT COUNT(*) FROM {LABELS}"
 LATEST_TRANSACTIONS = f"""
     SELECT transaction_id, extract(epoch FROM created_at)::float8
     FROM {TRANSACTIONS} ORDER BY transaction_id DESC LIMIT %s"""
+# When a load wrote its chunks: their rows have the same time, that of the transaction.
+LOAD_TIMES = f"""
+    SELECT extract(epoch FROM b.created_at)::float8
+    FROM {BATCHES} AS b JOIN {LOADS} AS l ON starts_with(b.batch_id, l.load_id || '/')"""
+# The latest rows of batches that are no load's, found as BATCH does.
+LATEST_SCHEDULED = f"""
+    SELECT t.transaction_id, extract(epoch FROM t.created_at)::float8
+    FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::numeric AS next, xmin::text::numeric AS low
+          FROM {BATCHES} AS b
+          WHERE NOT EXISTS (SELECT FROM {LOADS} AS l WHERE starts_with(b.batch_id, l.load_id || '/'))
+          ORDER BY created_at DESC LIMIT 100) AS batch
+    CROSS JOIN LATERAL (SELECT low + 4294967296 * floor((next - low) / 4294967296) AS number) AS writer
+    JOIN {TRANSACTIONS} AS t ON t.xid = number::text::xid8
+    ORDER BY t.transaction_id DESC LIMIT %s"""
 LABELS_BY_TYPE = f"""
     SELECT COALESCE(fraud_type, ''), is_fraud, COUNT(*), SUM(updated_at > created_at)
     FROM {LABELS} GROUP BY 1, 2"""
+# The same of those that say fraud: MySQL groups all of a large table four times as long as it reads it.
+FRAUD_LABELS_BY_TYPE = f"""
+    SELECT COALESCE(fraud_type, ''), is_fraud, COUNT(*), SUM(updated_at > created_at)
+    FROM {LABELS} WHERE is_fraud = 1 GROUP BY 1, 2"""
 LATEST_LABELS = f"""
     SELECT transaction_id, UNIX_TIMESTAMP(created_at)
     FROM {LABELS} WHERE transaction_id BETWEEN %s AND %s"""

@@ -86,8 +86,7 @@ def test_known_rows_give_known_numbers(known: Servers) -> None:
     honest, stolen = found.amounts
     assert (honest.scenario, honest.transactions, honest.labelled) == ("", 14, 14)
     assert (stolen.scenario, stolen.transactions, stolen.labelled) == ("stolen_card", 1, 1)
-    assert honest.median == pytest.approx(10, rel=0.03)
-    assert honest.p95 == stolen.median == pytest.approx(1000, rel=0.03)
+    assert (honest.median, honest.p75, honest.p95, stolen.median) == (10, 752.5, 1000, 1000)
     assert [(item.low, item.high, item.transactions) for item in honest.bins if item.transactions] == [
         (10.0, 13.34, 10),
         (1000.0, 1334.0, 4),
@@ -100,6 +99,49 @@ def test_known_rows_give_known_numbers(known: Servers) -> None:
         2.5,
         10.0,
     )
+    assert (found.sampled, found.load_lag) == (None, None)
+
+
+def test_a_large_table_is_sampled_and_totals_frauds_and_labels_stay_exact(
+    known: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known.ask_postgres("UPDATE sim.ground_truth SET transaction_id = 5")
+    known.ask_postgres(INSERT, "2026-05-06 10:00+00", 20, "2026-05-06 10:00:00+00", 101, 8100)
+    known.ask_postgres("ANALYZE public.transactions")
+    exact = report(known)
+    monkeypatch.setattr(reporting, "MOST_ROWS", 2000)
+
+    found = report(known)
+
+    assert (exact.sampled, found.sampled) == (None, 889)  # 10 of every 90, the fraud apart
+    assert (found.transactions, found.frauds, found.labels) == (8015, 1, exact.labels)
+    assert (found.unlabelled, found.orphans) == (8001, 0)
+    assert sum(hour.transactions for hour in found.hours) == pytest.approx(8015, abs=2)
+    honest, stolen = found.amounts
+    assert (honest.median, honest.transactions, honest.labelled) == (20, 8014, 14)
+    assert stolen == exact.amounts[1]
+
+
+def test_the_lag_of_a_load_is_told_from_the_schedules(servers: Servers) -> None:
+    servers.run("transaction_generator")
+    servers.run("detection_generator")
+    scheduled = report(servers)
+    servers.run("history_loader", "--transactions", "12000", "--days", "2")
+
+    both = report(servers)
+
+    assert (scheduled.load_lag, both.lag) == (None, scheduled.lag)
+    assert both.load_lag
+    assert both.load_lag.sample == 10_000
+
+
+def test_a_single_run_is_counted_by_five_minutes(servers: Servers) -> None:
+    servers.run("transaction_generator", "--until", "2026-05-04T08:30:00", "--count", "60")
+    found = report(servers)
+    assert len(found.hours) == 1
+    assert 4 <= len(found.spans) <= 6
+    assert sum(span.transactions for span in found.spans) == 60
+    assert {span.start.minute % 5 for span in found.spans} == {0}
 
 
 def test_hours_are_utc_whatever_the_server_speaks(known: Servers) -> None:

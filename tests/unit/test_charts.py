@@ -21,9 +21,9 @@ def test_columns_are_as_high_as_their_values() -> None:
     chart = Columns([0, 1, 4, 8], "Transactions", "08:00", "11:00", "blue", height=2)
     assert drawn(chart, 40) == [
         "Transactions per hour (UTC)",
-        "8          ███",
-        "0    ▂▂▂██████",
-        "  08:00  11:00",
+        "8                   ██████",
+        "0       ▂▂▂▂▂▂████████████",
+        "  08:00              11:00",
     ]
 
 
@@ -39,6 +39,21 @@ def test_columns_that_do_not_fit_are_added_up_to_spans_people_know() -> None:
 def test_sums_with_more_digits_than_their_parts_stay_within_the_terminal() -> None:
     chart = Columns([999] * 4000, "Transactions", "first", "last", "blue")
     assert max(map(len, drawn(chart, 60))) <= 60
+
+
+def test_a_single_run_is_a_chart_as_wide_as_the_names_of_its_ends() -> None:
+    chart = Columns([4, 0, 8, 2], "Frauds", "2026-05-04 22:05", "2026-05-04 22:20", "red", 1, minutes=5)
+    assert drawn(chart, 80) == [
+        "Frauds per 5 minutes (UTC)",
+        "8 ▄▄▄▄▄▄▄▄▄         █████████▂▂▂▂▂▂▂▂▂",
+        "  2026-05-04 22:05    2026-05-04 22:20",
+    ]
+    assert drawn(chart, 38)[0] == "Frauds per 5 minutes (UTC)"
+
+
+def test_minutes_are_added_up_to_spans_people_know() -> None:
+    assert merge([1] * 72, 30, 5) == ([3] * 24, 3)
+    assert merge([1] * 72, 10, 5) == ([12] * 6, 12)
 
 
 def test_an_hour_without_a_transaction_is_empty_and_a_single_one_has_one_name() -> None:

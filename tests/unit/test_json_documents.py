@@ -203,6 +203,7 @@ STATUS_JSON = {
             "user": "docker",
             "reachable": True,
             "rows": {"public.transactions": 3},
+            "estimated": [],
             "error": "",
         }
     },

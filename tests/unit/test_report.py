@@ -68,18 +68,18 @@ def test_the_whole_report() -> None:
         "Label lag     5.00 s in the median, 95 % within 9.50 s",
         "",
         "Transactions per hour (UTC)",
-        "60 ███",
-        "   ███      ▃▃▃",
-        "   ███      ███",
-        "   ███      ███",
-        " 0 ███      ███",
-        "   2026-05-04 22:00 2026-05-05 01:00",
+        "60 █████████",
+        "   █████████                  ▃▃▃▃▃▃▃▃▃",
+        "   █████████                  █████████",
+        "   █████████                  █████████",
+        " 0 █████████                  █████████",
+        "   2026-05-04 22:00    2026-05-05 01:00",
         "",
         "Frauds per hour (UTC)",
-        "2          ███",
-        "  ▄▄▄      ███",
-        "0 ███      ███",
-        "  2026-05-04 22:00 2026-05-05 01:00",
+        "2                            █████████",
+        "  ▄▄▄▄▄▄▄▄▄                  █████████",
+        "0 █████████                  █████████",
+        "  2026-05-04 22:00    2026-05-05 01:00",
         "",
         "Amounts by scenario, each in its currency, on a logarithmic scale",
         "",
@@ -89,7 +89,7 @@ def test_the_whole_report() -> None:
         " stolen card        3          2   50.00    80.00   400.00                           ─━━┃━─────────",
         "",
         "",
-        "Label lag of the latest 100 labelled transactions",
+        "Label lag of the latest 100 scheduled transactions",
         "  50 % within     5.00 s  ██████████████████████",
         "  90 % within     9.00 s  ████████████████████████████████████████",
         "  95 % within     9.50 s  ██████████████████████████████████████████",
@@ -130,6 +130,40 @@ def test_transactions_without_a_label_say_how_to_label_them() -> None:
     found = text(replace(FULL, labels=Labels(0, 0, 0), unlabelled=100, lag=None))
     assert "Reconciled    no transaction has a label yet; label them: pipectl trigger" in found
     assert not [line for line in found if "Label lag" in line]
+
+
+def test_a_load_has_a_lag_of_its_own() -> None:
+    loaded = LabelLag(10, tuple(60.0 for _ in range(101)))
+    found = text(replace(FULL, load_lag=loaded))
+    assert "Label lag     5.00 s in the median, 95 % within 9.50 s" in found
+    assert "Label lag     1.0 min in the median, 95 % within 1.0 min, of a load" in found
+    assert "Label lag of the latest 10 loaded transactions" in found
+    assert list(charts(page(replace(FULL, load_lag=loaded), "shop")))[-2:] == ["lag", "load-lag"]
+
+
+@pytest.mark.parametrize(
+    ("unlabelled", "orphans", "expected"),
+    [
+        (0, 0, "as many labels as transactions"),
+        (2, 0, "2 fewer labels than transactions"),
+        (0, 1, "1 more labels than transactions"),
+    ],
+)
+def test_a_sample_says_what_it_is_of_and_claims_no_comparison(
+    unlabelled: int, orphans: int, expected: str
+) -> None:
+    report = replace(FULL, sampled=50, unlabelled=unlabelled, orphans=orphans)
+    found = "\n".join(text(report, 200))
+    assert f"Reconciled    {expected}; compare each: pipectl verify-db --expect reconciled" in found
+    assert "Sampled       50 of 97 honest transactions were read: their numbers per hour and amounts" in found
+    assert "Sampled: 50 of 97 honest transactions" in page(report, "shop")
+
+
+def test_a_few_hours_are_shown_by_five_minutes() -> None:
+    spans = (Hour(START, 30, 0), Hour(START + timedelta(minutes=10), 30, 1))
+    found = text(replace(FULL, hours=FULL.hours[:1], spans=spans))
+    assert "Transactions per 5 minutes (UTC)" in found
+    assert any("2026-05-04 22:00" in line and line.endswith("2026-05-04 22:10") for line in found)
 
 
 def test_missing_and_orphaned_labels_are_counted() -> None:

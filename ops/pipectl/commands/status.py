@@ -46,7 +46,7 @@ class Container:
 
 @dataclass(frozen=True)
 class Database:
-    """A business database; `rows` holds the exact number of rows per table.
+    """A business database; `rows` holds the number of rows per table: exact, unless `estimated` names it.
 
     `slots` are left out if there is none, `binary_log` of PostgreSQL, and if the account may not ask for it.
     """
@@ -61,6 +61,7 @@ class Database:
     error: str
     slots: tuple[Slot, ...] = field(default=(), metadata={"optional": True})
     binary_log: BinaryLog | None = field(default=None, metadata={"optional": True})
+    estimated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ def document_of(result: Status) -> StatusDocument:
                 error=database.error,
                 slots=database.slots,
                 binary_log=database.binary_log,
+                estimated=database.estimated,
             )
             for database in result.databases
         },
@@ -161,7 +163,11 @@ def result_text(result: Status) -> RenderableType:
     for database in result.databases:
         address = database.address
         location = f"{address.host}:{address.port}/{address.database}"
-        content = ", ".join(f"{name} {count:,}" for name, count in database.rows.items()) or "no tables"
+        content = ", ".join(
+            f"{name} {'about ' if name in database.estimated else ''}{count:,}"
+            for name, count in database.rows.items()
+        )
+        content = content or "no tables"
         if database.error:
             content = "locked" if database.reachable else "not reachable"
         lines.append(f"{address.service:<17} {location}: {content}")

@@ -211,9 +211,7 @@ def delta_text(delta: Counts) -> RenderableType:
 
 
 def _other_text(run: DagRun) -> RenderableType:
-    return line(
-        f"  Apart from it: unpausing made Airflow start the scheduled run {run.run_id} ({run.state})."
-    )
+    return line(f"  Apart from it: Airflow's schedule started the run {run.run_id} ({run.state}).")
 
 
 def _counts(delta: Counts | None) -> tuple[Any, ...]:

@@ -68,8 +68,8 @@ class DagStatus:
 class DatabaseStatus:
     """A business database as `status` shows it; one that is locked is reachable, and has an error.
 
-    A `notable` error is one that starting the database does not mend. PostgreSQL has `slots`, MySQL a
-    `binary_log`.
+    `estimated` names the tables whose rows are the server's estimate: large ones are not counted. PostgreSQL
+    has `slots`, MySQL a `binary_log`. A `notable` error is one that starting the database does not mend.
     """
 
     address: DatabaseAddress
@@ -80,6 +80,7 @@ class DatabaseStatus:
     notable: bool = False
     slots: tuple[Slot, ...] = ()
     binary_log: BinaryLog | None = None
+    estimated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _database(databases: Databases, address: DatabaseAddress, *, is_down: bool) 
         return DatabaseStatus(address, reachable=False, rows={}, error=f"{address.service} is not running.")
     is_postgres = address is databases.postgres
     try:
-        content = databases.postgres_content() if is_postgres else databases.mysql_content()
+        counts = databases.row_counts(address.service)
         slots = consumers.slots(databases) if is_postgres else ()
     except DatabaseError as error:
         return DatabaseStatus(
@@ -191,7 +192,8 @@ def _database(databases: Databases, address: DatabaseAddress, *, is_down: bool) 
     return DatabaseStatus(
         address,
         reachable=True,
-        rows={table.name: table.rows for table in content.tables},
+        rows={name: rows for name, (rows, _) in counts.items()},
+        estimated=tuple(name for name, (_, is_estimate) in counts.items() if is_estimate),
         slots=slots,
         binary_log=None if is_postgres else consumers.binary_log(databases),
     )

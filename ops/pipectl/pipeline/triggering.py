@@ -54,7 +54,8 @@ class TriggerResult:
     """A run that `trigger` started.
 
     `delta` counts what the run's own batch has in the databases, and is null for a run without a batch.
-    `other_runs` are those that unpausing made Airflow start.
+    `other_runs` are scheduled runs that began meanwhile, whether due before, as when unpausing a DAG makes
+    Airflow start the latest, or by then.
     """
 
     dag_id: str

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 # From an eighth of a cell to a full one.
 BLOCKS = " ▁▂▃▄▅▆▇█"
-WIDEST_COLUMN = 3
+WIDEST_COLUMN = 6
 NARROWEST_SPREAD, WIDEST_SPREAD = 16, 44
-SPANS = {1: "hour", 24: "day", 168: "week"}
+SPANS = {60: "hour", 1440: "day", 10080: "week"}
 
 
 @dataclass(frozen=True)
 class Columns:
-    """`values` per hour as columns, `height` lines high; `subject` says what they count."""
+    """`values` per so many minutes as columns, `height` lines high; `subject` says what they count."""
 
     values: Sequence[int]
     subject: str
@@ -33,6 +33,7 @@ class Columns:
     last: str
     style: str
     height: int = 5
+    minutes: int = 60
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         """Draw for the width that there is."""
@@ -42,11 +43,13 @@ class Columns:
         values, merged, margin = list(self.values), 1, 0
         for _ in range(2):  # sums have more digits than their parts, which leaves less room
             margin = len(f"{max(values, default=0):,}") + 1
-            values, merged = merge(self.values, max(options.max_width - margin - 1, 10))
+            values, merged = merge(self.values, max(options.max_width - margin - 1, 10), self.minutes)
         peak = max(values, default=0)
         margin = len(f"{peak:,}") + 1
-        cell = max(1, min(WIDEST_COLUMN, (options.max_width - margin) // max(len(values), 1)))
-        yield Text(f"{self.subject} per {SPANS.get(merged, f'{merged} hours')} (UTC)", style="bold")
+        # A few columns are as wide as the names of their ends.
+        widest = max(WIDEST_COLUMN, math.ceil(len(f"{self.first}  {self.last}") / max(len(values), 1)))
+        cell = max(1, min(widest, (options.max_width - margin) // max(len(values), 1)))
+        yield Text(f"{self.subject} per {_span(merged * self.minutes)} (UTC)", style="bold")
         for line in range(self.height - 1, -1, -1):
             label = f"{peak:,}" if line == self.height - 1 else "0" if line == 0 else ""
             drawn = "".join(_cell(value, peak, line, self.height) * cell for value in values)
@@ -106,13 +109,20 @@ class Scale:
         return _spread_measurement(console, options)
 
 
-def merge(values: Sequence[int], most: int) -> tuple[list[int], int]:
-    """Add neighbours up until at most `most` values are left; how many became one is the second part."""
-    # Spans of time that people think in: hours, then quarters of days, days and weeks.
-    nice = (1, 2, 3, 6, 12, 24, 48, 168)
-    needed = max(math.ceil(len(values) / most), 1)
-    size = next((number for number in nice if number >= needed), math.ceil(needed / 168) * 168)
+def merge(values: Sequence[int], most: int, minutes: int = 60) -> tuple[list[int], int]:
+    """Add neighbours up until at most `most` values are left; how many became one is the second part.
+
+    Each value stands for so many minutes.
+    """
+    # Spans of time that people think in: parts of hours, hours, quarters of days, days and weeks.
+    nice = (5, 10, 15, 30, *(60 * hours for hours in (1, 2, 3, 6, 12, 24, 48, 168)))
+    needed = max(math.ceil(len(values) / most), 1) * minutes
+    size = next((span for span in nice if span >= needed), math.ceil(needed / nice[-1]) * nice[-1]) // minutes
     return [sum(values[start : start + size]) for start in range(0, len(values), size)], size
+
+
+def _span(minutes: int) -> str:
+    return SPANS.get(minutes) or (f"{minutes // 60} hours" if minutes % 60 == 0 else f"{minutes} minutes")
 
 
 def _cell(value: int, peak: int, line: int, height: int) -> str:

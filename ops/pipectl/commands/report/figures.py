@@ -233,7 +233,7 @@ def labelled(report: Report) -> Figure:
     return {"id": "labelled", "data": data, "layout": layout}
 
 
-def lag(label_lag: LabelLag) -> Figure:
+def lag(name: str, label_lag: LabelLag) -> Figure:
     """The share of transactions that had their label within so many seconds."""
     layout = _layout(height=340, margin={"t": 30, "r": 16, "b": 44, "l": 62})
     layout |= {
@@ -251,7 +251,7 @@ def lag(label_lag: LabelLag) -> Figure:
         "fillcolor": TRANSACTIONS_FILL,
         "hovertemplate": "%{y:.0%} within %{x:,.2f} s<extra></extra>",
     }
-    return {"id": "lag", "data": [line], "layout": layout}
+    return {"id": name, "data": [line], "layout": layout}
 
 
 def _columns(points: list[Hour], step: int, name: str, *, shown: bool) -> Figure:

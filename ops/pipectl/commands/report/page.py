@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pipectl import __version__
 from pipectl.commands.output_file import OutputFile
 from pipectl.commands.report import figures
-from pipectl.commands.report.text import reconciliation, scenario_name, seconds, share
+from pipectl.commands.report.text import reconciliation, sampling, scenario_name, seconds, share
 from pipectl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _sections(report: Report) -> tuple[list[str], list[Figure]]:
         _section(
             "over-time",
             "Transactions and frauds over time" if truth else "Transactions over time",
-            "Times are UTC. Drag to zoom, double-click to see all again.",
+            " ".join(["Times are UTC. Drag to zoom, double-click to see all again.", *_sampled(report)]),
             views=tuple(drawn[0].get("views", ())),
         ),
         _section(
@@ -102,10 +102,12 @@ def _sections(report: Report) -> tuple[list[str], list[Figure]]:
         sections.append(_section("labelled", "Labels against ground truth", note))
     drawn.append(figures.time_of_day(report.hours, frauds=truth))
     pair = [_section("time-of-day", "Time of day", "All days together.")]
-    if report.lag:
-        drawn.append(figures.lag(report.lag))
-        note = f"From insert to insert, the latest {report.lag.sample:,} labelled transactions."
-        pair.append(_section("lag", "Label lag", note))
+    lags = (("lag", "Label lag", "scheduled", report.lag), ("load-lag", "A load", "loaded", report.load_lag))
+    for name, title, whose, lag in lags:
+        if lag:
+            drawn.append(figures.lag(name, lag))
+            note = f"From insert to insert, the latest {lag.sample:,} {whose} transactions."
+            pair.append(_section(name, title, note))
     sections.append(f'<div class="pair">{"".join(pair)}</div>')
     return sections, drawn
 
@@ -139,9 +141,10 @@ def _tiles(report: Report) -> str:
             "good" if matched else "bad",
         )
     )
-    if report.lag:
-        late = seconds(report.lag.percentiles[95])
-        tiles.append(("label lag, median", seconds(report.lag.percentiles[50]), f"95 % within {late}", ""))
+    for lag, title in ((report.lag, "label lag, median"), (report.load_lag, "label lag of a load, median")):
+        if lag:
+            late = seconds(lag.percentiles[95])
+            tiles.append((title, seconds(lag.percentiles[50]), f"95 % within {late}", ""))
     return (
         '<div class="tiles">'
         + "".join(
@@ -151,6 +154,10 @@ def _tiles(report: Report) -> str:
         )
         + "</div>"
     )
+
+
+def _sampled(report: Report) -> list[str]:
+    return [] if report.sampled is None else [html.escape(f"Sampled: {sampling(report)}.")]
 
 
 def _span(first: datetime, last: datetime) -> str:

@@ -32,8 +32,9 @@ def report_text(report: Report) -> RenderableType:
     if not report.transactions:
         return group(line("There are no transactions yet. Make some: pipectl trigger", "bold"))
     parts = [*_summary(report), line(""), *_over_time(report), line(""), _Amounts(report)]
-    if report.lag:
-        parts += [line(""), _Lag(report.lag)]
+    for whose, lag in (("scheduled", report.lag), ("loaded", report.load_lag)):
+        if lag:
+            parts += [line(""), _Lag(lag, whose)]
     return group(*parts)
 
 
@@ -59,12 +60,26 @@ def reconciliation(report: Report) -> str:
     """Return in a sentence whether labels and transactions match."""
     if not report.labels.labels:
         return "no transaction has a label yet; label them: pipectl trigger"
+    if report.sampled is not None:
+        more = report.unlabelled - report.orphans
+        difference = f"{abs(more):,} {'fewer' if more > 0 else 'more'}" if more else "as many"
+        than = "labels than transactions" if more else "labels as transactions"
+        return f"{difference} {than}; compare each: pipectl verify-db --expect reconciled"
     wrong = []
     if report.unlabelled:
         wrong.append(f"{report.unlabelled:,} transactions wait for their label")
     if report.orphans:
         wrong.append(f"{report.orphans:,} labels have no transaction")
     return ", ".join(wrong) or "every transaction has exactly one label"
+
+
+def sampling(report: Report) -> str:
+    """Return in a sentence what is estimated."""
+    honest = report.transactions - report.frauds
+    return (
+        f"{report.sampled or 0:,} of {honest:,} honest transactions were read: their numbers per hour and"
+        " amounts are estimates, all else is exact"
+    )
 
 
 def _summary(report: Report) -> list[RenderableType]:
@@ -85,32 +100,41 @@ def _summary(report: Report) -> list[RenderableType]:
         ),
         line(f"Reconciled    {reconciliation(report)}", style),
     ]
-    if report.lag:
-        median, late = report.lag.percentiles[50], report.lag.percentiles[95]
-        lines.append(line(f"Label lag     {seconds(median)} in the median, 95 % within {seconds(late)}"))
+    if report.sampled is not None:
+        lines.append(line(f"Sampled       {sampling(report)}"))
+    for lag, whose in ((report.lag, ""), (report.load_lag, ", of a load")):
+        if lag:
+            median, late = lag.percentiles[50], lag.percentiles[95]
+            text = f"{seconds(median)} in the median, 95 % within {seconds(late)}{whose}"
+            lines.append(line(f"Label lag     {text}"))
     return lines
 
 
 def _over_time(report: Report) -> list[RenderableType]:
-    hours = filled(report.hours)
+    from pipectl.pipeline.reporting import SPAN_MINUTES  # noqa: PLC0415
+
+    minutes = SPAN_MINUTES if report.spans else 60
+    hours = filled(report.spans or report.hours, minutes)
     first, last = _moment(hours[0].start), _moment(hours[-1].start)
-    transactions = Columns([hour.transactions for hour in hours], "Transactions", first, last, "blue")
+    transactions = Columns(
+        [hour.transactions for hour in hours], "Transactions", first, last, "blue", minutes=minutes
+    )
     if not report.has_ground_truth:
         return [transactions]
-    frauds = Columns([hour.frauds for hour in hours], "Frauds", first, last, "red", height=3)
+    frauds = Columns([hour.frauds for hour in hours], "Frauds", first, last, "red", height=3, minutes=minutes)
     return [transactions, line(""), frauds]
 
 
-def filled(hours: tuple[Hour, ...]) -> list[Hour]:
-    """Return hours without gaps: those without a transaction are there with 0."""
+def filled(hours: tuple[Hour, ...], minutes: int = 60) -> list[Hour]:
+    """Return hours, or shorter spans, without gaps: those without a transaction are there with 0."""
     from pipectl.pipeline.reporting import Hour  # noqa: PLC0415
 
     known = {hour.start: hour for hour in hours}
     first, last = hours[0].start, hours[-1].start
-    count = int((last - first) / timedelta(hours=1)) + 1
+    count = int((last - first) / timedelta(minutes=minutes)) + 1
     if count > MOST_HOURS:
         return list(hours)
-    starts = (first + timedelta(hours=index) for index in range(count))
+    starts = (first + timedelta(minutes=index * minutes) for index in range(count))
     return [known.get(start) or Hour(start, 0, 0) for start in starts]
 
 
@@ -176,11 +200,12 @@ class _Lag:
     """The labels' lag as bars, of the width that there is."""
 
     lag: LabelLag
+    whose: str
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         from rich.text import Text
 
-        yield Text(f"Label lag of the latest {self.lag.sample:,} labelled transactions", style="bold")
+        yield Text(f"Label lag of the latest {self.lag.sample:,} {self.whose} transactions", style="bold")
         longest = max(self.lag.percentiles[100], 1e-9)
         widest = max(min(BAR_WIDTH, options.max_width - LAG_WIDTH), 1)
         for percent in SHOWN_PERCENTILES:
