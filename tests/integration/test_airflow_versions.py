@@ -26,7 +26,7 @@ from pipectl.airflow_health import AirflowHealth
 from pipectl.engines import airflow_env
 from pipectl.engines.local import uv
 from pipectl.engines.local.airflow_install import AirflowRuntime
-from pipectl.errors import AirflowConflictError, AirflowError, DagError, EngineError
+from pipectl.errors import AirflowConflictError, AirflowError, DagError, EngineError, UsageError
 from pipectl.models import AirflowAddress
 from pipectl.observer import Observer
 from pipectl.pipeline import backfilling, inspecting, triggering
@@ -278,8 +278,10 @@ def test_slots_of_the_past_are_run_once(address: AirflowAddress) -> None:
     assert backfilling.cancel(api, "daily").failed >= 30
     until(lambda: not api.active_runs("daily"), "the end of what had begun")
     assert not backfilling.cancel(api, "daily").cancelled
-    with pytest.raises(AirflowError, match=r"(?i)schedule|timetable"):
-        backfilling.plan(api, "slow", first, last)
+    unscheduled = api.dag("slow")
+    assert unscheduled
+    with pytest.raises(UsageError, match="slow has no schedule"):
+        backfilling.check_schedule(unscheduled)
 
 
 def test_dags_and_import_errors_are_told(stack: AirflowStack, address: AirflowAddress) -> None:
