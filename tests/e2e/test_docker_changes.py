@@ -105,6 +105,7 @@ def test_a_package_that_requirements_ask_for_arrives_behind_the_machines_proxy(
     settings["SSL_CERT_FILE"] = "/opt/airflow/stack/ca.crt"
     lines = [f"{name}={value}" for name, value in settings.items()]
     (airflow / "install.env").write_text("# For this test\n" + "\n".join(lines), encoding="utf-8")
+    unchanged = (project.folder / "requirements.txt").read_text()
     append(project.folder / "requirements.txt", "iniconfig==2.0.0")
     changed = "requirements.txt, stack/airflow/ca.crt, stack/airflow/install.env changed"
     assert restarted(project, changed) == AIRFLOW
@@ -122,6 +123,15 @@ def test_a_package_that_requirements_ask_for_arrives_behind_the_machines_proxy(
     log = f"/api/v2/dags/seen/dagRuns/{run_id}/taskInstances/tells/logs/1"
     assert "certificates: none" in str(project.client().call(log))
     path.unlink()
+    (project.folder / "requirements.txt").write_text(unchanged)
+    assert "Removed with requirements.txt's line: iniconfig" in project.run("up").stderr
+    scheduler = project.containers()["scheduler-1"]["Id"]
+    assert (
+        docker(
+            "exec", scheduler, "python", "-c", "import importlib.util as u; print(u.find_spec('iniconfig'))"
+        )
+        == "None\n"
+    )
 
 
 def test_a_broken_line_of_the_installers_settings_is_named(project: DockerProject) -> None:

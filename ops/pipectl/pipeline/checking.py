@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipectl.observer import Observer
 
 PROGRAM, DETAIL_LINES = "check_dags.py", 10
-# Bytes that a file may print while it is read: Airflow took 4 s for them, and never ended with 20 times more.
+# Bytes that a file may print while it is read: Airflow took 4 s for them, and gave up 20 times as many.
 MOST_PRINTED = 1_000_000
 READ_BY = " (read by "
 ERROR, WARNING = "error", "warning"
