@@ -131,10 +131,13 @@ class Databases:
         transaction was committed before it, so an orphan is never an effect of the order.
         """
         with self._mysql_cursor() as mysql, self._postgres_cursor() as postgres:
-            ahead = -_number(mysql, published.MYSQL_CLOCK) + _number(postgres, published.POSTGRES_CLOCK)
             labels = _buckets(mysql, published.LABEL_BUCKETS) if _mysql_has_labels(mysql) else {}
             has_transactions = _postgres_has_transactions(postgres)
             transactions = _buckets(postgres, published.TRANSACTION_BUCKETS) if has_transactions else {}
+            ahead = 0.0
+            if labels and transactions:
+                before = _number(mysql, published.MYSQL_CLOCK)
+                ahead = _number(postgres, published.POSTGRES_CLOCK) - before
             orphans = older = 0
             unlabelled: list[int] = []
             ranges = [LOWEST_IDS]

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -190,6 +190,7 @@ def ids(servers: Servers) -> tuple[set[int], set[int]]:
 @settings(
     max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+@example(events=[("insert", 9), ("label", 1), ("delete", 2), ("insert_an_id_again", 5)])
 @given(events=st.lists(st.tuples(st.sampled_from(EVENTS), st.integers(1, 9)), max_size=12))
 def test_after_any_history_labelling_and_repair_leave_one_label_for_each_transaction(
     history: History, events: list[tuple[str, int]]

@@ -206,7 +206,7 @@ def delta_text(delta: Counts) -> RenderableType:
     """Return what runs added to the databases."""
     text = f"  + {delta.transactions:,} transactions, {delta.labels:,} labels, {delta.frauds:,} of them fraud"
     if delta.labels < delta.transactions:
-        text += "; why labels are missing: pipectl verify-db --expect reconciled"
+        text += "\n  Why labels are missing: pipectl verify-db --expect reconciled"
     return line(text)
 
 

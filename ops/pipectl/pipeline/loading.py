@@ -212,7 +212,7 @@ class HistoryLoader:
                     yield event
                 process, log = running[event]
                 if process.wait():
-                    raise _failure(self.script, process.returncode, log)
+                    raise _failure(process.returncode, log, self.script)
 
 
 def _environment(databases: tuple[DatabaseAddress, DatabaseAddress], seed: str | None) -> dict[str, str]:
@@ -245,7 +245,7 @@ def _stop(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
-def _failure(script: str, code: int, log: IO[str]) -> PipectlError:
+def _failure(code: int, log: IO[str], script: str = SCRIPT) -> PipectlError:
     log.seek(0)
     text = log.read().strip()
     failures = _FAILURE.findall(text)
