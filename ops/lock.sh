@@ -12,6 +12,7 @@ pin pyproject.toml --group build --output-file ops/requirements.txt
 pin pyproject.toml --group build --group dev --output-file tests/requirements.txt
 pin stack/postgres-requirements.in --no-deps --output-file stack/postgres-requirements.txt
 pin stack/pytest-requirements.in --output-file stack/pytest-requirements.txt
+pin tests/debezium/requirements.in --output-file tests/debezium/requirements.txt
 pin stack/airflow-requirements.in --override stack/airflow-overrides.txt --output-file stack/airflow-requirements.txt
 # The tests' image has the same Airflow; its other versions are those of its extras, as in the official image.
 constraint=$(mktemp)

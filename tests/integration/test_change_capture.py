@@ -346,6 +346,33 @@ def test_check_sees_a_table_that_left_the_publication_or_has_no_key(servers: Ser
     }
 
 
+def test_check_runs_what_connectors_run(servers: Servers) -> None:
+    [found] = [
+        check for check in capture_checks.check(*servers.addresses, LOGIN) if check.name == "connectors"
+    ]
+    [(version,)] = servers.ask_mysql("SELECT VERSION()")
+    if "MariaDB" in version:
+        assert " answers SHOW MASTER STATUS: connectors of Debezium 3.4" in found.found
+        assert "those of 3.6 refuse it" in found.found
+    assert found.ok
+
+
+@pytest.mark.parametrize(
+    ("version", "known", "said"),
+    [
+        ("10.11.19-MariaDB-0+deb12u1-log", ("SHOW MASTER STATUS",), "those of 3.6 refuse it"),
+        ("8.0.40-0ubuntu1", ("SHOW MASTER STATUS",), "3.4 and 3.6 read it"),
+        ("8.4.3", ("SHOW BINARY LOG STATUS",), "3.4 and 3.6 read it"),
+        ("8.4.3", (), "no connector reads it"),
+    ],
+)
+def test_check_says_which_connectors_read_a_server(version: str, known: tuple[str, ...], said: str) -> None:
+    check = capture_checks.connectors_check(version, known)
+    assert said in check.found
+    assert check.ok == bool(known)
+    assert bool(check.remedy) != check.ok
+
+
 def test_check_says_that_an_account_is_refused(servers: Servers) -> None:
     assert failed(servers, ReplicationLogin("airbyte", "wrong")) == {
         ("postgres", "login"): "airbyte was refused",

