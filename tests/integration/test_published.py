@@ -24,6 +24,7 @@ IN_MYSQL = {
     "COUNT_LABELS",
     "FRAUD_LABELS_BY_TYPE",
     "MYSQL_ESTIMATE",
+    "PACKED_LABELS",
 }
 TRUTH = {"truth": published.GROUND_TRUTH}
 VALUES = {**TRUTH, "step": 100, "unit": "hour", "rows": published.ROWS.format(**TRUTH)}
