@@ -6,9 +6,11 @@ once: no label is lost, none is written twice.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from fraud_pipeline.command import batch_of, moment_option, parser, positive_number, run, seed_of
@@ -47,16 +49,10 @@ def main(environment: Mapping[str, str], given: Namespace) -> None:
         prepare_postgres(postgres)
         prepare_mysql(mysql)
         labeller = Labeller(postgres, mysql, seed=seed, pipes=pipes)
-        if given.repair or given.compare:
-            compared = labeller.compare_ids(add=given.repair, remove=given.repair)
-            _LOG.info(
-                logfmt(
-                    "labels_repaired" if given.repair else "labels_compared",
-                    missing=compared.missing,
-                    orphans=compared.orphans,
-                    seconds=time.monotonic() - started,
-                )
-            )
+        if given.repair:
+            repaired = labeller.repair()
+            sys.stdout.write(json.dumps(asdict(repaired)) + "\n")
+            _LOG.info(logfmt("labels_repaired", **asdict(repaired), seconds=time.monotonic() - started))
             return
         labelled = labeller.run(given.until, limit=given.count)
         check(mysql, bounds, lag_seconds=labelled.lag_seconds, waiting=labelled.waiting)
@@ -85,10 +81,8 @@ def options() -> ArgumentParser:
     command_line.add_argument(
         "--repair",
         action="store_true",
-        help="write labels that are missing and delete those without a transaction",
-    )
-    command_line.add_argument(
-        "--compare", action="store_true", help="only count what --repair would write and delete"
+        help="instead compare all ids, write what is missing, and remove and replace labels of other rows;"
+        " says on standard output, as JSON, how many",
     )
     command_line.add_argument(
         "--until",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipectl import published
 from pipectl.database_connections import LOCK_SECONDS, ask, copy_postgres, open_mysql, open_postgres
 from pipectl.errors import DatabaseLockedError
-from pipectl.models import Counts, DatabaseContent, Reconciliation, Table
+from pipectl.models import Causes, Counts, DatabaseContent, Reconciliation, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 BUCKET = 10_000
 # Counting a million rows takes MySQL 0.2 s.
 MOST_COUNTED = 500_000
+# The ids that no label can have.
+LOWEST_IDS = (-(2**63), -1)
 POSTGRES_TABLES = """
     SELECT format('%I.%I', schemaname, tablename), schemaname || '.' || tablename
     FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1"""
@@ -122,24 +125,34 @@ class Databases:
             labels = _buckets(mysql, published.LABEL_BUCKETS) if _mysql_has_labels(mysql) else {}
             has_transactions = _postgres_has_transactions(postgres)
             transactions = _buckets(postgres, published.TRANSACTION_BUCKETS) if has_transactions else {}
-            unlabelled = orphans = older = 0
-            for bucket in labels.keys() | transactions.keys():
+            ahead = 0.0
+            if labels and transactions:
+                before = _number(mysql, published.MYSQL_CLOCK)
+                ahead = _number(postgres, published.POSTGRES_CLOCK) - before
+            orphans = older = 0
+            unlabelled: list[int] = []
+            ranges = [LOWEST_IDS]
+            for bucket in sorted(labels.keys() | transactions.keys()):
                 there, labelled = transactions.get(bucket), labels.get(bucket)
-                if there is None or labelled is None:
-                    unlabelled += there.rows if there else 0
-                    orphans += labelled.rows if labelled else 0
+                if labelled is None:
+                    first = ranges.pop()[0] if ranges[-1][1] == BUCKET * bucket - 1 else BUCKET * bucket
+                    ranges.append((first, BUCKET * (bucket + 1) - 1))
                     continue
-                if there.rows == labelled.rows == BUCKET and labelled.when >= there.when:
+                if there is None:
+                    orphans += labelled.rows
+                    continue
+                if there.rows == labelled.rows == BUCKET and labelled.when + ahead >= there.when:
                     continue
                 label_times = _times(mysql, published.LABEL_TIMES, bucket)
                 transaction_times = _times(postgres, published.TRANSACTION_TIMES, bucket)
-                unlabelled += len(transaction_times.keys() - label_times.keys())
+                unlabelled += transaction_times.keys() - label_times.keys()
                 orphans += len(label_times.keys() - transaction_times.keys())
                 older += sum(
-                    label_times[identity] < transaction_times[identity]
+                    label_times[identity] + ahead < transaction_times[identity]
                     for identity in label_times.keys() & transaction_times.keys()
                 )
-        return Reconciliation(unlabelled, orphans, older)
+            causes = _causes(mysql, postgres, ranges, unlabelled) if has_transactions else Causes()
+        return Reconciliation(causes.total, orphans, older, causes)
 
     def empty(self) -> tuple[DatabaseContent, DatabaseContent]:
         """Delete every row of both databases or of neither, keep the tables, and return what was there.
@@ -277,3 +290,33 @@ def _buckets(cursor: Any, query: str) -> dict[int, _Bucket]:  # noqa: ANN401  tw
 def _times(cursor: Any, query: str, bucket: int) -> dict[int, float]:  # noqa: ANN401  two drivers, one interface
     cursor.execute(query, (BUCKET * bucket, BUCKET * (bucket + 1)))
     return {int(identity): float(when) for identity, when in cursor.fetchall()}
+
+
+def _number(cursor: Any, query: str) -> float:  # noqa: ANN401  two drivers, one interface
+    cursor.execute(query)
+    return float(cursor.fetchall()[0][0])
+
+
+def _causes(mysql: Any, postgres: Any, ranges: list[tuple[int, int]], ids: list[int]) -> Causes:  # noqa: ANN401
+    """Why transactions in ranges of ids, from the first to the last, and those of `ids` have no label."""
+    mark: dict[str, Any] = {}
+    mysql.execute(published.HAS_PROGRESS)
+    if mysql.fetchall():
+        mysql.execute(published.MARK)
+        names = [column[0] for column in mysql.description]
+        mark = next((dict(zip(names, row, strict=True)) for row in mysql.fetchall()), {})
+    postgres.execute(published.CLUSTER)
+    cluster, of_mark = postgres.fetchall()[0][0], mark.get("system_identifier")
+    place = (str(mark.get("last_xid", 0)), mark.get("last_transaction_id", 0))
+    counted = Causes()
+    parts: list[tuple[str, tuple[Any, ...]]] = [(published.CAUSES_OF_RANGE, part) for part in ranges]
+    parts += [
+        (published.CAUSES_OF_IDS, (ids[first : first + BUCKET],)) for first in range(0, len(ids), BUCKET)
+    ]
+    for statement, values in parts:
+        postgres.execute(statement, (*place, *place, *values))
+        more = Causes(*map(int, postgres.fetchall()[0]))
+        counted = Causes(*(one + other for one, other in zip(astuple(counted), astuple(more), strict=True)))
+    if None not in (cluster, of_mark) and cluster != of_mark:
+        return Causes(other_cluster=counted.total - counted.set_aside, set_aside=counted.set_aside)
+    return counted

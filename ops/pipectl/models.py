@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
@@ -150,12 +150,34 @@ class DatabaseContent:
 
 
 @dataclass(frozen=True)
+class Causes:
+    """Why transactions have no label.
+
+    `next_run` have come since the last run, and `open_transaction` wait for the end of a transaction that is
+    open beside them. `below_mark` are where labelling has been already, and `other_cluster` have numbers of
+    another PostgreSQL: no run may find those. `set_aside` have an id below 0, which no label can have.
+    """
+
+    below_mark: int = 0
+    next_run: int = 0
+    open_transaction: int = 0
+    other_cluster: int = 0
+    set_aside: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(astuple(self))
+
+
+@dataclass(frozen=True)
 class Reconciliation:
     """Committed transactions without a label, labels without a transaction, and labels older than theirs."""
 
     unlabelled: int
     orphans: int
     older: int = 0
+    causes: Causes = Causes()
 
 
 @dataclass(frozen=True)

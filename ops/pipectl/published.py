@@ -47,7 +47,7 @@ BATCH_LABELS = f"""
 # time, from one id to below another.
 TRANSACTION_BUCKETS = f"""
     SELECT transaction_id / %s, count(*), extract(epoch FROM max(created_at))
-    FROM {TRANSACTIONS} GROUP BY 1"""
+    FROM {TRANSACTIONS} WHERE transaction_id >= 0 GROUP BY 1"""
 LABEL_BUCKETS = f"""
     SELECT transaction_id DIV %s, COUNT(*), UNIX_TIMESTAMP(MIN(created_at))
     FROM {LABELS} GROUP BY 1"""
@@ -57,6 +57,28 @@ TRANSACTION_TIMES = f"""
 LABEL_TIMES = f"""
     SELECT transaction_id, UNIX_TIMESTAMP(created_at)
     FROM {LABELS} WHERE transaction_id >= %s AND transaction_id < %s"""
+# When both servers are asked what time it is.
+POSTGRES_CLOCK = "SELECT extract(epoch FROM clock_timestamp())"
+MYSQL_CLOCK = "SELECT UNIX_TIMESTAMP(NOW(6))"
+# Why transactions, from one id to another, have no label: how many were written by a transaction before the
+# mark, after it, beside one that is still open, by another cluster, and with an id that no label can have.
+HAS_PROGRESS = f"SHOW TABLES LIKE '{PROGRESS}'"
+MARK = f"SELECT * FROM {PROGRESS} WHERE name = '{LABELS}'"
+CLUSTER = """
+    SELECT CASE WHEN has_function_privilege('pg_control_system()', 'EXECUTE')
+                THEN (SELECT system_identifier::numeric FROM pg_control_system()) END"""
+CAUSES = f"""
+    SELECT count(*) FILTER (WHERE transaction_id >= 0 AND (xid, transaction_id) <= (%s::text::xid8, %s)
+                              AND xid < pg_snapshot_xmin(now)),
+           count(*) FILTER (WHERE transaction_id >= 0 AND (xid, transaction_id) > (%s::text::xid8, %s)
+                              AND xid < pg_snapshot_xmin(now)),
+           count(*) FILTER (WHERE transaction_id >= 0 AND xid >= pg_snapshot_xmin(now)
+                              AND xid < pg_snapshot_xmax(now)),
+           count(*) FILTER (WHERE transaction_id >= 0 AND xid >= pg_snapshot_xmax(now)),
+           count(*) FILTER (WHERE transaction_id < 0)
+    FROM {TRANSACTIONS}, pg_current_snapshot() AS now WHERE """
+CAUSES_OF_RANGE = f"{CAUSES} transaction_id BETWEEN %s AND %s"
+CAUSES_OF_IDS = f"{CAUSES} transaction_id = ANY(%s)"
 
 # What the servers take a table's number of rows to be, without counting.
 POSTGRES_ESTIMATE = "EXPLAIN (FORMAT JSON) SELECT FROM {table}"

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -60,16 +60,29 @@ _LOCK_MARK = """
 _MOVE_TO_CLUSTER = """
     UPDATE label_progress SET last_xid = %s, last_transaction_id = %s, system_identifier = %s
     WHERE name = %s"""
-# The cluster, and whether it has rows whose transaction it has not begun yet: another cluster's.
 _CLUSTER = "SELECT system_identifier::numeric FROM pg_control_system()"
+# Rows whose transaction this cluster has not begun yet: another cluster's.
 _HAS_FOREIGN_ROWS = """
     SELECT EXISTS (SELECT FROM public.transactions WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()))"""
+_HAS_TRANSACTION = """
+    SELECT EXISTS (SELECT FROM public.transactions WHERE transaction_id = %s AND xid = %s::xid8)"""
+_HAS_LABEL = "SELECT EXISTS (SELECT 1 FROM fraud_labels WHERE transaction_id = %s)"
+_LAST_BELOW = """
+    SELECT xid::text, transaction_id FROM public.transactions WHERE xid < %s::xid8 AND transaction_id >= 0
+    ORDER BY xid DESC, transaction_id DESC LIMIT 1"""
+# Ids, and when rows were made in microseconds since 1970.
 _NEXT_IDS = """
-    COPY (SELECT xid, transaction_id FROM public.transactions WHERE transaction_id > {}
+    COPY (SELECT transaction_id, (extract(epoch FROM created_at) * 1000000)::bigint
+          FROM public.transactions WHERE transaction_id > {}
           ORDER BY transaction_id LIMIT {}) TO STDOUT (FORMAT binary)"""
 _NEXT_LABELS = """
-    SELECT transaction_id FROM fraud_labels WHERE transaction_id > %s ORDER BY transaction_id LIMIT %s"""
+    SELECT transaction_id, CAST(UNIX_TIMESTAMP(created_at) * 1000000 AS SIGNED) FROM fraud_labels
+    WHERE transaction_id > %s AND transaction_id <= 9223372036854775807 ORDER BY transaction_id LIMIT %s"""
 _REMOVE = "DELETE FROM fraud_labels WHERE transaction_id IN ({})"
+# MySQL's ids go beyond PostgreSQL's.
+_REMOVE_BEYOND = "DELETE FROM fraud_labels WHERE transaction_id > 9223372036854775807"
+_POSTGRES_CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+_MYSQL_CLOCK = "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)"
 _MOVE_MARK = "UPDATE label_progress SET last_xid = %s, last_transaction_id = %s WHERE name = %s"
 _MOVE_REPORTED = "UPDATE label_progress SET reported_until = %s WHERE name = %s"
 _HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
@@ -82,16 +95,22 @@ _DUE = """
     WHERE (xid, transaction_id) > (%s::xid8, %s) AND transaction_id >= 0"""
 # MySQL's ids are unsigned; a new table refuses such a row.
 _SET_ASIDE = "SELECT count(*), max(transaction_id) FROM public.transactions WHERE transaction_id < 0"
-_LABELLED = "SELECT COUNT(*) FROM fraud_labels WHERE transaction_id IN ({})"
-_FRAUDS = "SELECT transaction_id, scenario, reported_at, reported_by FROM sim.ground_truth WHERE "
+_LABELLED = "SELECT transaction_id FROM fraud_labels WHERE transaction_id IN ({})"
+# A report at a time that MySQL cannot hold, which a new table refuses, never comes.
+_FRAUDS = """
+    SELECT transaction_id, scenario, CASE WHEN reported_at BETWEEN '1000-01-01 UTC' AND '9999-12-30 UTC'
+                                          THEN reported_at END, reported_by
+    FROM sim.ground_truth WHERE """
 _REPORTED = _FRAUDS + "reported_at > %s AND reported_at <= %s ORDER BY transaction_id"
 _STILL_HONEST = "SELECT transaction_id FROM fraud_labels WHERE is_fraud = 0 AND transaction_id IN ({})"
 _CORRECT = """
     UPDATE fraud_labels SET is_fraud = 1, fraud_type = %s, label_source = %s, detected_at = %s
     WHERE transaction_id = %s AND is_fraud = 0"""
 _WAITING = """
-    SELECT count(*), coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8
-    FROM public.transactions WHERE xid >= %s::xid8 AND xid < pg_snapshot_xmax(pg_current_snapshot())"""
+    COPY (SELECT transaction_id, (extract(epoch FROM now() - created_at) * 1000000)::bigint
+          FROM public.transactions
+          WHERE xid >= '{}'::xid8 AND xid < pg_snapshot_xmax(pg_current_snapshot()) AND transaction_id >= 0)
+    TO STDOUT (FORMAT binary)"""
 _HOLDER = """
     SELECT holder, seconds FROM (
         SELECT format('process %s of user %s', pid, usename) AS holder, backend_xid AS xid,
@@ -107,7 +126,8 @@ _INSERT = f"""
     INSERT INTO fraud_labels ({", ".join(COLUMNS)}) VALUES (%s, %s, %s, %s, %s, %s)
     ON DUPLICATE KEY UPDATE transaction_id = transaction_id"""  # noqa: S608
 # A row as COPY sends it: number of fields, then length and value of each.
-_COPIED = np.dtype([("fields", ">i2"), ("_1", ">i4"), ("xid", ">u8"), ("_2", ">i4"), ("id", ">i8")])
+_NUMBERED = np.dtype([("fields", ">i2"), ("_1", ">i4"), ("xid", ">u8"), ("_2", ">i4"), ("id", ">i8")])
+_TIMED = np.dtype([("fields", ">i2"), ("_1", ">i4"), ("id", ">i8"), ("_2", ">i4"), ("time", ">i8")])
 
 _LOG = logging.getLogger(__name__)
 
@@ -133,7 +153,6 @@ class Chunk:
     rows: NDArray[np.void]
     labels: Labels
     lines: list[bytes]
-    restarted: bool
 
     @property
     def end(self) -> Mark:
@@ -150,16 +169,19 @@ class Labelled:
     corrected: int
     waiting: int
     lag_seconds: float
-    restarted: bool
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Transactions without a label, how many added labels say fraud, and labels without a transaction."""
+    """Labels that were missing, how many written ones say fraud, and labels without a transaction.
 
-    missing: int
-    frauds: int
-    orphans: int
+    `older` are labels from before their transaction: of an earlier one with the same id.
+    """
+
+    missing: int = 0
+    frauds: int = 0
+    orphans: int = 0
+    older: int = 0
 
 
 class Labeller:
@@ -184,7 +206,6 @@ class Labeller:
         self.seed = seed
         self.chunk = min(chunk, MOST_LINES)
         self.pipes = pipes
-        self.restarted = False
         self._ahead: Future[Chunk] | None = None
 
     def run(
@@ -196,7 +217,7 @@ class Labeller:
     ) -> Labelled:
         """Take in reports up to `until` or now, and label transactions that have ended, at most `limit`."""
         corrected = self.take_in_reports(until)
-        labels, frauds = self.catch_up_in_another_cluster()
+        labels, frauds = self.catch_up()
         with ThreadPoolExecutor(max_workers=1) as pool:
             while limit is None or labels < limit:
                 chunk, new, new_frauds = self._label_chunk(
@@ -209,7 +230,7 @@ class Labeller:
                 if progress:
                     progress(len(chunk.rows))
         waiting, lag = self._waiting()
-        return Labelled(labels, frauds, corrected, waiting, lag, self.restarted)
+        return Labelled(labels, frauds, corrected, waiting, lag)
 
     def due(self) -> int:
         """How many transactions there are after the mark: reads an index over them, a second for millions."""
@@ -249,79 +270,98 @@ class Labeller:
             self.mysql.commit()
         return corrected
 
-    def catch_up_in_another_cluster(self) -> tuple[int, int]:
-        """Label what has no label if the mark is of another cluster; how many labels, and frauds among them.
+    def catch_up(self) -> tuple[int, int]:
+        """Compare all ids if the mark contradicts the databases; how many labels that made, and frauds.
 
-        The rows of a dump that was restored have the transaction numbers of the cluster that wrote them,
-        which say nothing here.
+        A database was restored, rows came from another cluster, whose transaction numbers say nothing here,
+        or somebody deleted rows: then the row at the mark or its label is gone, or the cluster is another.
         """
         with self.postgres, self.mysql.cursor() as labels, self.postgres.cursor() as reader:
-            cluster = _cluster(reader)
-            mark = self._lock_mark(labels)
-            if cluster is None or mark.cluster == cluster:
-                self.mysql.rollback()
-                return 0, 0
-            reader.execute(_HAS_FOREIGN_ROWS)
-            has_foreign_rows = bool((reader.fetchone() or (False,))[0])
-            if mark.cluster is None and not has_foreign_rows:
-                labels.execute(_MOVE_TO_CLUSTER, (mark.xid, mark.identity, cluster, PROGRESS_NAME))
+            mark, cluster, horizon = self._lock_mark(labels), _cluster(reader), _horizon(reader)
+            contradiction = _contradiction(labels, reader, mark, cluster, horizon)
+            if contradiction is None:
+                if mark.cluster is None and cluster is not None:
+                    labels.execute(_MOVE_TO_CLUSTER, (mark.xid, mark.identity, cluster, PROGRESS_NAME))
                 self.mysql.commit()
                 return 0, 0
             self.mysql.rollback()
-            # What commits from here on is read by its number.
-            horizon = _horizon(reader)
-        found = self.compare_ids(add=True, remove=False)
-        with self.mysql.cursor() as labels:
+        # What commits from here on is at or above the horizon, so it is read by its number.
+        found = self._compare(repair=False)
+        with self.postgres, self.mysql.cursor() as labels, self.postgres.cursor() as reader:
             self._lock_mark(labels)
-            labels.execute(_MOVE_TO_CLUSTER, (horizon, 0, cluster, PROGRESS_NAME))
+            reader.execute(_LAST_BELOW, (str(horizon),))
+            xid, identity = reader.fetchone() or (0, 0)
+            labels.execute(_MOVE_TO_CLUSTER, (int(xid), identity, cluster, PROGRESS_NAME))
             self.mysql.commit()
         _LOG.warning(
             logfmt(
-                "labels_of_another_cluster",
+                "ids_compared",
+                because=contradiction,
                 mark=mark.xid,
                 horizon=horizon,
                 labels=found.missing,
-                action="compared_ids",
             )
         )
         return found.missing, found.frauds
 
-    def compare_ids(self, *, add: bool, remove: bool) -> Compared:
-        """Compare all ids of transactions and labels; `add` what is missing, `remove` what is orphaned."""
-        found, last = Compared(0, 0, 0), -1
+    def repair(self) -> Compared:
+        """Give each transaction exactly one label: compare all ids, and mend what differs."""
+        self.take_in_reports(None)
+        return self._compare(repair=True)
+
+    def _compare(self, *, repair: bool) -> Compared:
+        """Compare all ids, and write missing labels; to `repair`, remove and replace wrong ones too."""
+        found, last, ahead = Compared(), -1, self._clock_difference()
         while True:
             with self.postgres, self.mysql.cursor() as labels, self.postgres.cursor() as reader:
                 # No other labeller's label comes in between. Labels are read first: the transaction of each
                 # was committed before it, so one that is not seen then is gone.
                 mark = self._lock_mark(labels)
                 labels.execute(_NEXT_LABELS, (last, self.chunk))
-                there = np.array(
-                    [int(str(row[0])) for row in cast("list[tuple[object]]", labels.fetchall())], np.int64
-                )
-                told = _Bytes()
-                reader.copy_expert(_NEXT_IDS.format(last, self.chunk), told)
-                rows = _copied(told)
-                ends = [int(side[-1]) for side in (there, rows["id"]) if len(side) == self.chunk]
+                there = np.array(labels.fetchall(), np.int64).reshape(-1, 2)
+                rows = _copied(reader, _NEXT_IDS.format(last, self.chunk), _TIMED)
+                ends = [int(ids[-1]) for ids in (there[:, 0], rows["id"]) if len(ids) == self.chunk]
                 if ends:
-                    there, rows = there[there <= min(ends)], rows[rows["id"] <= min(ends)]
-                missing, orphans = rows[~np.isin(rows["id"], there)], there[~np.isin(there, rows["id"])]
-                frauds = self._add(labels, reader, mark, missing) if add and len(missing) else 0
-                if remove and len(orphans):
-                    labels.execute(_REMOVE.format(", ".join(map(str, orphans.tolist()))))
+                    there, rows = there[there[:, 0] <= min(ends)], rows[rows["id"] <= min(ends)]
+                missing, orphans, older = _differences(there, rows, ahead)
+                if repair and (len(orphans) or len(older)):
+                    wrong = np.concatenate((orphans, older)).tolist()
+                    labels.execute(_REMOVE.format(", ".join(map(str, wrong))))
+                    missing = np.concatenate((missing, older))
+                frauds = self._add(labels, reader, mark, missing)
                 self.mysql.commit()
             found = Compared(
-                found.missing + len(missing), found.frauds + frauds, found.orphans + len(orphans)
+                found.missing + len(missing) - (len(older) if repair else 0),
+                found.frauds + frauds,
+                found.orphans + len(orphans),
+                found.older + len(older),
             )
             if not ends:
-                return found
+                break
             last = min(ends)
+        if repair:
+            with self.mysql.cursor() as labels:
+                labels.execute(_REMOVE_BEYOND)
+                beyond = labels.rowcount
+                self.mysql.commit()
+            found = replace(found, orphans=found.orphans + beyond)
+        return found
 
-    def _add(self, labels: MySQLCursor, reader: PostgresCursor, mark: Mark, rows: NDArray[np.void]) -> int:
-        """Write the labels of rows, and return how many say fraud."""
-        ids = rows["id"].astype(np.int64)
+    def _clock_difference(self) -> int:
+        """How far PostgreSQL's clock is ahead of MySQL's at most, in microseconds."""
+        with self.postgres, self.mysql.cursor() as labels, self.postgres.cursor() as reader:
+            labels.execute(_MYSQL_CLOCK)
+            before = int(str(mysql_value(labels)))
+            self.mysql.rollback()
+            reader.execute(_POSTGRES_CLOCK)
+            return int((reader.fetchone() or (0,))[0]) - before
+
+    def _add(self, labels: MySQLCursor, reader: PostgresCursor, mark: Mark, ids: Integers) -> int:
+        """Write the labels of transactions, and return how many say fraud."""
+        if not len(ids):
+            return 0
         made = label(self.seed, ids, _frauds(reader, ids), mark.reported_until)
-        lines = made.lines() if self.pipes and len(rows) >= FEWEST_TO_LOAD else []
-        self._insert(labels, Chunk(mark, len(rows), rows, made, lines, restarted=False))
+        self._insert(labels, made, self._lines(made))
         return len(made.positives)
 
     def _correct(self, labels: MySQLCursor, reported: Mapping[int, Truth], now: datetime) -> int:
@@ -351,40 +391,27 @@ class Labeller:
             if chunk is None or chunk.mark != mark or chunk.size != size:
                 chunk = self._read(mark, size)
             new = frauds = 0
-            if chunk.restarted:
-                labels.execute(_MOVE_MARK, (0, 0, PROGRESS_NAME))
             if len(chunk.rows):
                 if len(chunk.rows) == size:
                     self._ahead = pool.submit(self._read, chunk.end, size)
-                frauds = len(chunk.labels.positives) - self._labelled_frauds(labels, chunk)
-                new = self._insert(labels, chunk)
+                positives = chunk.labels.ids[list(chunk.labels.positives)]
+                frauds = len(positives) - len(_labelled(labels, positives))
+                new = self._insert(labels, chunk.labels, chunk.lines)
                 labels.execute(_MOVE_MARK, (chunk.end.xid, chunk.end.identity, PROGRESS_NAME))
             self.mysql.commit()
         return chunk, new, frauds
-
-    def _labelled_frauds(self, labels: MySQLCursor, chunk: Chunk) -> int:
-        """Count the frauds of a chunk that have a label already, because they are read again."""
-        ids = [str(int(chunk.labels.ids[position])) for position in chunk.labels.positives]
-        if not ids:
-            return 0
-        labels.execute(_LABELLED.format(", ".join(ids)))
-        return int(str(mysql_value(labels)))
 
     def _read(self, mark: Mark, size: int) -> Chunk:
         """Read the rows that come after the mark, and make their labels."""
         with self.postgres, self.postgres.cursor() as reader:
             horizon = _horizon(reader)
-            after, restarted = mark, horizon < mark.xid
-            if restarted:
-                _LOG.warning(
-                    logfmt("mark_ahead_of_database", mark=mark.xid, horizon=horizon, action="start_from_0")
-                )
-                self.restarted, after = True, mark._replace(xid=0, identity=0)
-            rows = _new_rows(reader, after, horizon, size)
+            rows = _copied(reader, _NEW.format(mark.xid, mark.identity, horizon, size), _NUMBERED)
             ids = rows["id"].astype(np.int64)
             labels = label(self.seed, ids, _frauds(reader, ids), mark.reported_until)
-        lines = labels.lines() if self.pipes and len(rows) >= FEWEST_TO_LOAD else []
-        return Chunk(mark, size, rows, labels, lines, restarted)
+        return Chunk(mark, size, rows, labels, self._lines(labels))
+
+    def _lines(self, labels: Labels) -> list[bytes]:
+        return labels.lines() if self.pipes and len(labels) >= FEWEST_TO_LOAD else []
 
     def _lock_mark(self, labels: MySQLCursor) -> Mark:
         labels.execute(_LOCK_MARK, (PROGRESS_NAME,))
@@ -401,11 +428,10 @@ class Labeller:
             None if cluster is None else int(cluster),
         )
 
-    def _insert(self, labels: MySQLCursor, chunk: Chunk) -> int:
-        count = len(chunk.rows)
-        if self.pipes and chunk.lines:
+    def _insert(self, cursor: MySQLCursor, labels: Labels, lines: list[bytes]) -> int:
+        if self.pipes and lines:
             try:
-                return load_lines(self.mysql, self.pipes, "fraud_labels", COLUMNS, chunk.lines, count)
+                return load_lines(self.mysql, self.pipes, "fraud_labels", COLUMNS, lines, len(labels))
             except Exception as error:
                 number = getattr(error, "errno", None)
                 if number not in REFUSALS:
@@ -414,12 +440,15 @@ class Labeller:
                     logfmt("load_data_refused", error=error, remedy="set local_infile on the server")
                 )
                 self.pipes = None
-        labels.executemany(_INSERT, chunk.labels.rows())
-        return labels.rowcount
+        cursor.executemany(_INSERT, labels.rows())
+        return cursor.rowcount
 
     def _waiting(self) -> tuple[int, float]:
-        """Count committed rows at or above the horizon; warn with the transaction that holds it back."""
-        with self.postgres, self.postgres.cursor() as reader:
+        """Count committed rows at or above the horizon, and for how many seconds the oldest has no label.
+
+        Warns with the transaction that holds the horizon back.
+        """
+        with self.postgres, self.mysql.cursor() as labels, self.postgres.cursor() as reader:
             reader.execute(_SET_ASIDE)
             set_aside, last = reader.fetchone() or (0, None)
             if set_aside:
@@ -432,21 +461,22 @@ class Labeller:
                         remedy="give them ids that PostgreSQL makes, or delete them",
                     )
                 )
-            reader.execute(_WAITING, (str(_horizon(reader)),))
-            waiting, lag = reader.fetchone() or (0, 0.0)
-            if waiting:
+            rows = _copied(reader, _WAITING.format(_horizon(reader)), _TIMED)
+            rows = rows[~np.isin(rows["id"], _labelled(labels, rows["id"]))]
+            self.mysql.rollback()
+            if len(rows):
                 reader.execute(_HOLDER)
                 holder, seconds = reader.fetchone() or ("a transaction that has just ended", None)
                 _LOG.warning(
                     logfmt(
                         "labels_wait",
-                        transactions=waiting,
+                        transactions=len(rows),
                         held_back_by=holder,
                         open_seconds=seconds,
                         remedy="labelled by the next run after that transaction ends",
                     )
                 )
-        return int(waiting), float(lag)
+        return len(rows), int(rows["time"].max(initial=0)) / 1e6
 
 
 def label_new(
@@ -464,15 +494,56 @@ class _Bytes:
         self.write = self.parts.append
 
 
-def _new_rows(reader: PostgresCursor, mark: Mark, horizon: int, size: int) -> NDArray[np.void]:
+def _copied(reader: PostgresCursor, statement: str, row: np.dtype[np.void]) -> NDArray[np.void]:
     told = _Bytes()
-    reader.copy_expert(_NEW.format(mark.xid, mark.identity, horizon, size), told)
-    return _copied(told)
-
-
-def _copied(told: _Bytes) -> NDArray[np.void]:
+    reader.copy_expert(statement, told)
     # 19 bytes of header stand before the first row, and two bytes end the last.
-    return np.frombuffer(b"".join(told.parts)[19:-2], _COPIED)
+    return np.frombuffer(b"".join(told.parts)[19:-2], row)
+
+
+def _differences(
+    labels: Integers, rows: NDArray[np.void], ahead: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Ids without a label, without a transaction, and of labels made before their transaction was."""
+    ids, labelled = rows["id"].astype(np.int64), labels[:, 0]
+    both, of_row, of_label = np.intersect1d(ids, labelled, assume_unique=True, return_indices=True)
+    older = both[labels[of_label, 1] + ahead < rows["time"][of_row].astype(np.int64)]
+    return (
+        np.setdiff1d(ids, both, assume_unique=True),
+        np.setdiff1d(labelled, both, assume_unique=True),
+        older,
+    )
+
+
+def _labelled(cursor: MySQLCursor, ids: Integers) -> list[int]:
+    """Those of some transactions that have a label."""
+    found: list[int] = []
+    for first in range(0, len(ids), CHUNK):
+        some = ", ".join(map(str, ids[first : first + CHUNK].tolist()))
+        cursor.execute(_LABELLED.format(some))
+        found += [identity for (identity,) in cast("list[tuple[int]]", cursor.fetchall())]
+    return found
+
+
+def _contradiction(
+    labels: MySQLCursor, reader: PostgresCursor, mark: Mark, cluster: int | None, horizon: int
+) -> str | None:
+    """Why the mark cannot be of these databases as they are now, None if it can be."""
+    if None not in (cluster, mark.cluster) and cluster != mark.cluster:
+        return "the mark is of another cluster"
+    if mark.xid > horizon:
+        return "the mark is ahead of the database"
+    reader.execute(_HAS_FOREIGN_ROWS)
+    if mark.cluster is None and (reader.fetchone() or (False,))[0]:
+        return "rows are of another cluster"
+    if mark.identity:
+        reader.execute(_HAS_TRANSACTION, (mark.identity, str(mark.xid)))
+        if not (reader.fetchone() or (False,))[0]:
+            return "the transaction at the mark is gone"
+        labels.execute(_HAS_LABEL, (mark.identity,))
+        if not mysql_value(labels):
+            return "the label at the mark is gone"
+    return None
 
 
 def _cluster(reader: PostgresCursor) -> int | None:

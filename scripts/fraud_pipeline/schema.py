@@ -53,20 +53,30 @@ _POSTGRES_STATE = """
     SELECT coalesce((SELECT max(version) FROM sim.schema_migrations), 0),
            NOT EXISTS (SELECT FROM unnest(%s) AS name WHERE to_regclass(name) IS NULL),
            current_setting('wal_level') <> 'logical'
-           OR EXISTS (SELECT FROM pg_publication_tables AS t
+           OR EXISTS (SELECT FROM pg_publication_tables AS t JOIN pg_publication AS p USING (pubname)
                       WHERE pubname = %s AND schemaname = 'public' AND tablename = 'transactions'
-                        AND (SELECT array_agg(attname::text ORDER BY attname) FROM pg_attribute
-                             WHERE attrelid = to_regclass('public.transactions')
-                               AND attnum > 0 AND NOT attisdropped AND attname <> 'xid')
-                            = ARRAY(SELECT jsonb_array_elements_text(to_jsonb(t) -> 'attnames') ORDER BY 1)
-                           OR current_setting('server_version_num')::int < 150000
-                           OR (SELECT puballtables OR NOT pg_has_role(pubowner, 'USAGE')
-                               FROM pg_publication WHERE pubname = t.pubname))"""
-# No consumer knows xid8. Other columns that a migration adds are published with the next run.
+                        AND (current_setting('server_version_num')::int < 150000
+                             OR NOT pg_has_role(pubowner, 'USAGE')
+                             OR NOT EXISTS (SELECT FROM pg_publication_rel AS r
+                                            WHERE prpubid = p.oid
+                                              AND prrelid = to_regclass('public.transactions')
+                                              AND to_jsonb(r) ->> 'prqual' IS NULL)
+                             OR (SELECT array_agg(attname::text ORDER BY attname)
+                                 FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid
+                                 WHERE attrelid = to_regclass('public.transactions')
+                                   AND attnum > 0 AND NOT attisdropped
+                                   AND (attname <> 'xid' OR relreplident = 'f'))
+                                = ARRAY(SELECT jsonb_array_elements_text(to_jsonb(t) -> 'attnames')
+                                        ORDER BY 1)))"""
+# No consumer knows xid8, so a list names all other columns; a column that a migration adds is published by
+# the next run. With REPLICA IDENTITY FULL every column is published: PostgreSQL then refuses to update and to
+# delete rows of a table whose list lacks one. A table that is published with all others, or by a row filter,
+# was published by somebody else, and stays so.
 _PUBLISHED_COLUMNS = """
-    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
-    WHERE attrelid = 'public.transactions'::regclass
-      AND attnum > 0 AND NOT attisdropped AND attname <> 'xid'"""
+    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)
+    FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid
+    WHERE c.oid = 'public.transactions'::regclass
+      AND attnum > 0 AND NOT attisdropped AND attname <> 'xid' AND relreplident <> 'f'"""
 _POSTGRES_RECORD = """
     CREATE TABLE IF NOT EXISTS sim.schema_migrations (
         version    integer PRIMARY KEY,
@@ -267,15 +277,17 @@ def _publish(cursor: PostgresCursor) -> None:
     columns = ""
     if cursor.connection.server_version >= _COLUMN_LISTS:
         cursor.execute(_PUBLISHED_COLUMNS)
-        columns = f" ({(cursor.fetchone() or ('',))[0]})"
+        [names] = cursor.fetchone() or (None,)
+        columns = f" ({names})" if names else ""
     cursor.execute("SAVEPOINT publication")
     try:
         if has_table:
             # In one transaction: a consumer sees no moment without the table.
             cursor.execute(f"ALTER PUBLICATION {PUBLICATION} DROP TABLE public.transactions")
         cursor.execute(f"{action.format(PUBLICATION)} TABLE public.transactions{columns}")
-    except psycopg2.errors.InsufficientPrivilege as error:
+    except (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.InvalidParameterValue) as error:
         # The pipeline works without change data capture; who runs the server has to allow it.
+        # A publication of a whole schema takes no list of columns.
         cursor.execute("ROLLBACK TO SAVEPOINT publication")
         _LOG.warning(
             logfmt("publication_refused", publication=PUBLICATION, reason=error.diag.message_primary)

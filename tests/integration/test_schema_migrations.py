@@ -18,6 +18,7 @@ from fraud_pipeline.connections import mysql_database, open_mysql, open_postgres
 from fraud_pipeline.errors import DatabaseError
 from pipectl.databases import Databases
 from pipectl.pipeline.verification import verify
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -439,3 +440,61 @@ def test_the_publication_has_every_column_but_the_one_that_no_consumer_reads(ser
     servers.run("transaction_generator")
     [(all_columns,)] = servers.ask_postgres(columns)
     assert servers.ask_postgres(published) == [([name for name in all_columns if name != "xid"],)]
+    # With a list PostgreSQL would refuse every UPDATE and DELETE of a table of this replica identity.
+    change = "UPDATE public.transactions SET status = 'x' WHERE transaction_id = 1 RETURNING 1"
+    servers.ask_postgres("ALTER TABLE public.transactions REPLICA IDENTITY FULL")
+    with pytest.raises(psycopg2.errors.InvalidColumnReference):
+        servers.ask_postgres(change)
+    servers.run("transaction_generator")
+    assert servers.ask_postgres(published) == [(all_columns,)]
+    assert servers.ask_postgres(change) == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "published",
+    [
+        "FOR ALL TABLES",
+        "FOR TABLES IN SCHEMA public",
+        "FOR TABLE public.transactions WHERE (transaction_id > 7)",
+        "FOR TABLES IN SCHEMA public, TABLE public.transactions",
+    ],
+)
+def test_a_publication_of_the_users_own_making_stays_as_it_is(servers: Servers, published: str) -> None:
+    servers.run("transaction_generator")
+    servers.ask_postgres("DROP PUBLICATION airbyte_publication")
+    servers.ask_superuser(f"CREATE PUBLICATION airbyte_publication {published}")
+    servers.ask_superuser("ALTER PUBLICATION airbyte_publication OWNER TO postgres")
+    stored = "SELECT p.*, t.* FROM pg_publication AS p JOIN pg_publication_tables AS t USING (pubname)"
+    before = servers.ask_postgres(stored)
+    servers.ask_superuser("ALTER ROLE docker SUPERUSER")
+    try:
+        code, log = servers.run("transaction_generator")
+        after = servers.ask_postgres(stored)
+    finally:
+        servers.ask_superuser("ALTER ROLE docker NOSUPERUSER")
+        servers.ask_superuser("DROP PUBLICATION airbyte_publication")
+    assert code == 0, log
+    assert after == before
+    assert ("publication_refused" in log) == ("SCHEMA" in published and "TABLE public" in published)
+
+
+def test_a_script_that_waits_for_a_migration_does_not_block_it(servers: Servers) -> None:
+    """MySQL called it a deadlock: whoever waited had asked the table before, in the same transaction."""
+    run(servers)
+    servers.ask_mysql("DELETE FROM schema_migrations WHERE version > 1")
+    migrating = servers.mysql()
+    cursor = migrating.cursor()
+    cursor.execute("SELECT GET_LOCK('fraud_pipeline.schema', 0)")
+    assert cursor.fetchall() == [(1,)]
+    script = servers.start("detection_generator")
+    waiting = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT GET_LOCK%%'"
+    try:
+        until(lambda: servers.ask_mysql(waiting) == [(1,)], "a script that waits")
+        cursor.execute("SET SESSION lock_wait_timeout = 1")
+        cursor.execute("ALTER TABLE label_progress DROP COLUMN system_identifier")
+        migrating.close()
+        log, _ = script.communicate(timeout=60)
+    finally:
+        script.kill()
+    assert script.returncode == 0, log
+    assert versions(servers)[1] == list(range(1, NEXT["mysql"]))

@@ -23,6 +23,7 @@ from pipectl.commands.status import document_of
 from pipectl.commands.up import UpDryRun
 from pipectl.documents import Failure, Problem, dump
 from pipectl.models import (
+    Causes,
     Counts,
     DagRun,
     DatabaseAddress,
@@ -259,7 +260,9 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
     ),
     (
         "verify-db",
-        Verification("empty", False, CONTENT, 3, 0, 1, ("public.transactions has 3 rows",)),
+        Verification(
+            "empty", False, CONTENT, 3, 0, 1, Causes(next_run=3), ("public.transactions has 3 rows",)
+        ),
         {
             "expect": "empty",
             "ok": False,
@@ -267,6 +270,13 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
             "unlabelled": 3,
             "orphans": 0,
             "older": 1,
+            "causes": {
+                "below_mark": 0,
+                "next_run": 3,
+                "open_transaction": 0,
+                "other_cluster": 0,
+                "set_aside": 0,
+            },
             "reasons": ["public.transactions has 3 rows"],
         },
     ),

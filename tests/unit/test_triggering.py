@@ -402,6 +402,7 @@ def test_several_runs_are_a_table_with_their_sums() -> None:
     assert ["one", "success", "1.5", "s", "60", "58", "2"] in rows
     assert ["two", "success", "1.5", "s", "1,000", "1,000", "3"] in rows
     assert "2 success\n  + 1,060 transactions, 1,058 labels, 5 of them fraud\n" in text
+    assert "\n  Why labels are missing: pipectl verify-db --expect reconciled\n" in text
     assert "Apart from it: Airflow's schedule started the run slot" in text
 
 

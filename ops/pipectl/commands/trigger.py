@@ -204,9 +204,10 @@ def tasks_text(tasks: tuple[TaskState, ...]) -> RenderableType:
 
 def delta_text(delta: Counts) -> RenderableType:
     """Return what runs added to the databases."""
-    return line(
-        f"  + {delta.transactions:,} transactions, {delta.labels:,} labels, {delta.frauds:,} of them fraud"
-    )
+    text = f"  + {delta.transactions:,} transactions, {delta.labels:,} labels, {delta.frauds:,} of them fraud"
+    if delta.labels < delta.transactions:
+        text += "\n  Why labels are missing: pipectl verify-db --expect reconciled"
+    return line(text)
 
 
 def _other_text(run: DagRun) -> RenderableType:

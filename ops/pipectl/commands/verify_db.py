@@ -6,50 +6,74 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from pipectl.commands.shared import Progress, content_text, group, line
+from pipectl import options  # noqa: TC001  Typer reads annotations at run time
+from pipectl.commands.shared import Progress, confirm, content_text, group, line
 from pipectl.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from pipectl.databases import Databases
     from pipectl.invocation import Invocation
+    from pipectl.pipeline.repairing import Repair, RepairPlan
     from pipectl.pipeline.verification import Verification
 
 HINTS = {
     "empty": "To empty them: pipectl reset --data-only. If rows are right: --expect populated or reconciled",
     "populated": "Run the pipeline once: pipectl trigger",
-    "reconciled": "Label what is left: pipectl trigger. Orphans, and labels older than their "
-    "transaction: a database was restored or emptied on its own. Empty both: pipectl reset --data-only",
 }
+REPAIR = "Mend it: pipectl verify-db --repair"
+OPEN_TRANSACTIONS = (
+    "pipectl psql -c 'SELECT pid, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL'"
+)
 
-Document: TypeAlias = "Verification"
+Document: TypeAlias = "Verification | RepairPlan | Repair"
 
 
 def verify_db(
     ctx: typer.Context,
     *,
     expect: Annotated[
-        str,
+        str | None,
         typer.Option(
+            show_default="empty",
             help="empty: no table or no row. populated: transactions and labels. "
-            "reconciled: every transaction has exactly one label."
+            "reconciled: every transaction has exactly one label.",
         ),
-    ] = "empty",
+    ] = None,
     wait: Annotated[
         float,
         typer.Option(
             min=0, help="With populated and reconciled: seconds to wait for the end of a run that is active."
         ),
     ] = 120.0,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Write labels that are missing, remove those without a transaction, "
+            "replace those of an earlier one; asks before it deletes.",
+        ),
+    ] = False,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
 ) -> None:
     """Show the tables and exact row counts of both databases, and check them; exit 6 if they differ.
 
-    Examples: `pipectl verify-db` · `pipectl verify-db --expect reconciled` · `pipectl verify-db --json`
+    Examples: `pipectl verify-db` · `pipectl verify-db --expect reconciled` · `pipectl verify-db --json` ·
+    `pipectl verify-db --repair --dry-run`
     """
     invocation: Invocation = ctx.obj
     from pipectl.pipeline import verification  # noqa: PLC0415  with what it imports 60 ms
     from pipectl.pipeline.access import business_databases  # noqa: PLC0415
 
+    if (dry_run or yes) and not repair:
+        raise UsageError("--dry-run and --yes go with --repair.", hint="To see the data: pipectl verify-db")
+    if repair and expect not in {None, "reconciled"}:
+        raise UsageError(
+            f"--repair does not make the data {expect}.", hint="Leave out --expect, or say reconciled."
+        )
+    expect = expect or ("reconciled" if repair else "empty")
     if expect not in verification.EXPECTATIONS:
         raise UsageError(
             f"--expect has no value {expect!r}.",
@@ -60,10 +84,72 @@ def verify_db(
         verification.wait_for_active_runs(
             engine, invocation.settings.dag_id, timeout=wait, observer=Progress(console)
         )
-    result = verification.verify(business_databases(engine), expect)
+    databases = business_databases(engine)
+    result = verification.verify(databases, expect)
+    if repair:
+        _repair(invocation, databases, result, dry_run=dry_run, yes=yes)
+        return
     console.emit(result, lambda: _result_text(result))
+    _require(result)
+
+
+def _repair(
+    invocation: Invocation, databases: Databases, found: Verification, *, dry_run: bool, yes: bool
+) -> None:
+    from pipectl.pipeline import repairing, verification  # noqa: PLC0415  with what it imports 60 ms
+    from pipectl.pipeline.loading import seed_of  # noqa: PLC0415
+
+    console, engine = invocation.console, invocation.engine
+    plan = repairing.plan(found)
+    if dry_run:
+        console.emit(plan, lambda: line(_plan_text(plan)))
+        return
+    done = repairing.Repaired()
+    if not plan.is_empty:
+        if plan.deletes:
+            confirm(invocation, f"{_plan_text(plan)} Go on?", "verify-db --repair", yes=yes)
+        repairer = repairing.Repairer(
+            invocation.settings.project,
+            engine.databases(),
+            seed=seed_of(invocation.settings.variables),
+            observer=Progress(console),
+        )
+        done = repairer.repair()
+        found = verification.verify(databases, "reconciled")
+    result = repairing.Repair(done.written, done.removed, done.replaced, found)
+    text = f"Labels written: {done.written:,}, removed: {done.removed:,}, replaced: {done.replaced:,}."
+    console.emit(result, lambda: group(_result_text(found), line(text)))
+    _require(found)
+
+
+def _require(result: Verification) -> None:
     if not result.ok:
-        raise VerificationError(f"Expected {expect}, but {'; '.join(result.reasons)}.", hint=HINTS[expect])
+        hint = HINTS.get(result.expect) or _reconciling(result)
+        raise VerificationError(f"Expected {result.expect}, but {'; '.join(result.reasons)}.", hint=hint)
+
+
+def _reconciling(result: Verification) -> str:
+    """Return what to type next, for each cause that was found."""
+    causes = result.causes
+    steps = (
+        (causes.next_run, "Label what is left: pipectl trigger"),
+        (
+            causes.open_transaction,
+            f"Which transactions are open: {OPEN_TRANSACTIONS}",
+        ),
+        (causes.other_cluster or causes.below_mark or result.orphans or result.older, REPAIR),
+        (causes.set_aside, "Delete rows with an id below 0, or give them ids that PostgreSQL makes"),
+    )
+    return ". ".join(step for is_needed, step in steps if is_needed)
+
+
+def _plan_text(plan: RepairPlan) -> str:
+    if plan.is_empty:
+        return "Nothing is to be repaired."
+    return (
+        f"Labels to be written: {plan.would_write:,}, removed: {plan.would_remove:,}, "
+        f"replaced: {plan.would_replace:,}."
+    )
 
 
 def _result_text(result: Verification) -> RenderableType:

@@ -82,6 +82,8 @@ class Rate:
 class HistoryLoader:
     """Runs the script against two databases. Methods raise DatabaseError, UsageError and PipectlError."""
 
+    script = SCRIPT
+
     def __init__(
         self,
         project: Path,
@@ -90,7 +92,7 @@ class HistoryLoader:
         seed: str | None,
         observer: Observer,
     ) -> None:
-        self._command = (sys.executable, str(project / SCRIPT))
+        self._command = (sys.executable, str(project / self.script))
         self._environment = _environment(databases, seed)
         self._observer = observer
 
@@ -159,7 +161,7 @@ class HistoryLoader:
                     yield event
                 process, log = running[event]
                 if process.wait():
-                    raise _failure(process.returncode, log)
+                    raise _failure(process.returncode, log, self.script)
 
 
 def _environment(databases: tuple[DatabaseAddress, DatabaseAddress], seed: str | None) -> dict[str, str]:
@@ -192,7 +194,7 @@ def _stop(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
-def _failure(code: int, log: IO[str]) -> PipectlError:
+def _failure(code: int, log: IO[str], script: str = SCRIPT) -> PipectlError:
     log.seek(0)
     text = log.read().strip()
     failures = _FAILURE.findall(text)
@@ -206,8 +208,8 @@ def _failure(code: int, log: IO[str]) -> PipectlError:
     end = "\n".join(text.splitlines()[-20:])
     if code < 0:
         by = signal.Signals(-code).name
-        return EngineError(f"{SCRIPT} was killed ({by}).", hint=again, detail=end)
-    return PipectlError(f"{SCRIPT} ended with exit code {code}.", hint=again, detail=end)
+        return EngineError(f"{script} was killed ({by}).", hint=again, detail=end)
+    return PipectlError(f"{script} ended with exit code {code}.", hint=again, detail=end)
 
 
 def seed_of(variables: Mapping[str, str]) -> str | None:

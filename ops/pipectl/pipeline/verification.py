@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pipectl import published
 from pipectl.airflow_health import AirflowHealth
 from pipectl.errors import AirflowError, ForeignAirflowError
+from pipectl.models import Causes
 from pipectl.pipeline.access import airflow_address
 from pipectl.wait import until
 
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
 
 EXPECTATIONS = ("empty", "populated", "reconciled")
 POLL_SECONDS = 0.2
+NO_CAUSES = Causes()
 
 
 @dataclass(frozen=True)
 class Verification:
-    """The answer of `verify-db`. `reasons` says, sentence by sentence, why `ok` is false."""
+    """The answer of `verify-db`. `reasons` says, sentence by sentence, why `ok` is false.
+
+    `causes` says why transactions have no label.
+    """
 
     expect: str
     ok: bool
@@ -31,6 +36,7 @@ class Verification:
     unlabelled: int
     orphans: int
     older: int = 0
+    causes: Causes = NO_CAUSES
     reasons: tuple[str, ...] = ()
 
 
@@ -77,6 +83,7 @@ def verify(databases: Databases, expect: str) -> Verification:
         unlabelled=reconciliation.unlabelled,
         orphans=reconciliation.orphans,
         older=reconciliation.older,
+        causes=reconciliation.causes,
         reasons=reasons,
     )
 
@@ -94,9 +101,18 @@ def _not_populated(rows: dict[str, int], _: Reconciliation) -> tuple[str, ...]:
 
 
 def _not_reconciled(_: dict[str, int], reconciliation: Reconciliation) -> tuple[str, ...]:
-    reasons = []
-    if reconciliation.unlabelled:
-        reasons.append(f"{reconciliation.unlabelled} transactions have no label")
+    causes = reconciliation.causes
+    reasons = [
+        sentence.format(count)
+        for count, sentence in (
+            (causes.next_run, "{} transactions have no label yet"),
+            (causes.open_transaction, "{} transactions wait for the end of one that is open in PostgreSQL"),
+            (causes.other_cluster, "{} transactions that another PostgreSQL wrote have no label"),
+            (causes.below_mark, "{} transactions lack a label where labelling has been already"),
+            (causes.set_aside, "{} transactions have an id below 0, which no label can have"),
+        )
+        if count
+    ]
     if reconciliation.orphans:
         reasons.append(f"{reconciliation.orphans} labels have no transaction")
     if reconciliation.older:

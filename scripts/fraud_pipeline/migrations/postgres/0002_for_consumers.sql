@@ -10,17 +10,18 @@ $$;
 
 DO $$
 BEGIN
+    -- The strongest lock comes first, and tables in the order in which batches are written: no deadlock.
+    -- MySQL's ids are unsigned. NOT VALID reads no row: those that are there already the labeller sets aside.
+    IF NOT EXISTS (SELECT FROM pg_constraint
+                   WHERE conrelid = 'public.transactions'::regclass AND conname = 'transaction_id_not_negative') THEN
+        ALTER TABLE public.transactions
+            ADD CONSTRAINT transaction_id_not_negative CHECK (transaction_id >= 0) NOT VALID;
+    END IF;
     IF NOT EXISTS (SELECT FROM pg_trigger
                    WHERE tgrelid = 'public.transactions'::regclass AND tgname = 'move_updated_at') THEN
         CREATE TRIGGER move_updated_at BEFORE UPDATE ON public.transactions FOR EACH ROW
             WHEN (OLD IS DISTINCT FROM NEW AND OLD.updated_at IS NOT DISTINCT FROM NEW.updated_at)
             EXECUTE FUNCTION sim.move_updated_at();
-    END IF;
-    -- MySQL's ids are unsigned. NOT VALID: rows that are there already are set aside by the labeller instead.
-    IF NOT EXISTS (SELECT FROM pg_constraint
-                   WHERE conrelid = 'public.transactions'::regclass AND conname = 'transaction_id_not_negative') THEN
-        ALTER TABLE public.transactions
-            ADD CONSTRAINT transaction_id_not_negative CHECK (transaction_id >= 0) NOT VALID;
     END IF;
     -- What MySQL's DATETIME holds.
     IF NOT EXISTS (SELECT FROM pg_constraint
