@@ -12,10 +12,10 @@ import json
 import os
 import shutil
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ import numpy as np
 
 from pipectl import __version__, published
 from pipectl.errors import DatabaseError, UsageError, remedy
+from pipectl.wait import Aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,8 +80,8 @@ def export(databases: Databases, request: ExportRequest, observer: Observer) -> 
     as_of = request.as_of or datetime.now(UTC)
     with _atomic(request.folder) as draft:
         writer = _Writer(draft, request.format)
-        with ThreadPoolExecutor(max_workers=2) as pool, databases.copying() as copy:
-            counts = _facts(databases, copy, pool, request, as_of, writer, observer)
+        with databases.copying() as copy:
+            counts = _facts(databases, copy, request, as_of, writer, observer)
         result = ExportResult(
             folder=request.folder,
             format=request.format,
@@ -100,7 +101,6 @@ def export(databases: Databases, request: ExportRequest, observer: Observer) -> 
 def _facts(
     databases: Databases,
     copy: Callable[[str], bytes],
-    pool: ThreadPoolExecutor,
     request: ExportRequest,
     as_of: datetime,
     writer: _Writer,
@@ -122,13 +122,13 @@ def _facts(
             raise UsageError(
                 "There are no labels to export.", hint="Write some: pipectl trigger, or: pipectl load"
             )
-        table = pool.submit(read, -(2**63)).result()
+        table = Aside(partial(read, -(2**63))).result()
         while table.num_rows:
             ids = table.column("transaction_id").to_numpy()
-            following = pool.submit(read, int(ids[-1])) if table.num_rows == CHUNK else None
+            following = Aside(partial(read, int(ids[-1]))) if table.num_rows == CHUNK else None
             moments = table.column("tx_time").cast("int64").to_numpy()
             day = moments // DAY_US
-            labelling = pool.submit(_labels, ask, ids, as_of, moments <= _microseconds(as_of))
+            labelling = Aside(partial(_labels, ask, ids, as_of, moments <= _microseconds(as_of)))
             days.update(np.unique(day).tolist())
             writer.write_days("transactions", table, day)
             known = labelling.result()

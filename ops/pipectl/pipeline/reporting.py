@@ -11,7 +11,7 @@ from math import ceil, floor, log10
 from typing import TYPE_CHECKING, Any
 
 from pipectl import published
-from pipectl.wait import aside
+from pipectl.wait import Aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,10 +130,10 @@ class _Transactions:
 def build(databases: Databases) -> Report:
     """Read both databases, side by side. Raises DatabaseError if one does not answer."""
     is_large = databases.estimated_transactions() > MOST_ROWS
-    reading = aside(lambda: _transactions(databases, is_large=is_large))
-    counting = aside(lambda: _labels(databases, published.FRAUD_LABELS_BY_TYPE if is_large else None))
-    total = aside(lambda: _total_labels(databases)) if is_large else None
-    comparing = None if is_large else aside(databases.reconcile)
+    reading = Aside(lambda: _transactions(databases, is_large=is_large))
+    counting = Aside(lambda: _labels(databases, published.FRAUD_LABELS_BY_TYPE if is_large else None))
+    total = Aside(lambda: _total_labels(databases)) if is_large else None
+    comparing = None if is_large else Aside(databases.reconcile)
     transactions, labelled = reading.result(), counting.result()
     if total:
         frauds = sum(count for count, _ in labelled.values())
