@@ -9,7 +9,9 @@ pin() {
         --no-emit-index-url --no-emit-find-links --no-annotate --no-header "$@"
 }
 pin pyproject.toml --group build --output-file ops/requirements.txt
-pin pyproject.toml --group build --group dev --output-file tests/requirements.txt
+pin pyproject.toml --extra export --group build --group dev --output-file tests/requirements.txt
+# Alone: whoever exports adds it to what ops/requirements.txt has.
+pin ops/export.in --output-file ops/export.txt
 pin stack/postgres-requirements.in --no-deps --output-file stack/postgres-requirements.txt
 pin stack/pytest-requirements.in --output-file stack/pytest-requirements.txt
 pin tests/debezium/requirements.in --output-file tests/debezium/requirements.txt

@@ -5,6 +5,7 @@ No statement waits without end: for a lock, for a server that is silent, or in s
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import socket
@@ -89,6 +90,44 @@ def open_postgres(
             connection.commit()
     except psycopg2.Error as error:
         if error.pgcode in LOCK_TIMEOUTS and name_blockers:
+            raise _locked(address, lock_seconds, _postgres_blockers) from error
+        raise explained(address, error, refusal="authentication failed") from error
+
+
+@contextmanager
+def copy_postgres(address: DatabaseAddress, lock_seconds: int) -> Iterator[Callable[[str], bytes]]:
+    """Give a function, for one thread at a time, that returns what a COPY sends. Raises DatabaseError.
+
+    All of its answers are of one snapshot. While _interruptible is at work the driver copies nothing, so
+    Ctrl-C in the main thread cancels what a thread waits for.
+    """
+    import psycopg2
+
+    prove(address)
+    login = postgres_login(address)
+    try:
+        with (
+            closing(psycopg2.connect(**login, application_name="pipectl")) as connection,
+            _watched(address, connection.fileno(), lock_seconds, partial(psycopg2.connect, **login)),
+        ):
+            connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    f"SET lock_timeout = '{lock_seconds}s'; SET TIME ZONE 'UTC'; SET datestyle = ISO"
+                )
+
+                def copy(statement: str) -> bytes:
+                    received = io.BytesIO()
+                    cursor.copy_expert(statement, received)
+                    return received.getvalue()
+
+                try:
+                    yield copy
+                except BaseException:
+                    connection.cancel()
+                    raise
+    except psycopg2.Error as error:
+        if error.pgcode in LOCK_TIMEOUTS:
             raise _locked(address, lock_seconds, _postgres_blockers) from error
         raise explained(address, error, refusal="authentication failed") from error
 

@@ -7,7 +7,7 @@ from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipectl import published
-from pipectl.database_connections import LOCK_SECONDS, ask, open_mysql, open_postgres
+from pipectl.database_connections import LOCK_SECONDS, ask, copy_postgres, open_mysql, open_postgres
 from pipectl.errors import DatabaseLockedError
 from pipectl.models import Causes, Counts, DatabaseContent, Reconciliation, Table
 
@@ -236,6 +236,10 @@ class Databases:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
             yield lambda statement, *values: ask(cursor, statement, values)
+
+    def copying(self) -> AbstractContextManager[Callable[[str], bytes]]:
+        """Give a function that returns what a COPY of `airbyte-postgres` sends; all see the same rows."""
+        return copy_postgres(self.postgres, self._lock_seconds)
 
     def _postgres_cursor(self) -> AbstractContextManager[Any]:
         return open_postgres(self.postgres, self._lock_seconds)

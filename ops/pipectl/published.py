@@ -143,6 +143,21 @@ LATEST_LABELS = f"""
     SELECT transaction_id, UNIX_TIMESTAMP(created_at)
     FROM {LABELS} WHERE transaction_id BETWEEN %s AND %s"""
 
+# For the export. Labels come packed, 10,000 in a row, and quoted as in CSV: the driver is slow at many rows.
+EXPORTED_TRANSACTIONS = f"""
+    COPY (SELECT transaction_id, tx_time AT TIME ZONE 'UTC', customer_id, card_id, terminal_id, mcc, amount,
+                 currency, channel, country, lat, lon, status
+          FROM {TRANSACTIONS} WHERE {{bounds}} ORDER BY transaction_id LIMIT {{chunk}})
+    TO STDOUT (FORMAT csv)"""
+PACKED_LABELS = f"""
+    SELECT COUNT(*), GROUP_CONCAT(
+        transaction_id,
+        IF(is_fraud,
+           CONCAT(',1,', IF(fraud_type IS NULL, '', CONCAT('"', REPLACE(fraud_type, '"', '""'), '"')),
+                  ',"', REPLACE(label_source, '"', '""'), '",', detected_at),
+           ',0,,,') SEPARATOR '\n')
+    FROM {LABELS} WHERE transaction_id BETWEEN %s AND %s GROUP BY transaction_id DIV 10000"""
+
 # For change data capture: what the asking account may do with a table, and whether it is published.
 TRANSACTIONS_CAPTURE = f"""
     SELECT has_table_privilege(relation, 'SELECT'),

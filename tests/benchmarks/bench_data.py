@@ -28,6 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pipectl.databases import Databases
+from pipectl.observer import Observer
+from pipectl.pipeline import exporting
 from support.script_servers import SCRIPTS, Servers, servers_in
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ LABEL_COLUMNS = "transaction_id, is_fraud, fraud_type, confidence, label_source,
 # Bounds of the issue that asked for this.
 LOWEST_TRANSACTIONS, LOWEST_LABELS, HIGHEST_MEGABYTES = 0.80, 0.85, 150
 HIGHEST_INCREMENT, HIGHEST_CPU = 1.5, 0.5
+LOWEST_EXPORT = 0.5
 INCREMENT_ROWS = 200
 REPEATS = 5
 MANY_ROWS = 2_000_000
@@ -194,6 +198,21 @@ def script_cost(servers: Servers, script: str, *arguments: str) -> tuple[float, 
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, seconds
 
 
+def bench_export(servers: Servers, rows: int, folder: Path) -> dict[str, float]:
+    """Transactions with their labels as Parquet, beside psql's COPY of the transactions alone as CSV."""
+    file, data = folder / "transactions.csv", folder / "export"
+    copy = f"\\copy (SELECT {COLUMNS} FROM public.transactions) TO '{file}' (FORMAT csv)"
+    request = exporting.ExportRequest(data, "parquet")
+    ceilings, ours = [], []
+    for _ in range(turns(rows)):
+        ceilings.append(timed(lambda: psql(servers, copy)))
+        ours.append(timed(lambda: exporting.export(Databases(*servers.addresses), request, Observer())))
+        file.unlink()
+        shutil.rmtree(data)
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    return {"ceiling": min(ceilings), "ours": min(ours), "megabytes": megabytes}
+
+
 def bench_increments(servers: Servers) -> tuple[float, float, float]:
     """Seconds of a labelling of 200 new rows, and CPU seconds of both scripts, at the present size."""
     walls, generator, labeller = [], [], []
@@ -234,6 +253,7 @@ def main() -> None:
             empty_labels(servers)
             transactions = bench_transactions(servers, rows, folder)
             labels = bench_labels(servers, rows, folder, client)
+            exported = bench_export(servers, rows, folder)
             large = bench_increments(servers)[0]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -241,6 +261,7 @@ def main() -> None:
         "rows": rows,
         "transactions": transactions,
         "labels": labels,
+        "export": exported,
         "increment": {"at_100k": small, "at_rows": large},
         "cpu": {"transaction_generator": generator_cpu, "detection_generator": labeller_cpu},
     }
@@ -261,6 +282,14 @@ def main() -> None:
         f"{label_ratio:.2f} ({rows / labels['ours']:,.0f} of {rows / labels['ceiling']:,.0f} rows/s)",
         f">= {LOWEST_LABELS}",
         met=label_ratio >= LOWEST_LABELS,
+    )
+    export_ratio = exported["ceiling"] / exported["ours"]
+    line(
+        "export of both against psql \\copy of the transactions",
+        f"{export_ratio:.2f} ({rows / exported['ours']:,.0f} of {rows / exported['ceiling']:,.0f} rows/s,"
+        f" {exported['megabytes']:.0f} MB)",
+        f">= {LOWEST_EXPORT}",
+        met=export_ratio >= LOWEST_EXPORT,
     )
     memory = max(transactions["megabytes"], labels["megabytes"])
     line(

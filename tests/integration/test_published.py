@@ -21,11 +21,12 @@ IN_MYSQL = {
     "LABELS_BY_TYPE",
     "LATEST_LABELS",
     "LABELS_CAPTURE",
-    "MYSQL_CLOCK",
-    "MARK",
     "COUNT_LABELS",
     "FRAUD_LABELS_BY_TYPE",
     "MYSQL_ESTIMATE",
+    "PACKED_LABELS",
+    "MYSQL_CLOCK",
+    "MARK",
 }
 # Values of other types than ids and sizes.
 VALUES: dict[str, tuple[object, ...]] = {
@@ -33,10 +34,10 @@ VALUES: dict[str, tuple[object, ...]] = {
     "CAUSES_OF_IDS": ("1", 1, "1", 1, [1, 2]),
 }
 TRUTH = {"truth": published.GROUND_TRUTH}
-FIELDS = {**TRUTH, "step": 100, "unit": "hour", "rows": published.ROWS.format(**TRUTH)}
+PARTS = {**TRUTH, "step": 100, "unit": "hour", "rows": published.ROWS.format(**TRUTH)}
 FEW_ROWS = {"FRAUD_LABELS_BY_TYPE", "MYSQL_ESTIMATE"}
 STATEMENTS = {
-    name: text.format(**FIELDS) if "{" in text else text
+    name: text.format(**PARTS) if "{" in text else text
     for name, text in vars(published).items()
     if name.isupper() and isinstance(text, str) and text.lstrip().startswith("SELECT") and name != "CAUSES"
 }

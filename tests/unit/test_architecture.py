@@ -39,6 +39,7 @@ HEAVY = (
     "plotly",
     "jsonschema",
     "pymysqlreplication",
+    "pyarrow",
 )
 # Who may import an outside tool: modules, or folders that end in a slash.
 IMPORTERS = {
@@ -46,10 +47,12 @@ IMPORTERS = {
     "dotenv": ["env_file.py"],
     "jsonschema": ["pipeline/run_conf.py"],
     "mysql": ["database_connections.py"],
+    "numpy": ["pipeline/exporting.py"],
     "platformdirs": ["settings.py"],
     "plotly": ["commands/"],
     "psutil": ["engines/local/processes.py"],
     "psycopg2": ["database_connections.py", "replication.py"],
+    "pyarrow": ["pipeline/exporting.py"],
     "pymysql": ["replication.py"],
     "pymysqlreplication": ["replication.py"],
     "python_on_whales": ["engines/docker/compose.py"],

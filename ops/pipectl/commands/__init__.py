@@ -24,6 +24,7 @@ COMMANDS = {
     "unpause": "pause",
     "load": "load",
     "report": "report.command",
+    "export": "export",
     "connections": "connections",
     "psql": "clients",
     "mysql": "clients",

@@ -1,0 +1,342 @@
+"""Write both databases into a folder of Parquet or CSV files, a folder per day, that trainers read.
+
+Transactions come in order of their ids, a chunk at a time, all of them from one snapshot; labels of the same
+ids from one of MySQL. So memory does not grow with the tables. The folder appears at the end, complete.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import shutil
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipectl import __version__, published
+from pipectl.errors import DatabaseError, UsageError, remedy
+from pipectl.wait import Aside
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipectl.databases import Databases
+    from pipectl.observer import Observer
+
+FORMATS = ("parquet", "csv")
+# Marks a folder as a whole export, and says what is in it.
+MANIFEST = "export.json"
+LOCK = ".pipectl-export"
+CHUNK = 100_000
+MILLION = 1_000_000
+DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What is wanted: transactions from `since` to before `until`, and what was known of them at `as_of`."""
+
+    folder: Path
+    format: str
+    since: datetime | None = None
+    until: datetime | None = None
+    as_of: datetime | None = None
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export holds. `unlabelled` transactions had no label; `bytes` is the size of all files."""
+
+    folder: Path
+    format: str
+    since: datetime | None
+    until: datetime | None
+    as_of: datetime
+    transactions: int
+    labels: int
+    frauds: int
+    unlabelled: int
+    days: int
+    files: int
+    bytes: int
+    seconds: float
+
+
+def export(databases: Databases, request: ExportRequest, observer: Observer) -> ExportResult:
+    """Write the export. Raises UsageError, and DatabaseError if a database does not answer."""
+    started = time.monotonic()
+    _require_pyarrow()
+    as_of = request.as_of or datetime.now(UTC)
+    with _atomic(request.folder) as draft:
+        writer = _Writer(draft, request.format)
+        with databases.copying() as copy:
+            counts = _facts(databases, copy, request, as_of, writer, observer)
+        result = ExportResult(
+            folder=request.folder,
+            format=request.format,
+            since=request.since,
+            until=request.until,
+            as_of=as_of,
+            **counts,
+            files=writer.files,
+            bytes=writer.bytes,
+            seconds=round(time.monotonic() - started, 3),
+        )
+        manifest = {"pipectl": __version__, **asdict(result)}
+        (draft / MANIFEST).write_text(json.dumps(manifest, default=str, indent=2) + "\n", encoding="utf-8")
+    return result
+
+
+def _facts(
+    databases: Databases,
+    copy: Callable[[str], bytes],
+    request: ExportRequest,
+    as_of: datetime,
+    writer: _Writer,
+    observer: Observer,
+) -> dict[str, Any]:
+    """Write transactions and labels, while the servers prepare what comes next."""
+    import pyarrow.compute as pc
+
+    transactions = labels = frauds = 0
+    days: set[int] = set()
+
+    def read(last: int) -> Any:  # noqa: ANN401  untyped library
+        return _transactions(copy(_statement(request, last)))
+
+    with databases.ask_mysql() as ask:
+        # The library's longest answer: a chunk of 10,000 labels is below a megabyte.
+        ask("SET SESSION group_concat_max_len = 16000000")
+        if not ask(published.HAS_LABELS):
+            raise UsageError(
+                "There are no labels to export.", hint="Write some: pipectl trigger, or: pipectl load"
+            )
+        table = Aside(partial(read, -(2**63))).result()
+        while table.num_rows:
+            ids = table.column("transaction_id").to_numpy()
+            following = Aside(partial(read, int(ids[-1]))) if table.num_rows == CHUNK else None
+            moments = table.column("tx_time").cast("int64").to_numpy()
+            day = moments // DAY_US
+            labelling = Aside(partial(_labels, ask, ids, as_of, moments <= _microseconds(as_of)))
+            days.update(np.unique(day).tolist())
+            writer.write_days("transactions", table, day)
+            known = labelling.result()
+            writer.write_days("labels", known, day[np.searchsorted(ids, known.column(0).to_numpy())])
+            transactions += table.num_rows
+            labels += known.num_rows
+            frauds += pc.sum(known.column("is_fraud")).as_py() or 0
+            if transactions % MILLION < CHUNK <= transactions:
+                observer.report(f"Exported {transactions:,} transactions")
+            table = following.result() if following else table.slice(0, 0)
+    return {
+        "transactions": transactions,
+        "labels": labels,
+        "frauds": frauds,
+        "unlabelled": transactions - labels,
+        "days": len(days),
+    }
+
+
+def _statement(request: ExportRequest, last: int) -> str:
+    bounds = [f"transaction_id > {last}"]
+    if request.since:
+        bounds.append(f"tx_time >= '{request.since.isoformat()}'")
+    if request.until:
+        bounds.append(f"tx_time < '{request.until.isoformat()}'")
+    return published.EXPORTED_TRANSACTIONS.format(bounds=" AND ".join(bounds), chunk=CHUNK)
+
+
+def _transactions(text: bytes) -> Any:  # noqa: ANN401  untyped library
+    import pyarrow as pa
+
+    types = {
+        "transaction_id": pa.int64(),
+        "tx_time": pa.timestamp("us"),
+        "customer_id": pa.int32(),
+        "card_id": pa.int64(),
+        "terminal_id": pa.int32(),
+        "mcc": pa.int16(),
+        "amount": pa.decimal128(12, 2),
+        "currency": pa.string(),
+        "channel": pa.string(),
+        "country": pa.string(),
+        "lat": pa.float32(),
+        "lon": pa.float32(),
+        "status": pa.string(),
+    }
+    table = _parsed(text, types)
+    position = table.schema.get_field_index("tx_time")
+    utc = table.column(position).cast(pa.int64()).cast(pa.timestamp("us", "UTC"))
+    return table.set_column(position, "tx_time", utc)
+
+
+def _labels(
+    ask: Callable[..., list[tuple[Any, ...]]],
+    ids: NDArray[np.int64],
+    as_of: datetime,
+    visible: NDArray[np.bool_],
+) -> Any:  # noqa: ANN401  untyped library
+    """Return the labels of `ids`, which are in order, as they were known at `as_of`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    types = {
+        "transaction_id": pa.int64(),
+        "is_fraud": pa.bool_(),
+        "fraud_type": pa.string(),
+        "label_source": pa.string(),
+        "detected_at": pa.timestamp("us"),
+    }
+    parts = []
+    for count, text in ask(published.PACKED_LABELS, int(ids[0]), int(ids[-1])):
+        rows = _parsed(str(text).encode(), types)
+        if rows.num_rows != count:
+            raise DatabaseError(
+                f"MySQL sent {rows.num_rows:,} of {count:,} labels.",
+                hint="Its group_concat_max_len or max_allowed_packet is too small for 16 MB.",
+            )
+        places = np.searchsorted(ids, rows.column(0).to_numpy())
+        wanted = (places < len(ids)) & (ids[np.minimum(places, len(ids) - 1)] == rows.column(0).to_numpy())
+        wanted &= visible[np.minimum(places, len(ids) - 1)]
+        parts.append(rows.filter(pa.array(wanted)))
+    table = pa.concat_tables(parts) if parts else _parsed(b"", types)
+    table = table.sort_by("transaction_id")
+    detected = table.column("detected_at")
+    moment = pa.scalar(as_of.astimezone(UTC).replace(tzinfo=None), pa.timestamp("us"))
+    known = pc.and_(table.column("is_fraud"), pc.fill_null(pc.less_equal(detected, moment), fill_value=False))
+    nothing = pa.scalar(None, pa.string())
+    return pa.table(
+        {
+            "transaction_id": table.column("transaction_id"),
+            "is_fraud": known,
+            "fraud_type": pc.if_else(known, table.column("fraud_type"), nothing),
+            "label_source": pc.if_else(known, table.column("label_source"), nothing),
+            "detected_at": pc.if_else(known, detected, pa.scalar(None, detected.type))
+            .cast(pa.int64())
+            .cast(pa.timestamp("us", "UTC")),
+        }
+    )
+
+
+def _parsed(text: bytes, types: dict[str, Any]) -> Any:  # noqa: ANN401  untyped library
+    import pyarrow as pa
+    from pyarrow import csv
+
+    if not text:
+        return pa.table({name: pa.array([], kind) for name, kind in types.items()})
+    try:
+        return csv.read_csv(
+            io.BytesIO(text),
+            read_options=csv.ReadOptions(column_names=list(types), block_size=1 << 24),
+            parse_options=csv.ParseOptions(newlines_in_values=True),
+            convert_options=csv.ConvertOptions(
+                column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise DatabaseError(
+            f"A row cannot be exported: {error}.", hint="Correct or delete that row."
+        ) from error
+
+
+class _Writer:
+    """Writes tables below a folder, and counts files and bytes."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self._folder = folder
+        self._kind = kind
+        self.files = 0
+        self.bytes = 0
+
+    def write_days(self, name: str, table: Any, day: NDArray[np.int64]) -> None:  # noqa: ANN401
+        """Write the rows of each day into a file of its folder."""
+        if not len(day):
+            return
+        if np.any(np.diff(day) < 0):
+            order = np.argsort(day, kind="stable")
+            table, day = table.take(order), day[order]
+        starts = np.flatnonzero(np.diff(day, prepend=np.iinfo(np.int64).min))
+        for start, end in zip(starts, [*starts[1:], len(day)], strict=True):
+            self._write(
+                f"{name}/day={np.datetime64(int(day[start]), 'D')}", table.slice(int(start), int(end - start))
+            )
+
+    def _write(self, folder: str, table: Any) -> None:  # noqa: ANN401  untyped library
+        from pyarrow import csv, parquet
+
+        self.files += 1
+        path = self._folder / folder / f"part-{self.files:06d}.{self._kind}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if self._kind == "csv":
+            csv.write_csv(table, path)
+        else:
+            parquet.write_table(table, path, compression="zstd")
+        self.bytes += path.stat().st_size
+
+
+@contextmanager
+def _atomic(folder: Path) -> Iterator[Path]:
+    """Give a draft beside `folder` that becomes it at the end, or is deleted. Raises UsageError."""
+    try:
+        folder = folder.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, no text, links in a ring
+        raise UsageError(f"{folder} can be no folder: {error}.", hint="Name another folder.") from error
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"{folder} is no folder.", hint="Name a folder that is empty or does not exist.")
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UsageError(f"{folder} is not empty.", hint="Name a folder that is empty or does not exist.")
+        draft = folder.with_name(f".{folder.name}.partial")
+        if draft.is_dir() and any(draft.iterdir()) and not (draft / LOCK).exists():
+            raise UsageError(
+                f"{draft} is in the way, and not pipectl's.", hint="Move it, or name another folder."
+            )
+        draft.mkdir(parents=True, exist_ok=True)
+        with (draft / LOCK).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"Another export writes to {folder}.", hint="Wait for its end, or name another folder."
+                ) from error
+            # What a killed export left.
+            for path in draft.iterdir():
+                if path.name != LOCK:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            try:
+                yield draft
+                (draft / LOCK).unlink()
+                os.sync()
+                draft.replace(folder)
+            except BaseException:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(
+            f"{folder} cannot be written: {reason}.", hint=remedy(error, folder.parent)
+        ) from error
+
+
+def _require_pyarrow() -> None:
+    if find_spec("pyarrow") is None:
+        raise UsageError(
+            "export needs pyarrow, which pipectl's Python does not have.",
+            hint="In a clone: .venv/bin/uv pip install --python .venv --require-hashes -r ops/export.txt"
+            " Elsewhere: pip install 'pipectl[export]'",
+        )
+
+
+def _microseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1_000_000)
