@@ -25,7 +25,7 @@ REPORTED = {
         "import",
     ),
     "missing.py": (SDK + "\nimport no_such_module\n", 3, "package"),
-    "long.py": (SDK + "raise ValueError('x' * 20_000_000)\n", 2, "import"),
+    "long.py": (SDK + "raise ValueError('x' * 200_000)\n", 2, "import"),
     "deep.py": (
         SDK + "from dateutil import parser\nparser.parse('nonsense')\n",
         3,
