@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from concurrent.futures import Future
 
 POLL_SECONDS = 0.1
+HEED_SIGNALS_SECONDS = 0.5
 
 Answer = TypeVar("Answer")
 
@@ -28,17 +29,29 @@ def until(question: Callable[[], object], seconds: float, poll_seconds: float = 
     return any(question() for _ in attempts(time.monotonic() + seconds, poll_seconds))
 
 
-def aside(question: Callable[[], Answer]) -> Future[Answer]:
-    """Ask in a thread of its own, for which the process does not wait in the end."""
-    from concurrent.futures import Future  # noqa: PLC0415  10 ms
+class Aside(Generic[Answer]):
+    """The answer to a question that a thread of its own asks; nothing waits for that thread in the end."""
 
-    future: Future[Answer] = Future()
+    def __init__(self, question: Callable[[], Answer]) -> None:
+        self._outcome: Callable[[], Answer]
+        self._thread = threading.Thread(target=self._ask, args=(question,), daemon=True)
+        self._thread.start()
 
-    def ask() -> None:
+    def _ask(self, question: Callable[[], Answer]) -> None:
         try:
-            future.set_result(question())
-        except BaseException as error:  # noqa: BLE001  whoever wants the result gets it
-            future.set_exception(error)
+            answer = question()
+        except BaseException as error:  # noqa: BLE001  whoever wants the answer gets it
+            self._outcome = partial(_raise, error)
+        else:
+            self._outcome = lambda: answer
 
-    threading.Thread(target=ask, daemon=True).start()
-    return future
+    def result(self) -> Answer:
+        """Wait for the answer, or raise what the question raised."""
+        # A signal that comes just before the wait begins would not end one without a limit.
+        while self._thread.is_alive():
+            self._thread.join(HEED_SIGNALS_SECONDS)
+        return self._outcome()
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error

@@ -77,7 +77,9 @@ def add(project: Path) -> None:
         (project / name / f"{text}.py").write_text(f"COLOUR = 'of {text}'\n", encoding="utf-8")
     (project / "dags" / "drafts").mkdir()
     (project / "dags" / "drafts" / "draft.py").write_text(BROKEN, encoding="utf-8")
-    (project / "dags" / ".airflowignore").write_text("drafts/\n", encoding="utf-8")
+    # A line more: the project's own tests there import what Airflow's containers do not have.
+    with (project / "dags" / ".airflowignore").open("a", encoding="utf-8") as ignored:
+        ignored.write("drafts/\n")
     (project / "dags" / "login.py").write_text(MODULE, encoding="utf-8")
     (project / "dags" / "own_settings.py").write_text(DAG, encoding="utf-8")
 

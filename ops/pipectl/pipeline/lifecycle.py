@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from pipectl.errors import AirflowError, EngineError, PipectlError, WaitTimeoutE
 from pipectl.pipeline.access import own_databases
 from pipectl.pipeline.readiness import HealthProbe, processor_start, wait_until_healthy, wait_until_parsed
 from pipectl.pipeline.verification import wait_for_active_runs
+from pipectl.wait import Aside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,8 +116,8 @@ def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> U
     with stopwatch.phase("healthy"):
         probe = HealthProbe(Databases(*engine.databases()), health)
         wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
-    with stopwatch.phase("dag parsed"), ThreadPoolExecutor() as pool:
-        asking = pool.submit(engine.tasks_api_problem)
+    with stopwatch.phase("dag parsed"):
+        asking = Aside(engine.tasks_api_problem)
         wait_until_parsed(engine, health, dag_id, dags_dir=engine.dags_dir, deadline=deadline)
         if problem := asking.result():
             raise AirflowError(

@@ -20,7 +20,7 @@ from pipectl.errors import (
 from pipectl.pipeline import consumers
 from pipectl.pipeline.access import down_services
 from pipectl.pipeline.readiness import component_starts, failures_of, processor_start, with_health
-from pipectl.wait import aside
+from pipectl.wait import Aside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,9 +101,9 @@ def overview(engine: Engine, project: Path, dag_id: str) -> Status:
     databases = Databases(postgres, mysql, lock_seconds=LOCK_SECONDS)
     services = engine.services()
     down = down_services(services)
-    airflow = aside(lambda: _airflow(engine, project, dag_id, services, is_down="webserver" in down))
+    airflow = Aside(lambda: _airflow(engine, project, dag_id, services, is_down="webserver" in down))
     reading = [
-        aside(partial(_database, databases, address, is_down=address.service in down))
+        Aside(partial(_database, databases, address, is_down=address.service in down))
         for address in (postgres, mysql)
     ]
     airflow_status, dag_status = airflow.result()

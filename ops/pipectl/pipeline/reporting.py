@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from pipectl import published
-from pipectl.wait import aside
+from pipectl.wait import Aside
 
 if TYPE_CHECKING:
     from pipectl.databases import Databases
@@ -110,9 +110,9 @@ class _Transactions:
 
 def build(databases: Databases) -> Report:
     """Read both databases, side by side. Raises DatabaseError if one does not answer."""
-    reading = aside(lambda: _transactions(databases))
-    counting = aside(lambda: _labels(databases))
-    comparing = aside(databases.reconcile)
+    reading = Aside(lambda: _transactions(databases))
+    counting = Aside(lambda: _labels(databases))
+    comparing = Aside(databases.reconcile)
     transactions, labelled, reconciliation = reading.result(), counting.result(), comparing.result()
     return Report(
         created=datetime.now(UTC),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import secrets
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +24,7 @@ from pipectl.errors import (
 from pipectl.models import TaskState
 from pipectl.pipeline.inspecting import LogReader
 from pipectl.pipeline.readiness import Suspicion, broken_dag, failures_of, files_that_mention
-from pipectl.wait import attempts
+from pipectl.wait import Aside, attempts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,10 +189,9 @@ def trigger(
         limit = dag.max_active_runs
         run = follow(api, run, limit, observer=observer, timeout=timeout, shown=shown, asides=asides)
     # Side by side: the user waits for the last of them.
-    with ThreadPoolExecutor() as pool:
-        counting = pool.submit(batch, run.run_id) if batch and wait else None
-        listing = pool.submit(api.runs, dag_id)
-        tasks = api.tasks(dag_id, run.run_id) if wait else ()
+    counting = Aside(functools.partial(batch, run.run_id)) if batch and wait else None
+    listing = Aside(functools.partial(api.runs, dag_id))
+    tasks = api.tasks(dag_id, run.run_id) if wait else ()
     if shown:
         shown.look(tasks)
     delta = None
