@@ -14,6 +14,9 @@ The mark's lock comes before the horizon: the other way round, the horizon could
 a second labeller has set meanwhile. The lock is a locking read, which sees the newest committed mark whatever
 snapshot MySQL's REPEATABLE READ holds, and inserts check the newest rows too.
 
+Numbers say nothing if a database was restored, or rows were deleted. So the mark is checked first: the row
+that it names, its label and the cluster must be there. If one is not, all ids are compared once.
+
 Frauds that are reported after they were labelled are corrected first: the mark also holds up to when
 reports have been taken in, and labels are written as of that moment. So each fraud is either labelled after
 its report, or corrected by the run that takes the report in.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,6 +16,7 @@ from pipectl.databases import Databases
 from pipectl.errors import DatabaseError, UsageError
 from pipectl.models import ReplicationLogin
 from pipectl.pipeline import capture_checks, change_capture
+from support import ROOT
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -220,6 +222,35 @@ def test_each_label_is_in_the_binary_log_once_while_scripts_write(servers: Serve
     } == set(stored)
     assert [kind for kind, _ in changes].count("I") == len(stored) + 1
     assert [kind for kind, _ in changes].count("U") == 6
+
+
+def documented(database: str) -> set[str]:
+    """The columns that docs/data.md says a consumer gets."""
+    text = (ROOT / "docs" / "data.md").read_text()
+    table = text.split(f"| Column | {database} sends |")[1].split("\n\n")[0]
+    return {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split(" | ")[0])}
+
+
+@pytest.mark.usefixtures("slot")
+def test_a_consumer_gets_the_columns_that_the_docs_name(servers: Servers) -> None:
+    start = servers.ask_mysql("SHOW MASTER STATUS")[0][:2]
+    servers.run("transaction_generator")
+    servers.run("detection_generator")
+    servers.ask_postgres("DELETE FROM public.transactions WHERE transaction_id = 2")
+    servers.ask_postgres("UPDATE public.transactions SET status = 'end' WHERE transaction_id = 1")
+    servers.ask_mysql("DELETE FROM fraud_labels WHERE transaction_id = 2")
+    servers.ask_mysql("UPDATE fraud_labels SET label_source = 'end' WHERE transaction_id = 1")
+
+    changes = read_postgres(servers, "end")
+    for kind, row in changes:
+        assert row.keys() == documented("PostgreSQL")
+        values = {name for name, value in row.items() if value is not None}
+        assert values == ({"transaction_id"} if kind == "D" else row.keys())
+    labels = read_mysql(servers, (start[0], start[1]), "end")
+    for _, row in labels:
+        assert row.keys() == documented("MySQL")
+        assert row["confidence"] is not None
+    assert {kind for kind, _ in changes} == {kind for kind, _ in labels} == {"I", "U", "D"}
 
 
 @pytest.mark.usefixtures("slot")
