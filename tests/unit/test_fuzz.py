@@ -622,8 +622,12 @@ def test_contents_of_databases_and_logs(
             "COUNT(*), SUM(updated_at": [(name, 1, rows, 0) for name, _ in tables],
             "SELECT COUNT(*) FROM": [(rows,)],
             "SELECT count(*) FROM": [(rows,)],
-            "floor(log(amount": [(name, number, rows) for number, (name, _) in enumerate(tables)],
-            "date_trunc('hour'": [(datetime(2026, 1, 1, tzinfo=UTC), rows, 1)],
+            "GROUPING SETS": [
+                ("", datetime(2026, 1, 1, tzinfo=UTC), None, rows),
+                *((name, None, number + 1, rows) for number, (name, _) in enumerate(tables)),
+            ],
+            "EXPLAIN": [([{"Plan": {"Plan Rows": rows}}],)],
+            "table_rows": [(rows,)],
             "pg_tables": tables,
             "information_schema.tables": tables,
         }

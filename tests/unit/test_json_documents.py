@@ -38,6 +38,7 @@ from pipectl.models import (
     Volume,
 )
 from pipectl.pipeline.backfilling import BackfillCancelled, BackfillPlan, BackfillResult
+from pipectl.pipeline.exporting import ExportResult
 from pipectl.pipeline.inspecting import RunDetails, TaskHistory
 from pipectl.pipeline.lifecycle import MovedPort, Phase, ResetResult, UpResult
 from pipectl.pipeline.listing import DagList, ListedDag
@@ -419,6 +420,25 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
             "transactions_seconds": 0.5,
             "labels_seconds": 0.25,
             "seconds": 0.75,
+        },
+    ),
+    (
+        "export",
+        ExportResult(Path("data"), "csv", None, START, START, 10, 9, 1, 1, 2, 4, 1000, 0.5),
+        {
+            "folder": "data",
+            "format": "csv",
+            "since": None,
+            "until": "2026-05-04T22:00:00+00:00",
+            "as_of": "2026-05-04T22:00:00+00:00",
+            "transactions": 10,
+            "labels": 9,
+            "frauds": 1,
+            "unlabelled": 1,
+            "days": 2,
+            "files": 4,
+            "bytes": 1000,
+            "seconds": 0.5,
         },
     ),
     (

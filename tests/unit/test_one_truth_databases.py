@@ -261,12 +261,17 @@ def test_documentation_has_the_other_rates() -> None:
 
 def test_documentation_has_the_size_of_the_world() -> None:
     text = " ".join(DATA.split())
-    assert f"A block has {world.BLOCK_CUSTOMERS:,} customers and {world.BLOCK_TERMINALS:,} terminals." in text
-    most = int(world.BLOCK_DAILY * transactions.BUSY)
-    assert f"One block serves up to {most:,} payments a day;" in text
     assert (
-        f"a block for every {world.BLOCK_DAILY:,} payments a day begun, at most {world.MOST_BLOCKS}." in text
+        f"A block has {world.BLOCK_CUSTOMERS:,} customers and {world.BLOCK_TERMINALS:,} terminals, and"
+        in text
     )
+    most = int(world.BLOCK_DAILY * transactions.BUSY)
+    assert (
+        f"is made for {world.BLOCK_DAILY:,} payments a day. Up to twice that, {most:,}, are of one block"
+        in text
+    )
+    largest = world.MOST_BLOCKS * world.BLOCK_DAILY
+    assert f"of {most + 1:,} three, of {largest:,} and more all {world.MOST_BLOCKS}." in text
     day = timedelta(days=1)
     assert transactions.blocks_for(most, day) == 1
     assert transactions.blocks_for(most + 1, day) == 3
