@@ -367,9 +367,9 @@ def test_slots_of_the_past_are_batches_without_overlap_and_a_second_backfill_add
     populated.settle()
     populated.run("verify-db", "--expect", "reconciled")
     years = populated.run("backfill", "--dry-run", "--from", "2020-01-01", code=2).stderr
-    assert "one backfill makes 3,000 runs at most" in years
+    assert "one backfill makes 1,000 runs at most" in years
     [smaller] = re.findall(r"Take a smaller range: pipectl backfill (.+)", years)
-    assert len(populated.json("backfill", *smaller.split(), "--dry-run")["slots"]) == 3_000
+    assert len(populated.json("backfill", *smaller.split(), "--dry-run")["slots"]) == 1_000
 
 
 def test_catch_up_runs_every_slot_since_the_start_date(project: Project) -> None:

@@ -26,8 +26,9 @@ POLL_SECONDS = 1.0
 CLOSE_SECONDS = 90.0
 # So often it is told how many runs have ended, and whenever one fails.
 TOLD = 10
-# Airflow makes them in one request, at 10 ms each, and closes a backfill that has none after 2 minutes.
-MOST_RUNS = 3_000
+# Airflow makes them in one request, at 10 ms each and six times that on a busy machine, and closes a backfill
+# that has none after 2 minutes.
+MOST_RUNS = 1_000
 # It computes slots at 0.5 ms each, also for who no longer waits: the part of the range that is asked about
 # grows from here.
 FIRST_PART, GROWTH = timedelta(days=1), 4
