@@ -29,6 +29,7 @@ LEFT_OUT = {
     "example_retry_policy": "asks a server of the internet",
     "example_sensors": "its TimeSensor, once deferred, waits for an hour",
     "example_task_state_store_async": "calls a method, aget, that its Airflow does not have",
+    "read_asset_event": "as asset_with_extra_by_context",
     "read_asset_event_from_classic": "reads an event of the asset of asset_with_extra_by_context",
     "tutorial_objectstorage": "asks a server of the internet",
     "tutorial_taskflow_api_virtualenv": "installs packages from the internet",
