@@ -12,6 +12,7 @@ from pipectl.commands.output_file import OutputFile
 from pipectl.commands.shared import Progress, group, line
 from pipectl.console import visible
 from pipectl.errors import DagError
+from pipectl.names import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -59,7 +60,7 @@ def check(
     if result.errors:
         files = len({finding.file for finding in result.errors})
         raise DagError(
-            f"{_count(len(result.errors), 'error')} in {_count(files, 'file')}.",
+            f"{counted(len(result.errors), 'error')} in {counted(files, 'file')}.",
             hint="Mend what the lines above name, then run pipectl check again.",
         )
 
@@ -72,12 +73,12 @@ def result_text(result: Check) -> RenderableType:
         if finding.hint:
             parts.append(line(f"  {finding.hint}"))
     if result.fixed:
-        parts.append(line(f"Rewrote {_count(result.fixed, 'line')} in {', '.join(result.rewritten)}."))
+        parts.append(line(f"Rewrote {counted(result.fixed, 'line')} in {', '.join(result.rewritten)}."))
     dags = sum(len(file.dags) for file in result.files)
     warnings = len(result.findings) - len(result.errors)
     summary = (
-        f"{_count(len(result.files), 'file')} with {_count(dags, 'DAG')} parsed by Airflow {result.airflow}"
-        f" in {result.seconds:.1f} s: {_count(len(result.errors), 'error')}, {_count(warnings, 'warning')}."
+        f"{counted(len(result.files), 'file')} with {counted(dags, 'DAG')} parsed by Airflow {result.airflow}"
+        f" in {result.seconds:.1f} s: {counted(len(result.errors), 'error')}, {counted(warnings, 'warning')}."
     )
     return group(*parts, line(summary, "" if result.errors else "bold green"))
 
@@ -86,10 +87,6 @@ def _sentence(finding: Finding) -> str:
     place = finding.file if finding.line is None else f"{finding.file}:{finding.line}"
     rule = f" [{finding.rule}]" if finding.rule else ""
     return f"{place}: {finding.severity}: {finding.message}{rule}"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _junit(result: Check) -> str:
