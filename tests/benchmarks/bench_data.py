@@ -84,7 +84,7 @@ def turns(rows: int) -> int:
 
 def settle(servers: Servers) -> None:
     """Let no work of what came before run into what is measured next."""
-    servers.ask_postgres("CHECKPOINT")
+    servers.ask_superuser("CHECKPOINT")
 
 
 def psql(servers: Servers, command: str) -> None:
