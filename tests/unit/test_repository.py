@@ -170,12 +170,16 @@ def test_a_workflow_may_only_read_and_pins_what_it_uses(name: str, command: str)
 
 
 def test_ci_leaves_out_what_make_test_leaves_out_and_no_more() -> None:
-    """It runs the tests on Docker apart, so it chooses by marks that pyproject.toml chooses by too."""
+    """It runs some tests apart, so it chooses by marks that pyproject.toml chooses by too."""
     left_out = re.search(r"-m '([^']+)'", METADATA["tool"]["pytest"]["ini_options"]["addopts"])
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert left_out
     assert f'ordinary="{left_out[1]}"' in script
-    assert re.findall(r"-m '([^']+) and \$ordinary'", script) == ["docker", "not docker"]
+    assert re.findall(r"-m '([^']+) and \$ordinary'( [^\"]+)?", script) == [
+        ("docker", ""),
+        ("not docker", " tests/unit"),
+        ("not docker", " --ignore=tests/unit"),
+    ]
 
 
 def test_unit_tests_run_on_every_python_that_the_metadata_names() -> None:
