@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from pipectl.commands.shared import Progress, group, line
+from pipectl.commands.shared import Progress, group, line, size
 from pipectl.commands.trigger import point_in_time
 from pipectl.errors import UsageError
 
@@ -71,7 +71,7 @@ def export(
 
 def _result_text(result: ExportResult) -> RenderableType:
     lines = [
-        f"Exported to {result.folder} in {result.seconds:.1f} s ({result.bytes / 1e6:,.1f} MB).",
+        f"Exported to {result.folder} in {result.seconds:.1f} s ({size(result.bytes)}).",
         f"{result.transactions:,} transactions of {result.days:,} days.",
         f"{result.labels:,} labels as known at {result.as_of:%Y-%m-%d %H:%M} UTC, {result.frauds:,} fraud.",
     ]

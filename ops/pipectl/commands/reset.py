@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
@@ -86,8 +86,6 @@ def reset(
     Examples: `pipectl reset --dry-run` · `pipectl reset --yes` · `pipectl reset --data-only --propagate`
     """
     invocation: Invocation = ctx.obj
-    from dataclasses import replace  # noqa: PLC0415
-
     from pipectl.pipeline import lifecycle  # noqa: PLC0415  with what it imports 60 ms
 
     engine, console = invocation.engine, invocation.console

@@ -179,8 +179,7 @@ def _transactions(text: bytes) -> Any:  # noqa: ANN401  untyped library
     }
     table = _parsed(text, types)
     position = table.schema.get_field_index("tx_time")
-    utc = table.column(position).cast(pa.int64()).cast(pa.timestamp("us", "UTC"))
-    return table.set_column(position, "tx_time", utc)
+    return table.set_column(position, "tx_time", _utc(table.column(position)))
 
 
 def _labels(
@@ -208,10 +207,10 @@ def _labels(
                 f"MySQL sent {rows.num_rows:,} of {count:,} labels.",
                 hint="Its group_concat_max_len or max_allowed_packet is too small for 16 MB.",
             )
-        places = np.searchsorted(ids, rows.column(0).to_numpy())
-        wanted = (places < len(ids)) & (ids[np.minimum(places, len(ids) - 1)] == rows.column(0).to_numpy())
-        wanted &= visible[np.minimum(places, len(ids) - 1)]
-        parts.append(rows.filter(pa.array(wanted)))
+        labelled = rows.column(0).to_numpy()
+        # An id beyond the last is not equal to it.
+        places = np.minimum(np.searchsorted(ids, labelled), len(ids) - 1)
+        parts.append(rows.filter(pa.array((ids[places] == labelled) & visible[places])))
     table = pa.concat_tables(parts) if parts else _parsed(b"", types)
     table = table.sort_by("transaction_id")
     detected = table.column("detected_at")
@@ -224,11 +223,16 @@ def _labels(
             "is_fraud": known,
             "fraud_type": pc.if_else(known, table.column("fraud_type"), nothing),
             "label_source": pc.if_else(known, table.column("label_source"), nothing),
-            "detected_at": pc.if_else(known, detected, pa.scalar(None, detected.type))
-            .cast(pa.int64())
-            .cast(pa.timestamp("us", "UTC")),
+            "detected_at": _utc(pc.if_else(known, detected, pa.scalar(None, detected.type))),
         }
     )
+
+
+def _utc(column: Any) -> Any:  # noqa: ANN401  untyped library
+    """Return times that name no time zone as times in UTC."""
+    import pyarrow as pa
+
+    return column.cast(pa.int64()).cast(pa.timestamp("us", "UTC"))
 
 
 def _parsed(text: bytes, types: dict[str, Any]) -> Any:  # noqa: ANN401  untyped library
