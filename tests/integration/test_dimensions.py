@@ -18,6 +18,8 @@ from support import ROOT
 from support.waiting import until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from support.script_servers import Servers
 
 pytest_plugins = ["support.script_servers"]
@@ -62,7 +64,7 @@ def test_any_sequence_of_writers_leaves_no_name_without_a_row_and_no_row_twice(s
     """Batches, retries, loads in shards, kills, resets of both kinds and repairs, drawn by chance."""
     chance = random.Random(11)  # noqa: S311 -- a test that can be repeated
     load = ("--transactions", "4000", "--days", "2", "--chunk", "700")
-    steps = [
+    steps: list[Callable[[], object]] = [
         lambda: run(servers, "transaction_generator", PIPECTL_BATCH_ID=f"run {chance.randint(1, 4)}"),
         lambda: run(servers, "transaction_generator", "--count", str(chance.randint(1, 900))),
         lambda: run(servers, "history_loader", *load),
