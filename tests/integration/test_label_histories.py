@@ -372,6 +372,7 @@ def test_verify_db_plans_a_repair_asks_before_it_deletes_and_mends(history: Hist
         "would_remove": 1,
         "would_replace": 0,
         "set_aside": 0,
+        "dangling": 0,
     }
     refused = verify_db(project, "--repair")
     assert refused.exit_code == ExitCode.USAGE

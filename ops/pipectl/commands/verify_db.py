@@ -23,6 +23,10 @@ HINTS = {
     "populated": "Run the pipeline once: pipectl trigger",
 }
 REPAIR = "Mend it: pipectl verify-db --repair"
+MISSING_ROWS = (
+    "Write the customers and terminals that the seed's world has: pipectl verify-db --repair. "
+    "Insert the others yourself, with the numbers that your own transactions name"
+)
 OPEN_TRANSACTIONS = (
     "pipectl psql -c 'SELECT pid, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL'"
 )
@@ -141,10 +145,8 @@ def _reconciling(result: Verification) -> str:
             causes.open_transaction,
             f"Which transactions are open: {OPEN_TRANSACTIONS}",
         ),
-        (
-            causes.other_cluster or causes.below_mark or result.orphans or result.older or result.dangling,
-            REPAIR,
-        ),
+        (causes.other_cluster or causes.below_mark or result.orphans or result.older, REPAIR),
+        (result.dangling, MISSING_ROWS),
         (causes.set_aside, "Delete rows with an id below 0, or give them ids that PostgreSQL makes"),
     )
     return ". ".join(step for is_needed, step in steps if is_needed)
