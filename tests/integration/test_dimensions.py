@@ -75,7 +75,7 @@ def test_any_sequence_of_writers_leaves_no_name_without_a_row_and_no_row_twice(s
         lambda: beside_each_other(servers, load),
     ]
     run(servers, "transaction_generator")
-    for number in range(24):
+    for number in range(16):
         step = steps[number if number < len(steps) else chance.randrange(len(steps))]
         step()
         if step is steps[6]:
