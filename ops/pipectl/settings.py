@@ -343,7 +343,8 @@ def cache_dir() -> Path:
             return Path(value).expanduser().resolve()
         from platformdirs import user_cache_path  # noqa: PLC0415  25 ms that `--version` need not pay
 
-        return user_cache_path("pipectl", appauthor=False)
+        # A server that runs as another user may not pass the folders that lead to a link.
+        return user_cache_path("pipectl", appauthor=False).resolve()
     except RuntimeError as error:
         problem = "There is no home folder for what pipectl installs."
         if value:

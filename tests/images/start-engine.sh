@@ -20,7 +20,8 @@ if [ "${1:-}" = --stop ]; then
     if alive; then
         pid=$(cat "$PIDFILE")
         kill "$pid"
-        for _ in $(seq 300); do
+        # A Celery worker whose Redis has ended before it takes all of its 120 s at times.
+        for _ in $(seq 1500); do
             kill -0 "$pid" 2>/dev/null || break
             sleep 0.1
         done
@@ -30,7 +31,7 @@ fi
 
 if ! alive || ! answers; then
     # One that was told to stop takes seconds for its containers, and a second one beside it would fail.
-    for _ in $(seq 300); do
+    for _ in $(seq 1500); do
         alive || break
         answers && break
         sleep 0.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import util
 from typing import TYPE_CHECKING, Any
 
@@ -53,3 +54,5 @@ def test_without_pyarrow_the_command_that_installs_it_is_named(
         exporting.export(None, exporting.ExportRequest(tmp_path / "out", "csv"), Observer())  # type: ignore[arg-type]
     assert "ops/export.txt" in failure.value.hint
     assert not (tmp_path / "out").exists()
+    # The name pipectl is that of another package too.
+    assert exporting._installation(tmp_path) == f"{sys.executable} -m pip install pyarrow"

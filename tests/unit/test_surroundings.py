@@ -358,6 +358,17 @@ def test_without_a_home_the_cache_must_be_named(tmp_path: Path) -> None:
     assert "PIPECTL_CACHE_DIR" in done.stdout
 
 
+@pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "PIPECTL_CACHE_DIR"])
+def test_the_cache_is_where_links_lead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    (tmp_path / "disk" / "pipectl").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("disk")
+    monkeypatch.delenv("PIPECTL_CACHE_DIR", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path / "link" / ("" if variable.startswith("XDG") else "pipectl")))
+    assert cache_dir() == tmp_path.resolve() / "disk" / "pipectl"
+
+
 def test_a_cache_in_the_home_of_nobody_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPECTL_CACHE_DIR", "~no-such-user/cache")
     with pytest.raises(UsageError, match="PIPECTL_CACHE_DIR='~no-such-user/cache'"):

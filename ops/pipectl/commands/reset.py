@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pipectl.console import Console
     from pipectl.invocation import Invocation
     from pipectl.models import DatabaseContent, Volume
+    from pipectl.pipeline.consumers import Consumers
     from pipectl.pipeline.lifecycle import ResetResult
 
 # How long `reset --data-only` waits for a run that is in the middle of its work.
@@ -99,8 +100,10 @@ def reset(
         _reset_data(invocation, propagate=propagate, dry_run=dry_run, yes=yes)
         return
     volumes = engine.volumes()
-    notes = _consumer_notes(
-        invocation, "they end with their servers. Clear what they have copied, and make the slot again: {}"
+    notes = _notes(
+        _consumers(invocation),
+        "they end with their servers. Clear what they have copied, and make the slot again: "
+        "pipectl connections --create-slot",
     )
     if dry_run:
         plan = ResetDryRun(volumes, engine.equivalent("reset"), notes)
@@ -123,11 +126,15 @@ def reset(
 def _reset_data(invocation: Invocation, *, propagate: bool, dry_run: bool, yes: bool) -> None:
     from pipectl.pipeline import lifecycle  # noqa: PLC0415  with what it imports 60 ms
     from pipectl.pipeline.access import own_databases  # noqa: PLC0415
+    from pipectl.pipeline.consumers import require_following  # noqa: PLC0415
 
     console = invocation.console
     databases = own_databases(invocation.engine)
-    notes = _consumer_notes(
-        invocation,
+    consumers = _consumers(invocation)
+    if propagate:
+        require_following(consumers)
+    notes = _notes(
+        consumers,
         "they get every deletion."
         if propagate
         else "they are told of no deletion. Clear what they have copied, or delete row by row: "
@@ -139,7 +146,8 @@ def _reset_data(invocation: Invocation, *, propagate: bool, dry_run: bool, yes: 
         return
     _say_before(console, notes, yes=yes)
     question = "Delete every row of airbyte-postgres and airbyte-mysql?"
-    confirm(invocation, question, "reset --data-only", yes=yes)
+    command = "reset --data-only --propagate" if propagate else "reset --data-only"
+    confirm(invocation, question, command, yes=yes)
     result = DataReset(
         lifecycle.empty_databases(
             invocation.engine,
@@ -155,22 +163,24 @@ def _reset_data(invocation: Invocation, *, propagate: bool, dry_run: bool, yes: 
     )
 
 
-def _consumer_notes(invocation: Invocation, consequence: str) -> tuple[str, ...]:
-    """Name who reads changes, and say what becomes of them; nothing if the databases do not run."""
+def _consumers(invocation: Invocation) -> Consumers:
+    """Return who reads changes; nobody if the databases do not run."""
     from pipectl.databases import Databases  # noqa: PLC0415
     from pipectl.pipeline.access import business_databases  # noqa: PLC0415
-    from pipectl.pipeline.consumers import consumers  # noqa: PLC0415
+    from pipectl.pipeline.consumers import Consumers, consumers  # noqa: PLC0415
 
     try:
         databases = business_databases(invocation.engine)
     except PipectlError:
-        return ()
+        return Consumers()
     login = invocation.settings.replication_login
     readers = [Databases(login.at(databases.postgres), login.at(databases.mysql))] if login.password else []
-    names = consumers(databases, *readers).names
-    if not names:
-        return ()
-    return (f"Changes are read by {names}: {consequence.format('pipectl connections --create-slot')}",)
+    return consumers(databases, *readers)
+
+
+def _notes(found: Consumers, consequence: str) -> tuple[str, ...]:
+    """Name who reads changes, and say what becomes of them."""
+    return (f"Changes are read by {found.names}: {consequence}",) if found.names else ()
 
 
 def _say_before(console: Console, notes: tuple[str, ...], *, yes: bool) -> None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipectl.errors import DatabaseError
+from pipectl.errors import DatabaseError, UsageError
 from pipectl.published import SLOT
 
 if TYPE_CHECKING:
@@ -97,6 +97,17 @@ class Consumers:
             f"{reader.user} from {reader.host}, who reads the binary log" for reader in self.binlog_readers
         ]
         return "; ".join(names)
+
+
+def require_following(found: Consumers) -> None:
+    """Raise UsageError if a slot is lost: its reader would get no deletion."""
+    for slot in found.slots:
+        if slot.is_lost:
+            raise UsageError(
+                f"The replication slot {slot.name} is lost, so its reader would get no deletion; "
+                "nothing was deleted.",
+                hint=f"First: {slot.remedy}",
+            )
 
 
 def slots(databases: Databases) -> tuple[Slot, ...]:

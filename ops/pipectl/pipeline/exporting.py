@@ -10,13 +10,16 @@ import fcntl
 import io
 import json
 import os
+import shlex
 import shutil
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +30,6 @@ from pipectl.wait import Aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -387,9 +389,16 @@ def _require_pyarrow() -> None:
     if find_spec("pyarrow") is None:
         raise UsageError(
             "export needs pyarrow, which pipectl's Python does not have.",
-            hint="In a clone: .venv/bin/uv pip install --python .venv --require-hashes -r ops/export.txt"
-            " Elsewhere: pip install 'pipectl[export]'",
+            hint=f"Install it: {_installation(Path(sys.prefix).parent)}",
         )
+
+
+def _installation(clone: Path) -> str:
+    """Return the command that installs pyarrow, in the version of a clone if its .venv runs pipectl."""
+    if (clone / "ops" / "export.txt").is_file():
+        folder = shlex.quote(str(clone))
+        return f"cd {folder} && .venv/bin/uv pip install --python .venv --require-hashes -r ops/export.txt"
+    return f"{shlex.quote(sys.executable)} -m pip install pyarrow"
 
 
 def _microseconds(moment: datetime) -> int:
