@@ -71,6 +71,7 @@ with DAG(
         """Begin the load, or take it up, and give each shard its number."""
         from fraud_pipeline.command import seed_of
         from fraud_pipeline.connections import open_postgres, postgres_database
+        from fraud_pipeline.dimensions import warn_of_other_seed
         from fraud_pipeline.history import open_load
         from fraud_pipeline.schema import prepare_postgres
 
@@ -78,6 +79,7 @@ with DAG(
         params = context["params"]
         with open_postgres(postgres_database(os.environ), "load_history") as postgres:
             prepare_postgres(postgres)
+            warn_of_other_seed(postgres, seed_of(os.environ))
             load = open_load(
                 postgres,
                 seed=seed_of(os.environ),

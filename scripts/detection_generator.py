@@ -39,6 +39,7 @@ def main(environment: Mapping[str, str], given: Namespace) -> None:
     batch, seed, bounds = batch_of(environment), seed_of(environment), bounds_of(environment)
     addresses = postgres_database(environment), mysql_database(environment)
     # NumPy takes 0.1 s to load, which neither --help nor a wrong setting should wait for.
+    from fraud_pipeline.dimensions import write_missing  # noqa: PLC0415
     from fraud_pipeline.labelling import Labeller  # noqa: PLC0415
 
     with (
@@ -50,9 +51,11 @@ def main(environment: Mapping[str, str], given: Namespace) -> None:
         prepare_mysql(mysql)
         labeller = Labeller(postgres, mysql, seed=seed, pipes=pipes)
         if given.repair:
-            repaired = labeller.repair()
-            sys.stdout.write(json.dumps(asdict(repaired)) + "\n")
-            _LOG.info(logfmt("labels_repaired", **asdict(repaired), seconds=time.monotonic() - started))
+            with postgres, postgres.cursor() as cursor:
+                dimensions = write_missing(cursor, seed)
+            repaired = {**asdict(labeller.repair()), "dimensions": dimensions}
+            sys.stdout.write(json.dumps(repaired) + "\n")
+            _LOG.info(logfmt("labels_repaired", **repaired, seconds=time.monotonic() - started))
             return
         labelled = labeller.run(given.until, limit=given.count)
         check(mysql, bounds, lag_seconds=labelled.lag_seconds, waiting=labelled.waiting)
@@ -82,7 +85,8 @@ def options() -> ArgumentParser:
     command_line.add_argument(
         "--repair",
         action="store_true",
-        help="instead compare all ids, write what is missing, and remove and replace labels of other rows;"
+        help="instead compare all ids, write what is missing, also of customers and terminals, and remove and"
+        " replace labels of other rows;"
         " says on standard output, as JSON, how many",
     )
     command_line.add_argument(

@@ -36,6 +36,7 @@ def main(environment: Mapping[str, str], given: argparse.Namespace) -> None:
     parts = PARTS if given.only is None else (given.only,)
     # NumPy takes 0.1 s to load, which neither --help nor a wrong setting should wait for.
     from fraud_pipeline import history  # noqa: PLC0415
+    from fraud_pipeline.dimensions import warn_of_other_seed  # noqa: PLC0415
 
     with open_postgres(postgres_database(environment), "history_loader") as postgres:
         prepare_postgres(postgres)
@@ -51,6 +52,7 @@ def main(environment: Mapping[str, str], given: argparse.Namespace) -> None:
             tell=lambda size, slots: _tell("short", bytes=size, slots=[slot._asdict() for slot in slots]),
         )
         if "plan" in parts:
+            warn_of_other_seed(postgres, seed)
             written = sum(history.written_chunks(postgres, load).values())
             _tell(
                 "plan",

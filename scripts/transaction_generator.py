@@ -54,11 +54,13 @@ def main(environment: Mapping[str, str], given: Namespace) -> None:
         )
     # NumPy takes 0.1 s to load, which neither --help nor a wrong setting should wait for.
     from fraud_pipeline.batches import write_batch  # noqa: PLC0415
+    from fraud_pipeline.dimensions import warn_of_other_seed  # noqa: PLC0415
     from fraud_pipeline.transactions import BatchRequest, batch_size, generate  # noqa: PLC0415
 
     request = BatchRequest(seed, batch, given.count or batch_size(seed, batch), since, until)
     with open_postgres(database, "transaction_generator") as connection:
         prepare_postgres(connection)
+        warn_of_other_seed(connection, seed)
         written = write_batch(connection, request, generate(request))
     _LOG.info(
         logfmt(

@@ -123,7 +123,7 @@ class Databases:
         return Counts(sum(int(transactions) for _, _, transactions in ranges), labels, frauds)
 
     def reconcile(self) -> Reconciliation:
-        """Compare the ids of transactions and labels, and when they were made, exactly.
+        """Compare the ids of transactions and labels, and when they were made, exactly; count dangling ones.
 
         Both servers count ids per range of 10,000, with the latest transaction and the earliest label. A
         range that is full on both sides, or empty on one, is settled by that if no label is older than a
@@ -161,7 +161,8 @@ class Databases:
                     for identity in label_times.keys() & transaction_times.keys()
                 )
             causes = _causes(mysql, postgres, ranges, unlabelled) if has_transactions else Causes()
-        return Reconciliation(causes.total, orphans, older, causes)
+            dangling = _dangling(postgres) if has_transactions else 0
+        return Reconciliation(causes.total, orphans, older, causes, dangling)
 
     def empty(self, *, propagate: bool = False) -> tuple[DatabaseContent, DatabaseContent]:
         """Delete every row of both databases or of neither, keep the tables, and return what was there.
@@ -186,7 +187,7 @@ class Databases:
     def _empty(self, emptied: list[str]) -> tuple[DatabaseContent, DatabaseContent]:
         before = self.content()
         with self._postgres_cursor() as postgres, self._mysql_cursor() as mysql:
-            quoted = [quoted for quoted, _ in _tables(postgres, POSTGRES_TABLES)]
+            quoted = _postgres_tables_to_empty(postgres)
             if quoted:
                 postgres.execute(f"TRUNCATE {', '.join(quoted)} CONTINUE IDENTITY CASCADE")
             tables = _lock_mysql_tables(mysql)
@@ -207,16 +208,16 @@ class Databases:
                 mysql.execute(delete)
                 while mysql.rowcount == ROWS_AT_ONCE:
                     mysql.execute(delete)
-            quoted_tables = [quoted for quoted, _ in _tables(postgres, POSTGRES_TABLES)]
+            quoted_tables = _postgres_tables_to_empty(postgres)
             postgres.execute(FOLLOWED_TABLES)
             followed = {quoted for (quoted,) in postgres.fetchall()} & set(quoted_tables)
-            for quoted in sorted(followed):
+            for quoted in (quoted for quoted in quoted_tables if quoted in followed):
                 emptied.append(quoted)
                 _delete_most(postgres, quoted)
             if quoted_tables:
                 # What was written meanwhile, and what nobody follows.
                 postgres.execute(f"LOCK TABLE {', '.join(quoted_tables)} IN ACCESS EXCLUSIVE MODE")
-                for quoted in sorted(followed):
+                for quoted in followed:
                     postgres.execute(f"DELETE FROM {quoted}")  # noqa: S608  quoted by the server itself
                 if others := [quoted for quoted in quoted_tables if quoted not in followed]:
                     postgres.execute(f"TRUNCATE {', '.join(others)} CONTINUE IDENTITY CASCADE")
@@ -301,6 +302,13 @@ def _tables(cursor: Any, query: str) -> list[tuple[str, str]]:  # noqa: ANN401  
     return [(quoted, name) for quoted, name in cursor.fetchall() if name not in published.MIGRATION_RECORDS]
 
 
+def _postgres_tables_to_empty(cursor: Any) -> list[str]:  # noqa: ANN401  untyped driver
+    """Quoted tables in the order in which the scripts lock them, then all others."""
+    order = {name: place for place, name in enumerate(published.WRITTEN_IN_ORDER)}
+    tables = _tables(cursor, POSTGRES_TABLES)
+    return [quoted for quoted, name in sorted(tables, key=lambda table: order.get(table[1], len(order)))]
+
+
 def _lock_mysql_tables(mysql: Any) -> list[tuple[str, str]]:  # noqa: ANN401  untyped driver
     """Lock all tables, and return them as _tables does, the one with the mark first.
 
@@ -328,6 +336,14 @@ def _delete_most(postgres: Any, quoted: str) -> None:  # noqa: ANN401  untyped d
 def _postgres_has_transactions(cursor: Any) -> bool:  # noqa: ANN401  untyped driver
     cursor.execute(published.HAS_TRANSACTIONS)
     return bool(cursor.fetchall()[0][0])
+
+
+def _dangling(cursor: Any) -> int:  # noqa: ANN401  untyped driver
+    cursor.execute(published.HAS_DIMENSIONS)
+    if not cursor.fetchall()[0][0]:
+        return 0
+    cursor.execute(published.DANGLING)
+    return int(cursor.fetchall()[0][0])
 
 
 def _mysql_has_labels(cursor: Any) -> bool:  # noqa: ANN401  untyped driver

@@ -172,12 +172,16 @@ class Causes:
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """Committed transactions without a label, labels without a transaction, and labels older than theirs."""
+    """Committed transactions without a label, labels without a transaction, and labels older than theirs.
+
+    `dangling` transactions name a customer or terminal without a row.
+    """
 
     unlabelled: int
     orphans: int
     older: int = 0
     causes: Causes = Causes()
+    dangling: int = 0
 
 
 @dataclass(frozen=True)

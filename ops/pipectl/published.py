@@ -10,6 +10,8 @@ both servers check each statement against tables that the migrations have made.
 from __future__ import annotations
 
 TRANSACTIONS = "public.transactions"
+CUSTOMERS = "public.customers"
+TERMINALS = "public.terminals"
 GROUND_TRUTH = "sim.ground_truth"
 BATCHES = "sim.batches"
 LOADS = "sim.loads"
@@ -19,6 +21,10 @@ PROGRESS = "label_progress"
 # The records of schema migrations: no data, so they are neither counted nor emptied.
 MIGRATION_RECORDS = ("sim.schema_migrations", "schema_migrations")
 
+# As the scripts lock them, so that nobody waits in a circle: a load, a batch, its rows, and those that these
+# name. Deleted in this order, no row names one that is gone already.
+WRITTEN_IN_ORDER = (LOADS, BATCHES, TRANSACTIONS, GROUND_TRUTH, CUSTOMERS, TERMINALS)
+
 PUBLICATION = "airbyte_publication"
 SLOT = "airbyte_slot"
 # Known to MySQL 8 and 9 and to MariaDB, unlike the driver's default.
@@ -27,6 +33,7 @@ MYSQL_COLLATION = "utf8mb4_unicode_ci"
 # Whether a table exists, in a row; in MySQL a row if it does.
 HAS_TRANSACTIONS = f"SELECT to_regclass('{TRANSACTIONS}') IS NOT NULL"
 HAS_GROUND_TRUTH = f"SELECT to_regclass('{GROUND_TRUTH}') IS NOT NULL"
+HAS_DIMENSIONS = f"SELECT to_regclass('{CUSTOMERS}') IS NOT NULL AND to_regclass('{TERMINALS}') IS NOT NULL"
 HAS_BATCHES = f"SELECT to_regclass('{BATCHES}') IS NOT NULL"
 HAS_LOADS = f"SELECT to_regclass('{BATCHES}') IS NOT NULL AND to_regclass('{LOADS}') IS NOT NULL"
 HAS_LABELS = f"SHOW TABLES LIKE '{LABELS}'"
@@ -79,6 +86,12 @@ CAUSES = f"""
     FROM {TRANSACTIONS}, pg_current_snapshot() AS now WHERE """
 CAUSES_OF_RANGE = f"{CAUSES} transaction_id BETWEEN %s AND %s"
 CAUSES_OF_IDS = f"{CAUSES} transaction_id = ANY(%s)"
+
+# Transactions whose customer or terminal has no row.
+DANGLING = f"""
+    SELECT count(*) FROM {TRANSACTIONS} LEFT JOIN {CUSTOMERS} AS c USING (customer_id)
+                                        LEFT JOIN {TERMINALS} AS t USING (terminal_id)
+    WHERE c.customer_id IS NULL OR t.terminal_id IS NULL"""
 
 # What the servers take a table's number of rows to be, without counting.
 POSTGRES_ESTIMATE = "EXPLAIN (FORMAT JSON) SELECT FROM {table}"
@@ -149,6 +162,12 @@ EXPORTED_TRANSACTIONS = f"""
                  currency, channel, country, lat, lon, status
           FROM {TRANSACTIONS} WHERE {{bounds}} ORDER BY transaction_id LIMIT {{chunk}})
     TO STDOUT (FORMAT csv)"""
+EXPORTED_CUSTOMERS = f"""
+    COPY (SELECT customer_id, country, lat, lon, segment, cards, opened_on FROM {CUSTOMERS} ORDER BY 1)
+    TO STDOUT (FORMAT csv)"""
+EXPORTED_TERMINALS = f"""
+    COPY (SELECT terminal_id, mcc, channel, country, lat, lon FROM {TERMINALS} ORDER BY 1)
+    TO STDOUT (FORMAT csv)"""
 PACKED_LABELS = f"""
     SELECT COUNT(*), GROUP_CONCAT(
         transaction_id,
@@ -158,17 +177,19 @@ PACKED_LABELS = f"""
            ',0,,,') SEPARATOR '\n')
     FROM {LABELS} WHERE transaction_id BETWEEN %s AND %s GROUP BY transaction_id DIV 10000"""
 
-# For change data capture: what the asking account may do with a table, and whether it is published.
-TRANSACTIONS_CAPTURE = f"""
-    SELECT has_table_privilege(relation, 'SELECT'),
+# For change data capture: the tables that are published, what the asking account may do with each, and
+# whether the publication has all of them.
+CAPTURED = (TRANSACTIONS, CUSTOMERS, TERMINALS)
+TABLES_CAPTURE = f"""
+    SELECT name, relation IS NOT NULL, has_table_privilege(relation, 'SELECT'),
            has_table_privilege(relation, 'INSERT, UPDATE, DELETE, TRUNCATE'),
            EXISTS (SELECT FROM pg_index WHERE indrelid = relation AND indisprimary),
            (SELECT relreplident FROM pg_class WHERE oid = relation)
-    FROM (SELECT to_regclass('{TRANSACTIONS}') AS relation) AS found WHERE relation IS NOT NULL"""
-PUBLISHES_TRANSACTIONS = f"""
+    FROM (SELECT name, to_regclass(name) AS relation FROM unnest(ARRAY{list(CAPTURED)}) AS name) AS found"""
+PUBLISHES_TABLES = f"""
     SELECT pubinsert AND pubupdate AND pubdelete
-       AND EXISTS (SELECT FROM pg_publication_tables AS t
-                   WHERE t.pubname = p.pubname AND schemaname || '.' || tablename = '{TRANSACTIONS}')
+       AND ARRAY{list(CAPTURED)} <@ ARRAY(
+           SELECT schemaname || '.' || tablename FROM pg_publication_tables AS t WHERE t.pubname = p.pubname)
     FROM pg_publication AS p WHERE pubname = '{PUBLICATION}'"""
 LABELS_CAPTURE = f"""
     SELECT MAX(column_key = 'PRI') FROM information_schema.columns

@@ -1,6 +1,7 @@
 """Writing one batch to PostgreSQL: all of it in one transaction with its row in `sim.batches`, or nothing.
 
-Small and big batches go the same way, by binary COPY.
+The customers and terminals that it is the first to name are written with it. Small and big batches go the
+same way, by binary COPY.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fraud_pipeline import dimensions
 from fraud_pipeline.copy_format import TRANSACTION_COLUMNS, TRUTH_COLUMNS, Stream, encode, encode_truth
 from fraud_pipeline.errors import DatabaseError
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as PostgresConnection  # noqa: N812 -- a class named in lower case
     from psycopg2.extensions import cursor as PostgresCursor  # noqa: N812
 
+    from fraud_pipeline.hashing import Integers
     from fraud_pipeline.transactions import Batch, BatchRequest
 
 # Waits for another transaction that writes the same batch, and returns no row once that has committed.
@@ -50,12 +53,17 @@ class WrittenBatch:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """A batch with its ids, as the bytes that COPY sends; `truth` is its ground truth."""
+    """A batch with its ids, as the bytes that COPY sends; `truth` is its ground truth.
+
+    `customers` and `terminals` are the numbers that it uses, each once.
+    """
 
     request: BatchRequest
     rows: NDArray[np.void]
     truth: bytes
     frauds: int
+    customers: Integers
+    terminals: Integers
 
 
 def prepare_batch(connection: PostgresConnection, request: BatchRequest, batch: Batch) -> Encoded:
@@ -69,7 +77,14 @@ def prepare_batch(connection: PostgresConnection, request: BatchRequest, batch: 
         with connection, connection.cursor() as cursor:
             first = _take_ids(cursor, len(batch))
         rows["transaction_id"] = np.arange(first, first + len(batch))
-    return Encoded(request, rows, encode_truth(first, batch), batch.frauds)
+    return Encoded(
+        request,
+        rows,
+        encode_truth(first, batch),
+        batch.frauds,
+        customers=np.unique(batch.customer_id),
+        terminals=np.unique(batch.terminal_id),
+    )
 
 
 def copy_batch(connection: PostgresConnection, encoded: Encoded) -> WrittenBatch:
@@ -81,6 +96,8 @@ def copy_batch(connection: PostgresConnection, encoded: Encoded) -> WrittenBatch
             return WrittenBatch(transactions=0, frauds=0, already_written=True)
         cursor.copy_expert(_COPY, Stream(encoded.rows), COPY_BYTES)
         cursor.copy_expert(_COPY_TRUTH, Stream(encoded.truth), COPY_BYTES)
+        # Last: another batch that brings the same customer waits from here until the commit.
+        dimensions.write_used(cursor, request.world, encoded.customers, encoded.terminals)
     return WrittenBatch(transactions=count, frauds=encoded.frauds, already_written=False)
 
 

@@ -31,12 +31,15 @@ if TYPE_CHECKING:
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 PUBLICATION = "airbyte_publication"
+PUBLISHED_TABLES = ("public.transactions", "public.customers", "public.terminals")
 PROGRESS_NAME = "fraud_labels"
 # How long a script waits for another one that migrates, and a migration for transactions that use its tables.
 LOCK_SECONDS = 30
 
 # What all migrations together make. An object that is missing later is made again.
 POSTGRES_RELATIONS = (
+    "public.customers",
+    "public.terminals",
     "public.transactions",
     "public.transactions_updated_at",
     "public.transactions_xid_id",
@@ -49,44 +52,40 @@ MYSQL_TABLES = ("fraud_labels", "label_progress")
 
 # Any number will do as long as no other program of this database locks on it.
 _ADVISORY_LOCK = 7_244_110_358
-_POSTGRES_STATE = """
-    SELECT coalesce((SELECT max(version) FROM sim.schema_migrations), 0),
-           NOT EXISTS (SELECT FROM unnest(%s) AS name WHERE to_regclass(name) IS NULL),
-           current_setting('wal_level') <> 'logical'
-           OR EXISTS (SELECT FROM pg_publication_tables AS t JOIN pg_publication AS p USING (pubname)
-                      WHERE pubname = %s AND schemaname = 'public' AND tablename = 'transactions'
-                        AND (current_setting('server_version_num')::int < 150000
-                             OR NOT pg_has_role(pubowner, 'USAGE')
-                             OR NOT EXISTS (SELECT FROM pg_publication_rel AS r
-                                            WHERE prpubid = p.oid
-                                              AND prrelid = to_regclass('public.transactions')
-                                              AND to_jsonb(r) ->> 'prqual' IS NULL)
-                             OR (SELECT array_agg(attname::text ORDER BY attname)
-                                 FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid
-                                 WHERE attrelid = to_regclass('public.transactions')
-                                   AND attnum > 0 AND NOT attisdropped
-                                   AND (attname <> 'xid' OR relreplident = 'f'))
-                                = ARRAY(SELECT jsonb_array_elements_text(to_jsonb(t) -> 'attnames')
-                                        ORDER BY 1)))"""
 # No consumer knows xid8, so a list names all other columns; a column that a migration adds is published by
 # the next run. With REPLICA IDENTITY FULL every column is published: PostgreSQL then refuses to update and to
 # delete rows of a table whose list lacks one. A table that is published with all others, or by a row filter,
-# was published by somebody else, and stays so.
-_PUBLISHED_COLUMNS = """
-    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)
-    FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid
-    WHERE c.oid = 'public.transactions'::regclass
-      AND attnum > 0 AND NOT attisdropped AND attname <> 'xid' AND relreplident <> 'f'"""
+# was published by somebody else, and stays so. PostgreSQL before 15 publishes whole rows.
+_UNPUBLISHED = """
+    SELECT name, t.pubname IS NOT NULL, columns
+    FROM unnest(%s) AS name
+    JOIN pg_class AS c ON c.oid = to_regclass(name)
+    CROSS JOIN LATERAL (
+        SELECT array_agg(attname::text ORDER BY attname) AS names,
+               CASE WHEN relreplident <> 'f' THEN string_agg(quote_ident(attname), ', ' ORDER BY attnum) END
+                   AS columns
+        FROM pg_attribute
+        WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+          AND (attname <> 'xid' OR relreplident = 'f')
+    ) AS wanted
+    LEFT JOIN pg_publication_tables AS t ON pubname = %s AND schemaname || '.' || tablename = name
+    LEFT JOIN pg_publication AS p USING (pubname)
+    WHERE t.pubname IS NULL
+       OR current_setting('server_version_num')::int >= 150000 AND pg_has_role(pubowner, 'USAGE')
+          AND EXISTS (SELECT FROM pg_publication_rel AS r
+                      WHERE prpubid = p.oid AND prrelid = c.oid AND to_jsonb(r) ->> 'prqual' IS NULL)
+          AND names <> ARRAY(SELECT jsonb_array_elements_text(to_jsonb(t) -> 'attnames') ORDER BY 1)"""
+_POSTGRES_STATE = f"""
+    SELECT coalesce((SELECT max(version) FROM sim.schema_migrations), 0),
+           NOT EXISTS (SELECT FROM unnest(%s) AS name WHERE to_regclass(name) IS NULL),
+           current_setting('wal_level') <> 'logical' OR NOT EXISTS ({_UNPUBLISHED})"""  # noqa: S608 -- constants
 _POSTGRES_RECORD = """
     CREATE TABLE IF NOT EXISTS sim.schema_migrations (
         version    integer PRIMARY KEY,
         name       text NOT NULL,
         applied_at timestamptz NOT NULL DEFAULT now()
     )"""
-_PUBLICATION_EXISTS = """
-    SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = %s),
-           EXISTS (SELECT FROM pg_publication_tables
-                   WHERE pubname = %s AND schemaname = 'public' AND tablename = 'transactions')"""
+_PUBLICATION_EXISTS = "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = %s)"
 # PostgreSQL before this publishes whole rows.
 _COLUMN_LISTS = 150_000
 
@@ -211,7 +210,7 @@ def _postgres_state(connection: PostgresConnection) -> _State:
 
 
 def _ask_postgres_state(cursor: PostgresCursor) -> _State:
-    cursor.execute(_POSTGRES_STATE, (list(POSTGRES_RELATIONS), PUBLICATION))
+    cursor.execute(_POSTGRES_STATE, (list(POSTGRES_RELATIONS), list(PUBLISHED_TABLES), PUBLICATION))
     return _State(*cursor.fetchone() or (0, False, False))
 
 
@@ -271,27 +270,31 @@ def _make_postgres_record(cursor: PostgresCursor) -> None:
 def _publish(cursor: PostgresCursor) -> None:
     import psycopg2
 
-    cursor.execute(_PUBLICATION_EXISTS, (PUBLICATION, PUBLICATION))
-    exists, has_table = cursor.fetchone() or (False, False)
-    action = "ALTER PUBLICATION {} ADD" if exists else "CREATE PUBLICATION {} FOR"
-    columns = ""
-    if cursor.connection.server_version >= _COLUMN_LISTS:
-        cursor.execute(_PUBLISHED_COLUMNS)
-        [names] = cursor.fetchone() or (None,)
-        columns = f" ({names})" if names else ""
-    cursor.execute("SAVEPOINT publication")
-    try:
-        if has_table:
-            # In one transaction: a consumer sees no moment without the table.
-            cursor.execute(f"ALTER PUBLICATION {PUBLICATION} DROP TABLE public.transactions")
-        cursor.execute(f"{action.format(PUBLICATION)} TABLE public.transactions{columns}")
-    except (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.InvalidParameterValue) as error:
-        # The pipeline works without change data capture; who runs the server has to allow it.
-        # A publication of a whole schema takes no list of columns.
-        cursor.execute("ROLLBACK TO SAVEPOINT publication")
-        _LOG.warning(
-            logfmt("publication_refused", publication=PUBLICATION, reason=error.diag.message_primary)
-        )
+    cursor.execute(_UNPUBLISHED, (list(PUBLISHED_TABLES), PUBLICATION))
+    for table, is_published, columns in cursor.fetchall():
+        cursor.execute(_PUBLICATION_EXISTS, (PUBLICATION,))
+        [exists] = cursor.fetchone() or (False,)
+        action = "ALTER PUBLICATION {} ADD" if exists else "CREATE PUBLICATION {} FOR"
+        columns_listed = columns and cursor.connection.server_version >= _COLUMN_LISTS
+        cursor.execute("SAVEPOINT publication")
+        try:
+            if is_published:
+                # In one transaction: a consumer sees no moment without the table.
+                cursor.execute(f"ALTER PUBLICATION {PUBLICATION} DROP TABLE {table}")
+            listed = f" ({columns})" if columns_listed else ""
+            cursor.execute(f"{action.format(PUBLICATION)} TABLE {table}{listed}")
+        except (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.InvalidParameterValue) as error:
+            # The pipeline works without change data capture; who runs the server has to allow it.
+            # A publication of a whole schema takes no list of columns.
+            cursor.execute("ROLLBACK TO SAVEPOINT publication")
+            _LOG.warning(
+                logfmt(
+                    "publication_refused",
+                    publication=PUBLICATION,
+                    table=table,
+                    reason=error.diag.message_primary,
+                )
+            )
 
 
 def _mysql_state(connection: MySQLConnectionAbstract) -> _State:

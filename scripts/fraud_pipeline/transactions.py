@@ -72,6 +72,11 @@ class BatchRequest:
     until: datetime
     blocks: int = 0
 
+    @property
+    def world(self) -> World:
+        """The world whose people pay."""
+        return world(self.seed, self.blocks or blocks_for(self.count, self.until - self.since))
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -130,9 +135,7 @@ def generate(request: BatchRequest) -> Batch:
     """Generate the batch of a request."""
     random = np.random.Generator(np.random.PCG64(key(request.seed, request.batch, "rows")))
     since, until = microseconds(request.since), microseconds(request.until)
-    simulated_world = world(
-        request.seed, request.blocks or blocks_for(request.count, request.until - request.since)
-    )
+    simulated_world = request.world
     special = episodes.intentions(simulated_world, random, since, until, request.count)
     if len(special.when) > request.count:
         special = special.taken(random.permutation(len(special.when))[: request.count])

@@ -63,6 +63,8 @@ FIRST_TERMINAL = np.concatenate([first for first, _ in _SECTIONS])
 TERMINALS_THERE = np.concatenate([size for _, size in _SECTIONS])
 TERMINAL_CITY = np.repeat(np.arange(len(CITIES)), _SECTIONS[POS][1])
 ATM_CITY = np.repeat(np.arange(len(CITIES)), _SECTIONS[ATM][1])
+# Where an online merchant has its seat never shows.
+CITY_OF_TERMINAL = np.concatenate([TERMINAL_CITY, ATM_CITY, np.zeros(WEB_TERMINALS, np.int64)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,8 +146,7 @@ def world(seed: int, blocks: int) -> World:
     slots_there = np.bincount(group, weights=times, minlength=rhythm.GROUPS).astype(np.int64)
     home = _homes(seed, customers, np.tile(group // len(rhythm.HABITS), blocks))
     place = customers // BLOCK_CUSTOMERS * len(CITIES) + home
-    # Where an online merchant has its seat never shows.
-    city = np.tile(np.concatenate([TERMINAL_CITY, ATM_CITY, np.zeros(WEB_TERMINALS, np.int64)]), blocks)
+    city = np.tile(CITY_OF_TERMINAL, blocks)
     mcc, factor = _categories(seed, terminals)
     return World(
         seed=seed,

@@ -105,7 +105,8 @@ def psql(servers: Servers, command: str) -> None:
 
 def empty_transactions(servers: Servers) -> None:
     servers.ask_postgres(
-        "TRUNCATE public.transactions, sim.ground_truth, sim.batches, sim.loads RESTART IDENTITY"
+        "TRUNCATE public.transactions, public.customers, public.terminals, sim.ground_truth, sim.batches,"
+        " sim.loads RESTART IDENTITY"
     )
 
 

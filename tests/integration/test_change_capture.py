@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -51,8 +52,9 @@ class PostgresChanges:
     """Rows of a pgoutput stream (protocol version 1) by operation, without their unchanged parts."""
 
     def __init__(self) -> None:
+        self.tables: dict[int, str] = {}
         self.columns: dict[int, list[str]] = {}
-        self.changes: list[tuple[str, dict[str, str | None]]] = []
+        self.changes: dict[str, list[tuple[str, dict[str, str | None]]]] = defaultdict(list)
 
     def take(self, message: bytes) -> None:
         kind, body = message[:1], message[1:]
@@ -63,18 +65,18 @@ class PostgresChanges:
             row, rest = self._row(relation, body[5:])
             if kind == b"U" and rest:  # the old key came first
                 row, rest = self._row(relation, rest[1:])
-            self.changes.append((kind.decode(), row))
+            self.changes[self.tables[relation]].append((kind.decode(), row))
 
     def _relation(self, body: bytes) -> None:
         (relation,) = struct.unpack_from("!I", body)
-        _, _, rest = body[4:].split(b"\0", 2)
+        _, table, rest = body[4:].split(b"\0", 2)
         (count,) = struct.unpack_from("!H", rest, 1)
         names, rest = [], rest[3:]
         for _ in range(count):
             name, rest = rest[1:].split(b"\0", 1)
             names.append(name.decode())
             rest = rest[8:]
-        self.columns[relation] = names
+        self.tables[relation], self.columns[relation] = table.decode(), names
 
     def _row(self, relation: int, data: bytes) -> tuple[dict[str, str | None], bytes]:
         (count,) = struct.unpack_from("!H", data)
@@ -89,15 +91,15 @@ class PostgresChanges:
         return dict(zip(self.columns[relation], values, strict=True)), data
 
 
-def read_postgres(servers: Servers, last: str) -> list[tuple[str, dict[str, str | None]]]:
-    """Changes up to the one whose status is `last`, confirmed, as a sync of Airbyte does it."""
+def read_postgres(servers: Servers, last: str) -> dict[str, list[tuple[str, dict[str, str | None]]]]:
+    """Changes of each table up to the one whose status is `last`, confirmed, as a sync of Airbyte does it."""
     found = PostgresChanges()
     with stream(servers) as cursor:
         confirm: Any = cursor.send_feedback
         while True:
             message: Any = until(cursor.read_message, f"a change with status {last!r}")
             found.take(message.payload)
-            done = any(row.get("status") == last for _, row in found.changes)
+            done = any(row.get("status") == last for _, row in found.changes["transactions"])
             if done and message.payload[:1] == b"C":
                 confirm(flush_lsn=message.wal_end, reply=True, force=True)
                 return found.changes
@@ -155,7 +157,7 @@ def test_each_committed_transaction_is_in_the_stream_once_while_scripts_write(se
         writers = [servers.start("transaction_generator", PIPECTL_BATCH_ID=name) for name in "abc"]
         logs = [writer.communicate(timeout=60)[0] for writer in writers]
         servers.ask_postgres("UPDATE public.transactions SET status = 'first' WHERE transaction_id = 1")
-        changes = reading.result()
+        changes = reading.result()["transactions"]
     assert [writer.returncode for writer in writers] == [0, 0, 0], logs
 
     late = servers.start("transaction_generator", PIPECTL_BATCH_ID="d")
@@ -166,7 +168,7 @@ def test_each_committed_transaction_is_in_the_stream_once_while_scripts_write(se
     servers.ask_postgres("DELETE FROM public.transactions WHERE transaction_id = 2")
     assert late.wait(60) == 0
     servers.ask_postgres("UPDATE public.transactions SET status = 'second' WHERE transaction_id = 3")
-    changes += read_postgres(servers, "second")
+    changes += read_postgres(servers, "second")["transactions"]
 
     stored = servers.ask_postgres("SELECT transaction_id, amount::text, status FROM public.transactions")
     assert {(identity, row["amount"], row["status"]) for identity, row in applied(changes).items()} == set(
@@ -202,11 +204,11 @@ def test_each_label_is_in_the_binary_log_once_while_scripts_write(servers: Serve
     assert [kind for kind, _ in changes].count("U") == 6
 
 
-def documented(database: str) -> set[str]:
-    """The columns that docs/data.md says a consumer gets."""
+def documented(table: str) -> set[str]:
+    """The columns that docs/data.md says a consumer gets of a table."""
     text = (ROOT / "docs" / "data.md").read_text()
-    table = text.split(f"| Column | {database} sends |")[1].split("\n\n")[0]
-    return {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split(" | ")[0])}
+    columns = text.split(f"| Column of `{table}` |")[1].split("\n\n")[0]
+    return {name for row in columns.splitlines() for name in re.findall(r"`(\w+)`", row.split(" | ")[0])}
 
 
 @pytest.mark.usefixtures("slot")
@@ -215,18 +217,28 @@ def test_a_consumer_gets_the_columns_that_the_docs_name(servers: Servers) -> Non
     servers.run("transaction_generator")
     servers.run("detection_generator")
     servers.ask_postgres("DELETE FROM public.transactions WHERE transaction_id = 2")
-    servers.ask_postgres("UPDATE public.transactions SET status = 'end' WHERE transaction_id = 1")
     servers.ask_mysql("DELETE FROM fraud_labels WHERE transaction_id = 2")
     servers.ask_mysql("UPDATE fraud_labels SET label_source = 'end' WHERE transaction_id = 1")
 
-    changes = read_postgres(servers, "end")
+    servers.ask_postgres("DELETE FROM public.customers WHERE customer_id %% 2 = 0")
+    servers.ask_postgres("DELETE FROM public.terminals WHERE terminal_id %% 2 = 0")
+    servers.ask_postgres("UPDATE public.transactions SET status = 'end' WHERE transaction_id = 1")
+
+    read = read_postgres(servers, "end")
+    for table in ("customers", "terminals"):
+        dimension = read[table]
+        assert {kind for kind, _ in dimension} == {"I", "D"}
+        assert all(row.keys() == documented(table) for _, row in dimension)
+        [(left,)] = servers.ask_postgres(f"SELECT count(*) FROM public.{table}")
+        assert len(applied(dimension, f"{table[:-1]}_id")) == left > 0
+    changes = read["transactions"]
     for kind, row in changes:
-        assert row.keys() == documented("PostgreSQL")
+        assert row.keys() == documented("transactions")
         values = {name for name, value in row.items() if value is not None}
         assert values == ({"transaction_id"} if kind == "D" else row.keys())
     labels = read_mysql(servers, (start[0], start[1]), "end")
     for _, row in labels:
-        assert row.keys() == documented("MySQL")
+        assert row.keys() == documented("fraud_labels")
         assert row["confidence"] is not None
     assert {kind for kind, _ in changes} == {kind for kind, _ in labels} == {"I", "U", "D"}
 
@@ -256,8 +268,16 @@ def test_consumers_follow_a_reset_that_propagates_and_no_other(
     servers.ask_postgres("UPDATE public.transactions SET status = 'last' WHERE transaction_id = %s", last)
     servers.ask_mysql("UPDATE fraud_labels SET label_source = %s WHERE transaction_id = %s", LAST, last)
 
+    changes = read_postgres(servers, "last")
+    for table in ("customers", "terminals"):
+        key = f"{table[:-1]}_id"
+        kept = {identity for (identity,) in servers.ask_postgres(f"SELECT {key} FROM public.{table}")}
+        if propagate:
+            assert applied(changes[table], key).keys() == kept
+        else:
+            assert not [kind for kind, _ in changes[table] if kind == "D"]
     copies = (
-        applied(read_postgres(servers, "last")),
+        applied(changes["transactions"]),
         applied(read_mysql(servers, (start[0], start[1]), LAST)),
     )
     gone = next(table.rows for table in emptied[1].tables if table.name == "fraud_labels")
@@ -301,7 +321,7 @@ def test_check_finds_nothing_wrong_after_one_run(servers: Servers) -> None:
 
 def test_check_names_what_the_first_run_and_the_slot_would_bring(servers: Servers) -> None:
     assert failed(servers) == {
-        ("postgres", "table"): "no public.transactions yet",
+        ("postgres", "table"): "no public.transactions and no public.customers and no public.terminals yet",
         ("postgres", "replication slot"): "no airbyte_slot",
         ("mysql", "table"): "no fraud_labels yet",
     }
@@ -317,7 +337,7 @@ def test_check_sees_a_table_that_left_the_publication_or_has_no_key(servers: Ser
 
     assert failed(servers) == {
         ("postgres", "table"): ("public.transactions, read-only, no primary key, replica identity default"),
-        ("postgres", "publication"): "airbyte_publication lacks it or some of its changes",
+        ("postgres", "publication"): "airbyte_publication lacks one or some changes",
         ("mysql", "table"): "fraud_labels, no primary key",
     }
 
@@ -380,11 +400,13 @@ def test_account_reads_the_published_tables_and_writes_none(servers: Servers) ->
     databases = reader_of(servers)
 
     with databases.ask_postgres() as ask:
-        assert ask("SELECT count(*) > 0 FROM public.transactions") == [(True,)]
+        for table in published.CAPTURED:
+            assert ask(f"SELECT count(*) > 0 FROM {table}") == [(True,)]
     with databases.ask_mysql() as ask:
         assert ask("SELECT COUNT(*) > 0 FROM fraud_labels") == [(1,)]
     for statement in (
         "DELETE FROM public.transactions",
+        "DELETE FROM public.customers",
         "SELECT * FROM sim.ground_truth",
         "CREATE TABLE public.own (id int)",
     ):

@@ -77,7 +77,8 @@ def test_databases_without_tables_are_empty_and_reconciled(servers: Servers) -> 
     for expect in ("empty", "reconciled"):
         assert verify(databases(servers), expect).ok
     populated = verify(databases(servers), "populated")
-    assert populated.reasons == ("public.transactions does not exist", "fraud_labels does not exist")
+    names = ("public.transactions", "public.customers", "public.terminals", "fraud_labels")
+    assert populated.reasons == tuple(f"{name} does not exist" for name in names)
 
 
 def test_tables_without_rows_are_empty_and_rows_are_not(servers: Servers) -> None:

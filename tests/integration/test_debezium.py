@@ -11,7 +11,7 @@ from pipectl.databases import Databases
 from pipectl.pipeline import change_capture
 from pipectl.pipeline.verification import verify
 from support.change_reader import reader_of
-from support.debezium import debezium, need_debezium
+from support.debezium import KEYS, debezium, need_debezium
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.debezium]
 
 # What a consumer gets of each column, as docs/data.md says. Decimals come as text if asked for so.
 TYPES = {
-    "postgres": {
+    "transactions": {
         "transaction_id": "int64",
         "tx_time": "io.debezium.time.ZonedTimestamp",
         "customer_id": "int32",
@@ -43,7 +43,26 @@ TYPES = {
         "created_at": "io.debezium.time.ZonedTimestamp",
         "updated_at": "io.debezium.time.ZonedTimestamp",
     },
-    "mysql": {
+    "customers": {
+        "customer_id": "int32",
+        "country": "string",
+        "lat": "float",
+        "lon": "float",
+        "segment": "string",
+        "cards": "int16",
+        "opened_on": "io.debezium.time.Date",
+        "created_at": "io.debezium.time.ZonedTimestamp",
+    },
+    "terminals": {
+        "terminal_id": "int32",
+        "mcc": "int16",
+        "channel": "string",
+        "country": "string",
+        "lat": "float",
+        "lon": "float",
+        "created_at": "io.debezium.time.ZonedTimestamp",
+    },
+    "fraud_labels": {
         "transaction_id": "int64",
         "is_fraud": "int16",
         "fraud_type": "string",
@@ -58,6 +77,14 @@ TRANSACTIONS = """
     SELECT transaction_id, card_id, mcc, amount::text, trim(currency), channel, status, lat,
            to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
     FROM public.transactions ORDER BY 1"""
+CUSTOMERS = """
+    SELECT customer_id, country, lat, segment, cards, opened_on - '1970-01-01'::date,
+           to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
+    FROM public.customers ORDER BY 1"""
+TERMINALS = """
+    SELECT terminal_id, mcc, channel, country, lat,
+           to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
+    FROM public.terminals ORDER BY 1"""
 LABELS = """
     SELECT transaction_id, is_fraud, fraud_type, CAST(confidence AS CHAR), label_source,
            CAST(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', detected_at) AS SIGNED),
@@ -69,21 +96,28 @@ LABELS = """
 def folders(servers: Servers, tmp_path: Path) -> Iterator[dict[str, Path]]:
     """A folder for each connector, in which it keeps how far it is, and PostgreSQL's slot."""
     need_debezium()
-    for name in TYPES:
+    for name in KEYS:
         (tmp_path / name).mkdir()
     reader = reader_of(servers)
-    yield {name: tmp_path / name for name in TYPES}
+    yield {name: tmp_path / name for name in KEYS}
     change_capture.drop_slot(reader)
 
 
 def stored(servers: Servers) -> dict[str, list[tuple[object, ...]]]:
-    return {"postgres": servers.ask_postgres(TRANSACTIONS), "mysql": servers.ask_mysql(LABELS)}
+    return {
+        "transactions": servers.ask_postgres(TRANSACTIONS),
+        "customers": servers.ask_postgres(CUSTOMERS),
+        "terminals": servers.ask_postgres(TERMINALS),
+        "fraud_labels": servers.ask_mysql(LABELS),
+    }
 
 
 LOAD = ("--transactions", "6000", "--days", "30", "--chunk", "2500")
 NAMES = {
-    "postgres": ("card_id", "mcc", "amount", "currency", "channel", "status", "lat"),
-    "mysql": ("is_fraud", "fraud_type", "confidence", "label_source", "detected_at"),
+    "transactions": ("card_id", "mcc", "amount", "currency", "channel", "status", "lat"),
+    "customers": ("country", "lat", "segment", "cards", "opened_on"),
+    "terminals": ("mcc", "channel", "country", "lat"),
+    "fraud_labels": ("is_fraud", "fraud_type", "confidence", "label_source", "detected_at"),
 }
 
 
@@ -112,13 +146,15 @@ def correct(servers: Servers, identity: int) -> None:
     )
 
 
-def test_copies_of_both_tables_are_the_tables_whatever_happens(
-    servers: Servers, folders: dict[str, Path]
-) -> None:
+def test_copies_are_the_tables_whatever_happens(servers: Servers, folders: dict[str, Path]) -> None:
     postgres, mysql = servers.addresses
 
     def follow(stack: ExitStack) -> dict[str, Copy]:
-        return {name: stack.enter_context(debezium(servers, name, folders[name])) for name in TYPES}
+        return {
+            table: copy
+            for name in KEYS
+            for table, copy in stack.enter_context(debezium(servers, name, folders[name])).items()
+        }
 
     def until_equal(copies: dict[str, Copy], when: str) -> None:
         for name, rows in stored(servers).items():
@@ -127,15 +163,18 @@ def test_copies_of_both_tables_are_the_tables_whatever_happens(
                 copies[name].take()
                 return len(copies[name].rows) == len(rows) and copied(name, copies[name]) == rows
 
-            until(is_equal, f"{name} as it is stored, {when}: {folders[name]}", 60)
+            until(is_equal, f"{name} as it is stored, {when}: {folders}", 60)
 
     write(servers, "before")
     change_capture.create_slot(reader_of(servers))
     with ExitStack() as stack:
         copies = follow(stack)
         until_equal(copies, "by the snapshot")
-        snapshot = len(copies["postgres"].rows)
-        assert copies["postgres"].kinds == copies["mysql"].kinds == {"r": snapshot}
+        snapshot = {name: len(copy.rows) for name, copy in copies.items()}
+        assert {name: copy.kinds for name, copy in copies.items()} == {
+            name: {"r": rows} for name, rows in snapshot.items()
+        }
+        assert snapshot["transactions"] == snapshot["fraud_labels"] >= snapshot["customers"] > 0
         write(servers, "during")
         code, log = servers.run("history_loader", *LOAD)
         assert code == 0, log
@@ -149,16 +188,17 @@ def test_copies_of_both_tables_are_the_tables_whatever_happens(
         for name, copy in again.items():
             copy.go_on_from(copies[name])
         until_equal(again, "after a restart")
-        rows = len(again["postgres"].rows)
+        rows = {name: len(copy.rows) for name, copy in again.items()}
+        # MySQL logs no update that changes nothing; nobody updates a customer or a terminal.
+        updates = {"transactions": 20 + 30, "fraud_labels": 30, "customers": 0, "terminals": 0}
         for name, copy in again.items():
-            assert copy.kinds["r"] == snapshot
-            assert copy.kinds["c"] == rows - snapshot
-            # MySQL logs no update that changes nothing.
-            assert copy.kinds["u"] >= {"postgres": 20 + 30, "mysql": 30}[name]
+            assert copy.kinds["r"] == snapshot[name]
+            assert copy.kinds["c"] == rows[name] - snapshot[name]
+            assert copy.kinds.get("u", 0) >= updates[name]
         Databases(postgres, mysql).empty(propagate=True)
         write(servers, "after")
         until_equal(again, "after a reset that propagates")
         for name, copy in again.items():
-            assert copy.kinds["d"] == rows
+            assert copy.kinds["d"] == rows[name]
             assert copy.types == TYPES[name]
     assert verify(Databases(postgres, mysql), "reconciled").ok

@@ -27,6 +27,11 @@ COLUMNS = (
     "transaction_id, tx_time, customer_id, card_id, terminal_id, mcc, amount, currency, channel, country,"
     " lat::float8, lon::float8, status"
 )
+# With the degrees last.
+DIMENSIONS = {
+    "customers": "customer_id, country, segment, cards, opened_on, lat, lon",
+    "terminals": "terminal_id, mcc, channel, country, lat, lon",
+}
 
 
 @pytest.fixture
@@ -63,6 +68,29 @@ def test_every_transaction_is_there_once_in_the_folder_of_its_day(history: Serve
     manifest = json.loads((tmp_path / "data" / "export.json").read_text())
     assert (manifest["transactions"], manifest["format"]) == (3000, "parquet")
     assert {path.name for path in tmp_path.iterdir()} == {"data"}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_customers_and_terminals_are_all_there_and_whatever_a_transaction_names(
+    history: Servers, tmp_path: Path, kind: str
+) -> None:
+    import pyarrow.dataset as ds
+
+    result = export(history, tmp_path / "data", kind)
+
+    found = {
+        name: ds.dataset(tmp_path / "data" / name, format=kind).to_table().to_pylist() for name in DIMENSIONS
+    }
+    for name, columns in DIMENSIONS.items():
+        expected = history.ask_postgres(f"SELECT {columns} FROM public.{name} ORDER BY 1")
+        for row, known in zip(found[name], expected, strict=True):
+            degrees = {"lat", "lon"}
+            # An online merchant has no place: nothing, in CSV a text without a letter.
+            assert [value or None for key, value in row.items() if key not in degrees] == list(known[:-2])
+            assert (row["lat"], row["lon"]) == pytest.approx(known[-2:])
+        assert getattr(result, name) == len(expected) > 0
+        used = {row[f"{name[:-1]}_id"] for row in rows(tmp_path / "data", "transactions", kind)}
+        assert used <= {row[f"{name[:-1]}_id"] for row in found[name]}
 
 
 def test_labels_are_those_of_mysql(history: Servers, tmp_path: Path) -> None:

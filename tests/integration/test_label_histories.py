@@ -39,6 +39,12 @@ COLUMNS = (
 VALUES = "now(), 1, 11, 1, 5411, 10, 'EUR', 'pos', 'DE', 50, 10, 'approved'"
 INSERT = f"INSERT INTO public.transactions ({COLUMNS}) SELECT {VALUES} FROM generate_series(1, %s)"
 INSERT_WITH = f"INSERT INTO public.transactions ({{}}, {COLUMNS}) SELECT {{}}, {VALUES}"
+CUSTOMER = """
+    INSERT INTO public.customers (customer_id, country, lat, lon, segment, cards, opened_on)
+    VALUES (1, 'DE', 50, 10, 'basic', 1, '2000-01-01') ON CONFLICT DO NOTHING"""
+TERMINAL = """
+    INSERT INTO public.terminals (terminal_id, mcc, channel, country, lat, lon)
+    VALUES (1, 5411, 'pos', 'DE', 50, 10) ON CONFLICT DO NOTHING"""
 FAR = 1_000_000
 
 
@@ -51,6 +57,8 @@ class History:
         self.postgres.autocommit = True
         self.mysql: Any = servers.mysql()
         self.change("TRUNCATE public.transactions, sim.ground_truth")
+        self.change(CUSTOMER)
+        self.change(TERMINAL)
         self.change("DROP TABLE IF EXISTS public.kept")
         self.change("ALTER TABLE public.transactions DROP CONSTRAINT IF EXISTS transaction_id_not_negative")
         for statement in (
@@ -364,6 +372,7 @@ def test_verify_db_plans_a_repair_asks_before_it_deletes_and_mends(history: Hist
         "would_remove": 1,
         "would_replace": 0,
         "set_aside": 0,
+        "dangling": 0,
     }
     refused = verify_db(project, "--repair")
     assert refused.exit_code == ExitCode.USAGE

@@ -153,6 +153,11 @@ def test_database_of_the_last_release_is_recognised_and_keeps_every_row(old: Ser
     assert after["loads"] == before["loads"]
     assert {label[0] for label in before["labels"]} < {label[0] for label in after["labels"]}
     assert len(after["batches"]) == len(before["batches"]) + 1
+    people = (
+        "SELECT count(DISTINCT customer_id), (SELECT count(*) FROM public.customers) FROM public.transactions"
+    )
+    [(named, known)] = old.ask_postgres(people)
+    assert named == known
     assert log.count("event=schema_migrated database=postgres version=1 migration=0001_tables") == 1
     assert reconciled(old)
     assert "schema_migrated" not in run(old)
@@ -244,8 +249,10 @@ def test_postgres_migration_that_fails_leaves_nothing(
     ):
         schema.prepare_postgres(postgres)
 
-    after = [row for row in old.ask_postgres(POSTGRES_SCHEMA) if "schema_migrations" not in row[0]]
-    assert after == before
+    after = old.ask_postgres(POSTGRES_SCHEMA)
+    # The migrations before it have made more.
+    assert set(before) < set(after)
+    assert "merchant" not in str(after)
     assert versions_of(old, "postgres") == list(range(1, NEXT["postgres"]))
 
 
@@ -428,7 +435,10 @@ def test_updated_at_moves_with_a_change_of_a_row_and_with_nothing_else(servers: 
 
 
 def test_the_publication_has_every_column_but_the_one_that_no_consumer_reads(servers: Servers) -> None:
-    published = "SELECT attnames::text[] FROM pg_publication_tables WHERE pubname = 'airbyte_publication'"
+    published = (
+        "SELECT attnames::text[] FROM pg_publication_tables"
+        " WHERE pubname = 'airbyte_publication' AND tablename = 'transactions'"
+    )
     columns = (
         "SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute"
         " WHERE attrelid = 'public.transactions'::regclass AND attnum > 0"
@@ -464,7 +474,10 @@ def test_a_publication_of_the_users_own_making_stays_as_it_is(servers: Servers, 
     servers.ask_postgres("DROP PUBLICATION airbyte_publication")
     servers.ask_superuser(f"CREATE PUBLICATION airbyte_publication {published}")
     servers.ask_superuser("ALTER PUBLICATION airbyte_publication OWNER TO postgres")
-    stored = "SELECT p.*, t.* FROM pg_publication AS p JOIN pg_publication_tables AS t USING (pubname)"
+    # Where it is a list of tables it gets those that are new.
+    stored = """
+        SELECT p.*, t.* FROM pg_publication AS p JOIN pg_publication_tables AS t USING (pubname)
+        WHERE tablename = 'transactions'"""
     before = servers.ask_postgres(stored)
     servers.ask_superuser("ALTER ROLE docker SUPERUSER")
     try:

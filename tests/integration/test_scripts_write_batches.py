@@ -196,8 +196,12 @@ def test_schema_is_ready_for_change_data_capture(servers: Servers) -> None:
     servers.run("transaction_generator")
     servers.run("transaction_generator")
 
-    assert servers.ask_postgres("SELECT pubname, schemaname, tablename FROM pg_publication_tables") == [
-        ("airbyte_publication", "public", "transactions")
+    tables = servers.ask_postgres(
+        "SELECT pubname, schemaname, tablename, relreplident FROM pg_publication_tables"
+        " JOIN pg_class ON oid = (schemaname || '.' || tablename)::regclass ORDER BY 3"
+    )
+    assert tables == [
+        ("airbyte_publication", "public", name, "d") for name in ("customers", "terminals", "transactions")
     ]
     assert servers.ask_postgres(
         "SELECT indexname FROM pg_indexes WHERE tablename = 'transactions' ORDER BY 1"
@@ -214,7 +218,7 @@ def test_what_is_missing_of_a_schema_is_added(servers: Servers) -> None:
     assert code == 0
     assert "event=schema_migrated database=postgres version=1 " in log
     assert servers.ask_postgres("SELECT to_regclass('public.transactions_xid_id') IS NOT NULL") == [(True,)]
-    assert servers.ask_postgres("SELECT count(*) FROM pg_publication_tables") == [(1,)]
+    assert servers.ask_postgres("SELECT count(*) FROM pg_publication_tables") == [(3,)]
 
 
 def test_open_transaction_of_another_writer_does_not_hold_up_a_batch(servers: Servers) -> None:

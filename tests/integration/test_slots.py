@@ -79,12 +79,15 @@ def consumer(servers: Servers) -> Iterator[list[int]]:
     def read() -> None:
         with stream(servers, status_interval=1) as cursor:
             confirm: Any = cursor.send_feedback
+            transactions = b""
             while not stop.is_set():
                 message = cursor.read_message()
                 if message is None:
                     confirm(flush_lsn=cursor.wal_end, reply=True)
                     stop.wait(0.05)
-                elif message.payload[:1] == b"I":
+                elif message.payload[:1] == b"R" and b"\0transactions\0" in message.payload:
+                    transactions = message.payload[1:5]
+                elif message.payload[:5] == b"I" + transactions:
                     inserted[0] += 1
 
     def checkpoint() -> None:

@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 
 REQUIREMENTS = ROOT / "tests" / "debezium" / "requirements.txt"
 ENGINE = ROOT / "tests" / "debezium" / "engine.py"
+# The tables that a connector reads, with their keys.
+KEYS = {
+    "postgres": {
+        "transactions": "transaction_id",
+        "customers": "customer_id",
+        "terminals": "terminal_id",
+    },
+    "mysql": {"fraud_labels": "transaction_id"},
+}
 
 
 def need_debezium() -> Path:
@@ -65,6 +74,8 @@ class Copy:
     """A consumer's copy of a table, by key: what events make of it, and how many of each kind there were."""
 
     events: Path
+    table: str
+    key: str
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
     kinds: dict[str, int] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
@@ -87,8 +98,10 @@ class Copy:
 
     def _apply(self, event: dict[str, Any]) -> None:
         change, kind = event["payload"], event["payload"]["op"]
+        if change["source"]["table"] != self.table:
+            return
         row = change["before"] if kind == "d" else change["after"]
-        identity = int(row["transaction_id"])
+        identity = int(row[self.key])
         assert (kind in "rc") == (identity not in self.rows), f"{identity} of kind {kind}"
         self.kinds[kind] = self.kinds.get(kind, 0) + 1
         if kind == "d":
@@ -105,8 +118,11 @@ class Copy:
 @contextmanager
 def debezium(
     servers: Servers, database: str, folder: Path, user: str = "airbyte", password: str = "sesame"
-) -> Iterator[Copy]:
-    """Run the connector of postgres or mysql until the block ends; in a folder it goes on where it was."""
+) -> Iterator[dict[str, Copy]]:
+    """Run the connector of postgres or mysql until the block ends; in a folder it goes on where it was.
+
+    Gives the copies of the tables that it reads, by their names.
+    """
     python = need_debezium()
     common = {
         "name": "pipectl",
@@ -130,7 +146,7 @@ def debezium(
             "slot.name": SLOT,
             "publication.name": PUBLICATION,
             "publication.autocreate.mode": "disabled",
-            "table.include.list": "public.transactions",
+            "table.include.list": ",".join(f"public.{table}" for table in KEYS[database]),
         }
     else:
         own = {
@@ -162,7 +178,7 @@ def debezium(
             stderr=output,
         )
     try:
-        yield Copy(events)
+        yield {table: Copy(events, table, key) for table, key in KEYS[database].items()}
         assert process.poll() is None, log.read_text(errors="replace")[-5000:]
     finally:
         assert process.stdin

@@ -140,7 +140,7 @@ class Servers:
 
     def empty(self) -> None:
         """Back to two databases without a table."""
-        self.ask_postgres("DROP TABLE IF EXISTS public.transactions")
+        self.ask_postgres("DROP TABLE IF EXISTS public.transactions, public.customers, public.terminals")
         self.ask_postgres("DROP SCHEMA IF EXISTS sim CASCADE")
         self.ask_postgres("DROP PUBLICATION IF EXISTS airbyte_publication")
         for (table,) in self.ask_mysql("SHOW TABLES"):

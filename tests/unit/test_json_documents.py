@@ -262,7 +262,7 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
     (
         "verify-db",
         Verification(
-            "empty", False, CONTENT, 3, 0, 1, Causes(next_run=3), ("public.transactions has 3 rows",)
+            "empty", False, CONTENT, 3, 0, 1, Causes(next_run=3), 2, ("public.transactions has 3 rows",)
         ),
         {
             "expect": "empty",
@@ -278,6 +278,7 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
                 "other_cluster": 0,
                 "set_aside": 0,
             },
+            "dangling": 2,
             "reasons": ["public.transactions has 3 rows"],
         },
     ),
@@ -424,7 +425,7 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
     ),
     (
         "export",
-        ExportResult(Path("data"), "csv", None, START, START, 10, 9, 1, 1, 2, 4, 1000, 0.5),
+        ExportResult(Path("data"), "csv", None, START, START, 10, 9, 1, 1, 3, 5, 2, 4, 1000, 0.5),
         {
             "folder": "data",
             "format": "csv",
@@ -435,6 +436,8 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
             "labels": 9,
             "frauds": 1,
             "unlabelled": 1,
+            "customers": 3,
+            "terminals": 5,
             "days": 2,
             "files": 4,
             "bytes": 1000,

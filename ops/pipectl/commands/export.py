@@ -73,6 +73,7 @@ def _result_text(result: ExportResult) -> RenderableType:
     lines = [
         f"Exported to {result.folder} in {result.seconds:.1f} s ({size(result.bytes)}).",
         f"{result.transactions:,} transactions of {result.days:,} days.",
+        f"{result.customers:,} customers and {result.terminals:,} terminals.",
         f"{result.labels:,} labels as known at {result.as_of:%Y-%m-%d %H:%M} UTC, {result.frauds:,} fraud.",
     ]
     if result.unlabelled:

@@ -23,6 +23,10 @@ HINTS = {
     "populated": "Run the pipeline once: pipectl trigger",
 }
 REPAIR = "Mend it: pipectl verify-db --repair"
+MISSING_ROWS = (
+    "Write the customers and terminals that the seed's world has: pipectl verify-db --repair. "
+    "Insert the others yourself, with the numbers that your own transactions name"
+)
 OPEN_TRANSACTIONS = (
     "pipectl psql -c 'SELECT pid, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL'"
 )
@@ -37,8 +41,8 @@ def verify_db(
         str | None,
         typer.Option(
             show_default="empty",
-            help="empty: no table or no row. populated: transactions and labels. "
-            "reconciled: every transaction has exactly one label.",
+            help="empty: no table or no row. populated: transactions, customers, terminals and labels. "
+            "reconciled: every transaction has its customer, its terminal and exactly one label.",
         ),
     ] = None,
     wait: Annotated[
@@ -52,7 +56,8 @@ def verify_db(
         typer.Option(
             "--repair",
             help="Write labels that are missing, remove those without a transaction, "
-            "replace those of an earlier one; asks before it deletes.",
+            "replace those of an earlier one; also write missing customers and terminals; "
+            "asks before it deletes.",
         ),
     ] = False,
     dry_run: options.DryRun = False,
@@ -116,8 +121,11 @@ def _repair(
         )
         done = repairer.repair()
         found = verification.verify(databases, "reconciled")
-    result = repairing.Repair(done.written, done.removed, done.replaced, found)
-    text = f"Labels written: {done.written:,}, removed: {done.removed:,}, replaced: {done.replaced:,}."
+    result = repairing.Repair(done.written, done.removed, done.replaced, found, done.dimensions)
+    text = (
+        f"Labels written: {done.written:,}, removed: {done.removed:,}, replaced: {done.replaced:,}. "
+        f"Customers and terminals written: {done.dimensions:,}."
+    )
     console.emit(result, lambda: group(_result_text(found), line(text)))
     _require(found)
 
@@ -138,6 +146,7 @@ def _reconciling(result: Verification) -> str:
             f"Which transactions are open: {OPEN_TRANSACTIONS}",
         ),
         (causes.other_cluster or causes.below_mark or result.orphans or result.older, REPAIR),
+        (result.dangling, MISSING_ROWS),
         (causes.set_aside, "Delete rows with an id below 0, or give them ids that PostgreSQL makes"),
     )
     return ". ".join(step for is_needed, step in steps if is_needed)
@@ -148,7 +157,7 @@ def _plan_text(plan: RepairPlan) -> str:
         return "Nothing is to be repaired."
     return (
         f"Labels to be written: {plan.would_write:,}, removed: {plan.would_remove:,}, "
-        f"replaced: {plan.would_replace:,}."
+        f"replaced: {plan.would_replace:,}. Transactions without a customer or terminal: {plan.dangling:,}."
     )
 
 

@@ -9,7 +9,7 @@ from pipectl.databases import Databases
 from pipectl.errors import DatabaseError, LoginError
 from pipectl.models import CaptureCheck, ReplicationLogin
 from pipectl.pipeline.change_capture import SLOT_STATE
-from pipectl.published import LABELS, PUBLICATION, SLOT, TRANSACTIONS
+from pipectl.published import LABELS, PUBLICATION, SLOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,7 +66,7 @@ def _check_postgres(databases: Databases) -> Iterator[CaptureCheck]:
     try:
         with databases.ask_postgres() as ask:
             yield from _postgres_server(ask, address.user)
-            yield from _postgres_table(ask)
+            yield from _postgres_tables(ask)
             yield _postgres_slot(ask)
     except LoginError:
         yield CaptureCheck(
@@ -101,25 +101,24 @@ def _postgres_server(ask: Ask, user: str) -> Iterator[CaptureCheck]:
     )
 
 
-def _postgres_table(ask: Ask) -> Iterator[CaptureCheck]:
-    tables = ask(published.TRANSACTIONS_CAPTURE)
-    if not tables:
-        yield CaptureCheck(
-            "postgres", "table", False, f"no {TRANSACTIONS} yet", "Run the pipeline once: pipectl trigger"
-        )
+def _postgres_tables(ask: Ask) -> Iterator[CaptureCheck]:
+    tables = ask(published.TABLES_CAPTURE)
+    if missing := [name for name, exists, *_ in tables if not exists]:
+        found = f"no {' and no '.join(missing)} yet"
+        yield CaptureCheck("postgres", "table", False, found, "Run the pipeline once: pipectl trigger")
         return
-    [(readable, writable, keyed, identity)] = tables
-    yield CaptureCheck(
-        "postgres",
-        "table",
-        readable and keyed and identity != "n",
-        f"{TRANSACTIONS}, {_rights(readable=readable, writable=writable)}, "
-        f"{'a' if keyed else 'no'} primary key, replica identity {REPLICA_IDENTITIES[identity]}",
-        "It needs GRANT SELECT, a primary key and REPLICA IDENTITY DEFAULT.",
-    )
-    rows = ask(published.PUBLISHES_TRANSACTIONS)
+    for name, _, readable, writable, keyed, identity in tables:
+        yield CaptureCheck(
+            "postgres",
+            "table",
+            readable and keyed and identity != "n",
+            f"{name}, {_rights(readable=readable, writable=writable)}, "
+            f"{'a' if keyed else 'no'} primary key, replica identity {REPLICA_IDENTITIES[identity]}",
+            "It needs GRANT SELECT, a primary key and REPLICA IDENTITY DEFAULT.",
+        )
+    rows = ask(published.PUBLISHES_TABLES)
     covered = rows == [(True,)]
-    state = "covers it" if covered else "lacks it or some of its changes" if rows else "does not exist"
+    state = "covers them" if covered else "lacks one or some changes" if rows else "does not exist"
     yield CaptureCheck(
         "postgres", "publication", covered, f"{PUBLICATION} {state}", "The next run makes it: pipectl trigger"
     )

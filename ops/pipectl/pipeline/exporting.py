@@ -69,6 +69,8 @@ class ExportResult:
     labels: int
     frauds: int
     unlabelled: int
+    customers: int
+    terminals: int
     days: int
     files: int
     bytes: int
@@ -82,8 +84,14 @@ def export(databases: Databases, request: ExportRequest, observer: Observer) -> 
     as_of = request.as_of or datetime.now(UTC)
     with _atomic(request.folder) as draft:
         writer = _Writer(draft, request.format)
+        _require_dimensions(databases)
         with databases.copying() as copy:
             counts = _facts(databases, copy, request, as_of, writer, observer)
+            # From the snapshot of the transactions, so that all that these name is there.
+            for name, statement, types in DIMENSIONS:
+                table = _parsed(copy(statement), types())
+                writer.write(name, table)
+                counts[name] = table.num_rows
         result = ExportResult(
             folder=request.folder,
             format=request.format,
@@ -148,6 +156,51 @@ def _facts(
         "unlabelled": transactions - labels,
         "days": len(days),
     }
+
+
+def _require_dimensions(databases: Databases) -> None:
+    with databases.ask_postgres() as ask:
+        [(has_transactions,)], [(has_dimensions,)] = (
+            ask(question) for question in (published.HAS_TRANSACTIONS, published.HAS_DIMENSIONS)
+        )
+        if has_transactions and not has_dimensions:
+            raise UsageError(
+                f"{published.CUSTOMERS} and {published.TERMINALS} do not exist yet.",
+                hint="The next run makes them: pipectl trigger",
+            )
+
+
+def _customer_types() -> dict[str, Any]:
+    import pyarrow as pa
+
+    return {
+        "customer_id": pa.int32(),
+        "country": pa.string(),
+        "lat": pa.float32(),
+        "lon": pa.float32(),
+        "segment": pa.string(),
+        "cards": pa.int16(),
+        "opened_on": pa.date32(),
+    }
+
+
+def _terminal_types() -> dict[str, Any]:
+    import pyarrow as pa
+
+    return {
+        "terminal_id": pa.int32(),
+        "mcc": pa.int16(),
+        "channel": pa.string(),
+        "country": pa.string(),
+        "lat": pa.float32(),
+        "lon": pa.float32(),
+    }
+
+
+DIMENSIONS = (
+    ("customers", published.EXPORTED_CUSTOMERS, _customer_types),
+    ("terminals", published.EXPORTED_TERMINALS, _terminal_types),
+)
 
 
 def _statement(request: ExportRequest, last: int) -> str:
@@ -274,11 +327,12 @@ class _Writer:
             table, day = table.take(order), day[order]
         starts = np.flatnonzero(np.diff(day, prepend=np.iinfo(np.int64).min))
         for start, end in zip(starts, [*starts[1:], len(day)], strict=True):
-            self._write(
+            self.write(
                 f"{name}/day={np.datetime64(int(day[start]), 'D')}", table.slice(int(start), int(end - start))
             )
 
-    def _write(self, folder: str, table: Any) -> None:  # noqa: ANN401  untyped library
+    def write(self, folder: str, table: Any) -> None:  # noqa: ANN401  untyped library
+        """Write a table into a file of that folder."""
         from pyarrow import csv, parquet
 
         self.files += 1

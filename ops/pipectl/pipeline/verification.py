@@ -27,7 +27,7 @@ NO_CAUSES = Causes()
 class Verification:
     """The answer of `verify-db`. `reasons` says, sentence by sentence, why `ok` is false.
 
-    `causes` says why transactions have no label.
+    `causes` says why transactions have no label; `dangling` ones name a customer or terminal without a row.
     """
 
     expect: str
@@ -37,6 +37,7 @@ class Verification:
     orphans: int
     older: int = 0
     causes: Causes = NO_CAUSES
+    dangling: int = 0
     reasons: tuple[str, ...] = ()
 
 
@@ -66,10 +67,10 @@ def wait_for_active_runs(
 def verify(databases: Databases, expect: str) -> Verification:
     """Compare the data with `expect`, one of EXPECTATIONS; DatabaseError if a database does not answer.
 
-    empty: no table, or tables without a row. populated: transactions and labels. reconciled: every
-    committed transaction has exactly one label (the label's primary key is the transaction's id, so never
-    two), and no label is without its transaction, or older than it: such a label is that of a transaction
-    which had the same id before.
+    empty: no table, or tables without a row. populated: transactions, customers, terminals and labels.
+    reconciled: every committed transaction names a customer and a terminal that have a row, and has exactly
+    one label (the label's primary key is the transaction's id, so never two); and no label is without its
+    transaction, or older than it: such a label is that of a transaction which had the same id before.
     """
     content = databases.content()
     reconciliation = databases.reconcile()
@@ -84,6 +85,7 @@ def verify(databases: Databases, expect: str) -> Verification:
         orphans=reconciliation.orphans,
         older=reconciliation.older,
         causes=reconciliation.causes,
+        dangling=reconciliation.dangling,
         reasons=reasons,
     )
 
@@ -95,7 +97,7 @@ def _not_empty(rows: dict[str, int], _: Reconciliation) -> tuple[str, ...]:
 def _not_populated(rows: dict[str, int], _: Reconciliation) -> tuple[str, ...]:
     return tuple(
         f"{name} has no row" if name in rows else f"{name} does not exist"
-        for name in (published.TRANSACTIONS, published.LABELS)
+        for name in (*published.CAPTURED, published.LABELS)
         if not rows.get(name)
     )
 
@@ -117,4 +119,6 @@ def _not_reconciled(_: dict[str, int], reconciliation: Reconciliation) -> tuple[
         reasons.append(f"{reconciliation.orphans} labels have no transaction")
     if reconciliation.older:
         reasons.append(f"{reconciliation.older} labels are older than their transaction")
+    if reconciliation.dangling:
+        reasons.append(f"{reconciliation.dangling} transactions name a customer or terminal without a row")
     return tuple(reasons)
