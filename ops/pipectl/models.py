@@ -172,12 +172,17 @@ class Causes:
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """Committed transactions without a label, labels without a transaction, and labels older than theirs."""
+    """Committed transactions without a label, labels without a transaction, and labels older than theirs.
+
+    Two numbers of rows that are dated ahead of PostgreSQL's clock come last.
+    """
 
     unlabelled: int
     orphans: int
     older: int = 0
     causes: Causes = Causes()
+    transactions_ahead: int = 0
+    labels_ahead: int = 0
 
 
 @dataclass(frozen=True)

@@ -262,7 +262,7 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
     (
         "verify-db",
         Verification(
-            "empty", False, CONTENT, 3, 0, 1, Causes(next_run=3), ("public.transactions has 3 rows",)
+            "empty", False, CONTENT, 3, 0, 1, Causes(next_run=3), 5, 6, ("public.transactions has 3 rows",)
         ),
         {
             "expect": "empty",
@@ -278,6 +278,8 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
                 "other_cluster": 0,
                 "set_aside": 0,
             },
+            "transactions_ahead": 5,
+            "labels_ahead": 6,
             "reasons": ["public.transactions has 3 rows"],
         },
     ),

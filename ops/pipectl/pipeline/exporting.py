@@ -116,8 +116,8 @@ def _facts(
         return _transactions(copy(_statement(request, last)))
 
     with databases.ask_mysql() as ask:
-        # The library's longest answer: a chunk of 10,000 labels is below a megabyte.
-        ask("SET SESSION group_concat_max_len = 16000000")
+        # A chunk of 10,000 labels is below a megabyte.
+        ask(published.LONG_ANSWERS)
         if not ask(published.HAS_LABELS):
             raise UsageError(
                 "There are no labels to export.", hint="Write some: pipectl trigger, or: pipectl load"
