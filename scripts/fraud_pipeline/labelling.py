@@ -566,9 +566,10 @@ def _contradiction(
         return "the mark is of another cluster"
     if mark.xid > horizon:
         return "the mark is ahead of the database"
-    reader.execute(_HAS_FOREIGN_ROWS)
-    if mark.cluster is None and (reader.fetchone() or (False,))[0]:
-        return "rows are of another cluster"
+    if mark.cluster is None:
+        reader.execute(_HAS_FOREIGN_ROWS)
+        if (reader.fetchone() or (False,))[0]:
+            return "rows are of another cluster"
     if mark.identity:
         reader.execute(_HAS_TRANSACTION, (mark.identity, str(mark.xid)))
         if not (reader.fetchone() or (False,))[0]:
