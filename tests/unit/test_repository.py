@@ -178,7 +178,7 @@ def test_ci_leaves_out_what_make_test_leaves_out_and_no_more() -> None:
     assert re.findall(r"-m '([^']+) and \$ordinary'( [^\"]+)?", script) == [
         ("docker", ""),
         ("not docker", " tests/unit"),
-        ("not docker", " --ignore=tests/unit"),
+        ("not docker", " tests/integration tests/e2e"),
     ]
 
 

@@ -50,10 +50,13 @@ def test_an_interrupt_that_no_wait_noticed_ends_a_wait_all_the_same() -> None:
         ended.set()
 
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # In a background job of a shell it is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
             Aside(ask).result()
         assert not ended.is_set()
     finally:
         waiting.set()
+        signal.signal(signal.SIGINT, before)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
