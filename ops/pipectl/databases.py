@@ -135,10 +135,12 @@ class Databases:
             labels = _buckets(mysql, published.LABEL_BUCKETS) if _mysql_has_labels(mysql) else {}
             has_transactions = _postgres_has_transactions(postgres)
             transactions = _buckets(postgres, published.TRANSACTION_BUCKETS) if has_transactions else {}
-            before = _number(mysql, published.MYSQL_CLOCK)
-            now = _number(postgres, published.POSTGRES_CLOCK)
-            ahead = now - before
-            mysql.execute(published.LONG_ANSWERS)
+            now = ahead = 0.0
+            if labels or transactions:
+                before = _number(mysql, published.MYSQL_CLOCK)
+                now = _number(postgres, published.POSTGRES_CLOCK)
+                ahead = now - before
+                mysql.execute(published.LONG_ANSWERS)
             orphans = older = 0
             unlabelled: list[int] = []
             ranges = [LOWEST_IDS]
