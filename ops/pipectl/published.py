@@ -50,20 +50,26 @@ BATCH = f"""
     GROUP BY batch.low"""
 BATCH_LABELS = f"""
     SELECT COUNT(*), COALESCE(SUM(is_fraud), 0) FROM {LABELS} WHERE transaction_id BETWEEN %s AND %s"""
-# Ids counted in ranges of a size, with the latest transaction and the earliest label; then each id and its
-# time, from one id to below another.
+# Ids counted in ranges of a size, with the latest transaction, the earliest label and the latest date that a
+# label has; then each id and its time, from one id to below another, labels packed as for the export.
 TRANSACTION_BUCKETS = f"""
     SELECT transaction_id / %s, count(*), extract(epoch FROM max(created_at))
     FROM {TRANSACTIONS} WHERE transaction_id >= 0 GROUP BY 1"""
 LABEL_BUCKETS = f"""
-    SELECT transaction_id DIV %s, COUNT(*), UNIX_TIMESTAMP(MIN(created_at))
+    SELECT transaction_id DIV %s, COUNT(*), UNIX_TIMESTAMP(MIN(created_at)),
+           COALESCE(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', MAX(detected_at)), 0) / 1000000
     FROM {LABELS} GROUP BY 1"""
 TRANSACTION_TIMES = f"""
     SELECT transaction_id, extract(epoch FROM created_at)
     FROM {TRANSACTIONS} WHERE transaction_id >= %s AND transaction_id < %s"""
 LABEL_TIMES = f"""
-    SELECT transaction_id, UNIX_TIMESTAMP(created_at)
+    SELECT COUNT(*), GROUP_CONCAT(transaction_id, ' ', UNIX_TIMESTAMP(created_at), ' ' SEPARATOR '')
     FROM {LABELS} WHERE transaction_id >= %s AND transaction_id < %s"""
+LONG_ANSWERS = "SET SESSION group_concat_max_len = 16000000"
+# How many are dated later than a number of seconds since 1970.
+TRANSACTIONS_AHEAD = f"SELECT count(*) FROM {TRANSACTIONS} WHERE created_at > to_timestamp(%s)"
+LABELS_AHEAD = f"""
+    SELECT COUNT(*) FROM {LABELS} WHERE detected_at > TIMESTAMP('1970-01-01') + INTERVAL %s SECOND"""
 # When both servers are asked what time it is.
 POSTGRES_CLOCK = "SELECT extract(epoch FROM clock_timestamp())"
 MYSQL_CLOCK = "SELECT UNIX_TIMESTAMP(NOW(6))"

@@ -73,14 +73,16 @@ _HAS_LABEL = "SELECT EXISTS (SELECT 1 FROM fraud_labels WHERE transaction_id = %
 _LAST_BELOW = """
     SELECT xid::text, transaction_id FROM public.transactions WHERE xid < %s::xid8 AND transaction_id >= 0
     ORDER BY xid DESC, transaction_id DESC LIMIT 1"""
-# Ids, and when rows were made in microseconds since 1970.
+# Ids, and when rows were made. Labels come packed in one row: the driver in pure Python is slow at many.
 _NEXT_IDS = """
-    COPY (SELECT transaction_id, (extract(epoch FROM created_at) * 1000000)::bigint
-          FROM public.transactions WHERE transaction_id > {}
+    COPY (SELECT transaction_id, created_at FROM public.transactions WHERE transaction_id > {}
           ORDER BY transaction_id LIMIT {}) TO STDOUT (FORMAT binary)"""
 _NEXT_LABELS = """
-    SELECT transaction_id, CAST(UNIX_TIMESTAMP(created_at) * 1000000 AS SIGNED) FROM fraud_labels
-    WHERE transaction_id > %s AND transaction_id <= 9223372036854775807 ORDER BY transaction_id LIMIT %s"""
+    SELECT COUNT(*), GROUP_CONCAT(transaction_id, ' ', moment, ' ' SEPARATOR '') FROM (
+        SELECT transaction_id, CAST(UNIX_TIMESTAMP(created_at) * 1000000 AS SIGNED) AS moment
+        FROM fraud_labels WHERE transaction_id > %s AND transaction_id <= 9223372036854775807
+        ORDER BY transaction_id LIMIT %s) AS following"""
+_LONG_ANSWERS = "SET SESSION group_concat_max_len = 16000000"
 _REMOVE = "DELETE FROM fraud_labels WHERE transaction_id IN ({})"
 # MySQL's ids go beyond PostgreSQL's.
 _REMOVE_BEYOND = "DELETE FROM fraud_labels WHERE transaction_id > 9223372036854775807"
@@ -110,8 +112,7 @@ _CORRECT = """
     UPDATE fraud_labels SET is_fraud = 1, fraud_type = %s, label_source = %s, detected_at = %s
     WHERE transaction_id = %s AND is_fraud = 0"""
 _WAITING = """
-    COPY (SELECT transaction_id, (extract(epoch FROM now() - created_at) * 1000000)::bigint
-          FROM public.transactions
+    COPY (SELECT transaction_id, created_at FROM public.transactions
           WHERE xid >= '{}'::xid8 AND xid < pg_snapshot_xmax(pg_current_snapshot()) AND transaction_id >= 0)
     TO STDOUT (FORMAT binary)"""
 _HOLDER = """
@@ -131,6 +132,8 @@ _INSERT = f"""
 # A row as COPY sends it: number of fields, then length and value of each.
 _NUMBERED = np.dtype([("fields", ">i2"), ("_1", ">i4"), ("xid", ">u8"), ("_2", ">i4"), ("id", ">i8")])
 _TIMED = np.dtype([("fields", ">i2"), ("_1", ">i4"), ("id", ">i8"), ("_2", ">i4"), ("time", ">i8")])
+# COPY's times are microseconds since 2000, those here since 1970.
+_YEAR_2000 = 946_684_800_000_000
 
 _LOG = logging.getLogger(__name__)
 
@@ -145,6 +148,13 @@ class Mark(NamedTuple):
     identity: int
     reported_until: datetime
     cluster: int | None = None
+
+
+class Clocks(NamedTuple):
+    """PostgreSQL's clock, and how far it is ahead of MySQL's at most: microseconds, since 1970."""
+
+    now: int
+    ahead: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,19 +324,20 @@ class Labeller:
 
     def _compare(self, *, repair: bool) -> Compared:
         """Compare all ids, and write missing labels; to `repair`, remove and replace wrong ones too."""
-        found, last, ahead = Compared(), -1, self._clock_difference()
+        found, last, clocks = Compared(), -1, self._clocks()
+        with self.mysql.cursor() as labels:
+            labels.execute(_LONG_ANSWERS)
         while True:
             with self.postgres, self.mysql.cursor() as labels, self.postgres.cursor() as reader:
                 # No other labeller's label comes in between. Labels are read first: the transaction of each
                 # was committed before it, so one that is not seen then is gone.
                 mark = self._lock_mark(labels)
-                labels.execute(_NEXT_LABELS, (last, self.chunk))
-                there = np.array(labels.fetchall(), np.int64).reshape(-1, 2)
+                there = _unpacked(labels, last, self.chunk)
                 rows = _copied(reader, _NEXT_IDS.format(last, self.chunk), _TIMED)
-                ends = [int(ids[-1]) for ids in (there[:, 0], rows["id"]) if len(ids) == self.chunk]
+                ends = [int(ids.max()) for ids in (there[:, 0], rows["id"]) if len(ids) == self.chunk]
                 if ends:
                     there, rows = there[there[:, 0] <= min(ends)], rows[rows["id"] <= min(ends)]
-                missing, orphans, older = _differences(there, rows, ahead)
+                missing, orphans, older = _differences(there, rows, clocks)
                 if repair and (len(orphans) or len(older)):
                     wrong = np.concatenate((orphans, older)).tolist()
                     labels.execute(_REMOVE.format(", ".join(map(str, wrong))))
@@ -350,14 +361,14 @@ class Labeller:
             found = replace(found, orphans=found.orphans + beyond)
         return found
 
-    def _clock_difference(self) -> int:
-        """How far PostgreSQL's clock is ahead of MySQL's at most, in microseconds."""
+    def _clocks(self) -> Clocks:
         with self.postgres, self.mysql.cursor() as labels, self.postgres.cursor() as reader:
             labels.execute(_MYSQL_CLOCK)
             before = int(str(mysql_value(labels)))
             self.mysql.rollback()
             reader.execute(_POSTGRES_CLOCK)
-            return int((reader.fetchone() or (0,))[0]) - before
+            [now] = reader.fetchone() or (before,)
+            return Clocks(int(now), int(now) - before)
 
     def _add(self, labels: MySQLCursor, reader: PostgresCursor, mark: Mark, ids: Integers) -> int:
         """Write the labels of transactions, and return how many say fraud."""
@@ -467,7 +478,11 @@ class Labeller:
             rows = _copied(reader, _WAITING.format(_horizon(reader)), _TIMED)
             rows = rows[~np.isin(rows["id"], _labelled(labels, rows["id"]))]
             self.mysql.rollback()
+            lag = 0
             if len(rows):
+                reader.execute(_POSTGRES_CLOCK)
+                [now] = reader.fetchone() or (0,)
+                lag = max(now - _YEAR_2000 - int(rows["time"].min()), 0)
                 reader.execute(_HOLDER)
                 holder, seconds = reader.fetchone() or ("a transaction that has just ended", None)
                 _LOG.warning(
@@ -479,7 +494,7 @@ class Labeller:
                         remedy="labelled by the next run after that transaction ends",
                     )
                 )
-        return len(rows), int(rows["time"].max(initial=0)) / 1e6
+        return len(rows), lag / 1e6
 
 
 def label_new(
@@ -504,17 +519,32 @@ def _copied(reader: PostgresCursor, statement: str, row: np.dtype[np.void]) -> N
     return np.frombuffer(b"".join(told.parts)[19:-2], row)
 
 
+def _unpacked(cursor: MySQLCursor, last: int, limit: int) -> NDArray[np.int64]:
+    """Return the labels that follow an id, at most `limit`: each one's id, and when it was made."""
+    cursor.execute(_NEXT_LABELS, (last, limit))
+    [(count, text)] = cast("list[tuple[int, str | None]]", cursor.fetchall())
+    found = np.fromstring(text or "", np.int64, sep=" ")
+    # Cut off in the middle of its last number, the text would not end so.
+    if len(found) != 2 * count or (text and not text.endswith(" ")):
+        raise DatabaseError(f"MySQL cut {count} ids off: its max_allowed_packet must be 4 MB or more.")
+    return found.reshape(-1, 2)
+
+
 def _differences(
-    labels: Integers, rows: NDArray[np.void], ahead: int
+    labels: Integers, rows: NDArray[np.void], clocks: Clocks
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Ids without a label, without a transaction, and of labels made before their transaction was."""
+    """Ids without a label, without a transaction, and of labels made before their transaction was.
+
+    Of a transaction that is dated ahead of the clock nobody knows that.
+    """
     ids, labelled = rows["id"].astype(np.int64), labels[:, 0]
     both, of_row, of_label = np.intersect1d(ids, labelled, assume_unique=True, return_indices=True)
-    older = both[labels[of_label, 1] + ahead < rows["time"][of_row].astype(np.int64)]
+    made = rows["time"][of_row].astype(np.int64)
+    is_older = labels[of_label, 1] + (clocks.ahead - _YEAR_2000) < made
     return (
         np.setdiff1d(ids, both, assume_unique=True),
         np.setdiff1d(labelled, both, assume_unique=True),
-        older,
+        both[is_older & (made <= clocks.now - _YEAR_2000)],
     )
 
 
@@ -536,9 +566,10 @@ def _contradiction(
         return "the mark is of another cluster"
     if mark.xid > horizon:
         return "the mark is ahead of the database"
-    reader.execute(_HAS_FOREIGN_ROWS)
-    if mark.cluster is None and (reader.fetchone() or (False,))[0]:
-        return "rows are of another cluster"
+    if mark.cluster is None:
+        reader.execute(_HAS_FOREIGN_ROWS)
+        if (reader.fetchone() or (False,))[0]:
+            return "rows are of another cluster"
     if mark.identity:
         reader.execute(_HAS_TRANSACTION, (mark.identity, str(mark.xid)))
         if not (reader.fetchone() or (False,))[0]:

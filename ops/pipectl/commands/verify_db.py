@@ -167,6 +167,9 @@ def _result_text(result: Verification) -> RenderableType:
         parts.append(
             line(f"Transactions without a label: {result.unlabelled}. Orphaned labels: {result.orphans}.")
         )
+        if result.transactions_ahead or result.labels_ahead:
+            ahead = f"{result.transactions_ahead:,} transactions, {result.labels_ahead:,} labels"
+            parts.append(line(f"Dated ahead of PostgreSQL's clock: {ahead}.", "yellow"))
     if result.ok:
         parts.append(line(f"As expected: {result.expect}.", "bold green"))
     return group(*parts)

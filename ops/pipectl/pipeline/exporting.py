@@ -14,7 +14,7 @@ import shlex
 import shutil
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -126,8 +126,8 @@ def _facts(
         return _transactions(copy(_statement(request, last)))
 
     with databases.ask_mysql() as ask:
-        # The library's longest answer: a chunk of 10,000 labels is below a megabyte.
-        ask("SET SESSION group_concat_max_len = 16000000")
+        # A chunk of 10,000 labels is below a megabyte.
+        ask(published.LONG_ANSWERS)
         if not ask(published.HAS_LABELS):
             raise UsageError(
                 "There are no labels to export.", hint="Write some: pipectl trigger, or: pipectl load"
@@ -370,23 +370,29 @@ def _atomic(folder: Path) -> Iterator[Path]:
                 raise UsageError(
                     f"Another export writes to {folder}.", hint="Wait for its end, or name another folder."
                 ) from error
-            # What a killed export left.
-            for path in draft.iterdir():
-                if path.name != LOCK:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _clear(draft)  # what a killed export left
             try:
                 yield draft
-                (draft / LOCK).unlink()
                 os.sync()
                 draft.replace(folder)
+                (folder / LOCK).unlink()
             except BaseException:
-                shutil.rmtree(draft, ignore_errors=True)
+                with suppress(OSError):
+                    _clear(draft)
+                    shutil.rmtree(draft)
                 raise
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(
             f"{folder} cannot be written: {reason}.", hint=remedy(error, folder.parent)
         ) from error
+
+
+def _clear(draft: Path) -> None:
+    """Delete all but the lock, by which a draft is known: whoever is killed here leaves one too."""
+    for path in draft.iterdir():
+        if path.name != LOCK:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _require_pyarrow() -> None:

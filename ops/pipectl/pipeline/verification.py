@@ -27,7 +27,8 @@ NO_CAUSES = Causes()
 class Verification:
     """The answer of `verify-db`. `reasons` says, sentence by sentence, why `ok` is false.
 
-    `causes` says why transactions have no label; `dangling` ones name a customer or terminal without a row.
+    `causes` says why transactions have no label. Rows that are dated ahead of the clock are no error.
+    `dangling` transactions name a customer or terminal without a row.
     """
 
     expect: str
@@ -37,6 +38,8 @@ class Verification:
     orphans: int
     older: int = 0
     causes: Causes = NO_CAUSES
+    transactions_ahead: int = 0
+    labels_ahead: int = 0
     dangling: int = 0
     reasons: tuple[str, ...] = ()
 
@@ -85,6 +88,8 @@ def verify(databases: Databases, expect: str) -> Verification:
         orphans=reconciliation.orphans,
         older=reconciliation.older,
         causes=reconciliation.causes,
+        transactions_ahead=reconciliation.transactions_ahead,
+        labels_ahead=reconciliation.labels_ahead,
         dangling=reconciliation.dangling,
         reasons=reasons,
     )

@@ -67,10 +67,14 @@ def reconciliation(report: Report) -> str:
         return f"{difference} {than}; compare each: pipectl verify-db --expect reconciled"
     wrong = []
     if report.unlabelled:
-        wrong.append(f"{report.unlabelled:,} transactions wait for their label")
+        wrong.append(
+            f"{report.unlabelled:,} transactions have no label; why: pipectl verify-db --expect reconciled"
+        )
     if report.orphans:
-        wrong.append(f"{report.orphans:,} labels have no transaction")
-    return ", ".join(wrong) or "every transaction has exactly one label"
+        wrong.append(
+            f"{report.orphans:,} labels have no transaction; remove them: pipectl verify-db --repair"
+        )
+    return ". ".join(wrong) or "every transaction has exactly one label"
 
 
 def sampling(report: Report) -> str:
