@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from fraud_pipeline import labelling
+from fraud_pipeline import id_comparison
 from fraud_pipeline.connections import mysql_database, open_mysql, open_postgres, postgres_database
 from fraud_pipeline.errors import DatabaseError as ScriptDatabaseError
 from fraud_pipeline.labelling import Labeller
@@ -358,7 +358,7 @@ def test_ids_that_mysql_cuts_off_are_an_error_and_delete_nothing(
     history.insert(100)
     history.label(1)
     before = ids(history.servers)
-    monkeypatch.setattr(labelling, "_LONG_ANSWERS", "SET SESSION group_concat_max_len = 64")
+    monkeypatch.setattr(id_comparison, "_LONG_ANSWERS", "SET SESSION group_concat_max_len = 64")
     with pytest.raises(ScriptDatabaseError, match="MySQL cut 7 ids off"):
         history.labeller(Labeller.repair)
     assert ids(history.servers) == before
