@@ -10,6 +10,7 @@ from pipectl import published
 from pipectl.database_connections import LOCK_SECONDS, ask, copy_postgres, open_mysql, open_postgres
 from pipectl.errors import DatabaseError, DatabaseLockedError
 from pipectl.models import Causes, Counts, DatabaseContent, Reconciliation, Table
+from pipectl.names import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -226,8 +227,9 @@ class Databases:
                     mysql.execute(delete)
             quoted_tables = _postgres_tables_to_empty(postgres)
             postgres.execute(FOLLOWED_TABLES)
-            followed = {quoted for (quoted,) in postgres.fetchall()} & set(quoted_tables)
-            for quoted in (quoted for quoted in quoted_tables if quoted in followed):
+            published_tables = {quoted for (quoted,) in postgres.fetchall()}
+            followed = [quoted for quoted in quoted_tables if quoted in published_tables]
+            for quoted in followed:
                 emptied.append(quoted)
                 _delete_most(postgres, quoted)
             if quoted_tables:
@@ -355,6 +357,7 @@ def _postgres_has_transactions(cursor: Any) -> bool:  # noqa: ANN401  untyped dr
 
 
 def _dangling(cursor: Any) -> int:  # noqa: ANN401  untyped driver
+    """Count transactions without a customer or terminal: none before the next run has made the tables."""
     cursor.execute(published.HAS_DIMENSIONS)
     if not cursor.fetchall()[0][0]:
         return 0
@@ -397,10 +400,16 @@ def _label_times(mysql: Any, bucket: int) -> dict[int, float]:  # noqa: ANN401  
     words = text.split()
     # Cut off in the middle of its last number, the text would not end so.
     if len(words) != 2 * count or (text and not text.endswith(" ")):
-        raise DatabaseError(
-            f"MySQL cut {count:,} labels off.", hint="Set max_allowed_packet to 1 MB or more on that server."
-        )
+        raise labels_cut_off(count)
     return dict(zip(map(int, words[::2]), map(float, words[1::2]), strict=True))
+
+
+def labels_cut_off(count: int) -> DatabaseError:
+    """Return the error for an answer that has not all of `count` labels, which come packed into one row."""
+    return DatabaseError(
+        f"MySQL cut an answer of {counted(count, 'label')} off.",
+        hint="Set max_allowed_packet to 4 MB or more on that server.",
+    )
 
 
 def _number(cursor: Any, query: str, *values: float) -> float:  # noqa: ANN401  two drivers, one interface

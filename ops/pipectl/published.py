@@ -184,7 +184,7 @@ PACKED_LABELS = f"""
     FROM {LABELS} WHERE transaction_id BETWEEN %s AND %s GROUP BY transaction_id DIV 10000"""
 
 # For change data capture: the tables that are published, what the asking account may do with each, and
-# whether the publication has all of them.
+# whether the publication has all changes, and which tables it lacks.
 CAPTURED = (TRANSACTIONS, CUSTOMERS, TERMINALS)
 TABLES_CAPTURE = f"""
     SELECT name, relation IS NOT NULL, has_table_privilege(relation, 'SELECT'),
@@ -193,9 +193,10 @@ TABLES_CAPTURE = f"""
            (SELECT relreplident FROM pg_class WHERE oid = relation)
     FROM (SELECT name, to_regclass(name) AS relation FROM unnest(ARRAY{list(CAPTURED)}) AS name) AS found"""
 PUBLISHES_TABLES = f"""
-    SELECT pubinsert AND pubupdate AND pubdelete
-       AND ARRAY{list(CAPTURED)} <@ ARRAY(
-           SELECT schemaname || '.' || tablename FROM pg_publication_tables AS t WHERE t.pubname = p.pubname)
+    SELECT pubinsert AND pubupdate AND pubdelete,
+           ARRAY(SELECT name FROM unnest(ARRAY{list(CAPTURED)}) AS name WHERE NOT EXISTS (
+                     SELECT FROM pg_publication_tables AS t
+                     WHERE t.pubname = p.pubname AND schemaname || '.' || tablename = name))
     FROM pg_publication AS p WHERE pubname = '{PUBLICATION}'"""
 LABELS_CAPTURE = f"""
     SELECT MAX(column_key = 'PRI') FROM information_schema.columns

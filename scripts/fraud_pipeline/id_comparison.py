@@ -139,7 +139,9 @@ def _next_labels(cursor: MySQLCursor, last: int, limit: int) -> NDArray[np.int64
     found = np.fromstring(text or "", np.int64, sep=" ")
     # Cut off in the middle of its last number, the text would not end so.
     if len(found) != 2 * count or (text and not text.endswith(" ")):
-        raise DatabaseError(f"MySQL cut {count} ids off: its max_allowed_packet must be 4 MB or more.")
+        raise DatabaseError(
+            f"MySQL cut an answer of {count} labels off: its max_allowed_packet must be 4 MB or more."
+        )
     return found.reshape(-1, 2)
 
 

@@ -331,13 +331,15 @@ def test_check_names_what_the_first_run_and_the_slot_would_bring(servers: Server
 def test_check_sees_a_table_that_left_the_publication_or_has_no_key(servers: Servers) -> None:
     servers.run("transaction_generator")
     servers.run("detection_generator")
-    servers.ask_postgres("ALTER PUBLICATION airbyte_publication DROP TABLE public.transactions")
+    servers.ask_postgres(
+        "ALTER PUBLICATION airbyte_publication DROP TABLE public.transactions, public.terminals"
+    )
     servers.ask_postgres("ALTER TABLE public.transactions DROP CONSTRAINT transactions_pkey CASCADE")
     servers.ask_mysql("ALTER TABLE fraud_labels DROP PRIMARY KEY")
 
     assert failed(servers) == {
         ("postgres", "table"): ("public.transactions, read-only, no primary key, replica identity default"),
-        ("postgres", "publication"): "airbyte_publication lacks one or some changes",
+        ("postgres", "publication"): "airbyte_publication lacks public.transactions and public.terminals",
         ("mysql", "table"): "fraud_labels, no primary key",
     }
 

@@ -628,7 +628,7 @@ def test_labels_that_the_server_cuts_off_are_an_error(
 ) -> None:
     fill(servers, set(range(100)), set(range(100)))
     monkeypatch.setattr(published, "LONG_ANSWERS", "SET SESSION group_concat_max_len = 1000")
-    with pytest.raises(DatabaseError, match="MySQL cut 100 labels off"):
+    with pytest.raises(DatabaseError, match="MySQL cut an answer of 100 labels off"):
         databases(servers).reconcile()
 
 

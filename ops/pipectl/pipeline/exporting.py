@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipectl import __version__, published
+from pipectl.databases import labels_cut_off
 from pipectl.errors import DatabaseError, UsageError, remedy
 from pipectl.wait import Aside
 
@@ -256,10 +257,7 @@ def _labels(
     for count, text in ask(published.PACKED_LABELS, int(ids[0]), int(ids[-1])):
         rows = _parsed(str(text).encode(), types)
         if rows.num_rows != count:
-            raise DatabaseError(
-                f"MySQL sent {rows.num_rows:,} of {count:,} labels.",
-                hint="Its group_concat_max_len or max_allowed_packet is too small for 16 MB.",
-            )
+            raise labels_cut_off(count)
         labelled = rows.column(0).to_numpy()
         # An id beyond the last is not equal to it.
         places = np.minimum(np.searchsorted(ids, labelled), len(ids) - 1)
