@@ -44,7 +44,9 @@ def export(
         typer.Option("--as-of", metavar="TIME", help="Labels as they were known then.", show_default="now"),
     ] = None,
 ) -> None:
-    """Write transactions and labels as Parquet or CSV files, a folder per day, to train on.
+    """Write transactions, labels, customers and terminals as Parquet or CSV files, to train on.
+
+    Transactions and labels have a folder for each day.
 
     Times are UTC if they name no time zone. Needs pyarrow, which the extra `export` installs.
 
