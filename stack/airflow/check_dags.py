@@ -38,6 +38,8 @@ PIPE_BYTES, MOST_READS = 2**20, 16
 GRACE_SECONDS = 1.0
 # Where Airflow's settings name no limit for the import, and its processor's own counts.
 NO_LIMIT_SECONDS = 50.0
+# What was said of requirements.txt if it could not be installed.
+PROBLEM = "PIPECTL_REQUIREMENTS_PROBLEM"
 # So many templates of a file that fail are told.
 MOST_TEMPLATES = 1000
 # Of an error's text: its beginning has the lines, its end names the error, and between may be megabytes.
@@ -110,6 +112,7 @@ def main() -> int:
     answer = {
         "airflow": version,
         "context": sorted(keys),
+        "requirements": os.environ.get(PROBLEM, ""),
         "python": platform.python_version(),
         "folder": folder,
         "limit": limit,

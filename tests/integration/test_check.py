@@ -129,6 +129,19 @@ def test_what_needs_a_stack_is_a_warning(project: Project, dags: Path) -> None:
     assert finding["severity"] == "warning"
 
 
+def test_a_package_that_cannot_be_had_hides_nothing_else(project: Project, dags: Path) -> None:
+    with (project.folder / "requirements.txt").open("a") as file:
+        file.write("\n./no-such-folder\n")
+    (dags / "missing.py").write_text("from airflow.sdk import DAG\nimport no_such_module\n")
+    junit = project.folder / "out.xml"
+    answer = project.json("check", "--junit", str(junit), code=9)
+    [package, requirement] = [entry for entry in answer["findings"] if entry["severity"] == "error"]
+    assert (package["file"], package["kind"]) == ("dags/missing.py", "package")
+    assert (requirement["file"], requirement["kind"]) == ("requirements.txt", "requirements")
+    assert "no-such-folder" in requirement["message"]
+    assert 'name="requirements.txt"' in junit.read_text()
+
+
 def test_fix_makes_an_airflow_2_dag_one_of_airflow_3(project: Project, dags: Path) -> None:
     (dags / "old.py").write_text(
         "from airflow import DAG\nfrom airflow.operators.dummy import DummyOperator\n\n"
@@ -208,7 +221,7 @@ def test_a_template_that_cannot_be_rendered_is_an_error_as_in_airflow(project: P
     (dags / "templates.py").write_text(TEMPLATES)
     (dags / "query.sql").write_text("SELECT\n'{{ prev_execution_date }}'\n")
     findings = project.json("check", code=9)["findings"]
-    lines = {number: text for number, text in enumerate(TEMPLATES.splitlines(), start=1)}
+    lines = dict(enumerate(TEMPLATES.splitlines(), start=1))
     said = {
         (entry["message"].split("`")[-2], entry["severity"], lines[entry["line"]].strip()[:9])
         for entry in findings

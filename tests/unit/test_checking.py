@@ -42,9 +42,16 @@ class Answering(FakeEngine):
     script = ""
 
     def apart(
-        self, program: str, words: tuple[str, ...], observer: Observer, pytest: Path | None = None
+        self,
+        program: str,
+        words: tuple[str, ...],
+        observer: Observer,
+        pytest: Path | None = None,
+        *,
+        tolerant: bool = False,
     ) -> Command:
         del program, words, observer, pytest
+        assert tolerant
         return Command((sys.executable, "-c", self.script), {}, self._settings.project)
 
 
@@ -76,12 +83,15 @@ def engine(project: Path) -> Answering:
 def check(project: Path, engine: Answering) -> Callable[..., checking.Check]:
     """Check files: each by its name, with its text, and what Airflow says of it."""
 
-    def run(files: dict[str, tuple[str, dict[str, Any]]], folder: str = "", **options: Any) -> checking.Check:
+    def run(
+        files: dict[str, tuple[str, dict[str, Any]]], folder: str = "", said: str = "", **options: Any
+    ) -> checking.Check:
         seen = folder or str(project / "dags")
         for name, (text, _) in files.items():
             (project / "dags" / name).write_text(text)
         answer = {
             "airflow": "3.3.2",
+            "requirements": said,
             "context": ["ds", "logical_date", "ti"],
             "python": PYTHON,
             "folder": seen,
@@ -180,6 +190,36 @@ def test_a_missing_package_is_named_only_if_it_is_known(
     [finding] = [finding for finding in result.errors if finding.kind == "package"]
     assert (finding.file, finding.line) == ("dags/a.py", 1)
     assert hint in finding.hint
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("requirements.txt cannot be installed: nosuchpackage was not found in the package registry.", 3),
+        ("requirements.txt, line 2, is no requirement: foo bar", 2),
+        ("requirements.txt: https://index.example/simple/added/ could not be read: no route.", None),
+        ("what nobody has seen before", None),
+    ],
+)
+def test_packages_that_cannot_be_installed_are_one_finding_among_others(
+    check: Any, engine: Answering, project: Path, said: str, line: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "requirements.txt").write_text("# mine\nfoo bar\nnosuchpackage==1.0\n")
+    error = trace(f"{project}/dags/a.py", 1, f"{MISSING} 'nobody_knows'")
+    files = {"a.py": ("import nobody_knows\n", {"errors": [error]}), "b.py": ("", {"dags": ["b"]})}
+    result = check(files, said=f"uv's words\n{said}\n")
+    assert errors(result) == [("dags/a.py", 1, "package"), ("requirements.txt", line, "requirements")]
+    assert "pipectl check" in result.errors[1].hint
+    monkeypatch.setattr("pipectl.engines.choice.choose", lambda _: engine)
+    words = ["--project", str(project), "--json", "check", "--junit", str(project / "out.xml")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == ExitCode.DAG
+    suite = ET.parse(project / "out.xml").getroot()[0]  # noqa: S314  pipectl's own
+    assert {case.get("name"): case.find("failure") is not None for case in suite} == {
+        "dags/a.py": True,
+        "dags/b.py": False,
+        "requirements.txt": True,
+    }
 
 
 def test_a_cycle_is_at_the_line_of_its_task(check: Any) -> None:

@@ -119,12 +119,19 @@ class Engine(ABC):
 
     @abstractmethod
     def apart(
-        self, program: str, words: tuple[str, ...], observer: Observer, pytest: Path | None = None
+        self,
+        program: str,
+        words: tuple[str, ...],
+        observer: Observer,
+        pytest: Path | None = None,
+        *,
+        tolerant: bool = False,
     ) -> Command:
         """Return what runs a program of stack/airflow/ as a task would run, without the stack.
 
         It gets none of Airflow's secrets, and the folder `pytest`, which airflow_env.PYTEST names. What it
-        runs on is installed, or pulled, if it is missing.
+        runs on is installed, or pulled, if it is missing. A `tolerant` one runs with the packages that are
+        there if requirements.txt cannot be installed: airflow_env.PROBLEM then has what was said of it.
         """
 
     @abstractmethod

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipectl import json_text, ordinary
 from pipectl.airflow_answers import shortened
+from pipectl.engines.changes import REQUIREMENTS
 from pipectl.engines.foreground import outcome
+from pipectl.engines.requirements import sentence_of
 from pipectl.errors import EngineError
 from pipectl.pipeline import context_names, idioms, removed_names
 
@@ -121,6 +123,7 @@ def check(engine: Engine, project: Path, observer: Observer, *, slow: float, fix
             answer = _parse(engine, observer)
     places = Places(project, Path(answer["folder"]))
     found = [
+        *_requirements(answer.get("requirements", ""), project),
         *(finding for entry in answer["files"] for finding in _findings(entry, places, answer, slow)),
         *_duplicates(answer["files"], places),
     ]
@@ -176,7 +179,7 @@ class Places:
 
 def _parse(engine: Engine, observer: Observer) -> dict[str, Any]:
     """Let Airflow parse the files; return what stack/airflow/check_dags.py prints."""
-    done = outcome(engine.apart(PROGRAM, (), observer))
+    done = outcome(engine.apart(PROGRAM, (), observer, tolerant=True))
     answer = None
     if done.returncode == 0:
         try:
@@ -191,6 +194,30 @@ def _parse(engine: Engine, observer: Observer) -> dict[str, Any]:
             detail="\n".join(lines[-DETAIL_LINES:]),
         )
     return answer
+
+
+def _requirements(said: str, project: Path) -> Iterator[Finding]:
+    """Yield the finding for a requirements.txt that cannot be installed."""
+    if not said.strip():
+        return
+    sentence, detail = sentence_of(said)
+    words = set(re.findall(r"[\w.-]+", sentence.removeprefix(REQUIREMENTS)))
+    lines = enumerate(_read(project / REQUIREMENTS).splitlines(), start=1)
+    named = [
+        number for number, line in lines if (found := _REQUIREMENT.match(line)) and words & {found[1], line}
+    ]
+    numbered = re.search(r"^requirements\.txt, line (\d+)", sentence)
+    line = int(numbered[1]) if numbered else next(iter(named), None)
+    hint = "Correct it, then run pipectl check again: the DAG files were read without what it lacks."
+    yield Finding(REQUIREMENTS, line, ERROR, "requirements", sentence, hint, detail=detail)
+
+
+def _read(path: Path) -> str:
+    """Return a file's text; empty if it cannot be read."""
+    try:
+        return ordinary.read_text(path, errors="replace")
+    except OSError:
+        return ""
 
 
 def _sources(answer: Mapping[str, Any], project: Path) -> list[Path]:
@@ -399,11 +426,7 @@ def _package_hint(module: str, text: str, project: Path) -> str:
             "Add the package that has it to requirements.txt; a module of your own belongs into dags/,"
             " and its name must not be that of an installed one."
         )
-    try:
-        text = ordinary.read_text(project / "requirements.txt", errors="replace")
-    except OSError:
-        text = ""
-    names = {_normal(name) for name in _REQUIREMENT.findall(text)}
+    names = {_normal(name) for name in _REQUIREMENT.findall(_read(project / REQUIREMENTS))}
     if _normal(package) in names:
         return f"requirements.txt has {package}, but it is not installed: pipectl up"
     return f"Add this line to requirements.txt: {package}"
