@@ -204,7 +204,7 @@ def no_answer(address: AirflowAddress, error: Exception) -> AirflowSilentError:
         f"Airflow at {address.url} has not answered in {REQUEST_SECONDS} s."
         if late
         else f"Airflow does not answer at {address.url}.",
-        hint="What runs: pipectl status. Its log: pipectl logs webserver",
+        hint="What runs: pipectl status\nIts log: pipectl logs webserver",
         detail=f"The request to the web server failed: {reason}.",
     )
 

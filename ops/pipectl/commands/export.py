@@ -10,6 +10,7 @@ import typer
 from pipectl.commands.shared import Progress, group, line, size
 from pipectl.commands.trigger import point_in_time
 from pipectl.errors import UsageError
+from pipectl.names import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -70,11 +71,12 @@ def export(
 
 
 def _result_text(result: ExportResult) -> RenderableType:
+    labels = counted(result.labels, "label")
     lines = [
         f"Exported to {result.folder} in {result.seconds:.1f} s ({size(result.bytes)}).",
-        f"{result.transactions:,} transactions of {result.days:,} days.",
-        f"{result.labels:,} labels as known at {result.as_of:%Y-%m-%d %H:%M} UTC, {result.frauds:,} fraud.",
+        f"{counted(result.transactions, 'transaction')} of {counted(result.days, 'day')}.",
+        f"{labels} as known at {result.as_of:%Y-%m-%d %H:%M} UTC, {result.frauds:,} fraud.",
     ]
     if result.unlabelled:
-        lines.append(f"{result.unlabelled:,} transactions had no label then.")
+        lines.append(f"{counted(result.unlabelled, 'transaction')} had no label then.")
     return group(*(line(text) for text in lines))

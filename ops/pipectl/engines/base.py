@@ -312,7 +312,7 @@ class Engine(ABC):
         if running:
             raise EngineError(
                 f"stack/.env has lost {lost_names}, and what runs was started with them.",
-                hint="Put the file back. Without it: pipectl down, then pipectl up, which makes new ones."
+                hint="Put the file back.\nWithout it: pipectl down, then pipectl up, which makes new ones."
                 f" {self._losses(lost)}",
             )
         self._notes.append(f"stack/.env had lost {lost_names}, so they are new. {self._losses(lost)}")

@@ -26,6 +26,7 @@ import numpy as np
 
 from pipectl import __version__, published
 from pipectl.errors import DatabaseError, UsageError, remedy
+from pipectl.names import counted
 from pipectl.wait import Aside
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _facts(
             labels += known.num_rows
             frauds += pc.sum(known.column("is_fraud")).as_py() or 0
             if transactions % MILLION < CHUNK <= transactions:
-                observer.report(f"Exported {transactions:,} transactions")
+                observer.report(f"Exported {counted(transactions, 'transaction')}")
             table = following.result() if following else table.slice(0, 0)
     return {
         "transactions": transactions,
@@ -204,7 +205,7 @@ def _labels(
         rows = _parsed(str(text).encode(), types)
         if rows.num_rows != count:
             raise DatabaseError(
-                f"MySQL sent {rows.num_rows:,} of {count:,} labels.",
+                f"MySQL sent {rows.num_rows:,} of {counted(count, 'label')}.",
                 hint="Its group_concat_max_len or max_allowed_packet is too small for 16 MB.",
             )
         labelled = rows.column(0).to_numpy()

@@ -9,6 +9,7 @@ from pipectl import published
 from pipectl.airflow_health import AirflowHealth
 from pipectl.errors import AirflowError, ForeignAirflowError
 from pipectl.models import Causes
+from pipectl.names import counted
 from pipectl.pipeline.access import airflow_address
 from pipectl.wait import until
 
@@ -89,7 +90,7 @@ def verify(databases: Databases, expect: str) -> Verification:
 
 
 def _not_empty(rows: dict[str, int], _: Reconciliation) -> tuple[str, ...]:
-    return tuple(f"{name} has {count} rows" for name, count in rows.items() if count)
+    return tuple(f"{name} has {counted(count, 'row')}" for name, count in rows.items() if count)
 
 
 def _not_populated(rows: dict[str, int], _: Reconciliation) -> tuple[str, ...]:
@@ -101,20 +102,32 @@ def _not_populated(rows: dict[str, int], _: Reconciliation) -> tuple[str, ...]:
 
 
 def _not_reconciled(_: dict[str, int], reconciliation: Reconciliation) -> tuple[str, ...]:
-    causes = reconciliation.causes
-    reasons = [
-        sentence.format(count)
-        for count, sentence in (
-            (causes.next_run, "{} transactions have no label yet"),
-            (causes.open_transaction, "{} transactions wait for the end of one that is open in PostgreSQL"),
-            (causes.other_cluster, "{} transactions that another PostgreSQL wrote have no label"),
-            (causes.below_mark, "{} transactions lack a label where labelling has been already"),
-            (causes.set_aside, "{} transactions have an id below 0, which no label can have"),
+    causes, foreign = reconciliation.causes, "that another PostgreSQL wrote"
+    return tuple(
+        f"{counted(count, one, many)} {rest}"
+        for count, one, many, rest in (
+            (causes.next_run, "transaction has", "transactions have", "no label yet"),
+            (
+                causes.open_transaction,
+                "transaction waits",
+                "transactions wait",
+                "for the end of one that is open in PostgreSQL",
+            ),
+            (causes.other_cluster, f"transaction {foreign} has", f"transactions {foreign} have", "no label"),
+            (
+                causes.below_mark,
+                "transaction lacks",
+                "transactions lack",
+                "a label where labelling has been already",
+            ),
+            (
+                causes.set_aside,
+                "transaction has",
+                "transactions have",
+                "an id below 0, which no label can have",
+            ),
+            (reconciliation.orphans, "label has", "labels have", "no transaction"),
+            (reconciliation.older, "label is older than its", "labels are older than their", "transaction"),
         )
         if count
-    ]
-    if reconciliation.orphans:
-        reasons.append(f"{reconciliation.orphans} labels have no transaction")
-    if reconciliation.older:
-        reasons.append(f"{reconciliation.older} labels are older than their transaction")
-    return tuple(reasons)
+    )

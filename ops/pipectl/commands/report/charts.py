@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipectl.names import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -122,7 +124,9 @@ def merge(values: Sequence[int], most: int, minutes: int = 60) -> tuple[list[int
 
 
 def _span(minutes: int) -> str:
-    return SPANS.get(minutes) or (f"{minutes // 60} hours" if minutes % 60 == 0 else f"{minutes} minutes")
+    return SPANS.get(minutes) or (
+        counted(minutes // 60, "hour") if minutes % 60 == 0 else counted(minutes, "minute")
+    )
 
 
 def _cell(value: int, peak: int, line: int, height: int) -> str:

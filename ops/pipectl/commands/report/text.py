@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipectl.commands.report.charts import NARROWEST_SPREAD, Columns, Scale, Spread
 from pipectl.commands.shared import group, line, table
+from pipectl.names import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,9 +68,11 @@ def reconciliation(report: Report) -> str:
         return f"{difference} {than}; compare each: pipectl verify-db --expect reconciled"
     wrong = []
     if report.unlabelled:
-        wrong.append(f"{report.unlabelled:,} transactions wait for their label")
+        wrong.append(
+            counted(report.unlabelled, "transaction waits for its label", "transactions wait for their label")
+        )
     if report.orphans:
-        wrong.append(f"{report.orphans:,} labels have no transaction")
+        wrong.append(counted(report.orphans, "label has no transaction", "labels have no transaction"))
     return ", ".join(wrong) or "every transaction has exactly one label"
 
 
@@ -77,8 +80,8 @@ def sampling(report: Report) -> str:
     """Return in a sentence what is estimated."""
     honest = report.transactions - report.frauds
     return (
-        f"{report.sampled or 0:,} of {honest:,} honest transactions were read: their numbers per hour and"
-        " amounts are estimates, all else is exact"
+        f"{report.sampled or 0:,} of {counted(honest, 'honest transaction')} were read: their numbers per"
+        " hour and amounts are estimates, all else is exact"
     )
 
 
@@ -205,7 +208,9 @@ class _Lag:
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         from rich.text import Text
 
-        yield Text(f"Label lag of the latest {self.lag.sample:,} {self.whose} transactions", style="bold")
+        yield Text(
+            f"Label lag of the latest {counted(self.lag.sample, f'{self.whose} transaction')}", style="bold"
+        )
         longest = max(self.lag.percentiles[100], 1e-9)
         widest = max(min(BAR_WIDTH, options.max_width - LAG_WIDTH), 1)
         for percent in SHOWN_PERCENTILES:

@@ -408,7 +408,7 @@ class DockerEngine(Engine):
         if METADATA_PASSWORD in lost and volume:
             raise EngineError(
                 f"stack/.env has lost {METADATA_PASSWORD}, which Airflow's metadata database was made with.",
-                hint="Put the file back. Without it, Airflow's runs, connections and variables are lost, and"
+                hint="Put the file back.\nWithout it, Airflow's runs, connections and variables are lost, and"
                 f" nothing else: pipectl down, docker volume rm {volume.location}, pipectl up",
             )
         super()._require_replaceable(lost, running)
