@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import io
-import json
 import os
 import shlex
 import shutil
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipectl import __version__, published
+from pipectl.documents import dump, plain
 from pipectl.errors import DatabaseError, UsageError, remedy
 from pipectl.names import counted
 from pipectl.wait import Aside
@@ -96,8 +96,8 @@ def export(databases: Databases, request: ExportRequest, observer: Observer) -> 
             bytes=writer.bytes,
             seconds=round(time.monotonic() - started, 3),
         )
-        manifest = {"pipectl": __version__, **asdict(result)}
-        (draft / MANIFEST).write_text(json.dumps(manifest, default=str, indent=2) + "\n", encoding="utf-8")
+        manifest = dump({"pipectl": __version__, **plain(result)}, indent=2)
+        (draft / MANIFEST).write_text(f"{manifest}\n", encoding="utf-8")
     return result
 
 

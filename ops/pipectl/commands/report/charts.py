@@ -47,6 +47,9 @@ class Columns:
             margin = len(f"{max(values, default=0):,}") + 1
             values, merged = merge(self.values, max(options.max_width - margin - 1, 10), self.minutes)
         peak = max(values, default=0)
+        if not peak:
+            yield Text(f"{self.subject}: none from {self.first} to {self.last} (UTC)", style="bold")
+            return
         margin = len(f"{peak:,}") + 1
         # A few columns are as wide as the names of their ends.
         widest = max(WIDEST_COLUMN, math.ceil(len(f"{self.first}  {self.last}") / max(len(values), 1)))
