@@ -154,7 +154,7 @@ def _naming_what_runs(engine: Engine) -> Iterator[None]:
             running = [service.name for service in services if service.state in {"running", "starting"}]
             if 0 < len(running) < len(services):
                 stop = "" if "pipectl down" in error.hint else " (to stop them: pipectl down)"
-                error.hint = f"Still running: {', '.join(running)}{stop}. {error.hint}".rstrip()
+                error.hint = f"Still running: {', '.join(running)}{stop}.\n{error.hint}".rstrip()
         raise
 
 

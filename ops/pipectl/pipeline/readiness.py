@@ -212,7 +212,7 @@ def wait_until_parsed(
         raise unknown
     raise WaitTimeoutError(
         f"Airflow has not parsed a DAG {dag_id!r} in time.",
-        hint=f"{unknown.hint} What it did: pipectl logs {PROCESSOR}",
+        hint=f"{unknown.hint}\nWhat it did: pipectl logs {PROCESSOR}",
     )
 
 
