@@ -16,6 +16,7 @@ _LEAVE_OUT = "Leave it out"
 _DEADLINE = (
     f"{_LEAVE_OUT}: Airflow 3 does nothing with it; from 3.1 on a DAG takes deadline=DeadlineAlert(…)."
 )
+_OWN = "Write the function yourself: Airflow 3 has none like it."
 ARGUMENTS = {
     "concurrency": "Write max_active_tasks.",
     "default_view": f"{_LEAVE_OUT}: Airflow 3 has no such choice.",
@@ -32,7 +33,18 @@ ARGUMENTS = {
 OTHERS = {
     "DUMMY": "Write TriggerRule.ALWAYS.",
     "NONE_FAILED_OR_SKIPPED": "Write TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS.",
+    "SHUTDOWN": f"{_LEAVE_OUT}: no task has that state.",
+    "TaskStateTrigger": "Import WorkflowTrigger of airflow.providers.standard.triggers.external_task.",
+    "create_dagrun": "Trigger the DAG with TriggerDagRunOperator, or by Airflow's REST API.",
+    "create_session": "Import it from airflow.utils.session; in tasks it reaches no metadata database.",
+    "date_range": "Write pendulum.interval(start, end).range('days'), after import pendulum.",
     "days_ago": "Write pendulum.today('UTC').add(days=-N), after import pendulum.",
+    "infer_time_unit": _OWN,
+    "parse_execution_date": "Write pendulum.parse(text), after import pendulum.",
+    "round_time": _OWN,
+    "scale_time_units": _OWN,
+    "test_cycle": "Import check_cycle of airflow.utils.dag_cycle_tester.",
+    "terminating_states": f"{_LEAVE_OUT}: Airflow 3 has no such states.",
 }
 # A date in the context, days to add, and its format, of Airflow's notes on releases 2.2 and 3.0.
 DATES = {
@@ -89,10 +101,7 @@ def in_a_task(name: str, context: str) -> str:
 
 def _no_date(name: str, run: str, events: str) -> str:
     if name == "conf":
-        return (
-            f"Write {run}.conf for what a run was triggered with; Airflow's settings are"
-            " airflow.configuration.conf."
-        )
+        return f"Write {run}.conf for what a run was triggered with."
     return f"Write {events}." if name == "triggering_dataset_events" else _NOT_FILLED
 
 
