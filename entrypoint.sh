@@ -41,10 +41,20 @@ fi
 [ -e "$folder/config" ] || ln -sfn stack/config "$folder/config"
 
 # Nobody but uv gets its settings.
-(
+install() (
     set_up_installers
     exec python "$folder/stack/packages.py" use "$folder/packages" "$requirements"
-) || exit
+)
+
+if [ -z "${PIPECTL_REQUIREMENTS_PROBLEM+told}" ]; then
+    install || exit
+elif ! PIPECTL_REQUIREMENTS_PROBLEM=$(install 2>&1); then
+    # What checks DAG files says so, and goes on with the packages that are there.
+    PIPECTL_REQUIREMENTS_PROBLEM=$(printf %s "$PIPECTL_REQUIREMENTS_PROBLEM" | tail -c 20000)
+    export PIPECTL_REQUIREMENTS_PROBLEM
+else
+    unset PIPECTL_REQUIREMENTS_PROBLEM
+fi
 
 case "$*" in
 init)

@@ -18,6 +18,7 @@ from pipectl.models import (
     TaskState,
     TaskTry,
 )
+from pipectl.names import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ LONGEST_REASON = 300
 WITHOUT_SLOTS = {"", "@once", "@continuous", "Asset"}
 # Around the places in which Airflow found a log: other ones while the task runs.
 SOURCES, SOURCES_END = "::group::Log message source details", "::endgroup::"
+# What a task prints, by Airflow's name of its loggers.
+PRINTED = ("task.stdout", "task.stderr")
 NEVER = datetime.max.replace(tzinfo=UTC)
 # Two or more frames of a traceback that lie in Airflow's installation, or its providers'.
 AIRFLOWS_FRAMES = re.compile(
@@ -198,6 +201,12 @@ def read_try(answer: dict[str, Any]) -> TaskTry:
     )
 
 
+def read_rows(event: dict[str, Any]) -> int:
+    """Return the rows that the event of an asset tells, 0 if it tells none."""
+    rows = _object(event.get("extra")).get("rows")
+    return rows if isinstance(rows, int) else 0
+
+
 def refusal(answer: object) -> str:
     """Return what Airflow says of a request that it refused: the first paragraph, empty if nothing."""
     detail = answer.get("detail") if isinstance(answer, dict) else None
@@ -221,6 +230,22 @@ def log_lines(content: list[Any]) -> Iterator[str]:
             yield text
 
 
+def error_last(content: list[Any]) -> list[Any]:
+    """Return a log in which what a task printed before its last error stands there.
+
+    Airflow reads what a task prints and what it logs from two pipes, and may note the former later.
+    """
+    errors = [
+        place for place, line in enumerate(content) if isinstance(line, dict) and line.get("error_detail")
+    ]
+    if not errors:
+        return content
+    after = content[errors[-1] + 1 :]
+    printed = [line for line in after if isinstance(line, dict) and line.get("logger") in PRINTED]
+    others = [line for line in after if line not in printed]
+    return [*content[: errors[-1]], *printed, content[errors[-1]], *others]
+
+
 def last_error(content: list[Any]) -> str:
     """Return the last failure in a log, in one line, empty if there is none."""
     for line in reversed(objects(content)):
@@ -232,7 +257,9 @@ def last_error(content: list[Any]) -> str:
 
 def fold_frames(text: str) -> str:
     """Return a text in which one line counts the frames of Airflow that follow one another in a traceback."""
-    return AIRFLOWS_FRAMES.sub(lambda frames: f"  … {frames[0].count(chr(10))} frames of Airflow …\n", text)
+    return AIRFLOWS_FRAMES.sub(
+        lambda frames: f"  … {counted(frames[0].count(chr(10)), 'frame')} of Airflow …\n", text
+    )
 
 
 def _trace(line: dict[str, Any]) -> list[str]:

@@ -16,6 +16,8 @@ from pipectl.airflow_answers import (
     NEWEST_FIRST,
     PAGE,
     all_pages,
+    error_last,
+    is_since,
     last_error,
     log_lines,
     objects,
@@ -23,6 +25,7 @@ from pipectl.airflow_answers import (
     read_dag,
     read_duration,
     read_import_failures,
+    read_rows,
     read_run,
     read_tasks,
     read_time,
@@ -46,7 +49,7 @@ from pipectl.errors import (
 from pipectl.names import command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from datetime import datetime, timedelta
 
     from pipectl.models import AirflowAddress, Backfill, DagRun, ImportFailure, ParsedDag, TaskState, TaskTry
@@ -82,6 +85,7 @@ class AirflowApi:
         self._definitions = airflow.TaskApi(client)
         self._errors = airflow.ImportErrorApi(client)
         self._backfills = airflow.BackfillApi(client)
+        self._assets = airflow.AssetApi(client)
 
     def dag(self, dag_id: str) -> ParsedDag | None:
         """Return a DAG with its details, None if Airflow has not parsed a DAG of that id.
@@ -230,6 +234,29 @@ class AirflowApi:
     def last_error(self, dag_id: str, run_id: str, task: TaskState) -> str:
         """Return the last failure in the log of a task's try, in one line, empty if there is none."""
         return last_error(self._log_entries(dag_id, run_id, task))
+
+    def rows_written(self, dag_id: str, asset: str, run_ids: Collection[str], since: datetime | None) -> int:
+        """Return how many rows runs of a DAG say that they wrote to an asset, since a time."""
+        choice: dict[str, Any] = {"source_run_id": next(iter(run_ids))} if len(run_ids) == 1 else {}
+        events = self._ask_for_all(
+            "asset_events",
+            self._assets.get_asset_events_without_preload_content,
+            source_dag_id=dag_id,
+            timestamp_gte=since,
+            **choice,
+        )
+        rows = (
+            read_rows(event)
+            for event in events
+            if event.get("name") == asset
+            and event.get("source_run_id") in run_ids
+            and is_since(read_time(event.get("timestamp")), since)
+        )
+        return sum(rows)
+
+    def failure_log(self, dag_id: str, run_id: str, task: TaskState) -> tuple[str, ...]:
+        """Return the lines of a task's latest try as `log` does, its last error after what it printed."""
+        return tuple(log_lines(error_last(self._log_entries(dag_id, run_id, task))))
 
     def retry_delay(self, dag_id: str, task_id: str) -> timedelta | None:
         """Return the shortest time from a failed try of a task to the next, None if Airflow does not say."""

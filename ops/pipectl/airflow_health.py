@@ -204,7 +204,7 @@ def no_answer(address: AirflowAddress, error: Exception) -> AirflowSilentError:
         f"Airflow at {address.url} has not answered in {REQUEST_SECONDS} s."
         if late
         else f"Airflow does not answer at {address.url}.",
-        hint="What runs: pipectl status. Its log: pipectl logs webserver",
+        hint="What runs: pipectl status\nIts log: pipectl logs webserver",
         detail=f"The request to the web server failed: {reason}.",
     )
 
@@ -226,7 +226,7 @@ def unknown_dag(dag_id: str, dag_ids: tuple[str, ...], failures: tuple[ImportFai
     meant = did_you_mean(dag_id, dag_ids)
     known = f"There are: {', '.join(sorted(dag_ids)[:NAMED_DAGS])}" if dag_ids else "There is none yet"
     more = f" and {len(dag_ids) - NAMED_DAGS} more (pipectl dags)" if len(dag_ids) > NAMED_DAGS else ""
-    broken = f" Not imported: {', '.join(failure.filename for failure in failures)}; why: pipectl dags"
+    broken = f"\nNot imported: {', '.join(failure.filename for failure in failures)}; why: pipectl dags"
     return DagError(
         f"Airflow knows no DAG {dag_id!r}.", hint=f"{meant}{known}{more}.{broken if failures else ''}"
     )

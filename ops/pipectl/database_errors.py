@@ -76,7 +76,7 @@ def silent(address: DatabaseAddress, text: str) -> DatabaseSilentError:
     """Return the error of a server that does not answer."""
     prefix = services.get(address.service).prefix
     place = f"{prefix}_HOST and {prefix}_PORT in stack/.env are its address."
-    hint = f"What runs: pipectl status. {'Start what does not: pipectl up' if address.mark else place}"
+    hint = f"What runs: pipectl status\n{'Start what does not: pipectl up' if address.mark else place}"
     if STARTING_OR_ENDING.search(text):
         hint = "Wait for it: pipectl up" if address.mark else "Run the command again when it has started."
     return DatabaseSilentError(f"{named(address)} does not answer.", hint=hint, detail=text)

@@ -198,9 +198,12 @@ class Counts:
 
 @dataclass(frozen=True)
 class DagRun:
-    """A run of a DAG as Airflow reports it; times are timezone-aware, `seconds` from start to end."""
+    """A run of a DAG as Airflow reports it; times are timezone-aware, `seconds` from start to end.
 
-    computed: ClassVar = ("seconds",)
+    Airflow calls a run failed too that was `cancelled` before it began.
+    """
+
+    computed: ClassVar = ("seconds", "cancelled")
 
     dag_id: str
     run_id: str
@@ -215,6 +218,16 @@ class DagRun:
     def seconds(self) -> float | None:
         """Seconds from start to end, None while the run has not ended."""
         return (self.end - self.start).total_seconds() if self.start and self.end else None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run, or its backfill, was ended before the run began: what fails has a start."""
+        return self.state == "failed" and self.start is None
+
+    @property
+    def outcome(self) -> str:
+        """The state as people call it."""
+        return "cancelled" if self.cancelled else self.state
 
     @property
     def finished(self) -> bool:

@@ -14,6 +14,13 @@ def counted(number: int, thing: str, things: str = "") -> str:
     return f"1 {thing}" if number == 1 else f"{number:,} {things or thing + 's'}"
 
 
+def listed(names: list[str], number: int) -> str:
+    """Return names as an enumeration, and how many more there are of `number`."""
+    more = [f"{number - len(names):,} more"] if number > len(names) else []
+    *first, last = [*names, *more] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def command(*words: str) -> str:
     """Return a command of pipectl as one types it in a shell, to which a task's brackets are a pattern."""
     import shlex  # noqa: PLC0415  3 ms, for a hint alone

@@ -13,6 +13,7 @@ import faulthandler
 import fcntl
 import gc
 import importlib
+import inspect
 import json
 import os
 import platform
@@ -23,11 +24,12 @@ import tempfile
 import time
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 POLL_SECONDS = 0.005
 # So much is read of what a file prints, before others are looked at.
@@ -36,6 +38,10 @@ PIPE_BYTES, MOST_READS = 2**20, 16
 GRACE_SECONDS = 1.0
 # Where Airflow's settings name no limit for the import, and its processor's own counts.
 NO_LIMIT_SECONDS = 50.0
+# What was said of requirements.txt if it could not be installed.
+PROBLEM = "PIPECTL_REQUIREMENTS_PROBLEM"
+# So many templates of a file that fail are told.
+MOST_TEMPLATES = 1000
 # Of an error's text: its beginning has the lines, its end names the error, and between may be megabytes.
 TEXT_CHARACTERS = 20_000
 SETTINGS = {
@@ -100,16 +106,19 @@ def main() -> int:
     # A negative one means none, as zero does.
     limit = max(conf.getfloat("core", "dagbag_import_timeout", fallback=30.0), 0)
     warm_up(processor, logs.name, limit or NO_LIMIT_SECONDS)
+    keys = context_keys()
     gc.freeze()
     gc.enable()
     answer = {
         "airflow": version,
+        "context": sorted(keys),
+        "requirements": os.environ.get(PROBLEM, ""),
         "python": platform.python_version(),
         "folder": folder,
         "limit": limit,
         "interval": conf.getint("dag_processor", "min_file_process_interval", fallback=30),
         "sources": [path for path in listed if path.endswith(".py")],
-        "files": ask_all(paths, lambda path: parse(processor, folder, path), limit or NO_LIMIT_SECONDS),
+        "files": ask_all(paths, lambda path: parse(processor, folder, path, keys), limit or NO_LIMIT_SECONDS),
     }
     with logs, os.fdopen(stdout, "w", encoding="utf-8") as stream:
         json.dump(answer, stream)
@@ -155,7 +164,7 @@ def warm_up(processor: Any, folder: str, limit: float) -> None:  # noqa: ANN401
     airflow = os.path.dirname(os.path.dirname(importlib.import_module("airflow").__file__ or ""))  # noqa: PTH120
 
     def question() -> dict[str, Any]:
-        parse(processor, folder, path)
+        parse(processor, folder, path, set())
         new = [
             (name, getattr(sys.modules[name], "__file__", None) or "") for name in set(sys.modules) - before
         ]
@@ -267,14 +276,28 @@ def leave_faults_alone() -> None:
     vars(signal)["signal"] = set_other
 
 
-def parse(processor: Any, folder: str, path: str) -> dict[str, Any]:  # noqa: ANN401
-    """Parse a file with the DAG processor's own function."""
+def context_keys() -> set[str]:
+    """Return the names that Airflow gives to templates and tasks; its annotations have more."""
+    with contextlib.suppress(Exception):
+        runner = importlib.import_module("airflow.sdk.execution_time.task_runner").RuntimeTaskInstance
+        if found := re.findall(r'^ +"(\w+)": ', inspect.getsource(runner.get_template_context), re.MULTILINE):
+            return set(found)
+    return set(importlib.import_module("airflow.sdk.definitions.context").Context.__annotations__)
+
+
+def parse(processor: Any, folder: str, path: str, keys: set[str]) -> dict[str, Any]:  # noqa: ANN401
+    """Parse a file with the DAG processor's own function; `keys` are what Airflow gives to its templates."""
     bagged: list[str] = []
+    rendered: list[dict[str, Any]] = []
+    macros: set[str] = set()
     kind = getattr(processor, "BundleDagBag", None) or processor.DagBag
     bag_dag = kind.bag_dag
 
     def note(bag: Any, dag: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
         bagged.append(str(dag.dag_id))
+        with contextlib.suppress(Exception):
+            macros.update(map(str, dag.user_defined_macros or ()))
+            rendered.extend(islice(templates_of(dag, keys), MOST_TEMPLATES - len(rendered)))
         return bag_dag(bag, dag, *arguments, **options)
 
     # The processor keeps one of two DAGs with the same id, without a word, and before that of two equal ones.
@@ -287,7 +310,90 @@ def parse(processor: Any, folder: str, path: str) -> dict[str, Any]:  # noqa: AN
     result = processor._parse_file(request, logger())  # noqa: SLF001  as in Airflow
     seconds = time.monotonic() - began
     errors = [middle_out(str(text)) for text in (result.import_errors or {}).values()]
-    return {"dags": bagged, "seconds": seconds, "errors": errors}
+    return {
+        "dags": bagged,
+        "seconds": seconds,
+        "errors": errors,
+        "templates": rendered,
+        "macros": sorted(macros),
+    }
+
+
+def templates_of(dag: Any, keys: set[str]) -> Iterator[dict[str, Any]]:  # noqa: ANN401  of any version
+    """Yield the DAG's templates that ask in any case for what Airflow does not give: their tasks fail."""
+    jinja2 = importlib.import_module("jinja2")
+    env = dag.get_template_env()
+    if not issubclass(env.undefined, jinja2.StrictUndefined):
+        return
+    undeclared = importlib.import_module("jinja2.meta").find_undeclared_variables
+    for task in dag.tasks:
+        renderer = getattr(task, "operator_class", type(task)).render_template_fields
+        if not renderer.__module__.startswith("airflow."):
+            continue  # it may give more
+        for text in texts_of(task, env):
+            with contextlib.suppress(jinja2.TemplateSyntaxError):
+                tree = env.parse(text)
+                missing = undeclared(tree) - set(env.globals) - keys
+                names = {name for name in asked_for(tree, jinja2.nodes) if name in missing or "." in name}
+                if names:
+                    yield {
+                        "dag": str(dag.dag_id),
+                        "task": str(task.task_id),
+                        "text": text,
+                        "names": sorted(names),
+                    }
+
+
+def texts_of(task: Any, env: Any) -> Iterator[str]:  # noqa: ANN401
+    """Yield the texts of a task that Airflow renders, of files too."""
+    suffixes = tuple(task.template_ext)
+    mapped = getattr(task, "partial_kwargs", None)
+    if mapped is None:
+        values = [getattr(task, name, None) for name in task.template_fields]
+    else:
+        inputs = [getattr(task, name, None) for name in ("expand_input", "op_kwargs_expand_input")]
+        given = [mapped, *(value for one in inputs if isinstance(value := getattr(one, "value", None), dict))]
+        values = [each.get(name) for each in given for name in task.template_fields]
+        values += [each for one in given[1:] for each in one.values() if "op_kwargs" in task.template_fields]
+    seen: set[int] = set()
+    while values:
+        value = values.pop()
+        if isinstance(value, str):
+            with contextlib.suppress(Exception):  # a file that is not there fails otherwise
+                text = env.loader.get_source(env, value)[0] if value.endswith(suffixes) else value
+                if "{" in text:
+                    yield text
+        elif id(value) not in seen:
+            seen.add(id(value))
+            if isinstance(value, dict):
+                values.extend(value.values())
+            elif isinstance(value, list | tuple | set):
+                values.extend(value)
+            elif not hasattr(value, "resolve"):
+                values.extend(
+                    getattr(value, name, None) for name in getattr(value, "template_fields", None) or ()
+                )
+
+
+def asked_for(node: Any, nodes: Any) -> set[str]:  # noqa: ANN401
+    """Return the names that rendering a template asks for in any case: not below a condition or a default."""
+    parts: Any = node.iter_child_nodes()
+    if isinstance(node, nodes.Name):
+        return {node.name} if node.ctx == "load" else set()
+    if isinstance(node, nodes.Getattr) and isinstance(node.node, nodes.Name):
+        if node.attr == "execution_date" and node.node.name in {"ti", "task_instance", "dag_run"}:
+            return {f"{node.node.name}.{node.attr}"}
+    elif isinstance(node, nodes.If | nodes.CondExpr):
+        parts = [node.test]
+    elif isinstance(node, nodes.And | nodes.Or):
+        parts = [node.left]
+    elif isinstance(node, nodes.For):
+        parts = [node.iter]
+    elif isinstance(node, nodes.Macro | nodes.CallBlock | nodes.Block) or (
+        isinstance(node, nodes.Test | nodes.Filter) and node.name in {"defined", "undefined", "default", "d"}
+    ):
+        parts = []
+    return set().union(*(asked_for(part, nodes) for part in parts))
 
 
 def middle_out(text: str) -> str:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     import connections
+    import dag_tests
     import liveness
     import login
     import metadata_database
@@ -53,10 +54,21 @@ def neighbour(name: str) -> ModuleType:
 
 
 if not TYPE_CHECKING:
-    connections, liveness, login, metadata_database, proxies, shortcuts, task_processes, triggers = map(
+    (
+        connections,
+        dag_tests,
+        liveness,
+        login,
+        metadata_database,
+        proxies,
+        shortcuts,
+        task_processes,
+        triggers,
+    ) = map(
         neighbour,
         (
             "connections",
+            "dag_tests",
             "liveness",
             "login",
             "metadata_database",
@@ -218,6 +230,7 @@ def prepare_scheduler() -> None:
 
     What that changes has no public place in Airflow, so another version keeps its own way.
     """
+    attempt("leave tests of DAGs alone", dag_tests.leave_to_their_process)
     version = importlib.metadata.version("apache-airflow-core")
     if not version.startswith(f"{task_processes.WRITTEN_FOR}."):
         sys.stderr.write(f"pipectl launcher: Airflow {version} judges tasks by its own executor\n")

@@ -299,13 +299,24 @@ def key(requirements: Path) -> str:
 
 def last_packages(root: Path) -> list[str]:
     """Return the packages of the layer in `root` that was used last."""
+    layer = newest(root)
+    return list(json.loads((layer / COMPLETE).read_text(encoding="utf-8"))) if layer else []
+
+
+def newest(root: Path) -> Path | None:
+    """Return the layer in `root` that was used last."""
     markers = sorted(root.glob(f"*/{COMPLETE}"), key=lambda path: path.stat().st_mtime)
-    return list(json.loads(markers[-1].read_text(encoding="utf-8"))) if markers else []
+    return markers[-1].parent if markers else None
 
 
 def package_name(package: str) -> str:
     """Return the name in a line of a layer's packages, as `NAME==VERSION` or `NAME @ URL`."""
     return re.split("==| @ ", package)[0]
+
+
+def point(pointer: Path, layer: Path) -> None:
+    """Let this environment's Python see a layer that has packages."""
+    pointer.write_text(f"{next(layer.glob('lib/python*/site-packages'))}\n", encoding="utf-8")
 
 
 def use(root: Path, requirements: Path) -> None:
@@ -323,6 +334,9 @@ def use(root: Path, requirements: Path) -> None:
         # airflow-init, which is root, opens a new volume to others.
         time.sleep(POLL_SECONDS)
     folder = root / key(requirements)
+    if before and (last := newest(root)):
+        # For what goes on even if the next cannot be made.
+        point(pointer, last)
     # What has been downloaded serves the next layer too.
     build(folder, requirements, "uv", "--cache-dir", str(root / "cache"))
     # Used last: others are forgotten first.
@@ -334,7 +348,7 @@ def use(root: Path, requirements: Path) -> None:
     if not packages:
         pointer.unlink(missing_ok=True)
         return
-    pointer.write_text(f"{next(folder.glob('lib/python*/site-packages'))}\n", encoding="utf-8")
+    point(pointer, folder)
     for program in (folder / "bin").iterdir():
         link = Path(sys.executable).with_name(program.name)
         if not link.exists():

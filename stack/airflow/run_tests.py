@@ -21,6 +21,8 @@ LAYER = "PYTEST_FOLDER"
 CODE = DAGS, _ = Path("dags"), Path("scripts")
 TESTS = DAGS / "tests"
 MISTAKE = 2
+# How much alike the names of two files are: of tests most begin and end alike.
+CLOSE = 0.8
 
 
 def main(*words: str) -> int:
@@ -60,10 +62,9 @@ def wrong_path(words: Iterable[str]) -> str:
         path = Path(word.partition("::")[0])
         whole = Path(os.path.normpath(path.absolute()))
         if not path.exists() or not any(whole.is_relative_to(folder.absolute()) for folder in CODE):
-            tests = {str(test): test.name for test in DAGS.rglob("*.py")}
-            close = [test for test, name in tests.items() if name == path.name]
-            [meant] = (close or difflib.get_close_matches(str(path), tests, 1) or [""])[:1]
-            question = f" Did you mean {meant}?" if meant else ""
+            tests = {test.name: test for test in [*DAGS.rglob("*_test.py"), *DAGS.rglob("test_*.py")]}
+            close = difflib.get_close_matches(path.name, tests, 1, CLOSE)
+            question = f" Did you mean {tests[close[0]]}?" if close else ""
             return f"Error: {path} is no file or folder in dags/ or scripts/ of this project.{question}"
     return ""
 

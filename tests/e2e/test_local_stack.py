@@ -372,6 +372,28 @@ def test_slots_of_the_past_are_batches_without_overlap_and_a_second_backfill_add
     assert len(populated.json("backfill", *smaller.split(), "--dry-run")["slots"]) == 1_000
 
 
+def test_what_a_cancelled_backfill_has_not_begun_is_called_cancelled(populated: Project) -> None:
+    times = ("--from", "2026-10-01", "--to", "2026-10-01T04:00", "--max-active-runs", "1")
+    made = populated.json("backfill", *times, "--no-wait")["runs"]
+    ended = populated.json("backfill", "--cancel")
+    assert ended["failed"] > 0
+    populated.settle()
+    listed = populated.json("runs", "--limit", str(len(made)))["runs"]
+    assert sum(run["cancelled"] for run in listed) == ended["failed"]
+    assert {run["state"] for run in listed if run["cancelled"]} == {"failed"}
+    assert populated.run("runs", "--limit", str(len(made))).stdout.count("cancelled") == ended["failed"]
+    again = populated.json("backfill", *times, "--failed")
+    assert not [run for run in again["runs"] if run["cancelled"]]
+
+
+def test_labels_of_older_transactions_are_told_apart(populated: Project) -> None:
+    populated.run("python", "scripts/transaction_generator.py")
+    asked = "SELECT transactions FROM sim.batches WHERE batch_id LIKE 'bare%' ORDER BY batch_id DESC LIMIT 1"
+    [(waiting,)] = populated.ask_postgres(asked)
+    result = populated.json("trigger")
+    assert (result["delta"]["labels"], result["other_labels"]) == (result["delta"]["transactions"], waiting)
+
+
 def test_catch_up_runs_every_slot_since_the_start_date(project: Project) -> None:
     project.dag("caught_up.py", CAUGHT_UP_DAG)
     done = project.run("trigger", "caught_up")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from pipectl.pipeline import removed_names
 from support.broken_dags import DEADLY, FINE, REPORTED, archive, write
 from support.needs import need_airflow
 from support.project_copy import copy_project
@@ -128,6 +129,19 @@ def test_what_needs_a_stack_is_a_warning(project: Project, dags: Path) -> None:
     assert finding["severity"] == "warning"
 
 
+def test_a_package_that_cannot_be_had_hides_nothing_else(project: Project, dags: Path) -> None:
+    with (project.folder / "requirements.txt").open("a") as file:
+        file.write("\n./no-such-folder\n")
+    (dags / "missing.py").write_text("from airflow.sdk import DAG\nimport no_such_module\n")
+    junit = project.folder / "out.xml"
+    answer = project.json("check", "--junit", str(junit), code=9)
+    [package, requirement] = [entry for entry in answer["findings"] if entry["severity"] == "error"]
+    assert (package["file"], package["kind"]) == ("dags/missing.py", "package")
+    assert (requirement["file"], requirement["kind"]) == ("requirements.txt", "requirements")
+    assert "no-such-folder" in requirement["message"]
+    assert 'name="requirements.txt"' in junit.read_text()
+
+
 def test_fix_makes_an_airflow_2_dag_one_of_airflow_3(project: Project, dags: Path) -> None:
     (dags / "old.py").write_text(
         "from airflow import DAG\nfrom airflow.operators.dummy import DummyOperator\n\n"
@@ -143,6 +157,107 @@ def test_fix_makes_an_airflow_2_dag_one_of_airflow_3(project: Project, dags: Pat
     assert (after["fixed"], after["rewritten"]) == (4, ["dags/old.py"])
     assert after["findings"] == []
     assert "old" in {dag for file in after["files"] for dag in file["dags"]}
+
+
+TEMPLATES = """
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.providers.standard.operators.python import PythonOperator
+from airflow.sdk import DAG, BaseOperator, task
+import jinja2
+
+def bash(number, command, **words):
+    return BashOperator(task_id=f"t{number}", bash_command=command, **words)
+
+class Mine(BaseOperator):
+    template_fields = ("query",)
+    template_ext = (".sql",)
+    def __init__(self, query, **words):
+        super().__init__(**words)
+        self.query = query
+
+class Gives(Mine):
+    def render_template_fields(self, context, jinja_env=None):
+        super().render_template_fields({**context, "prev_ds": 1}, jinja_env)
+
+@task
+def f(words):
+    pass
+
+with DAG("strict", schedule=None, doc_md="{{ tomorrow_ds }}"):
+    bash(1, "{{ execution_date }}")
+    bash(2, "x", env={"A": "{{ prev_ds }}"})
+    bash(3, "{{ execution_date if execution_date is defined else ts }}")
+    bash(4, "{{ conf | default(1) }} {% if params %}{{ yesterday_ds }}{% endif %}")
+    bash(5, "{{ ti.execution_date }} {{ macros.ds_add(ds, 1) }} {{ var.value.x }} {{ ts_nodash_with_tz }}")
+    BashOperator.partial(task_id="t6").expand(bash_command=["{{ next_ds_nodash }}"])
+    Mine(task_id="t7", query="query.sql")
+    Gives(task_id="t8", query="{{ prev_ds }} ")
+    f(["{{ test_mode }}"])
+    PythonOperator(task_id="t9", python_callable=print, op_kwargs={"a": "{{ logical_dat }}"})
+    bash(10, "{" + "{ triggering_dataset_events }}")
+with DAG("loose", schedule=None, template_undefined=jinja2.Undefined):
+    bash(1, "a {{ tomorrow_ds_nodash }}")
+with DAG("own", schedule=None, user_defined_macros={"next_execution_date": 1}):
+    bash(1, "{{ next_execution_date }}")
+"""
+# In a DAG file that fails if one of them cannot be rendered, or run.
+ADVICE = """
+import pendulum
+from datetime import timedelta
+from types import SimpleNamespace
+from airflow.sdk import DAG
+from airflow.sdk.definitions._internal.templater import create_template_env
+from airflow.sdk.execution_time.context import MacrosAccessor
+day = pendulum.datetime(2026, 1, 30)
+context = {"logical_date": day, "data_interval_end": day, "prev_data_interval_start_success": day}
+context |= {"dag_run": SimpleNamespace(conf={}), "triggering_asset_events": {}, "macros": MacrosAccessor()}
+for template, code in PAIRS:
+    rendered = create_template_env().from_string("{{ " + template + " }}").render(context)
+    assert rendered == str(eval(code)), (rendered, code)
+"""
+
+
+def test_a_template_that_cannot_be_rendered_is_an_error_as_in_airflow(project: Project, dags: Path) -> None:
+    (dags / "templates.py").write_text(TEMPLATES)
+    (dags / "query.sql").write_text("SELECT\n'{{ prev_execution_date }}'\n")
+    findings = project.json("check", code=9)["findings"]
+    lines = dict(enumerate(TEMPLATES.splitlines(), start=1))
+    said = {
+        (entry["message"].split("`")[-2], entry["severity"], lines[entry["line"]].strip()[:9])
+        for entry in findings
+        if entry["file"].endswith(".py")
+    }
+    assert said == {
+        ("tomorrow_ds", "warning", "with DAG("),
+        ("execution_date", "error", 'bash(1, "'),
+        ("prev_ds", "error", 'bash(2, "'),
+        ("execution_date", "warning", 'bash(3, "'),
+        ("conf", "warning", 'bash(4, "'),
+        ("yesterday_ds", "warning", 'bash(4, "'),
+        ("execution_date", "error", 'bash(5, "'),
+        ("next_ds_nodash", "error", "BashOpera"),
+        ("prev_ds", "warning", "Gives(tas"),
+        ("test_mode", "error", 'f(["{{ te'),
+        ("logical_dat", "error", "PythonOpe"),
+        ("triggering_dataset_events", "error", ""),
+        ("tomorrow_ds_nodash", "warning", 'bash(1, "'),
+    }
+    [query] = [entry for entry in findings if entry["file"] == "dags/query.sql"]
+    assert (query["line"], query["severity"]) == (2, "error")
+
+
+def test_what_is_said_to_write_instead_of_a_removed_variable_works(project: Project, dags: Path) -> None:
+    def written(sentence: str) -> str:
+        return sentence.removeprefix("Write ").partition(" for what")[0].removesuffix(".")
+
+    pairs = [
+        (written(removed_names.in_a_template(name)), written(removed_names.in_a_task(name, "context")))
+        for name in removed_names.VARIABLES
+        if removed_names.in_a_template(name).startswith("Write")
+    ]
+    assert len(pairs) > 10
+    (dags / "advice.py").write_text(ADVICE.replace("PAIRS", repr(pairs)) + FINE.format("advice"))
+    assert "advice" in {dag for file in project.json("check")["files"] for dag in file["dags"]}
 
 
 @pytest.fixture

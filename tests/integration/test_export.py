@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipectl import __version__
 from pipectl.databases import Databases
+from pipectl.documents import plain
 from pipectl.errors import DatabaseError, UsageError
 from pipectl.observer import Observer
 from pipectl.pipeline import exporting
@@ -66,7 +68,7 @@ def test_every_transaction_is_there_once_in_the_folder_of_its_day(history: Serve
     assert (result.transactions, result.labels, result.unlabelled) == (3000, 3000, 0)
     assert result.days == len({row["day"] for row in found})
     manifest = json.loads((tmp_path / "data" / "export.json").read_text())
-    assert (manifest["transactions"], manifest["format"]) == (3000, "parquet")
+    assert manifest == {"pipectl": __version__, **plain(result)}
     assert {path.name for path in tmp_path.iterdir()} == {"data"}
 
 

@@ -59,9 +59,15 @@ class FakeEngine(Engine):
         return 0
 
     def apart(
-        self, program: str, words: tuple[str, ...], observer: Observer, pytest: Path | None = None
+        self,
+        program: str,
+        words: tuple[str, ...],
+        observer: Observer,
+        pytest: Path | None = None,
+        *,
+        tolerant: bool = False,
     ) -> Command:
-        del observer, pytest
+        del observer, pytest, tolerant
         return Command((program, *words), {}, self._settings.project)
 
     def client(self, service: str, arguments: tuple[str, ...], observer: Observer) -> int:

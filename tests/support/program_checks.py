@@ -38,6 +38,17 @@ CODES = {
 }
 
 
+TASKS = 4
+TESTED = f"""
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG
+
+with DAG("tested", schedule=None, max_active_runs=1):
+    for number in range({TASKS}):
+        BashOperator(task_id=f"task_{{number}}", bash_command="sleep 1")
+"""
+
+
 class ProgramChecks:
     """Tests that a module inherits; its fixture `project` is a stack that runs."""
 
@@ -66,6 +77,21 @@ class ProgramChecks:
         query = "SELECT key FROM variable WHERE key = 'colour'"
         assert project.feed("", "psql", "--metadata", "-Atc", query)[1] == "colour\n"
         assert project.feed("", "airflow", "variables", "get", "colour")[1].splitlines()[-1] == "blue"
+
+    def test_a_dag_under_test_is_left_alone_by_the_scheduler(self, project: Project) -> None:
+        """Of tasks that may start at once, all but the first stand there to be started by anybody."""
+        project.dag("tested.py", TESTED)
+        assert project.json("trigger", "tested")["unpaused"]
+        code, out, err = project.feed("", "airflow", "dags", "test", "tested")
+        assert code == 0, out + err
+        facts = "SELECT count(*), sum(try_number), count(queued_by_job_id) FROM task_instance"
+        of_the_test = f"{facts} WHERE dag_id = 'tested' AND run_id LIKE 'manual%'"
+        answer = project.feed("", "psql", "--metadata", "-Atc", of_the_test)
+        assert answer == (0, f"{TASKS}|{TASKS}|0\n", "")
+        # No run of the schedule waits for one that a killed test has left.
+        running = "UPDATE dag_run SET state = 'running' WHERE dag_id = 'tested' AND run_id LIKE 'manual%'"
+        assert project.feed("", "psql", "--metadata", "-c", running)[0] == 0
+        assert project.json("trigger", "tested")["state"] == "success"
 
     def test_python_has_what_tasks_have(self, project: Project) -> None:
         script = "import os, airflow\nprint(os.environ['AIRBYTE_MYSQL_DATABASE'], 'X' in os.environ)\n"

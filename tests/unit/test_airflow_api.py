@@ -581,6 +581,47 @@ def test_the_last_error_of_a_log_is_one_line(newest: FakeAirflow, content: objec
     assert AirflowApi(newest.address).last_error("two_tasks", "run", task) == reason
 
 
+def test_what_a_task_printed_stands_before_its_error(newest: FakeAirflow) -> None:
+    """Airflow reads both from pipes of their own, and notes what was printed later."""
+    path = "GET /api/v2/dags/two_tasks/dagRuns/run/taskInstances/first/logs/1"
+    error = {"event": "Failed", "error_detail": [{"exc_type": "OSError", "exc_value": "no"}]}
+    printed = [{"event": text, "logger": "task.stdout"} for text in ("a", "b")]
+    content = [printed[0], error, printed[1], {"event": "c", "logger": "mine"}]
+    newest.answers[path] = 200, {"content": content}
+    api, task = AirflowApi(newest.address), TaskState("first", "failed", 1, None)
+    assert api.failure_log("two_tasks", "run", task) == ("a", "b", "Failed\nOSError: no", "c")
+    assert api.log("two_tasks", "run", task) == ("a", "Failed\nOSError: no", "b", "c")
+    newest.answers[path] = 200, {"content": printed}
+    assert api.failure_log("two_tasks", "run", task) == ("a", "b")
+
+
+def test_the_rows_that_runs_wrote_are_those_of_their_events(newest: FakeAirflow) -> None:
+    def event(run: str, name: str = "labels", rows: object = 2, time: str = "2026-01-02") -> dict[str, Any]:
+        return {"name": name, "source_run_id": run, "extra": {"rows": rows}, "timestamp": time}
+
+    events = [event("a"), event("b"), event("c"), event("a", "other"), event("a", rows=None)]
+    events += [event("a", time="2025-12-31"), {"name": "labels", "source_run_id": "a", "extra": None}]
+    newest.answers["GET /api/v2/assets/events"] = 200, {"asset_events": events, "total_entries": len(events)}
+    since = datetime(2026, 1, 1, tzinfo=UTC)
+    api = AirflowApi(newest.address)
+    assert api.rows_written("two_tasks", "labels", {"a", "b"}, since) == 4
+    assert api.rows_written("two_tasks", "labels", {"b"}, None) == 2
+
+
+def test_a_task_without_a_log_is_said_to_have_none(
+    newest: FakeAirflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("dags", "stack"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipectl.pipeline.access.airflow_address", lambda _: newest.address)
+    path = "GET /api/v2/dags/two_tasks/dagRuns/run/taskInstances/first/logs/1"
+    newest.answers[path] = 200, {"content": []}
+    done = CliRunner().invoke(cli.app, ["--engine", "local", "task-log", "two_tasks", "run", "first"])
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr == "Airflow has no log of the task first of run.\n"
+
+
 @pytest.mark.parametrize(
     ("answer", "waits_for"),
     [

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from pipectl.commands import backfill as command
+from pipectl.commands import runs
 from pipectl.commands.shared import moment
 from pipectl.errors import AirflowConflictError, AirflowSilentError, UsageError, WaitTimeoutError
 from pipectl.models import Backfill, Counts, DagRun, ParsedDag
@@ -26,7 +27,8 @@ LAST = SLOTS[-1]
 
 
 def run_of(slot: datetime, state: str, kind: str = "backfill", end: datetime | None = None) -> DagRun:
-    return DagRun("mine", f"{kind}__{slot.isoformat()}", kind, state, slot, end=end)
+    start = slot if state in {"running", "success", "failed"} else None
+    return DagRun("mine", f"{kind}__{slot.isoformat()}", kind, state, slot, start=start, end=end)
 
 
 class FakeApi:
@@ -147,9 +149,8 @@ def test_slots_without_a_run_get_one_and_are_followed_to_their_end() -> None:
     assert re.search(r"^mine: 2 runs in \d+\.\d s: 2 success$", text, re.MULTILINE)
     assert "+ 1,234 transactions, 1,234 labels, 5 of them fraud" in text
     assert "2 runs have slots of these times already." in text
-    assert (
-        f"1 of them failed, scheduled__{SLOTS[2].isoformat()} first. To start these again: --failed" in text
-    )
+    assert f"1 of them failed, scheduled__{SLOTS[2].isoformat()} first.\n" in text
+    assert "  To start these again: --failed\n" in text
 
 
 def test_failed_runs_start_again_if_asked_for() -> None:
@@ -259,7 +260,7 @@ def test_more_runs_than_airflow_makes_in_time_are_refused_with_the_range_that_it
     with pytest.raises(UsageError) as caught:
         backfilling.plan(cast("Any", api), "mine", FIRST, year)
     assert caught.value.message == (
-        "mine has 3,073 slots to run from 2026-01-30T00:00:00+00:00 to 2026-04-04T00:00:00+00:00,"
+        "mine has more than 1,000 slots to run from 2026-01-30T00:00:00+00:00 to 2027-01-30T00:00:00+00:00,"
         " and one backfill makes 1,000 runs at most."
     )
     assert max(api.asked) == FIRST + timedelta(days=64)
@@ -301,13 +302,28 @@ def test_cancelling_fails_what_has_not_begun_and_names_what_goes_on() -> None:
     api.active = Backfill(7, "mine", FIRST, LAST, FIRST - timedelta(days=1))
     result = backfilling.cancel(cast("Any", api), "mine")
     ended = BackfillResult("mine", FIRST, LAST, tuple(api.known.values()), ())
-    assert "mine: 4 runs: 3 failed, 1 running" in plain(command.result_text(ended))
+    told = plain(command.result_text(ended))
+    assert "mine: 4 runs: 3 cancelled, 1 running" in told
+    assert f"  cancelled: backfill__{SLOTS[1].isoformat()}\n" in told
     assert (result.failed, result.running) == (3, (f"backfill__{FIRST.isoformat()}",))
     text = plain(command.cancelled_text(result))
-    assert "3 runs that had not begun failed" in text
+    assert "3 runs that had not begun are cancelled" in text
     assert f"pipectl cancel mine backfill__{FIRST.isoformat()}" in text
     again = backfilling.cancel(cast("Any", api), "mine")
     assert plain(command.cancelled_text(again)) == "mine has no backfill under way.\n"
+
+
+def test_runs_that_were_cancelled_are_not_called_failed() -> None:
+    failed, cancelled = run_of(SLOTS[0], "failed"), replace(run_of(SLOTS[1], "failed"), start=None)
+    result = BackfillResult("mine", FIRST, LAST, (failed, cancelled, run_of(LAST, "success")), ())
+    error = command._failure(result)
+    assert error.message == f"Of 3 runs of mine 1 failed, {failed.run_id} first and 1 was cancelled."
+    assert len(error.hint.splitlines()) == 2
+    only = command._failure(replace(result, runs=(cancelled,)))
+    assert only.message == "Of 1 run of mine 1 was cancelled."
+    assert only.hint == "To start them again: the same with --failed"
+    text = plain(runs.result_text(runs.Runs("mine", (failed, cancelled))))
+    assert [line.split()[2] for line in text.splitlines() if "backfill__" in line] == ["failed", "cancelled"]
 
 
 def test_the_batch_of_a_slot_has_one_name_whoever_runs_it() -> None:

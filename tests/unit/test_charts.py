@@ -56,11 +56,13 @@ def test_minutes_are_added_up_to_spans_people_know() -> None:
     assert merge([1] * 72, 10, 5) == ([12] * 6, 12)
 
 
-def test_an_hour_without_a_transaction_is_empty_and_a_single_one_has_one_name() -> None:
-    assert drawn(Columns([0], "Frauds", "first", "last", "red", height=1), 40) == [
-        "Frauds per hour (UTC)",
-        "0",
+def test_a_single_hour_has_one_name_and_nothing_has_no_axis() -> None:
+    assert drawn(Columns([2], "Frauds", "first", "last", "red", height=2), 40)[2:] == [
+        "0 ███████████",
         "  first",
+    ]
+    assert drawn(Columns([0, 0], "Frauds", "first", "last", "red", height=1), 40) == [
+        "Frauds: none from first to last (UTC)"
     ]
 
 

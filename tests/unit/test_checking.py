@@ -42,9 +42,16 @@ class Answering(FakeEngine):
     script = ""
 
     def apart(
-        self, program: str, words: tuple[str, ...], observer: Observer, pytest: Path | None = None
+        self,
+        program: str,
+        words: tuple[str, ...],
+        observer: Observer,
+        pytest: Path | None = None,
+        *,
+        tolerant: bool = False,
     ) -> Command:
         del program, words, observer, pytest
+        assert tolerant
         return Command((sys.executable, "-c", self.script), {}, self._settings.project)
 
 
@@ -76,12 +83,16 @@ def engine(project: Path) -> Answering:
 def check(project: Path, engine: Answering) -> Callable[..., checking.Check]:
     """Check files: each by its name, with its text, and what Airflow says of it."""
 
-    def run(files: dict[str, tuple[str, dict[str, Any]]], folder: str = "", **options: Any) -> checking.Check:
+    def run(
+        files: dict[str, tuple[str, dict[str, Any]]], folder: str = "", said: str = "", **options: Any
+    ) -> checking.Check:
         seen = folder or str(project / "dags")
         for name, (text, _) in files.items():
             (project / "dags" / name).write_text(text)
         answer = {
             "airflow": "3.3.2",
+            "requirements": said,
+            "context": ["ds", "logical_date", "ti"],
             "python": PYTHON,
             "folder": seen,
             "limit": 30.0,
@@ -161,7 +172,13 @@ def test_a_plugin_of_a_container_has_its_place_in_the_project(check: Any) -> Non
         ),
         ("import polars", "polars", "requirements.txt has polars, but it is not installed"),
         ("import nobody_knows", "nobody_knows", "Add the package that has it"),
-        ("from airflow.operators.dummy import D", "airflow.operators.dummy", "pipectl check --fix"),
+        (
+            "from airflow.operators.dummy import DummyOperator",
+            "airflow.operators.dummy",
+            "take the import out",
+        ),
+        ("from airflow.datasets import Dataset\nDataset('a')", "airflow.datasets", "`Asset` has been moved"),
+        ("import_module('airflow.x')", "airflow.x", "notes on release 3.0.0"),
     ],
 )
 def test_a_missing_package_is_named_only_if_it_is_known(
@@ -169,9 +186,40 @@ def test_a_missing_package_is_named_only_if_it_is_known(
 ) -> None:
     (project / "requirements.txt").write_text("# mine\nPolars[all]>=1 # fast\n")
     error = f"ModuleNotFoundError: No module named '{module}'"
-    result = check({"a.py": ("", {"errors": [trace(f"{project}/dags/a.py", 1, error, code)]})})
-    assert errors(result) == [("dags/a.py", 1, "package")]
-    assert hint in result.errors[0].hint
+    result = check({"a.py": (code, {"errors": [trace(f"{project}/dags/a.py", 1, error, code)]})})
+    [finding] = [finding for finding in result.errors if finding.kind == "package"]
+    assert (finding.file, finding.line) == ("dags/a.py", 1)
+    assert hint in finding.hint
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("requirements.txt cannot be installed: nosuchpackage was not found in the package registry.", 3),
+        ("requirements.txt, line 2, is no requirement: foo bar", 2),
+        ("requirements.txt: https://index.example/simple/added/ could not be read: no route.", None),
+        ("what nobody has seen before", None),
+    ],
+)
+def test_packages_that_cannot_be_installed_are_one_finding_among_others(
+    check: Any, engine: Answering, project: Path, said: str, line: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "requirements.txt").write_text("# mine\nfoo bar\nnosuchpackage==1.0\n")
+    error = trace(f"{project}/dags/a.py", 1, f"{MISSING} 'nobody_knows'")
+    files = {"a.py": ("import nobody_knows\n", {"errors": [error]}), "b.py": ("", {"dags": ["b"]})}
+    result = check(files, said=f"uv's words\n{said}\n")
+    assert errors(result) == [("dags/a.py", 1, "package"), ("requirements.txt", line, "requirements")]
+    assert "pipectl check" in result.errors[1].hint
+    monkeypatch.setattr("pipectl.engines.choice.choose", lambda _: engine)
+    words = ["--project", str(project), "--json", "check", "--junit", str(project / "out.xml")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == ExitCode.DAG
+    suite = ET.parse(project / "out.xml").getroot()[0]  # noqa: S314  pipectl's own
+    assert {case.get("name"): case.find("failure") is not None for case in suite} == {
+        "dags/a.py": True,
+        "dags/b.py": False,
+        "requirements.txt": True,
+    }
 
 
 def test_a_cycle_is_at_the_line_of_its_task(check: Any) -> None:
@@ -340,6 +388,135 @@ def test_variables_that_airflow_3_has_removed_are_found_in_templates_alone(check
     }
     assert {found.severity for found in findings} == {"warning"}
     assert all(found.hint for found in findings)
+
+
+def failing(text: str, *names: str, task: str = "t") -> dict[str, Any]:
+    return {"dag": "a", "task": task, "text": text, "names": list(names)}
+
+
+def test_a_removed_variable_is_an_error_where_a_task_is_sure_to_ask_for_it(check: Any, project: Path) -> None:
+    (project / "dags" / "query.sql").write_text("SELECT '{{ yesterday_ds }}'\n")
+    entry = {
+        "dags": ["a"],
+        "templates": [
+            failing("{{ execution_date }}x", "execution_date"),
+            failing("SELECT '{{ yesterday_ds }}'\n", "yesterday_ds"),
+            failing("{{ ti.execution_date }}", "ti.execution_date"),
+            failing("{{ prev_ds }}", "prev_ds", task="g.built"),
+            failing("{{ dss }} {{ mine }}", "dss", "mine"),
+        ],
+        "macros": ["conf"],
+    }
+    text = (
+        'A("{{ execution_date }}" + x)\nA("{{ next_ds }} {{ conf.x }}")\nA("{{ ti.execution_date }}")\n'
+        'A(task_id="built")\nA(task_id="t")\n'
+    )
+    result = check({"a.py": (text, entry)})
+    assert {(found.file, found.line, found.severity) for found in result.findings} == {
+        ("dags/a.py", 1, "error"),
+        ("dags/a.py", 2, "warning"),
+        ("dags/a.py", 3, "error"),
+        ("dags/a.py", 4, "error"),
+        ("dags/a.py", 5, "error"),
+        ("dags/query.sql", 1, "error"),
+    }
+    hints = {found.message.split("`")[-2]: found.hint for found in result.findings}
+    assert hints["dss"] == "Did you mean ds?"
+    assert "user_defined_macros" in hints["mine"]
+    assert hints["prev_ds"] == "Write prev_data_interval_start_success | ds."
+
+
+PREFIX = "from airflow.sdk import task, get_current_context\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "severity", "hint"),
+    [
+        ("@task\ndef f(**kw):\n    kw['prev_ds']\n", 4, "error", 'Write kw["prev_data_interval_start'),
+        ("def f(**c):\n    c['conf']\nP(python_callable=f)\n", 3, "error", 'Write c["dag_run"].conf'),
+        ("class O(B):\n    def execute(self, context):\n        context['execution_date']\n", 4, "error", ""),
+        ("def f():\n    get_current_context()['execution_date']\n", 3, "error", "get_current_context()["),
+        ("def f():\n    c = get_current_context()\n    c['next_ds']\n", 4, "error", ".strftime("),
+        ("def f(context):\n    context['ti'].execution_date\n", 3, "error", 'context["ti"].logical_date'),
+        ("P(on_failure_callback=lambda c, **k: k['tomorrow_ds'])\n", 2, "error", "timedelta(days=1)"),
+        ("def f(*, prev_ds):\n    pass\nP(python_callable=f)\n", 2, "error", "Take **context in its place"),
+        ("def f(a, prev_ds=1):\n    pass\nP(python_callable=f)\n", 2, "warning", "Take **context"),
+        ("@task\ndef f(execution_date=None, **kw):\n    pass\n", 3, "warning", 'Write kw["logical_date"].'),
+        ("def f(context):\n    context.get('execution_date')\n", 3, "warning", ""),
+        ("def f(context):\n    if OLD:\n        context['execution_date']\n", 4, "warning", ""),
+        ("def f(context):\n    return A or context['execution_date']\n", 3, "warning", ""),
+        (
+            "def f(context):\n    try:\n        context['conf']\n    except KeyError:\n        pass\n",
+            4,
+            "warning",
+            "",
+        ),
+        ("def helper(**words):\n    words['execution_date']\n", 3, "warning", ""),
+        ("def f(context):\n    context['test_mode']\n", 3, "error", "Leave it out"),
+        (
+            "def f(context):\n    context['triggering_dataset_events']\n",
+            3,
+            "error",
+            "triggering_asset_events",
+        ),
+    ],
+)
+def test_what_a_program_takes_from_the_context_is_found_with_what_to_write_in_python(
+    check: Any, code: str, line: int, severity: str, hint: str
+) -> None:
+    [finding] = check({"a.py": (PREFIX + code, {"dags": ["a"]})}).findings
+    assert (finding.file, finding.line, finding.severity) == ("dags/a.py", line, severity)
+    assert hint in finding.hint
+    assert "macros" not in finding.hint
+    assert "|" not in finding.hint
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "@task\ndef f(execution_date):\n    pass\nf(execution_date=1)\n",
+        "@task\ndef f(a, execution_date):\n    pass\nf(1, 2)\n",
+        "def f(prev_ds):\n    pass\nP(python_callable=f, op_kwargs={'prev_ds': 1})\n",
+        "def f(prev_ds):\n    pass\nP(python_callable=f, op_args=[1])\n",
+        "def f(context):\n    context['prev_ds'] = 1\n    context['prev_ds']\n",
+        "def f(context):\n    context = {}\n    context['prev_ds']\n",
+        "def f(rows):\n    rows['execution_date']\n",
+        "def f(**words):\n    words['conf']\n",
+        "def f(execution_date):\n    pass\n",
+        "def f(ti, context):\n    context['ds'], ti.logical_date\n",
+    ],
+)
+def test_what_has_a_value_is_not_found(check: Any, code: str) -> None:
+    assert not check({"a.py": (PREFIX + code, {"dags": ["a"]})}).findings
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("from airflow.utils.dates import days_ago\ndays_ago(1)\n", "pendulum.today('UTC').add(days=-N)"),
+        ("from airflow.utils.trigger_rule import TriggerRule\nTriggerRule.DUMMY\n", "TriggerRule.ALWAYS"),
+        ("from airflow.utils.dates import date_range\ndate_range(1)\n", ""),
+        ("from airflow.utils.dates import round_time\nround_time(1)\n", ""),
+        ("from airflow.triggers.external_task import TaskStateTrigger\nTaskStateTrigger()\n", ""),
+        ("from airflow.contrib.hooks import x\nx()\n", ""),
+        ("from airflow.operators.subdag import SubDagOperator\nSubDagOperator()\n", ""),
+    ],
+)
+def test_what_fix_does_not_mend_is_said_with_what_to_write(
+    check: Any, project: Path, code: str, hint: str
+) -> None:
+    findings = check({"a.py": (code, {"dags": ["a"]})}, fix=True).findings
+    assert findings
+    assert all(finding.hint for finding in findings)
+    assert hint in findings[0].hint
+    # The same if Airflow itself could not import it.
+    if "DUMMY" in code:
+        return
+    error = "ImportError: cannot import name 'x' from 'airflow.utils' (/lib/x.py)"
+    text = trace(f"{project}/dags/a.py", 1, error, code.partition("\n")[0])
+    told = check({"a.py": (code, {"errors": [text]})}).findings
+    assert all(finding.hint for finding in told)
+    assert hint in told[0].hint
 
 
 def test_fix_rewrites_what_ruff_knows_and_leaves_no_import_behind(check: Any, project: Path) -> None:

@@ -99,6 +99,7 @@ RUN_JSON = {
     "start": "2026-05-04T22:00:00+00:00",
     "end": "2026-05-04T22:00:03+00:00",
     "seconds": 3.0,
+    "cancelled": False,
 }
 TRY = TaskTry(1, "failed", START, START + timedelta(seconds=3))
 TRY_JSON = {
@@ -124,6 +125,7 @@ TRIGGERED = TriggerResult(
     seconds=None,
     tasks=(TaskState("write", "success", 1, 1.5), TaskState("label", "failed", 2, None, 3)),
     delta=Counts(100, 90, 2),
+    other_labels=40,
     other_runs=(RUN,),
     unpaused=True,
 )
@@ -138,6 +140,7 @@ TRIGGERED_JSON = {
     ],
     "delta": {"transactions": 100, "labels": 90, "frauds": 2},
     "unpaused": True,
+    "other_labels": 40,
     "other_runs": [RUN_JSON],
 }
 CONTENT = (DatabaseContent("airbyte-postgres", (Table("public.transactions", 3),)),)
@@ -399,6 +402,7 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
             "runs": [],
             "existing": [],
             "delta": {"transactions": 1, "labels": 1, "frauds": 0},
+            "other_labels": 0,
             "unpaused": False,
         },
     ),

@@ -38,6 +38,7 @@ COMPUTED = {
     "PIPECTL_BATCH_UNTIL": "the DAG sets it per run",
     "PIPECTL_SCRIPTS": "each engine knows the folder",
     "PIPECTL_PROGRAM": "marks a program of the user's in a container",
+    "PIPECTL_REQUIREMENTS_PROBLEM": "tells a program apart what could not be installed",
     "PIPECTL_STATE_DIR": "marks the local engine's processes",
     "PIPECTL_PROJECT_INODE": "tells whose they are, also once the project has moved",
     "AIRFLOW_HOME": "each engine knows the folder",

@@ -236,6 +236,10 @@ def test_a_single_hour_has_an_axis_of_hours() -> None:
     shown = charts(page(replace(FULL, hours=FULL.hours[:1]), "shop"))["over-time"]
     assert shown["layout"]["xaxis"]["range"] == ["2026-05-04 11:00", "2026-05-04 23:00"]
     assert shown["layout"]["yaxis2"]["dtick"] == 1
+    assert "range" not in shown["layout"]["yaxis2"]
+    honest = tuple(replace(hour, frauds=0) for hour in FULL.hours)
+    without = charts(page(replace(FULL, hours=honest), "shop"))["over-time"]
+    assert without["layout"]["yaxis2"]["range"] == [0, 1]
     assert "views" not in shown
 
 

@@ -20,6 +20,7 @@ def project(tmp_path: Path) -> Path:
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "tests" / "conftest.py").write_text(FOREIGN)
     (tmp_path / "tests" / "unit" / "test_other.py").write_text("def test_other(): pass\n")
+    (tmp_path / "dags" / "some_dag.py").touch()
     (tmp_path / "dags" / "tests" / "test_own.py").write_text("def test_own(): pass\n")
     (tmp_path / "scripts" / "test_script.py").write_text("def test_script(): pass\n")
     return tmp_path
@@ -44,6 +45,9 @@ def run(project: Path, *words: str) -> tuple[int, str, str]:
         ("dags/tests/test_onw.py", "dags/tests/test_own.py"),
         ("test_own.py::test_own", "dags/tests/test_own.py"),
         ("dags/nofolder", ""),
+        ("dags/nosuch.py", ""),
+        ("dags/test_nosuch.py", ""),
+        ("dags/some_dag.py.", ""),
         ("tests/unit", ""),
         ("dags/../tests/unit/test_other.py", ""),
         (".", ""),

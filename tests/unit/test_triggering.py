@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from pipectl.airflow_health import unknown_dag
-from pipectl.commands.trigger import RunProgress, results_text
+from pipectl.commands.trigger import RunProgress, result_text, results_text
 from pipectl.console import Console
 from pipectl.errors import AirflowError, AirflowSilentError, DagError, WaitTimeoutError
 from pipectl.models import AirflowAddress, Counts, DagRun, ImportFailure, ParsedDag, TaskLogLine, TaskState
@@ -54,6 +54,7 @@ class FakeApi:
         self.refuses = refuses
         self.calls: list[str] = []
         self.own = ""
+        self.written = 0
         self.paused: bool | None = True
         self.failures: tuple[ImportFailure, ...] = ()
 
@@ -99,6 +100,13 @@ class FakeApi:
         del number
         assert (dag_id, run_id) == ("mine", self.own)
         return tuple(f"{task.id} line {number}" for number in range(100))
+
+    def failure_log(self, dag_id: str, run_id: str, task: TaskState) -> tuple[str, ...]:
+        return self.log(dag_id, run_id, task)
+
+    def rows_written(self, dag_id: str, asset: str, run_ids: set[str], since: datetime) -> int:
+        assert (dag_id, asset, run_ids, since) == ("mine", "fraud_labels", {self.own}, START)
+        return self.written
 
     def last_error(self, *_: object) -> str:
         return ""
@@ -181,6 +189,32 @@ def test_the_delta_is_that_of_the_runs_own_batch() -> None:
     assert trigger(api, batch=batch, wait=False).delta is None
 
 
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (0, "58 labels, 2 of them fraud\n"),
+        (58, "58 labels, 2 of them fraud\n"),
+        (59, "2 of them fraud, and 1 label of older transactions\n"),
+        (1_258, "2 of them fraud, and 1,200 labels of older transactions\n"),
+    ],
+)
+def test_labels_that_a_run_wrote_of_older_transactions_are_told_apart(written: int, told: str) -> None:
+    api = FakeApi("success")
+    api.written = written
+    result = trigger(api, batch=lambda _: Counts(60, 58, 2))
+    assert result.other_labels == max(written - 58, 0)
+    assert told in plain(result_text(result))
+    assert told in plain(results_text([result]))
+
+
+def test_an_airflow_that_does_not_tell_what_was_written_fails_nothing() -> None:
+    class Silent(FakeApi):
+        def rows_written(self, *_: Any) -> int:
+            raise AirflowError("refused")
+
+    assert trigger(Silent("success"), batch=lambda _: Counts(60, 58, 2)).other_labels == 0
+
+
 def test_every_run_has_an_id_of_its_own() -> None:
     assert len({triggering.new_run_id() for _ in range(20_000)}) == 20_000
 
@@ -208,6 +242,25 @@ def test_the_end_of_the_failing_tasks_log_is_found() -> None:
     assert error.hint.endswith(f"The whole log: pipectl task-log mine {result.run_id} second")
     assert error.detail.splitlines()[-1] == "second line 99"
     assert len(error.detail.splitlines()) == triggering.TASK_LOG_LINES
+
+
+def test_all_tasks_that_failed_are_named_each_with_its_log() -> None:
+    api = FakeApi("failed")
+    result = trigger(api)
+    failed = tuple(TaskState(name, "failed", 1, 1.0) for name in "abcde")
+
+    def error(*tasks: TaskState) -> Any:
+        return triggering.failed_run(cast("AirflowApi", api), "mine", result.run_id, tasks)
+
+    assert error(*failed[:2]).message.endswith(" of mine failed in 2 tasks: a and b.")
+    assert error(*failed).message.endswith(" of mine failed in 5 tasks: a, b, c and 2 more.")
+    two = error(*failed[:2])
+    assert [line.partition(":")[0] for line in two.hint.splitlines()] == [
+        "In the browser",
+        "The whole log",
+        "The whole log",
+    ]
+    assert "a line 99\n\nb:\nb line 80\n" in two.detail
 
 
 @pytest.mark.parametrize(("scheduled", "limit"), [(False, 1), (True, 2), (True, 16), (True, None)], ids=str)

@@ -100,14 +100,24 @@ def backfill(
 
         batches = tuple(map(backfilling.batch_of, result.runs))
         delta = patience.ask(lambda: business_databases(invocation.engine).batches(batches))
-        result = replace(result, delta=delta)
+        other_labels = triggering.labels_of_others(api, result.runs, delta)
+        result = replace(result, delta=delta, other_labels=other_labels)
     invocation.console.emit(result, lambda: result_text(result))
     if result.failed:
-        first_failed = result.failed[0].run_id
-        raise RunFailedError(
-            f"{len(result.failed)} of {len(result.runs)} runs of {dag_id} failed, {first_failed} first.",
-            hint=f"Why: {command('runs', dag_id, first_failed)}. To start them again: the same with --failed",
-        )
+        raise _failure(result)
+
+
+def _failure(result: BackfillResult) -> RunFailedError:
+    """Return the error that says which runs failed, and which were cancelled."""
+    failed = [run for run in result.failed if not run.cancelled]
+    cancelled = len(result.failed) - len(failed)
+    ends = [f"{len(failed):,} failed, {failed[0].run_id} first"] if failed else []
+    ends += [f"{cancelled:,} {'was' if cancelled == 1 else 'were'} cancelled"] if cancelled else []
+    why = [f"Why: {command('runs', result.dag_id, failed[0].run_id)}"] if failed else []
+    return RunFailedError(
+        f"Of {counted(len(result.runs), 'run')} of {result.dag_id} {' and '.join(ends)}.",
+        hint="\n".join([*why, "To start them again: the same with --failed"]),
+    )
 
 
 def plan_text(plan: BackfillPlan) -> RenderableType:
@@ -126,8 +136,8 @@ def result_text(result: BackfillResult) -> RenderableType:
             line(f"{result.dag_id}: no slot without a run, so none was made."),
             *_existing_lines(result.existing),
         )
-    states = sorted({run.state for run in result.runs}, key=lambda state: (state != "success", state))
-    counts = ", ".join(f"{sum(run.state == state for run in result.runs):,} {state}" for state in states)
+    states = sorted({run.outcome for run in result.runs}, key=lambda state: (state != "success", state))
+    counts = ", ".join(f"{sum(run.outcome == state for run in result.runs):,} {state}" for state in states)
     ends = [run.end for run in result.runs if run.end]
     starts = [run.start for run in result.runs if run.start]
     # A run that was ended before its start has none.
@@ -138,8 +148,8 @@ def result_text(result: BackfillResult) -> RenderableType:
     )
     parts = [line(f"{result.dag_id}: {counted(len(result.runs), 'run')}{took}: {counts}", style)]
     if result.delta:
-        parts.append(delta_text(result.delta))
-    failed = [line(f"  failed: {run.run_id}", "red") for run in result.failed[:NAMED_FAILURES]]
+        parts.append(delta_text(result.delta, result.other_labels))
+    failed = [line(f"  {run.outcome}: {run.run_id}", "red") for run in result.failed[:NAMED_FAILURES]]
     return group(*parts, *failed, *_existing_lines(result.existing))
 
 
@@ -148,7 +158,8 @@ def cancelled_text(result: BackfillCancelled) -> RenderableType:
     if not result.cancelled:
         return line(f"{result.dag_id} has no backfill under way.")
     failed = counted(result.failed, "run")
-    parts = [line(f"The backfill of {result.dag_id} is ended: {failed} that had not begun failed.")]
+    verb = "is" if result.failed == 1 else "are"
+    parts = [line(f"The backfill of {result.dag_id} is ended: {failed} that had not begun {verb} cancelled.")]
     parts += [
         line(f"  {run_id} goes on. To end it too: {command('cancel', result.dag_id, run_id)}")
         for run_id in result.running
@@ -176,6 +187,11 @@ def _existing_lines(existing: tuple[DagRun, ...]) -> list[RenderableType]:
     verb = "has a slot" if len(existing) == 1 else "have slots"
     parts = [line(f"  {counted(len(existing), 'run')} {verb} of these times already.")]
     if failed:
-        text = f"  {len(failed):,} of them failed, {failed[0].run_id} first. To start these again: --failed"
-        parts.append(line(text, "yellow"))
+        ends = " or ".join(sorted({run.outcome for run in failed}, reverse=True)).replace(
+            "cancelled", "were cancelled"
+        )
+        parts += [
+            line(f"  {len(failed):,} of them {ends}, {failed[0].run_id} first.", "yellow"),
+            line("  To start these again: --failed", "yellow"),
+        ]
     return parts

@@ -53,4 +53,4 @@ def _state(dag: ListedDag) -> str:
 
 def _last_run(dag: ListedDag) -> tuple[str, str]:
     run = dag.last_run
-    return (run.state, moment(run.start)) if run else ("", "")
+    return (run.outcome, moment(run.start)) if run else ("", "")

@@ -10,6 +10,7 @@ import typer
 
 from pipectl.commands.shared import Progress, group, line
 from pipectl.errors import UsageError
+from pipectl.names import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -131,7 +132,12 @@ def result_text(result: LoadResult) -> RenderableType:
         ),
     ]
     if result.resumed:
-        lines.insert(1, line(f"  Taken up: {result.resumed:,} transactions were there already"))
+        lines.insert(
+            1,
+            line(
+                f"  Taken up: {counted(result.resumed, 'transaction was', 'transactions were')} there already"
+            ),
+        )
     return group(*lines)
 
 

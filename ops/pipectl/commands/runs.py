@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from pipectl import options  # noqa: TC001  Typer reads annotations at run time
-from pipectl.commands.shared import airflow_api, group, line, moment, table
+from pipectl.commands.shared import NAMED_FAILURES, airflow_api, group, line, moment, table
 from pipectl.names import command
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def result_text(result: Runs) -> RenderableType:
         (
             run.run_id,
             run.run_type,
-            run.state,
+            run.outcome,
             moment(run.logical_date),
             moment(run.start),
             _seconds(run.seconds),
@@ -101,13 +101,15 @@ def details_text(details: RunDetails) -> RenderableType:
             (task.name, found.number, found.state, moment(found.start), _seconds(found.seconds))
             for found in task.tries
         ] or [(task.name, "", task.state, "", "")]
-    failed = next((task.name for task in details.tasks if task.state == "failed"), "")
-    log = f"Why {failed} failed: {command('task-log', run.dag_id, run.run_id, failed)}"
+    failed = [task.name for task in details.tasks if task.state == "failed"]
     return group(
-        line(f"{run.dag_id} {run.run_id}: {run.state}"),
+        line(f"{run.dag_id} {run.run_id}: {run.outcome}"),
         *(line(f"  {name:<9} {fact}") for name, fact in facts.items() if fact),
         table("task", "try", "state", "started", "took", rows=rows),
-        *([line(log)] if failed else []),
+        *(
+            line(f"Why {name} failed: {command('task-log', run.dag_id, run.run_id, name)}")
+            for name in failed[:NAMED_FAILURES]
+        ),
     )
 
 

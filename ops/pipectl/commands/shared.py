@@ -39,6 +39,7 @@ STATE_STYLES = {
     "stopped": "dim",
     "paused": "dim",
     "broken": "bold red",
+    "cancelled": "bold red",
     "crashed": "bold red",
     "failed": "bold red",
     "unhealthy": "bold red",
@@ -168,8 +169,11 @@ def import_failures_text(failures: tuple[ImportFailure, ...]) -> tuple[Renderabl
         files = f"{counted(len(failures), 'DAG file')} {'is' if len(failures) == 1 else 'are'}"
         others = ", ".join(failure.filename for failure in failures[NAMED_FAILURES:])
         also = f", {others} too" if others else ""
-        cure = "What to mend: pipectl check. The whole errors: pipectl dags"
-        lines.append(f"          {files} broken{also}. {cure}")
+        lines += [
+            f"          {files} broken{also}.",
+            "          What to mend: pipectl check",
+            "          The whole errors: pipectl dags",
+        ]
     return tuple(line(text, "yellow") for text in lines)
 
 
@@ -191,7 +195,12 @@ def confirm_volumes(invocation: Invocation, volumes: tuple[Volume, ...], command
         return
     if not yes:
         invocation.console.show(volumes_text(volumes, "To be deleted"))
-    confirm(invocation, f"Delete these {len(volumes)} volumes?", command, yes=yes)
+    confirm(
+        invocation,
+        f"Delete {'this' if len(volumes) == 1 else 'these'} {counted(len(volumes), 'volume')}?",
+        command,
+        yes=yes,
+    )
 
 
 def confirm(invocation: Invocation, question: str, command: str, *, yes: bool) -> None:

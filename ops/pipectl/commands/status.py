@@ -155,7 +155,7 @@ def result_text(result: Status) -> RenderableType:
         paused = "paused; start it: pipectl trigger" if dag.paused else f"on, {planned}"
         lines.append(f"DAG       {dag.dag_id}: {paused}")
         last = dag.last_run
-        lines.append(f"Last run  {last.run_id}: {last.state}" if last else "Last run  none")
+        lines.append(f"Last run  {last.run_id}: {last.outcome}" if last else "Last run  none")
     elif airflow.error:
         lines.append(f"          {airflow.error}")
     elif airflow.reachable:

@@ -42,6 +42,12 @@ def task_log(
 
     api = airflow_api(invocation)
     run = inspecting.find_run(api, dag_id, run_id)
+    is_empty = True
     for entry in inspecting.task_log(api, run, task, number=number, follow=follow):
+        is_empty = False
         text = entry.text if invocation.console.verbose else fold_frames(entry.text)
         invocation.console.line(entry, text)
+    if is_empty:
+        invocation.console.say(
+            f"Airflow has no log of the task {task} of {run.run_id}{f', try {number}' if number else ''}."
+        )

@@ -11,6 +11,7 @@ import typer
 from pipectl import options
 from pipectl.commands.shared import Progress, airflow_api, group, line, moment, table
 from pipectl.errors import UsageError
+from pipectl.names import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,23 +162,23 @@ def results_text(results: list[TriggerResult]) -> RenderableType:
     """Return what several runs did: a row each, their sums, and the tasks of one that failed."""
     from pipectl.models import Counts  # noqa: PLC0415
 
-    counted = [result.delta for result in results if result.delta]
+    deltas = [result.delta for result in results if result.delta]
     rows: list[tuple[object, ...]] = [
         (
             result.run_id,
             result.state,
             "" if result.seconds is None else f"{result.seconds:.1f} s",
-            *(_counts(result.delta) if counted else ()),
+            *(_counts(result.delta) if deltas else ()),
         )
         for result in results
     ]
-    columns = ("transactions", "labels", "frauds") if counted else ()
+    columns = ("transactions", "labels", "frauds") if deltas else ()
     ends = Counter(result.state for result in results)
     parts = [table("run", "state", "took", *columns, rows=rows)]
     parts.append(line(", ".join(f"{number} {state}" for state, number in ends.items())))
-    if counted:
-        total = Counts(*(sum(column) for column in zip(*map(_counts, counted), strict=True)))
-        parts.append(delta_text(total))
+    if deltas:
+        total = Counts(*(sum(column) for column in zip(*map(_counts, deltas), strict=True)))
+        parts.append(delta_text(total, sum(result.other_labels for result in results)))
     others = [_other_text(run) for result in results for run in result.other_runs]
     failed = [tasks_text(result.tasks) for result in results if result.state == "failed" and result.tasks]
     return group(*parts, *others, *failed)
@@ -189,7 +190,7 @@ def result_text(result: TriggerResult) -> RenderableType:
     took = f" in {result.seconds:.1f} s" if result.seconds is not None else ""
     parts.append(line(f"{result.run_id}: {result.state}{took}", END_STYLES.get(result.state, "")))
     if result.delta:
-        parts.append(delta_text(result.delta))
+        parts.append(delta_text(result.delta, result.other_labels))
     return group(*parts, *(_other_text(run) for run in result.other_runs))
 
 
@@ -202,9 +203,12 @@ def tasks_text(tasks: tuple[TaskState, ...]) -> RenderableType:
     return table("task", "state", "try", "took", rows=rows)
 
 
-def delta_text(delta: Counts) -> RenderableType:
+def delta_text(delta: Counts, other_labels: int = 0) -> RenderableType:
     """Return what runs added to the databases."""
-    text = f"  + {delta.transactions:,} transactions, {delta.labels:,} labels, {delta.frauds:,} of them fraud"
+    transactions, labels = counted(delta.transactions, "transaction"), counted(delta.labels, "label")
+    text = f"  + {transactions}, {labels}, {delta.frauds:,} of them fraud"
+    if other_labels:
+        text += f", and {counted(other_labels, 'label')} of older transactions"
     if delta.labels < delta.transactions:
         text += "\n  Why labels are missing: pipectl verify-db --expect reconciled"
     return line(text)

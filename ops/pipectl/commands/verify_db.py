@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipectl.pipeline.verification import Verification
 
 HINTS = {
-    "empty": "To empty them: pipectl reset --data-only. If rows are right: --expect populated or reconciled",
+    "empty": "To empty them: pipectl reset --data-only\nIf rows are right: --expect populated or reconciled",
     "populated": "Run the pipeline once: pipectl trigger",
 }
 REPAIR = "Mend it: pipectl verify-db --repair"

@@ -39,6 +39,8 @@ WITHOUT_STACK = {
 }
 # Where a program finds pytest (engines/pytest_layer.py).
 PYTEST = "PYTEST_FOLDER"
+# If it is set, a program runs although requirements.txt cannot be installed, and finds here what was said.
+PROBLEM = "PIPECTL_REQUIREMENTS_PROBLEM"
 
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
 _ASSIGNMENT = re.compile(rf"(?:export[ \t]+)?({_NAME})[ \t]*=[ \t]*(.*)")

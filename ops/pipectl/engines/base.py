@@ -119,12 +119,19 @@ class Engine(ABC):
 
     @abstractmethod
     def apart(
-        self, program: str, words: tuple[str, ...], observer: Observer, pytest: Path | None = None
+        self,
+        program: str,
+        words: tuple[str, ...],
+        observer: Observer,
+        pytest: Path | None = None,
+        *,
+        tolerant: bool = False,
     ) -> Command:
         """Return what runs a program of stack/airflow/ as a task would run, without the stack.
 
         It gets none of Airflow's secrets, and the folder `pytest`, which airflow_env.PYTEST names. What it
-        runs on is installed, or pulled, if it is missing.
+        runs on is installed, or pulled, if it is missing. A `tolerant` one runs with the packages that are
+        there if requirements.txt cannot be installed: airflow_env.PROBLEM then has what was said of it.
         """
 
     @abstractmethod
@@ -305,7 +312,7 @@ class Engine(ABC):
         if running:
             raise EngineError(
                 f"stack/.env has lost {lost_names}, and what runs was started with them.",
-                hint="Put the file back. Without it: pipectl down, then pipectl up, which makes new ones."
+                hint="Put the file back.\nWithout it: pipectl down, then pipectl up, which makes new ones."
                 f" {self._losses(lost)}",
             )
         self._notes.append(f"stack/.env had lost {lost_names}, so they are new. {self._losses(lost)}")

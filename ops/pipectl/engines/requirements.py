@@ -20,13 +20,18 @@ DETAIL_LINES = 8
 
 def explained(output: str, code: int, hint: str) -> PipectlError:
     """Return the error that a failed installation is, `hint` for one that the file does not explain."""
+    sentence, detail = sentence_of(output)
+    if code == MISTAKE:
+        return UsageError(sentence, hint="Correct it, then run the command again.", detail=detail)
+    return EngineError(sentence, hint=hint, detail=detail)
+
+
+def sentence_of(output: str) -> tuple[str, str]:
+    """Return what was wrong in one sentence, and the other lines before its end."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     told = (line for line in reversed(lines) if line.startswith(REQUIREMENTS))
     sentence = next(told, f"The packages of {REQUIREMENTS} could not be installed.")
-    detail = "\n".join([line for line in lines if line != sentence][-DETAIL_LINES:])
-    if code == MISTAKE:
-        return UsageError(sentence, hint="Correct it, then run pipectl up again.", detail=detail)
-    return EngineError(sentence, hint=hint, detail=detail)
+    return sentence, "\n".join([line for line in lines if line != sentence][-DETAIL_LINES:])
 
 
 def changed_note(started_with: Iterable[Mapping[str, str]], now: Mapping[str, str]) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipectl.engines.base import Engine
     from pipectl.models import AirflowAddress, Service
 
-HINT = "Start the stack: pipectl up. What runs already: pipectl status"
+HINT = "Start the stack: pipectl up\nWhat runs already: pipectl status"
 DOWN = {"stopped", "crashed"}
 
 

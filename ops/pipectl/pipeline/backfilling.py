@@ -51,7 +51,8 @@ class BackfillPlan:
 class BackfillResult:
     """The runs that a backfill made, as they are now, and those that were there `existing` already.
 
-    `delta` counts what the batches of its runs have in the databases, and is null for runs without batches.
+    `delta` counts what the batches of its runs have in the databases, and is null for runs without batches;
+    `other_labels` are those that they wrote of other transactions.
     """
 
     dag_id: str
@@ -60,6 +61,7 @@ class BackfillResult:
     runs: tuple[DagRun, ...]
     existing: tuple[DagRun, ...]
     delta: Counts | None = None
+    other_labels: int = 0
     unpaused: bool = False
 
     @property
@@ -95,9 +97,13 @@ def check_schedule(dag: ParsedDag) -> None:
     """Raise UsageError for a DAG whose schedule has no slots of the past."""
     if dag.periodic:
         return
-    schedule = f"the schedule {dag.schedule}, which has" if dag.schedule else "no schedule, so it has"
+    schedule = (
+        f"the schedule {dag.schedule}, which has no slots"
+        if dag.schedule
+        else "no schedule, so it has no slots"
+    )
     raise UsageError(
-        f"{dag.dag_id} has {schedule} no slots to backfill.",
+        f"{dag.dag_id} has {schedule} to backfill.",
         hint=f"To run it for one date: pipectl trigger {dag.dag_id} --logical-date 2026-01-31",
     )
 
@@ -211,8 +217,8 @@ def _slots(
         slots = api.backfill_slots(dag_id, since, end, reprocess)
         if len(slots) > MOST_RUNS:
             raise UsageError(
-                f"{dag_id} has {len(slots):,} slots to run from {since.isoformat()} to {end.isoformat()},"
-                f" and one backfill makes {MOST_RUNS:,} runs at most.",
+                f"{dag_id} has more than {MOST_RUNS:,} slots to run from {since.isoformat()} to"
+                f" {until.isoformat()}, and one backfill makes {MOST_RUNS:,} runs at most.",
                 hint=f"Take a smaller range: pipectl backfill {dag_id} --from {since.isoformat()}"
                 f" --to {slots[MOST_RUNS - 1].isoformat()}",
             )
@@ -263,7 +269,7 @@ def _follow(
             except AirflowSilentError as error:
                 raise WaitTimeoutError(
                     f"The backfill of {dag_id} had not ended when Airflow last answered. {error.message}",
-                    hint=f"What runs: pipectl status. The runs, once Airflow answers: pipectl runs {dag_id}",
+                    hint=f"What runs: pipectl status\nThe runs, once Airflow answers: pipectl runs {dag_id}",
                 ) from error
             states = Counter(run.state for run in runs)
             if states["success"] + states["failed"] > ended:
@@ -272,13 +278,13 @@ def _follow(
             raise WaitTimeoutError(
                 f"No run of the backfill of {dag_id} ended for {timeout:g} s, "
                 f"{len(runs) - ended} of {len(runs)} are left; they go on.",
-                hint=f"Look at them: pipectl runs {dag_id}. To wait longer: --timeout SECONDS",
+                hint=f"Look at them: pipectl runs {dag_id}\nTo wait longer: --timeout SECONDS",
             )
         ended = states["success"] + states["failed"]
         tenth = (ended * TOLD // max(len(runs), 1), states["failed"])
         if tenth != told:
             told = tenth
             failed = f", {states['failed']} failed" if states["failed"] else ""
-            observer.report(f"  {ended} of {len(runs)} runs have ended{failed}")
+            observer.report(f"  {ended} of {counted(len(runs), 'run')} ended{failed}")
         if ended == len(runs):
             return runs

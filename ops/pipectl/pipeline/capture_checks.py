@@ -8,6 +8,7 @@ from pipectl import published, replication
 from pipectl.databases import Databases
 from pipectl.errors import DatabaseError, LoginError
 from pipectl.models import CaptureCheck, ReplicationLogin
+from pipectl.names import counted
 from pipectl.pipeline.change_capture import SLOT_STATE
 from pipectl.published import LABELS, PUBLICATION, SLOT
 
@@ -96,7 +97,7 @@ def _postgres_server(ask: Ask, user: str) -> Iterator[CaptureCheck]:
         "postgres",
         "room for a reader",
         free_slots > 0 and free_senders > 0,
-        f"{free_slots} slots and {free_senders} senders free",
+        f"{counted(free_slots, 'slot')} and {counted(free_senders, 'sender')} free",
         "Drop slots that nobody reads, or raise max_replication_slots and max_wal_senders.",
     )
 
@@ -232,7 +233,7 @@ def _mysql_server(ask: Ask) -> Iterator[CaptureCheck]:
         "mysql",
         "log kept",
         expire == 0 or expire >= BINLOG_DAYS * DAY_SECONDS,
-        f"{expire / DAY_SECONDS:g} days" if expire else "for ever",
+        _kept(expire),
         f"Set binlog_expire_logs_seconds to {BINLOG_DAYS * DAY_SECONDS} or more.",
     )
     timeouts = {
@@ -250,7 +251,7 @@ def _mysql_server(ask: Ask) -> Iterator[CaptureCheck]:
         "mysql",
         "time zone",
         offset == 0,
-        "UTC" if offset == 0 else f"{offset / 3600:+g} hours from UTC",
+        "UTC" if offset == 0 else f"{offset / 3600:+g} h from UTC",
         "Set default_time_zone to +00:00: the labels' times are UTC.",
     )
 
@@ -276,6 +277,13 @@ def _stream(database: str, open_stream: Callable[[], str]) -> CaptureCheck:
 def _round_trip(address: DatabaseAddress) -> str:
     milliseconds = replication.round_trip(address, PUBLICATION) * 1000
     return f"a message came back through pgoutput after {milliseconds:.0f} ms"
+
+
+def _kept(seconds: int) -> str:
+    if not seconds:
+        return "for ever"
+    days, rest = divmod(seconds, DAY_SECONDS)
+    return f"{seconds / 3600:g} h" if rest else counted(days, "day")
 
 
 def _rights(*, readable: bool, writable: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import re
 import signal
 import time
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from pipectl import json_text, ordinary
 from pipectl.airflow_answers import shortened
+from pipectl.engines.changes import REQUIREMENTS
 from pipectl.engines.foreground import outcome
+from pipectl.engines.requirements import sentence_of
 from pipectl.errors import EngineError
-from pipectl.pipeline import idioms, removed_names
+from pipectl.pipeline import context_names, idioms, removed_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pipectl.engines.base import Engine
     from pipectl.observer import Observer
@@ -120,18 +123,18 @@ def check(engine: Engine, project: Path, observer: Observer, *, slow: float, fix
             answer = _parse(engine, observer)
     places = Places(project, Path(answer["folder"]))
     found = [
+        *_requirements(answer.get("requirements", ""), project),
         *(finding for entry in answer["files"] for finding in _findings(entry, places, answer, slow)),
         *_duplicates(answer["files"], places),
     ]
     broken = {finding.file for finding in found if finding.kind == "syntax"}
     sources = _sources(answer, project)
-    found.extend(_variables([*sources, *_templates(project)], places))
-    for entry in idioms.find(sources, answer["python"]):
-        finding = _idiom(entry, places)
+    found.extend(_variables([*sources, *_templates(project)], answer, places))
+    for finding, is_syntax in _old(sources, answer["python"], places):
         # What follows from a syntax error are more of them.
-        if entry.rule or finding.file not in broken:
+        if not is_syntax or finding.file not in broken:
             found.append(finding)
-        if not entry.rule:
+        if is_syntax:
             broken.add(finding.file)
     unique: dict[tuple[object, ...], Finding] = {}
     for finding in sorted(found, key=lambda finding: (finding.file, finding.line or 0)):
@@ -176,7 +179,7 @@ class Places:
 
 def _parse(engine: Engine, observer: Observer) -> dict[str, Any]:
     """Let Airflow parse the files; return what stack/airflow/check_dags.py prints."""
-    done = outcome(engine.apart(PROGRAM, (), observer))
+    done = outcome(engine.apart(PROGRAM, (), observer, tolerant=True))
     answer = None
     if done.returncode == 0:
         try:
@@ -193,6 +196,30 @@ def _parse(engine: Engine, observer: Observer) -> dict[str, Any]:
     return answer
 
 
+def _requirements(said: str, project: Path) -> Iterator[Finding]:
+    """Yield the finding for a requirements.txt that cannot be installed."""
+    if not said.strip():
+        return
+    sentence, detail = sentence_of(said)
+    words = set(re.findall(r"[\w.-]+", sentence.removeprefix(REQUIREMENTS)))
+    lines = enumerate(_read(project / REQUIREMENTS).splitlines(), start=1)
+    named = [
+        number for number, line in lines if (found := _REQUIREMENT.match(line)) and words & {found[1], line}
+    ]
+    numbered = re.search(r"^requirements\.txt, line (\d+)", sentence)
+    line = int(numbered[1]) if numbered else next(iter(named), None)
+    hint = "Correct it, then run pipectl check again: the DAG files were read without what it lacks."
+    yield Finding(REQUIREMENTS, line, ERROR, "requirements", sentence, hint, detail=detail)
+
+
+def _read(path: Path) -> str:
+    """Return a file's text; empty if it cannot be read."""
+    try:
+        return ordinary.read_text(path, errors="replace")
+    except OSError:
+        return ""
+
+
 def _sources(answer: Mapping[str, Any], project: Path) -> list[Path]:
     """Return the files that ruff looks at, as this machine has them."""
     folder = Path(answer["folder"])
@@ -207,13 +234,53 @@ def _templates(project: Path) -> list[Path]:
     return [path for path in paths if path.suffix in removed_names.TEMPLATES and path.is_file()]
 
 
-def _variables(paths: Iterable[Path], places: Places) -> Iterable[Finding]:
-    """Yield a warning for each variable in a template that Airflow 3 does not fill in."""
-    for path in paths:
-        for line, name in removed_names.in_templates(path):
-            message = f"The template variable `{name}` is removed in Airflow 3."
-            hint = removed_names.instead(name)
-            yield Finding(places.of(str(path)), line, WARNING, "airflow-2", message, hint)
+def _variables(paths: Iterable[Path], answer: Mapping[str, Any], places: Places) -> Iterator[Finding]:
+    """Yield a finding for each variable in a template that Airflow 3 does not fill in.
+
+    It is an error if Airflow has told of a task that is sure to ask for it: undefined names make that fail.
+    """
+    entries = answer["files"]
+    macros = {name for entry in entries for name in entry.get("macros", ())}
+    seen = [
+        (places.of(str(path)), line, name, text)
+        for path in paths
+        for line, name, text in removed_names.in_templates(path)
+        if name not in macros
+    ]
+    failing: set[tuple[str, int, str]] = set()
+    for entry in entries:
+        file = places.of(entry["path"])
+        for template in entry.get("templates", ()):
+            for full_name in template["names"]:
+                name = full_name.rpartition(".")[2]
+                same = [one for one in seen if one[2] == name]
+                where = [one for one in same if one[3].strip() in template["text"]]
+                where = where or [one for one in same if one[0] == file]
+                failing |= {(one[0], one[1], name) for one in where}
+                if not where:
+                    yield _undefined(file, template, full_name, answer, places)
+    for file, line, name, _ in seen:
+        fails = (file, line, name) in failing
+        message = f"The template variable `{name}` is removed in Airflow 3" + (
+            ": rendering the template fails." if fails else "."
+        )
+        severity = ERROR if fails else WARNING
+        yield Finding(file, line, severity, "airflow-2", message, removed_names.in_a_template(name))
+
+
+def _undefined(
+    file: str, template: Mapping[str, Any], name: str, answer: Mapping[str, Any], places: Places
+) -> Finding:
+    """Return the finding for a name in a template of a task that nothing gives a value."""
+    path, task = places.project / file, template["task"]
+    line = _line_of(path, (task, task.rpartition(".")[2]))
+    message = f"A template of the task `{task}` asks for `{name}`, which Airflow does not give: it fails."
+    removed = name.rpartition(".")[2]
+    if removed in removed_names.VARIABLES:
+        return Finding(file, line, ERROR, "airflow-2", message, removed_names.in_a_template(removed))
+    close = difflib.get_close_matches(name, answer["context"], 1)
+    hint = f"Did you mean {close[0]}?" if close else "Give it to the DAG with user_defined_macros."
+    return Finding(file, line, ERROR, "template", message, hint)
 
 
 def _findings(
@@ -234,7 +301,8 @@ def _findings(
             message,
             "Airflow takes seconds to log each megabyte, at each reading, and 50 s at most. Print in a task.",
         )
-    failures = [_import_error(file, text, places, entry["dags"]) for text in entry["errors"]]
+    python = answer["python"]
+    failures = [_import_error(file, text, places, entry["dags"], python) for text in entry["errors"]]
     yield from failures
     late = any(failure.kind == "time-limit" for failure in failures)
     if (seconds := entry["seconds"]) > slow and not late:
@@ -285,7 +353,7 @@ def _how(code: int) -> str:
         return f"signal {-code}"
 
 
-def _import_error(file: str, text: str, places: Places, dags: list[str]) -> Finding:
+def _import_error(file: str, text: str, places: Places, dags: list[str], python: str) -> Finding:
     """Return the finding for an error in Airflow's words: a traceback, or one line."""
     frames = [frame for frame in _FRAME.finditer(text) if places.is_own(frame["path"])]
     line = int(frames[-1]["line"]) if frames else None
@@ -305,6 +373,10 @@ def _import_error(file: str, text: str, places: Places, dags: list[str]) -> Find
     elif name == "ModuleNotFoundError" and module:
         kind = "package"
         hint = _package_hint(module["name"], text, places.project)
+        if not hint and line:
+            hint = idioms.about_import(places.project / where, line, python)
+    elif name == "ImportError" and "'airflow." in problem and line:
+        hint = idioms.about_import(places.project / where, line, python)
     elif name == "AirflowDagCycleException":
         kind, line = "cycle", _line_of(places.project / file, (problem.rpartition(" ")[2], *dags))
     elif name == "AirflowTaskTimeout":
@@ -344,21 +416,17 @@ def _problem(text: str) -> str:
 
 
 def _package_hint(module: str, text: str, project: Path) -> str:
-    """Return what to do about a module that is missing."""
+    """Return what to do about a module that is missing; empty for one that Airflow itself had."""
     imported = [found["name"] for found in _IMPORTED.finditer(text)]
     package = package_of(imported[-1] if imported and module.startswith("airflow") else module)
     if not package and module.startswith("airflow."):
-        return "Airflow 3 has no such module: pipectl check --fix replaces what it knows."
+        return ""
     if not package:
         return (
             "Add the package that has it to requirements.txt; a module of your own belongs into dags/,"
             " and its name must not be that of an installed one."
         )
-    try:
-        text = ordinary.read_text(project / "requirements.txt", errors="replace")
-    except OSError:
-        text = ""
-    names = {_normal(name) for name in _REQUIREMENT.findall(text)}
+    names = {_normal(name) for name in _REQUIREMENT.findall(_read(project / REQUIREMENTS))}
     if _normal(package) in names:
         return f"requirements.txt has {package}, but it is not installed: pipectl up"
     return f"Add this line to requirements.txt: {package}"
@@ -415,6 +483,20 @@ def _line_of(path: Path, names: Iterable[str], earlier: int = 0) -> int | None:
         if lines:
             return lines[min(earlier, len(lines) - 1)]
     return None
+
+
+def _old(sources: Sequence[Path], python: str, places: Places) -> Iterator[tuple[Finding, bool]]:
+    """Yield what programs have of Airflow 2, and whether they are no programs."""
+    judged: set[tuple[str, int, int]] = set()
+    for path in sources:
+        for use in context_names.find(path):
+            judged.add((str(path), use.line, use.column))
+            if use.message:
+                severity, file = (ERROR if use.fails else WARNING), places.of(str(path))
+                yield Finding(file, use.line, severity, "airflow-2", use.message, use.instead), False
+    for entry in idioms.find(sources, python):
+        if (entry.path, entry.line, entry.column) not in judged:
+            yield _idiom(entry, places), not entry.rule
 
 
 def _idiom(entry: idioms.Idiom, places: Places) -> Finding:

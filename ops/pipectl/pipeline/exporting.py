@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import io
-import json
 import os
 import shlex
 import shutil
 import sys
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
@@ -26,7 +25,9 @@ import numpy as np
 
 from pipectl import __version__, published
 from pipectl.databases import labels_cut_off
+from pipectl.documents import dump, plain
 from pipectl.errors import DatabaseError, UsageError, remedy
+from pipectl.names import counted
 from pipectl.wait import Aside
 
 if TYPE_CHECKING:
@@ -104,8 +105,8 @@ def export(databases: Databases, request: ExportRequest, observer: Observer) -> 
             bytes=writer.bytes,
             seconds=round(time.monotonic() - started, 3),
         )
-        manifest = {"pipectl": __version__, **asdict(result)}
-        (draft / MANIFEST).write_text(json.dumps(manifest, default=str, indent=2) + "\n", encoding="utf-8")
+        manifest = dump({"pipectl": __version__, **plain(result)}, indent=2)
+        (draft / MANIFEST).write_text(f"{manifest}\n", encoding="utf-8")
     return result
 
 
@@ -148,7 +149,7 @@ def _facts(
             labels += known.num_rows
             frauds += pc.sum(known.column("is_fraud")).as_py() or 0
             if transactions % MILLION < CHUNK <= transactions:
-                observer.report(f"Exported {transactions:,} transactions")
+                observer.report(f"Exported {counted(transactions, 'transaction')}")
             table = following.result() if following else table.slice(0, 0)
     return {
         "transactions": transactions,

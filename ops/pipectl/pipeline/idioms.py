@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
-from pipectl import surroundings
+from pipectl import ordinary, surroundings
 from pipectl.engines.foreground import Command, outcome
 from pipectl.errors import EngineError, UsageError
 from pipectl.pipeline import removed_names
@@ -22,6 +25,9 @@ RULES = "AIR002,AIR3"
 LATER = ("AIR002", "AIR31")
 UNUSED, MOST_IMPORTS = "F401", 1000
 _QUOTED = re.compile("`([^`]+)`")
+# How ruff writes for GitHub, the one of its formats with its advice on what it cannot rewrite.
+_ADVICE = re.compile(r"^::[^:]*,file=(.*),line=(\d+),col=(\d+),endLine.*%0A +help: (.*)$", re.MULTILINE)
+UNKNOWN = "Airflow's notes on release 3.0.0 say what has become of it"
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class Idiom:
 
 def find(paths: Sequence[Path], python: str) -> tuple[Idiom, ...]:
     """Return what these files have of Airflow 2, and where they are no Python of version `python`."""
+    entries = _ruff(paths, python, "--select", RULES)
+    advice = _advice(paths, python) if any(not entry["fix"] for entry in entries) else {}
     return tuple(
         Idiom(
             path=str(entry["filename"]),
@@ -46,11 +54,40 @@ def find(paths: Sequence[Path], python: str) -> tuple[Idiom, ...]:
             column=int(entry["location"]["column"]),
             rule=code if (code := str(entry["code"] or "")) != "invalid-syntax" else "",
             message=_message(str(entry["message"])),
-            instead=_instead(entry),
+            instead=_instead(entry, advice),
             fixable=bool(entry["fix"]),
         )
-        for entry in _ruff(paths, python, "--select", RULES)
+        for entry in entries
     )
+
+
+def about_import(path: Path, line: int, python: str) -> str:
+    """Return what to do about an import of Airflow 2 that fails."""
+    try:
+        tree = ast.parse(ordinary.read_text(path))
+    except (OSError, ValueError, SyntaxError, RecursionError):
+        return f"{UNKNOWN}."
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom) and node.lineno <= line <= (node.end_lineno or 0):
+            break
+    else:
+        return f"{UNKNOWN}."
+    unused = [
+        entry
+        for entry in _ruff([path], python, "--select", UNUSED)
+        if node.lineno <= entry["location"]["row"] <= (node.end_lineno or 0)
+    ]
+    if len(unused) == len(node.names):
+        return "Nothing in the file uses it: take the import out."
+    with tempfile.TemporaryDirectory() as folder:
+        # ruff judges names by their uses.
+        used = Path(folder, "used.py")
+        names = [name.asname or name.name for name in node.names]
+        used.write_text("\n".join([ast.unparse(node), *(f"{name}()" for name in names)]), encoding="utf-8")
+        found = find([used], python)
+    said = list(dict.fromkeys(f"{entry.instead.rstrip('.')}." for entry in found if entry.instead))
+    fixes = ["pipectl check --fix rewrites it."] if any(entry.fixable for entry in found) else []
+    return " ".join([*said, *fixes]) or f"{UNKNOWN}."
 
 
 def fix(paths: Sequence[Path], python: str) -> tuple[int, tuple[Path, ...]]:
@@ -78,11 +115,22 @@ def _message(text: str) -> str:
     )
 
 
-def _instead(entry: dict[str, Any]) -> str:
-    """Return what to write instead, in ruff's words where it has a fix."""
+def _instead(entry: dict[str, Any], advice: dict[tuple[str, int, int], str]) -> str:
+    """Return what to write instead, in ruff's words where pipectl has none."""
     name = _QUOTED.search(str(entry["message"]))
-    told = removed_names.instead(name[1]) if name else ""
-    return told or str((entry["fix"] or {}).get("message") or "")
+    told = removed_names.instead(name[1].rpartition(".")[2]) if name else ""
+    place = (str(entry["filename"]), int(entry["location"]["row"]), int(entry["location"]["column"]))
+    known = told or str((entry["fix"] or {}).get("message") or "") or advice.get(place, "")
+    return known or (UNKNOWN if entry["code"] != "invalid-syntax" else "")
+
+
+def _advice(paths: Sequence[Path], python: str) -> dict[tuple[str, int, int], str]:
+    """Return what ruff says to do at each place, which its JSON has only of what it can rewrite."""
+    text = _ruff_text(paths, python, "github", "--select", RULES)
+    return {
+        (unquote(path), int(row), int(column)): unquote(words)
+        for path, row, column, words in _ADVICE.findall(text)
+    }
 
 
 def _unused(entry: dict[str, Any]) -> tuple[str, str]:
@@ -112,12 +160,17 @@ def _apply(entry: dict[str, Any]) -> bool:
 
 def _ruff(paths: Sequence[Path], python: str, *options: str) -> list[dict[str, Any]]:
     """Run ruff without any settings but these, and return what it has found."""
+    found: list[dict[str, Any]] = json.loads(_ruff_text(paths, python, "json", *options) or "[]")
+    return found
+
+
+def _ruff_text(paths: Sequence[Path], python: str, output: str, *options: str) -> str:
     from ruff import find_ruff_bin  # noqa: PLC0415  5 ms
 
     if not paths:
-        return []
+        return ""
     target = "py" + "".join(python.split(".")[:2])
-    words = ("check", "--isolated", "--no-cache", "--exit-zero", "--output-format", "json")
+    words = ("check", "--isolated", "--no-cache", "--exit-zero", "--output-format", output)
     files = (*options, "--", *map(str, paths))
     command = (find_ruff_bin(), *words, "--target-version", target, *files)
     done = outcome(Command(command, surroundings.environment(), Path("/")))
@@ -125,5 +178,4 @@ def _ruff(paths: Sequence[Path], python: str, *options: str) -> list[dict[str, A
         raise EngineError(
             "ruff, which looks for Airflow 2, failed.", hint="Mend what its lines name.", detail=done.stderr
         )
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
+    return done.stdout

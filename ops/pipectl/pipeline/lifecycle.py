@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
 from pipectl.errors import AirflowError, EngineError, PipectlError, WaitTimeoutError
+from pipectl.names import counted
 from pipectl.pipeline.access import own_databases
 from pipectl.pipeline.readiness import HealthProbe, processor_start, wait_until_healthy, wait_until_parsed
 from pipectl.pipeline.verification import wait_for_active_runs
@@ -153,7 +154,7 @@ def _naming_what_runs(engine: Engine) -> Iterator[None]:
             running = [service.name for service in services if service.state in {"running", "starting"}]
             if 0 < len(running) < len(services):
                 stop = "" if "pipectl down" in error.hint else " (to stop them: pipectl down)"
-                error.hint = f"Still running: {', '.join(running)}{stop}. {error.hint}".rstrip()
+                error.hint = f"Still running: {', '.join(running)}{stop}.\n{error.hint}".rstrip()
         raise
 
 
@@ -176,7 +177,7 @@ def reset(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) ->
         observer.report("Stopping the stack")
         engine.stop()
         deleted = engine.volumes()
-        observer.report(f"Deleting {len(deleted)} volumes")
+        observer.report(f"Deleting {counted(len(deleted), 'volume')}")
         engine.delete_volumes()
         if remaining := engine.volumes():
             raise EngineError(

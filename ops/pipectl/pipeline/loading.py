@@ -49,8 +49,8 @@ class SlotsTooSmallError(UsageError):
             f"The load writes {_gigabytes(size)} of PostgreSQL's log, more than it keeps for the replication "
             f"slot{'s' * many} {named}: {'their readers' if many else 'its reader'} would lose changes. "
             "Nothing was written.",
-            hint="Load as fast as the readers read: --wait-for-slots. If nobody reads any more, or reads a "
-            "snapshot next: --drop-slots. How far they are behind: pipectl status",
+            hint="Load as fast as the readers read: --wait-for-slots\nIf nobody reads any more, or reads a "
+            "snapshot next: --drop-slots\nHow far they are behind: pipectl status",
         )
         self.slots = tuple(rooms)
 

@@ -176,7 +176,7 @@ def wait_until_healthy(engine: Engine, probe: HealthProbe, *, deadline: float, o
     raise WaitTimeoutError(
         f"Not healthy in time: {', '.join(names)}."
         + (f" Nothing tells the health of {', '.join(unknown)}." if unknown else ""),
-        hint=f"See why: pipectl logs {names[0]}. To wait longer: pipectl up --timeout SECONDS",
+        hint=f"See why: pipectl logs {names[0]}\nTo wait longer: pipectl up --timeout SECONDS",
         detail=_last_lines(engine, names[0]),
     )
 
@@ -212,7 +212,7 @@ def wait_until_parsed(
         raise unknown
     raise WaitTimeoutError(
         f"Airflow has not parsed a DAG {dag_id!r} in time.",
-        hint=f"{unknown.hint} What it did: pipectl logs {PROCESSOR}",
+        hint=f"{unknown.hint}\nWhat it did: pipectl logs {PROCESSOR}",
     )
 
 
@@ -323,7 +323,7 @@ def broken_dag(dag_id: str, failures: tuple[ImportFailure, ...]) -> DagError:
 def _crash(engine: Engine, service: str) -> EngineError:
     return EngineError(
         f"The service {service!r} ends as soon as it is started.",
-        hint=f"All of its log: pipectl logs {service}. To stop what runs: pipectl down",
+        hint=f"All of its log: pipectl logs {service}\nTo stop what runs: pipectl down",
         detail=_last_lines(engine, service),
     )
 

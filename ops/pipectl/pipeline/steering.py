@@ -108,7 +108,7 @@ def runs_to_cancel(
     if len(active) > 1 and not everything:
         raise UsageError(
             f"{dag_id} has {len(active)} active runs: {', '.join(run.run_id for run in active)}.",
-            hint=f"Name one: pipectl cancel {dag_id} RUN_ID. All of them: pipectl cancel {dag_id} --all",
+            hint=f"Name one: pipectl cancel {dag_id} RUN_ID\nAll of them: pipectl cancel {dag_id} --all",
         )
     return active
 

@@ -23,9 +23,10 @@ from pipectl.errors import (
     WaitTimeoutError,
 )
 from pipectl.models import TaskState
-from pipectl.names import command
+from pipectl.names import command, counted, listed
 from pipectl.pipeline.inspecting import LogReader
 from pipectl.pipeline.readiness import Suspicion, broken_dag, failures_of, files_that_mention
+from pipectl.published import LABELS
 from pipectl.wait import Aside, attempts
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ PARSE_SECONDS = 30
 # What no file in dags/ mentions is probably a typing error.
 UNMENTIONED_SECONDS = 8
 TASK_LOG_LINES = 20
+# Of the tasks that failed in a run, so many are named, each with its log.
+NAMED_TASKS = 3
 SILENCE_POLL_SECONDS = 0.5
 # A run of many mapped tasks may have as many failures.
 MOST_FAILED_TRIES = 20
@@ -54,6 +57,8 @@ class TriggerResult:
     """A run that `trigger` started.
 
     `delta` counts what the run's own batch has in the databases, and is null for a run without a batch.
+    The run labels all transactions that wait, so it may have written `other_labels` of transactions that are
+    not its batch's: older ones.
     `other_runs` are scheduled runs that began meanwhile, whether due before, as when unpausing a DAG makes
     Airflow start the latest, or by then.
     """
@@ -64,6 +69,7 @@ class TriggerResult:
     seconds: float | None
     tasks: tuple[TaskState, ...]
     delta: Counts | None
+    other_labels: int = 0
     unpaused: bool = False
     other_runs: tuple[DagRun, ...] = ()
 
@@ -204,6 +210,7 @@ def trigger(
         except (DatabaseLockedError, DatabaseSilentError, EngineSilentError) as error:
             # The run has ended, and what it did to the data will show.
             observer.report(f"{error.message} The run's rows are not counted.")
+    other_labels = labels_of_others(asides or api, (run,), delta)
     others = tuple(
         other
         for other in listing.result()
@@ -216,9 +223,21 @@ def trigger(
         seconds=run.seconds,
         tasks=tasks,
         delta=delta,
+        other_labels=other_labels,
         other_runs=others,
         unpaused=dag.paused,
     )
+
+
+def labels_of_others(api: AirflowApi, runs: tuple[DagRun, ...], delta: Counts | None) -> int:
+    """Return how many labels runs wrote of other transactions than their batches', which `delta` counts."""
+    starts = [run.start for run in runs if run.start]
+    if delta is None or not starts:
+        return 0
+    with suppress(AirflowError):  # what is only told fails no run
+        run_ids = {run.run_id for run in runs}
+        return max(api.rows_written(runs[0].dag_id, LABELS, run_ids, min(starts)) - delta.labels, 0)
+    return 0
 
 
 def follow(
@@ -248,7 +267,7 @@ def follow(
         except AirflowSilentError as error:
             raise WaitTimeoutError(
                 f"The run {run.run_id} was {run.state} when Airflow last answered. {error.message}",
-                hint=f"What runs: pipectl status. The run, once Airflow answers: pipectl runs {run.dag_id}",
+                hint=f"What runs: pipectl status\nThe run, once Airflow answers: pipectl runs {run.dag_id}",
             ) from error
         observer.see_run(run, tasks, behind)
         failures.tell(tasks)
@@ -259,7 +278,7 @@ def follow(
     because = f" behind {behind.run_id}" if behind else ""
     raise WaitTimeoutError(
         f"The run {run.run_id} is still {run.state}{because} after {timeout:g} s; it goes on.",
-        hint=f"Look at it: pipectl runs {run.dag_id}. To wait longer: --timeout SECONDS",
+        hint=f"Look at it: pipectl runs {run.dag_id}\nTo wait longer: --timeout SECONDS",
     )
 
 
@@ -312,12 +331,18 @@ def _next_to_end(run: DagRun, active: tuple[DagRun, ...], limit: int | None) -> 
 
 
 def failed_run(api: AirflowApi, dag_id: str, run_id: str, tasks: tuple[TaskState, ...]) -> RunFailedError:
-    """Return the error for a run that failed, with the last lines of its first failed task's log."""
-    task = next((task for task in tasks if task.state == "failed"), None)
-    log = api.log(dag_id, run_id, task)[-TASK_LOG_LINES:] if task else ()
-    whole = f" The whole log: {command('task-log', dag_id, run_id, task.name)}" if task else ""
+    """Return the error for a run that failed, with the last lines of its failed tasks' logs."""
+    failed = [task for task in tasks if task.state == "failed"]
+    named = failed[:NAMED_TASKS]
+    names = listed([task.name for task in named], len(failed))
+    subject = "task" if len(failed) == 1 else f"{counted(len(failed), 'task')}:"
+    place = f" in {subject} {names}" if failed else ""
+    logs = []
+    for task in named:
+        text = fold_frames("\n".join(api.failure_log(dag_id, run_id, task)[-TASK_LOG_LINES:]))
+        logs.append(f"{task.name}:\n{text}" if len(failed) > 1 else text)
+    hints = [f"In the browser: {api.address.url}/dags/{dag_id}/runs/{run_id}"]
+    hints += [f"The whole log: {command('task-log', dag_id, run_id, task.name)}" for task in named]
     return RunFailedError(
-        f"The run {run_id} of {dag_id} failed{f' in task {task.name}' if task else ''}.",
-        hint=f"In the browser: {api.address.url}/dags/{dag_id}/runs/{run_id}{whole}",
-        detail=fold_frames("\n".join(log)),
+        f"The run {run_id} of {dag_id} failed{place}.", hint="\n".join(hints), detail="\n\n".join(logs)
     )

@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipectl.names import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -45,6 +47,9 @@ class Columns:
             margin = len(f"{max(values, default=0):,}") + 1
             values, merged = merge(self.values, max(options.max_width - margin - 1, 10), self.minutes)
         peak = max(values, default=0)
+        if not peak:
+            yield Text(f"{self.subject}: none from {self.first} to {self.last} (UTC)", style="bold")
+            return
         margin = len(f"{peak:,}") + 1
         # A few columns are as wide as the names of their ends.
         widest = max(WIDEST_COLUMN, math.ceil(len(f"{self.first}  {self.last}") / max(len(values), 1)))
@@ -122,7 +127,9 @@ def merge(values: Sequence[int], most: int, minutes: int = 60) -> tuple[list[int
 
 
 def _span(minutes: int) -> str:
-    return SPANS.get(minutes) or (f"{minutes // 60} hours" if minutes % 60 == 0 else f"{minutes} minutes")
+    return SPANS.get(minutes) or (
+        counted(minutes // 60, "hour") if minutes % 60 == 0 else counted(minutes, "minute")
+    )
 
 
 def _cell(value: int, peak: int, line: int, height: int) -> str:

@@ -316,7 +316,8 @@ def _moment(when: datetime) -> str:
 
 def _whole_numbers(highest: int) -> Figure:
     """Ticks of an axis of counts: none between 1 and 2."""
-    return {"rangemode": "tozero", "tickformat": ","} | ({"dtick": 1} if highest < FEW else {})
+    few = {"dtick": 1} if highest else {"range": [0, 1], "dtick": 1}
+    return {"rangemode": "tozero", "tickformat": ","} | (few if highest < FEW else {})
 
 
 def _layout(*, height: int, margin: dict[str, int]) -> Figure:

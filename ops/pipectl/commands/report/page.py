@@ -13,6 +13,7 @@ from pipectl.commands.output_file import OutputFile
 from pipectl.commands.report import figures
 from pipectl.commands.report.text import reconciliation, sampling, scenario_name, seconds, share
 from pipectl.errors import UsageError
+from pipectl.names import counted
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -106,7 +107,7 @@ def _sections(report: Report) -> tuple[list[str], list[Figure]]:
     for name, title, whose, lag in lags:
         if lag:
             drawn.append(figures.lag(name, lag))
-            note = f"From insert to insert, the latest {lag.sample:,} {whose} transactions."
+            note = f"From insert to insert, the latest {counted(lag.sample, f'{whose} transaction')}."
             pair.append(_section(name, title, note))
     sections.append(f'<div class="pair">{"".join(pair)}</div>')
     return sections, drawn

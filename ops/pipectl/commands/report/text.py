@@ -84,8 +84,8 @@ def sampling(report: Report) -> str:
     """Return in a sentence what is estimated."""
     honest = report.transactions - report.frauds
     return (
-        f"{report.sampled or 0:,} of {honest:,} honest transactions were read: their numbers per hour and"
-        " amounts are estimates, all else is exact"
+        f"{report.sampled or 0:,} of {counted(honest, 'honest transaction')} were read: their numbers per"
+        " hour and amounts are estimates, all else is exact"
     )
 
 
@@ -212,7 +212,9 @@ class _Lag:
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         from rich.text import Text
 
-        yield Text(f"Label lag of the latest {self.lag.sample:,} {self.whose} transactions", style="bold")
+        yield Text(
+            f"Label lag of the latest {counted(self.lag.sample, f'{self.whose} transaction')}", style="bold"
+        )
         longest = max(self.lag.percentiles[100], 1e-9)
         widest = max(min(BAR_WIDTH, options.max_width - LAG_WIDTH), 1)
         for percent in SHOWN_PERCENTILES:

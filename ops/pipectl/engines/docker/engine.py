@@ -277,7 +277,13 @@ class DockerEngine(Engine):
         return execute(self._api.host, container.id, words_in_container(container.service, words))
 
     def apart(
-        self, program: str, words: tuple[str, ...], observer: Observer, pytest: Path | None = None
+        self,
+        program: str,
+        words: tuple[str, ...],
+        observer: Observer,
+        pytest: Path | None = None,
+        *,
+        tolerant: bool = False,
     ) -> Command:
         """Return a container that is like the DAG processor's, and is removed at its end."""
         self.check(observer)
@@ -286,6 +292,8 @@ class DockerEngine(Engine):
         self._pull((service["image"],), observer)
         volumes = {volume.name: volume.location for volume in self.volumes()}
         command = (program, *words)
+        if tolerant:
+            service["environment"][airflow_env.PROBLEM] = ""
         return docker_run(self._api.host, service, volumes, command, self._settings.project, pytest)
 
     def client(self, service: str, arguments: tuple[str, ...], observer: Observer) -> int:
@@ -400,7 +408,7 @@ class DockerEngine(Engine):
         if METADATA_PASSWORD in lost and volume:
             raise EngineError(
                 f"stack/.env has lost {METADATA_PASSWORD}, which Airflow's metadata database was made with.",
-                hint="Put the file back. Without it, Airflow's runs, connections and variables are lost, and"
+                hint="Put the file back.\nWithout it, Airflow's runs, connections and variables are lost, and"
                 f" nothing else: pipectl down, docker volume rm {volume.location}, pipectl up",
             )
         super()._require_replaceable(lost, running)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipectl.errors import EngineError
+from pipectl.names import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,11 +50,11 @@ def require_readable(project: Path, user: int, engine: Mapping[str, Any]) -> Non
     if not paths:
         return
     first = (project / paths[0]).stat()
-    which = f"{len(paths)} files and folders, such as {paths[0]}," if len(paths) > 1 else str(paths[0])
+    which = listed([str(paths[0])], len(paths))
     raise EngineError(
         f"Airflow's containers may not read {which} in {project}: "
         f"{paths[0]} has mode {stat.S_IMODE(first.st_mode):04o} and owner {first.st_uid}.",
-        hint=f"Let them: {_cure(paths)}. Or run them as the owner: set {USER}={first.st_uid} in stack/.env",
+        hint=f"Let them: {_cure(paths)}\nOr run them as the owner: set {USER}={first.st_uid} in stack/.env",
     )
 
 

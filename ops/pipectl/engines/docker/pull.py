@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from pipectl.errors import EngineError
+from pipectl.names import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -96,4 +97,5 @@ class PullProgress:
         """Layers, and the size of those whose download has begun."""
         complete = sum(state in COMPLETE for state in self._states.values())
         total = sum(size for _, size in self._bytes.values()) / MB
-        return f"{complete} of {len(self._states)} layers, downloaded {self.megabytes:.0f} of {total:.0f} MB"
+        layers = counted(len(self._states), "layer")
+        return f"{complete} of {layers}, downloaded {self.megabytes:.0f} of {total:.0f} MB"

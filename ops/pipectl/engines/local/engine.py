@@ -216,12 +216,18 @@ class LocalEngine(Engine):
         programs.become_in_airflow(started, words, self._settings.project)
 
     def apart(
-        self, program: str, words: tuple[str, ...], observer: Observer, pytest: Path | None = None
+        self,
+        program: str,
+        words: tuple[str, ...],
+        observer: Observer,
+        pytest: Path | None = None,
+        *,
+        tolerant: bool = False,
     ) -> Command:
         """Return the program in the project's folder, with the variables that a task would get."""
         from pipectl.engines.local.start import program_apart  # noqa: PLC0415  10 ms
 
-        command = program_apart(self._settings, program, words, observer)
+        command = program_apart(self._settings, program, words, observer, tolerant=tolerant)
         return replace(command, environment={**command.environment, airflow_env.PYTEST: str(pytest or "")})
 
     def client(self, service: str, arguments: tuple[str, ...], observer: Observer) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pipectl import surroundings
 from pipectl.engines.local.privileges import drop_prefix
 from pipectl.errors import EngineError, remedy
+from pipectl.names import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -125,7 +126,11 @@ class UvProgress:
     def __call__(self, line: str) -> None:
         """Take in a line."""
         if found := re.match(r"Resolved (\d+) package", line):
-            self._show(self._subject, f"downloading what is new of {found[1]} packages", milestone=True)
+            self._show(
+                self._subject,
+                f"downloading what is new of {counted(int(found[1]), 'package')}",
+                milestone=True,
+            )
         elif found := re.match(r"Downloading (\S+) \(([\d.]+)([KMG])iB\)", line):
             self._bytes[found[1]] = float(found[2]) * UNITS[found[3]]
             self._downloaded()
@@ -133,9 +138,15 @@ class UvProgress:
             self._done.add(found[1])
             self._downloaded()
         elif found := re.match(r"Prepared (\d+) package", line):
-            self._show(self._subject, f"installing {found[1]} downloaded packages", milestone=True)
+            self._show(
+                self._subject, f"installing {counted(int(found[1]), 'downloaded package')}", milestone=True
+            )
         elif found := re.match(r"Installed (\d+) package", line):
-            self._show(self._subject, f"{found[1]} packages installed, compiling them", milestone=True)
+            self._show(
+                self._subject,
+                f"{counted(int(found[1]), 'package')} installed, compiling them",
+                milestone=True,
+            )
 
     def _downloaded(self) -> None:
         """Show the large packages; uv says nothing of small ones."""

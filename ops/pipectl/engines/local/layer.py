@@ -32,7 +32,7 @@ PROGRAM = Path("stack", "airflow", "packages.py")
 COMPLETE = "complete"
 INDEX_HINT = (
     "uv takes an index from UV_DEFAULT_INDEX or pip's settings, a proxy from HTTPS_PROXY and certificates"
-    " from SSL_CERT_FILE. Then run pipectl up again."
+    " from SSL_CERT_FILE. Then run the command again."
 )
 INCLUDED = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)[ =]*(\S+)", re.MULTILINE)
 
@@ -66,10 +66,30 @@ def with_packages(settings: Settings, runtime: AirflowRuntime, report: Report, s
     return replace(runtime, python=folder / "bin" / "python") if packages else runtime
 
 
+def with_last_packages(settings: Settings, runtime: AirflowRuntime) -> AirflowRuntime:
+    """Return the shared Airflow with the layer that was used last, if that is one over it."""
+    markers = _markers(settings.state_dir / "packages")
+    python = markers[-1].parent / "bin" / "python" if markers else None
+    if python is None or str(runtime.python.parent.parent) not in _base(python.parent.parent):
+        return runtime
+    return replace(runtime, python=python)
+
+
+def _base(layer: Path) -> str:
+    """Return the line by which a layer sees Airflow's packages; empty if it has no packages."""
+    lines = list(layer.glob("lib/python*/site-packages/pipectl.pth"))
+    return ordinary.read_text(lines[0]) if lines else ""
+
+
 def _last_packages(layers: Path) -> list[str]:
     """Return the packages of the layer that was used last."""
-    markers = sorted(layers.glob(f"*/{COMPLETE}"), key=lambda path: path.stat().st_mtime)
+    markers = _markers(layers)
     return list(json_text.parse(ordinary.read_text(markers[-1]))) if markers else []
+
+
+def _markers(layers: Path) -> list[Path]:
+    """Return the markers of complete layers, that of the one used last at the end."""
+    return sorted(layers.glob(f"*/{COMPLETE}"), key=lambda path: path.stat().st_mtime)
 
 
 def _name(package: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipectl.engines.local.install import MB, follow_tool, ignore, last_lines, run_tool
 from pipectl.errors import EngineError
+from pipectl.names import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,12 +76,12 @@ def unpack(
         raise unreachable
     package = names[-1]
     packages = (package, *_missing_libraries(package, options, unreachable))
-    show(f"downloading {len(packages)} packages", milestone=True)
+    show(f"downloading {counted(len(packages), 'package')}", milestone=True)
     run_tool(
         ("apt-get", *options, "download", *packages),
         unreachable,
         folder=work / "packages",
-        watch=AptProgress(f"of {len(packages)} packages downloaded", show),
+        watch=AptProgress(f"of {counted(len(packages), 'package')} downloaded", show),
     )
     show("unpacking", milestone=True)
     for archive in sorted((work / "packages").glob("*.deb")):

@@ -16,9 +16,15 @@ from pipectl.engines.local import airflow, airflow_metadata, binaries, mariadb, 
 from pipectl.engines.local.airflow import AirflowSite
 from pipectl.engines.local.airflow_install import ensure_airflow
 from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
-from pipectl.engines.local.layer import with_packages
+from pipectl.engines.local.layer import with_last_packages, with_packages
 from pipectl.engines.project import SECRETS
-from pipectl.errors import DatabaseError, DatabaseRefusedError, EngineError, ForeignDatabaseError
+from pipectl.errors import (
+    DatabaseError,
+    DatabaseRefusedError,
+    EngineError,
+    ForeignDatabaseError,
+    PipectlError,
+)
 from pipectl.models import DatabaseAddress
 from pipectl.services import databases
 from pipectl.wait import until
@@ -246,13 +252,23 @@ def ask_tasks_api(settings: Settings, runtime: AirflowRuntime) -> str:
     return asked.stderr.strip() if asked.returncode else ""
 
 
-def program_apart(settings: Settings, program: str, words: tuple[str, ...], observer: Observer) -> Command:
+def program_apart(
+    settings: Settings, program: str, words: tuple[str, ...], observer: Observer, *, tolerant: bool
+) -> Command:
     """Return what runs a program of stack/airflow/ without the stack, also before the first start."""
     report, show = observer.report, observer.see_progress
     shared = ensure_airflow(settings.cache_dir, binaries.lock_file(settings, "airflow"), report, show)
-    runtime = with_packages(settings, shared, report, show)
+    problem: str | None = None
+    try:
+        runtime = with_packages(settings, shared, report, show)
+    except PipectlError as error:
+        if not tolerant:
+            raise
+        runtime, problem = with_last_packages(settings, shared), f"{error.detail}\n{error.message}"
     site = site_of(replace(settings, variables={**dict.fromkeys(SECRETS, ""), **settings.variables}))
     variables = surroundings.of_terminal(**airflow.environment(site, runtime))
+    if problem:
+        variables[airflow_env.PROBLEM] = problem
     return Command(
         (str(runtime.python), "-P", str(settings.project / "stack" / "airflow" / program), *words),
         airflow_env.without_stack(variables),
