@@ -32,21 +32,6 @@ TERMINATION_SECONDS = 12.0
 SIGNALLED = 128  # and the signal's number: the exit code of what a signal ends
 MARKUP: Literal["markdown"] = "markdown"  # in docstrings that --help shows
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
-# After Ctrl-C, for all commands but those that only show something.
-GOES_ON = "What was started goes on: pipectl status; the command can be run again."
-ONLY_SHOW = {
-    *RUN_PROGRAMS,
-    "check",
-    "connections",
-    "dags",
-    "logs",
-    "open",
-    "report",
-    "runs",
-    "status",
-    "task-log",
-    "verify-db",
-}
 INTERRUPTED = threading.Event()
 COLLECT_AFTER = 50_000  # new objects; Python's own 700 suits programs that run longer
 COMPLETION = "_PIPECTL_COMPLETE"
@@ -241,7 +226,7 @@ def output_failure(error: OSError) -> str:
 
 
 def _what_goes_on(ctx: Any) -> str:  # noqa: ANN401  Typer's own context
-    return "" if ctx.invoked_subcommand in ONLY_SHOW else GOES_ON
+    return ctx.obj.if_interrupted if isinstance(ctx.obj, Invocation) else ""
 
 
 def _console_of(ctx: Any) -> Console:  # noqa: ANN401  Typer's own context

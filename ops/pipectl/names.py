@@ -6,12 +6,24 @@ DAG_ID = "generate_transaction_and_labels"
 # Airflow's own rules.
 LONGEST_ID = 250
 DAG_ID_RULE = f"at most {LONGEST_ID} letters, digits, dashes, dots and underscores"
+# What is rounded to one decimal, and would be 1,000.0.
+LEAST_OF_NEXT = 999.95
 _DAG_ID = re.compile(rf"[\w.-]{{1,{LONGEST_ID}}}")
 
 
 def counted(number: int, thing: str, things: str = "") -> str:
     """Return a number of things in words: 1 try, 1,200 tries."""
     return f"1 {thing}" if number == 1 else f"{number:,} {things or thing + 's'}"
+
+
+def size(count: int) -> str:
+    """Return bytes in the unit that fits them."""
+    value = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(value) < LEAST_OF_NEXT:
+            return counted(count, "byte") if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:,.1f} TB"
 
 
 def command(*words: str) -> str:

@@ -1,4 +1,4 @@
-"""What two or more commands share: tables, sizes, the confirmation, the live progress, the way to Airflow."""
+"""What two or more commands share: tables, the confirmation, the live progress, the way to Airflow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipectl.errors import UsageError
-from pipectl.names import counted
+from pipectl.names import counted, size
 from pipectl.observer import Observer
 
 if TYPE_CHECKING:
@@ -125,11 +125,6 @@ def line(text: str, style: str = "") -> RenderableType:
     from rich.text import Text  # 25 ms
 
     return Text(text, style=style)
-
-
-def size(count: int) -> str:
-    """Return bytes as people read them."""
-    return f"{count / 1_000_000:,.1f} MB"
 
 
 def moment(when: datetime | None) -> str:

@@ -71,6 +71,7 @@ def start(invocation: Invocation, timeout: float) -> None:
     from pipectl.pipeline import lifecycle  # noqa: PLC0415  with what it imports 60 ms
 
     say_commands(invocation, "up")
+    invocation.if_interrupted = "What was started goes on: pipectl status. The same command starts the rest."
     with StartProgress(invocation.console).shown() as observer:
         result = lifecycle.up(
             invocation.engine, invocation.settings.dag_id, timeout=timeout, observer=observer
