@@ -54,8 +54,8 @@ class FakeEngine(Engine):
     def delete_volumes(self) -> None:
         pass
 
-    def execute(self, service: str, words: tuple[str, ...]) -> int:
-        del service, words
+    def execute(self, service: str, words: tuple[str, ...], observer: Observer | None = None) -> int:
+        del service, words, observer
         return 0
 
     def apart(

@@ -109,12 +109,13 @@ class Engine(ABC):
         """Ask Airflow's API for tasks as a task does; return what went wrong, empty if nothing did."""
 
     @abstractmethod
-    def execute(self, service: str, words: tuple[str, ...]) -> int:
+    def execute(self, service: str, words: tuple[str, ...], observer: Observer | None = None) -> int:
         """Run a program of the user's beside a running service, on this terminal; return its exit code.
 
         It gets the service's environment: in a business database's or the metadata database's its login, in
-        Airflow's what tasks get. This process may become the program. Raises ForeignDatabaseError before
-        anything happens if another project's server answers where this one's would.
+        Airflow's what tasks get. This process may become the program. A database's own tool that is missing
+        is installed. Raises ForeignDatabaseError before anything happens if another project's server answers
+        where this one's would.
         """
 
     @abstractmethod

@@ -269,8 +269,9 @@ class DockerEngine(Engine):
         service = "worker" if self._has_celery else "scheduler"
         return self._compose.run(service, "python", "/opt/airflow/stack/tasks_api.py")
 
-    def execute(self, service: str, words: tuple[str, ...]) -> int:
+    def execute(self, service: str, words: tuple[str, ...], observer: Observer | None = None) -> int:
         """Run the program in the service's container."""
+        del observer
         container = next((each for each in self._containers if _shown_name(each) == service), None)
         if container is None or container.state != "running":
             raise EngineError(f"{service} has no container that runs.", hint=SEE_SERVICES)

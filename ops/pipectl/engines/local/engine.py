@@ -198,13 +198,14 @@ class LocalEngine(Engine):
         software = self._software or find_software(self._settings, Observer())
         return ask_tasks_api(self._settings, software.airflow)
 
-    def execute(self, service: str, words: tuple[str, ...]) -> int:
+    def execute(self, service: str, words: tuple[str, ...], observer: Observer | None = None) -> int:
         """Become the program, with the variables that the service was started with."""
         from pipectl.engines.local import programs  # noqa: PLC0415  20 ms
 
         started = self._supervisor.started(service)
         if service in databases():
-            programs.become_beside_database(started, words, self._proven(service))
+            address = self._proven(service)
+            programs.become_beside_database(started, words, address, self._settings, observer or Observer())
         # Airflow's variables lead to all databases; business databases that do not run harm nobody.
         for name in databases():
             try:
