@@ -59,20 +59,23 @@ def with_packages(settings: Settings, runtime: AirflowRuntime, report: Report, s
 
 
 def look_for_packages(settings: Settings, runtime: AirflowRuntime) -> tuple[AirflowRuntime, str]:
-    """Return what `with_packages` would, and for which packages it would ask uv; empty if for none."""
+    """Return what `with_packages` would, and say what it would install; empty for nothing."""
     folder = _folder(settings, runtime)
     if (folder / COMPLETE).is_file():
         return (replace(runtime, python=_python(folder)) if _packages(folder) else runtime), ""
     requirements = settings.project / REQUIREMENTS
+    if not requirements.is_file():
+        return runtime, ""
     if not runtime.python.exists():
-        return runtime, f"what {REQUIREMENTS} asks for" if requirements.is_file() else ""
+        return runtime, f"what {REQUIREMENTS} asks for beside Airflow"
     answer = run_tool(
         (str(runtime.python), "-I", str(settings.project / PROGRAM), "unmet", str(requirements)),
         EngineError(f"{REQUIREMENTS} cannot be read.", hint="Mend it."),
         surroundings.environment(),
     )
-    lines = answer.splitlines()
-    return (replace(runtime, python=_python(folder)), ", ".join(lines)) if lines else (runtime, "")
+    if lines := answer.splitlines():
+        return replace(runtime, python=_python(folder)), f"for {REQUIREMENTS}: {', '.join(lines)}"
+    return runtime, ""
 
 
 def _folder(settings: Settings, runtime: AirflowRuntime) -> Path:

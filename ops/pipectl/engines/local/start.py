@@ -78,7 +78,7 @@ def look_for_software(settings: Settings) -> tuple[Software, tuple[str, ...], se
     """
     airflow_runtime, what = look_for_airflow(settings.cache_dir, binaries.lock_file(settings, "airflow"))
     runtime, packages = look_for_packages(settings, airflow_runtime)
-    installs = [what, f"{packages} (requirements.txt)" if packages else ""]
+    installs = [what, packages]
 
     def refuse(sentence: str) -> None:
         # Whoever installs says so first.
