@@ -315,8 +315,24 @@ def complete(prog_name: str) -> None:
         sys.exit(ExitCode.USAGE if error.code == ExitCode.BUG else error.code)
 
 
+def fold_help() -> None:
+    """Let names that are longer than their column in --help go on in the next line; Typer cuts them."""
+    from typer import rich_utils  # noqa: PLC0415  80 ms, for --help alone
+
+    table: Any = vars(rich_utils)["Table"]
+
+    def add_row(self: Any, *cells: Any, **options: Any) -> None:  # noqa: ANN401  Rich's own
+        table.add_row(self, *cells, **options)
+        for column in self.columns:
+            column.overflow = "fold"
+
+    vars(rich_utils)["Table"] = type("Folding", (table,), {"add_row": add_row})
+
+
 def main() -> None:
     """Run the CLI."""
+    if len(sys.argv) == 1 or not {"-h", "--help"}.isdisjoint(sys.argv):
+        fold_help()
     # Imports make objects by the ten thousand; looking for garbage among them is a twentieth of a command.
     gc.set_threshold(COLLECT_AFTER)
     # If Ctrl-C is ignored, as in a shell's background job, it stays so.

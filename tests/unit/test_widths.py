@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console as RichConsole
+from typer import rich_utils
+from typer.testing import CliRunner
 
 import schemas
+from pipectl import cli
 from pipectl.commands import COMMANDS, RUN_PROGRAMS
 from pipectl.commands.shared import group
 from pipectl.console import Console
@@ -130,6 +133,15 @@ def test_without_a_terminal_no_value_is_broken(
     assert [word for word in words(drawn(content, WIDEST)) if word not in whole] == []
     # Every piece of the sample, in whatever line it is, is in that line to its end.
     assert text.count(LONG) == text.count(LONG[:12])
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_names_each_option_whole(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(rich_utils), "Table", vars(rich_utils)["Table"])  # until the test ends
+    cli.fold_help()
+    shown = CliRunner().invoke(cli.app, [*command.split(), "--help"], env={"COLUMNS": "60"}).stdout
+    assert "\u2026" not in shown
+    assert max(map(len, shown.splitlines())) <= 60
 
 
 def test_each_command_that_draws_something_is_looked_at() -> None:
