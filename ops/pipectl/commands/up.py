@@ -32,7 +32,7 @@ class UpDryRun:
     """What `up --dry-run` prints: services, and the docker commands that do the same.
 
     `would_restart` has those that run with what has changed for each, `would_install` what this machine
-    lacks, in words, and `would_move` the services whose port is taken.
+    lacks, in words, and `would_move` the services whose port is taken; `notes` are sentences.
     """
 
     would_run: tuple[str, ...] = field(default=(), metadata={"optional": True})
@@ -41,6 +41,7 @@ class UpDryRun:
     would_restart: dict[str, str]
     would_remove: tuple[str, ...]
     would_move: dict[str, MovedPort]
+    notes: tuple[str, ...] = field(default=(), metadata={"optional": True})
 
 
 def up(
@@ -73,6 +74,7 @@ def up(
             would_restart=dict(found.restarts),
             would_remove=found.removes,
             would_move={name: MovedPort(*ports) for name, ports in found.moves.items()},
+            notes=found.notes,
         )
         invocation.console.emit(plan, lambda: _dry_run_text(plan))
         return
@@ -126,4 +128,5 @@ def _dry_run_text(plan: UpDryRun) -> RenderableType:
         f"Port {port.wanted} of {name} is taken: {port.used} would be used."
         for name, port in plan.would_move.items()
     ]
-    return group(*map(line, lines), *commands_text(plan.would_run))
+    notes = (line(note, "yellow") for note in plan.notes)
+    return group(*map(line, lines), *commands_text(plan.would_run), *notes)

@@ -80,7 +80,7 @@ class Engine(ABC):
         self.resize(executor=executor, workers=workers)
         self.check(observer)
         with self._claims:
-            return self._plan()
+            return replace(self._plan(), notes=tuple(self._notes))
 
     @abstractmethod
     def _plan(self) -> StartPlan:

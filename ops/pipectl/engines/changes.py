@@ -52,7 +52,7 @@ class StartPlan:
 
     `installs` says what is missing on this machine, `restarts` has services that run with what has changed
     for each, `removes` those that run and are no part of the stack any more, `moves` the services whose
-    port is taken with the wanted one and the next.
+    port is taken with the wanted one and the next. `notes` are sentences.
     """
 
     installs: tuple[str, ...] = ()
@@ -60,6 +60,7 @@ class StartPlan:
     restarts: Mapping[str, str] = field(default_factory=dict)
     removes: tuple[str, ...] = ()
     moves: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
