@@ -87,6 +87,8 @@ with DAG(
                 days=params["days"],
                 load_id=context["run_id"],
                 wait_for_slots=params["wait_for_slots"],
+                shards=params["shards"],
+                tell=lambda _, slots: _LOG.info("No room for all of it: %s", [s.description for s in slots]),
             )
         shards = min(params["shards"], load.chunks)
         _LOG.info("Load %s: %s chunks in %s shards", load.load_id, load.chunks, shards)
@@ -111,7 +113,9 @@ with DAG(
                 shards=part["shards"],
                 progress=lambda rows: _LOG.info("Committed %s transactions", rows),
                 wait_for_slots=context["params"]["wait_for_slots"],
-                waits=lambda slots: _LOG.info("Waiting for the readers of %s", [slot.name for slot in slots]),
+                waits=lambda slots: _LOG.info(
+                    "Waiting for the readers of %s", [s.description for s in slots]
+                ),
             )
 
     @task(doc_md="Writes all labels that are missing to MySQL, and notes that the load is complete.")

@@ -47,8 +47,9 @@ def main(environment: Mapping[str, str], given: argparse.Namespace) -> None:
             days=given.days,
             load_id=given.load,
             chunk=given.chunk or history.CHUNK,
-            # What has been planned waits, or may be written.
-            wait_for_slots=given.wait_for_slots or "plan" not in parts,
+            wait_for_slots=given.wait_for_slots,
+            shards=given.shard[1],
+            planned="plan" not in parts,
             tell=lambda size, slots: _tell("short", bytes=size, slots=[slot._asdict() for slot in slots]),
         )
         if "plan" in parts:
@@ -87,7 +88,7 @@ def _write_transactions(
             shards=shard[1],
             progress=lambda rows: _tell("transactions", rows=rows),
             wait_for_slots=wait_for_slots,
-            waits=lambda slots: _tell("waits", slots=[slot.name for slot in slots]),
+            waits=lambda slots: _tell("waits", slots=[slot._asdict() for slot in slots]),
         )
     _LOG.info(
         logfmt(

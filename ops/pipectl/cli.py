@@ -32,21 +32,6 @@ TERMINATION_SECONDS = 12.0
 SIGNALLED = 128  # and the signal's number: the exit code of what a signal ends
 MARKUP: Literal["markdown"] = "markdown"  # in docstrings that --help shows
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
-# After Ctrl-C, for all commands but those that only show something.
-GOES_ON = "What was started goes on: pipectl status; the command can be run again."
-ONLY_SHOW = {
-    *RUN_PROGRAMS,
-    "check",
-    "connections",
-    "dags",
-    "logs",
-    "open",
-    "report",
-    "runs",
-    "status",
-    "task-log",
-    "verify-db",
-}
 INTERRUPTED = threading.Event()
 COLLECT_AFTER = 50_000  # new objects; Python's own 700 suits programs that run longer
 COMPLETION = "_PIPECTL_COMPLETE"
@@ -241,7 +226,7 @@ def output_failure(error: OSError) -> str:
 
 
 def _what_goes_on(ctx: Any) -> str:  # noqa: ANN401  Typer's own context
-    return "" if ctx.invoked_subcommand in ONLY_SHOW else GOES_ON
+    return ctx.obj.if_interrupted if isinstance(ctx.obj, Invocation) else ""
 
 
 def _console_of(ctx: Any) -> Console:  # noqa: ANN401  Typer's own context
@@ -330,8 +315,24 @@ def complete(prog_name: str) -> None:
         sys.exit(ExitCode.USAGE if error.code == ExitCode.BUG else error.code)
 
 
+def fold_help() -> None:
+    """Let names that are longer than their column in --help go on in the next line; Typer cuts them."""
+    from typer import rich_utils  # noqa: PLC0415  80 ms, for --help alone
+
+    table: Any = vars(rich_utils)["Table"]
+
+    def add_row(self: Any, *cells: Any, **options: Any) -> None:  # noqa: ANN401  Rich's own
+        table.add_row(self, *cells, **options)
+        for column in self.columns:
+            column.overflow = "fold"
+
+    vars(rich_utils)["Table"] = type("Folding", (table,), {"add_row": add_row})
+
+
 def main() -> None:
     """Run the CLI."""
+    if len(sys.argv) == 1 or not {"-h", "--help"}.isdisjoint(sys.argv):
+        fold_help()
     # Imports make objects by the ten thousand; looking for garbage among them is a twentieth of a command.
     gc.set_threshold(COLLECT_AFTER)
     # If Ctrl-C is ignored, as in a shell's background job, it stays so.

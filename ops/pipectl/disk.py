@@ -16,6 +16,7 @@ from pipectl.errors import (
     RunFailedError,
     WaitTimeoutError,
 )
+from pipectl.names import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -57,10 +58,7 @@ def advice(settings: Callable[[], Settings]) -> str:
     if found is None:
         return ""
     folder, left = found
-    return (
-        f"The disk of {folder} is full ({left / 1_000_000:.1f} MB left): free space on it, "
-        "then run the command again."
-    )
+    return f"The disk of {folder} is full ({size(left)} left): free space on it, then run the command again."
 
 
 def folders(settings: Settings) -> tuple[Path, ...]:

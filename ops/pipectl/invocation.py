@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Invocation:
-    """The global options of one call; settings and engine are read when a command asks for them."""
+    """The global options of one call; settings and engine are read when a command asks for them.
+
+    A command sets `if_interrupted` before it changes anything: what Ctrl-C leaves, and what to type then.
+    """
 
     console: Console
     project: Path | None = None
     engine_name: str | None = None
+    if_interrupted: str = ""
 
     @cached_property
     def settings(self) -> Settings:

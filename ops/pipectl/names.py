@@ -6,6 +6,8 @@ DAG_ID = "generate_transaction_and_labels"
 # Airflow's own rules.
 LONGEST_ID = 250
 DAG_ID_RULE = f"at most {LONGEST_ID} letters, digits, dashes, dots and underscores"
+# What is rounded to one decimal, and would be 1,000.0.
+LEAST_OF_NEXT = 999.95
 _DAG_ID = re.compile(rf"[\w.-]{{1,{LONGEST_ID}}}")
 
 
@@ -19,6 +21,16 @@ def listed(names: list[str], number: int) -> str:
     more = [f"{number - len(names):,} more"] if number > len(names) else []
     *first, last = [*names, *more] or [""]
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def size(count: int) -> str:
+    """Return bytes in the unit that fits them."""
+    value = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(value) < LEAST_OF_NEXT:
+            return counted(count, "byte") if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:,.1f} TB"
 
 
 def command(*words: str) -> str:

@@ -6,11 +6,9 @@ from typing import Annotated
 
 import typer
 
-from pipectl.names import DAG_ID
-
 UP_SECONDS = 300.0
 RUN_SECONDS = 900.0
-DEFAULT_DAG = f"PIPECTL_DAG_ID in the environment or stack/.env, or {DAG_ID}"
+DEFAULT_DAG = "PIPECTL_DAG_ID in the environment or stack/.env, or the pipeline"
 
 DagId = Annotated[str | None, typer.Argument(help="The DAG's id.", show_default=DEFAULT_DAG)]
 DagOrRun = Annotated[

@@ -89,12 +89,15 @@ def open_load(
     load_id: str | None = None,
     chunk: int = CHUNK,
     wait_for_slots: bool = False,
+    shards: int = 1,
+    planned: bool = False,
     tell: Callable[[int, list[Slot]], None] | None = None,
 ) -> Load:
     """Take up the load of that name, or an unfinished one of that size; else begin one that ends now.
 
-    Raises SlotError, and begins nothing, if a replication slot cannot hold what is left to write, unless
-    each chunk will wait for its reader; `tell` is told of the bytes and the slots first.
+    Unless this was `planned` before, it raises SlotError, and begins nothing, if a replication slot cannot
+    hold what is left to write: with `wait_for_slots`, if none can ever hold a chunk of each of the `shards`.
+    `tell` is told of the bytes and the slots first.
     """
     with connection, connection.cursor() as cursor:
         cursor.execute(_LOCK)
@@ -109,9 +112,13 @@ def open_load(
             row = (name, seed, transactions, until - timedelta(days=days), until, chunk)
             cursor.execute(_BEGIN, row)
         load = Load(*row)
+        left = 0 if planned else load.transactions - sum(_written(cursor, load).values())
         if not wait_for_slots:
-            written = sum(_written(cursor, load).values())
-            slots.require_room(cursor, load.transactions - written, tell)
+            slots.require_room(cursor, left, tell)
+        elif left and (short := slots.short_slots(cursor, slots.log_bytes(left))):
+            slots.require_bound(cursor, min(left, load.chunk * shards))
+            if tell:
+                tell(slots.log_bytes(left), short)
     return load
 
 

@@ -28,17 +28,26 @@ LOOK_SECONDS = 1.0
 
 # Without a bound, and once a slot is lost, safe_wal_size is NULL.
 _SLOTS = """
-    SELECT slot_name, safe_wal_size::bigint FROM pg_replication_slots
+    SELECT slot_name, safe_wal_size::bigint, active FROM pg_replication_slots
     WHERE safe_wal_size < %s AND NOT temporary ORDER BY slot_name"""
 _BOUND = "SELECT setting::bigint * 1048576 FROM pg_settings WHERE name = 'max_slot_wal_keep_size'"
 _LOST = "SELECT slot_name FROM pg_replication_slots WHERE wal_status = 'lost' ORDER BY slot_name"
 
 
 class Slot(NamedTuple):
-    """A slot that cannot hold what comes, and the bytes that can be written before it may be lost."""
+    """A slot that cannot hold what comes.
+
+    `room` are the bytes that can be written before it may be lost; `active` says whether somebody reads it.
+    """
 
     name: str
     room: int
+    active: bool
+
+    @property
+    def description(self) -> str:
+        """Its name, for a sentence."""
+        return self.name if self.active else f"{self.name} (nobody reads it now)"
 
 
 def log_bytes(transactions: int) -> int:
@@ -62,33 +71,40 @@ def require_room(
         return
     if tell:
         tell(size, slots)
-    names = ", ".join(f"{slot.name} (room for {max(slot.room, 0):,} bytes)" for slot in slots)
+    names = ", ".join(f"{slot.name} (room for {_size(slot.room)})" for slot in slots)
     raise SlotError(
-        f"This writes {size:,} bytes of PostgreSQL's log, more than these replication slots keep for their "
+        f"This writes {_size(size)} of PostgreSQL's log, more than these replication slots keep for their "
         f"readers: {names}. Wait for the readers (wait_for_slots), or drop the slots."
     )
+
+
+def require_bound(cursor: PostgresCursor, transactions: int) -> None:
+    """Raise SlotError if so many transactions are more than any slot may keep: a wait would have no end."""
+    cursor.execute(_BOUND)
+    bound = int((cursor.fetchone() or (0,))[0])
+    needed = log_bytes(transactions) + RESERVE_BYTES
+    if bound < needed:
+        raise SlotError(
+            f"max_slot_wal_keep_size is {_size(bound)}, and what is written at once needs {_size(needed)}: "
+            "raise it, use fewer shards, or drop the slots."
+        )
 
 
 def wait_for_room(
     connection: PostgresConnection, transactions: int, tell: Callable[[list[Slot]], None] | None = None
 ) -> None:
-    """Wait until every slot can hold so many transactions; `tell` is told whenever other slots hold it up.
+    """Wait until every slot can hold so many transactions.
 
-    Raises SlotError if that is more than any slot may keep, so that the wait would have no end.
+    `tell` is told whenever other slots hold it up, or a reader comes or goes. Raises SlotError as
+    `require_bound` does.
     """
     size, told = log_bytes(transactions), None
     while True:
         with connection, connection.cursor() as cursor:
             slots = short_slots(cursor, size)
             if slots:
-                cursor.execute(_BOUND)
-                bound = int((cursor.fetchone() or (0,))[0])
-                if bound < size + RESERVE_BYTES:
-                    raise SlotError(
-                        f"max_slot_wal_keep_size is {bound:,} bytes, and what is written at once needs "
-                        f"{size + RESERVE_BYTES:,}: raise it, use fewer shards, or drop the slots."
-                    )
-        names = [slot.name for slot in slots]
+                require_bound(cursor, transactions)
+        names = [slot.description for slot in slots]
         if tell and names != told:
             tell(slots)
             told = names
@@ -102,3 +118,7 @@ def lost_slots(connection: PostgresConnection) -> list[str]:
     with connection, connection.cursor() as cursor:
         cursor.execute(_LOST)
         return [str(row[0]) for row in cursor.fetchall()]
+
+
+def _size(count: int) -> str:
+    return f"{max(count, 0) / 1_000_000:,.1f} MB"

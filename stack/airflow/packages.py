@@ -2,6 +2,7 @@
 
     packages.py build FOLDER REQUIREMENTS UV   makes the layer FOLDER, unless it is complete
     packages.py use ROOT REQUIREMENTS          in a container: makes a layer in ROOT, for this Python to see
+    packages.py unmet REQUIREMENTS             prints the lines that a layer would be made for, and makes none
 
 A layer is a virtual environment whose Python sees Airflow's packages first, so that nothing in it can replace
 any of them. It counts once its file COMPLETE is there, which names its packages. Whatever Airflow has is a
@@ -64,7 +65,7 @@ def build(folder: Path, requirements: Path, *uv: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         started = time.monotonic()
         text = content(requirements)
-        packages = resolve(requirements, text, uv) if lacks(text) else []
+        packages = resolve(requirements, text, uv) if unmet(text) else []
         folder.mkdir()
         if packages:
             say(f"Installing for requirements.txt: {listed(packages)}")
@@ -113,9 +114,9 @@ def lines_of(text: str) -> Iterator[str]:
             yield stripped
 
 
-def lacks(text: str) -> bool:
-    """Whether this environment does not meet a line, or only uv can tell."""
-    return not all(is_met(line) for line in lines_of(text))
+def unmet(text: str) -> list[str]:
+    """Return the lines that this environment does not meet, and those of which only uv can tell."""
+    return [line for line in lines_of(text) if not is_met(line)]
 
 
 def is_met(line: str) -> bool:
@@ -323,7 +324,7 @@ def use(root: Path, requirements: Path) -> None:
     """Make the layer of this environment in `root`, and let its Python and its shells see it."""
     pointer = SITE_PACKAGES / "pipectl-packages.pth"
     before = last_packages(root)
-    if not before and not lacks(content(requirements)):
+    if not before and not unmet(content(requirements)):
         pointer.unlink(missing_ok=True)
         return
     if not root.is_dir():
@@ -360,6 +361,8 @@ if __name__ == "__main__":
     try:
         if sys.argv[1] == "build":
             build(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
+        elif sys.argv[1] == "unmet":
+            sys.stdout.write("".join(f"{line}\n" for line in unmet(content(Path(sys.argv[2])))))
         else:
             use(Path(sys.argv[2]), Path(sys.argv[3]))
     except InstallError as error:

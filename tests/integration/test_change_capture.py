@@ -38,7 +38,7 @@ LAST = "the last change"
 @pytest.fixture
 def slot(servers: Servers) -> Iterator[Databases]:
     databases = reader_of(servers)
-    assert change_capture.create_slot(databases)
+    change_capture.create_slot(databases)
     yield databases
     change_capture.drop_slot(databases)
 
@@ -426,8 +426,10 @@ def test_account_reads_the_published_tables_and_writes_none(servers: Servers) ->
 def test_slot_is_made_and_dropped_once(servers: Servers) -> None:
     databases = reader_of(servers)
 
-    assert change_capture.create_slot(databases)
-    assert not change_capture.create_slot(databases)
+    assert change_capture.create_slot(databases) is None
+    kept = change_capture.create_slot(databases)
+    assert kept
+    assert (kept.name, kept.active, kept.danger) == ("airbyte_slot", False, "")
     assert change_capture.drop_slot(databases)
     assert not change_capture.drop_slot(databases)
 

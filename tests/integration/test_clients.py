@@ -238,7 +238,7 @@ def test_the_distribution_brings_mariadbs_client(
 ) -> None:
     if not packages.available():
         pytest.skip("no packages of Debian or Ubuntu here")
-    monkeypatch.setattr(client_programs, "_programs", lambda _: iter(()))
+    monkeypatch.setattr(client_programs, "_programs", lambda *_: iter(()))
     settings = Settings(databases.folder, "local", databases.home / "cache", {})
     client = need("databases", partial(client_programs.find_mysql, settings, Observer()))
     assert databases.home in client.program.parents
@@ -248,6 +248,37 @@ def test_the_distribution_brings_mariadbs_client(
     told = subprocess.run(words, env=variables, capture_output=True, text=True, check=False)
     assert (told.stdout, told.stderr) == ("1\n", "")
     assert client_programs.find_mysql(settings, Observer()) == client
+
+
+def test_the_distribution_brings_mysqls_tools(
+    servers: Servers, databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not packages.available():
+        pytest.skip("no packages of Debian or Ubuntu here")
+    monkeypatch.setattr(client_programs, "_programs", lambda *_: iter(()))
+    (databases.home / ".my.cnf").write_text("[client]\nhost=192.0.2.1\npassword=x\nnonsense\n")
+    settings = Settings(databases.folder, "local", databases.home / "cache", {})
+    assert servers.run("detection_generator")[0] == 0
+    address = servers.addresses[1]
+    find = partial(clients.mysql_tools, settings, address, Observer(), None, "mysqldump")
+    folder = need("databases", find)
+
+    def run(*words: str) -> tuple[str, str]:
+        told = subprocess.run(
+            (folder / words[0], f"--user={address.user}", *words[1:]),
+            env={**clients.mysql_login(address), "HOME": str(databases.home), "PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return told.stdout, told.stderr
+
+    dumped, failed = run("mysqldump", "data")
+    assert "CREATE TABLE `fraud_labels`" in dumped, failed
+    assert f"Host: {address.host}" in dumped
+    # As is the case with all of them that came with it.
+    assert run("mysqladmin", "ping") == ("mysqld is alive\n", "")
+    assert "fraud_labels" in run("mysqlshow", "data")[0]
 
 
 @pytest.mark.parametrize("mode", ["disable", "prefer"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fraud_pipeline import slots as script_slots
+from pipectl.databases import Databases
 from pipectl.errors import UsageError
-from pipectl.observer import Observer
 from pipectl.pipeline import capture_checks, change_capture, consumers
 from pipectl.pipeline.loading import HistoryLoader
 from support import ROOT
 from support.change_reader import LOGIN, reader_of, stream
 from support.elsewhere import pipectl, project_of
+from support.load_observer import LoadObserver
 from support.script_servers import servers_in
 from support.waiting import until
 
@@ -63,6 +65,13 @@ def log_position(servers: Servers) -> int:
     return int(servers.ask_postgres("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')")[0][0])
 
 
+def vacuum(servers: Servers, table: str) -> None:
+    connection = servers.postgres()
+    connection.autocommit = True
+    connection.cursor().execute(f"VACUUM {table}")
+    connection.close()
+
+
 def write_log(servers: Servers, size: int) -> None:
     """Write so much of PostgreSQL's log, and let it see what it may delete."""
     end = log_position(servers) + size
@@ -106,14 +115,6 @@ def consumer(servers: Servers) -> Iterator[list[int]]:
             thread.join()
 
 
-class Reports(Observer):
-    def __init__(self) -> None:
-        self.sentences: list[str] = []
-
-    def report(self, sentence: str) -> None:
-        self.sentences.append(sentence)
-
-
 def test_what_a_load_writes_is_what_it_says_it_will(servers: Servers) -> None:
     def binlog() -> int:
         return sum(int(row[1]) for row in servers.ask_mysql("SHOW BINARY LOGS"))
@@ -138,9 +139,11 @@ def test_a_load_that_a_slot_cannot_hold_says_so_before_it_writes_anything(
     told = pipectl(project, "load", "--transactions", str(MANY), "--days", "30")
 
     assert told.returncode == 2, told.stderr
-    assert "The load writes 0.1 GB of PostgreSQL's log" in told.stderr
-    assert (
-        "slot airbyte_slot (0.1 GB left): its reader would lose changes. Nothing was written." in told.stderr
+    writes = script_slots.log_bytes(MANY) / 1e6
+    assert f"The load writes {writes:.1f} MB of PostgreSQL's log" in told.stderr
+    assert re.search(
+        r"slot airbyte_slot \(1\d\d\.\d MB left\): its reader would lose changes\. Nothing was written\.",
+        told.stderr,
     )
     assert "--wait-for-slots" in told.stderr
     assert "--drop-slots" in told.stderr
@@ -162,7 +165,7 @@ def test_a_load_that_waits_for_slots_writes_in_pieces_and_no_slot_is_lost(server
     assert servers.run("transaction_generator")[0] == 0  # makes the publication
     [(before,)] = servers.ask_postgres("SELECT count(*) FROM public.transactions")
     change_capture.create_slot(reader_of(servers))
-    reports = Reports()
+    reports = LoadObserver()
     loader = HistoryLoader(ROOT, servers.addresses, seed=None, observer=reports)
     wanted = 400_000
     assert script_slots.log_bytes(wanted) > LIMIT
@@ -172,13 +175,17 @@ def test_a_load_that_waits_for_slots_writes_in_pieces_and_no_slot_is_lost(server
 
     loading = threading.Thread(target=load)
     loading.start()
-    until(lambda: reports.sentences, "a wait for the slot", seconds=60)
+    until(lambda: len(reports.reports) > 1, "a wait for the slot", seconds=60)
     [(committed,)] = servers.ask_postgres("SELECT count(*) FROM public.transactions")
     with consumer(servers) as inserted:
         loading.join(120)
         until(lambda: inserted[0] >= wanted, "all changes", seconds=60)
 
-    assert reports.sentences[0] == "Waiting for the reader of airbyte_slot; what is committed stays"
+    assert reports.reports[0].startswith("Nobody reads airbyte_slot now")
+    assert reports.reports[0].endswith("If none will: Ctrl-C, then --drop-slots instead of --wait-for-slots")
+    assert reports.reports[1] == (
+        "Waiting for the reader of airbyte_slot; what is committed stays. Nobody reads airbyte_slot now"
+    )
     assert before < committed < wanted
     assert inserted == [wanted]
     [slot] = consumers.slots(reader_of(servers))
@@ -186,12 +193,99 @@ def test_a_load_that_waits_for_slots_writes_in_pieces_and_no_slot_is_lost(server
     assert servers.ask_mysql("SELECT COUNT(*) FROM fraud_labels") == [(wanted + before,)]
 
 
-def test_a_wait_that_would_never_end_is_refused(servers: Servers) -> None:
+def test_a_wait_that_would_never_end_is_refused_before_anything_is_noted(servers: Servers) -> None:
     change_capture.create_slot(reader_of(servers))
-    loader = HistoryLoader(ROOT, servers.addresses, seed=None, observer=Observer())
+    reports = LoadObserver()
+    loader = HistoryLoader(ROOT, servers.addresses, seed=None, observer=reports)
 
-    with pytest.raises(UsageError, match=r"max_slot_wal_keep_size is 134,217,728 bytes.*fewer shards"):
+    with pytest.raises(UsageError, match=r"max_slot_wal_keep_size is 134\.2 MB.*fewer shards"):
         loader.load(transactions=MANY, days=30, shards=3, wait_for_slots=True)
+    assert reports.reports == []
+    assert servers.ask_postgres("SELECT count(*) FROM sim.loads") == [(0,)]
+
+
+@pytest.mark.parametrize("identity", ["DEFAULT", "FULL"])
+def test_what_deletions_write_is_what_they_are_said_to(
+    servers: Servers, project: Path, identity: str
+) -> None:
+    """A vacuum of what is deleted counts too: the reader may come after it."""
+
+    def binlog() -> int:
+        return sum(int(row[1]) for row in servers.ask_mysql("SHOW BINARY LOGS"))
+
+    code, output = servers.run("history_loader", "--transactions", "100000", "--days", "30")
+    assert code == 0, output
+    servers.ask_postgres(f"ALTER TABLE public.transactions REPLICA IDENTITY {identity}")
+    try:
+        assert servers.run("transaction_generator")[0] == 0  # publishes what the identity needs
+        servers.ask_superuser("CHECKPOINT")
+        said = consumers.deletion_bytes(Databases(*servers.addresses))
+        before, binlog_before = log_position(servers), binlog()
+        done = pipectl(project, "reset", "--data-only", "--propagate", "--yes")
+        assert done.returncode == 0, done.stderr
+        assert log_position(servers) - before <= said <= 1.15 * (log_position(servers) - before)
+        binlog_said = 100_000 * consumers.LABEL_DELETE_BYTES
+        assert 0.85 * binlog_said <= binlog() - binlog_before <= binlog_said
+        vacuum(servers, "public.transactions")
+        assert log_position(servers) - before <= said + consumers.RESERVE_BYTES
+    finally:
+        servers.ask_postgres("ALTER TABLE public.transactions REPLICA IDENTITY DEFAULT")
+
+
+def test_deletions_that_a_slot_cannot_hold_are_refused_before_a_row_goes(
+    servers: Servers, project: Path
+) -> None:
+    code, output = servers.run("history_loader", "--transactions", str(MANY), "--days", "30")
+    assert code == 0, output
+    change_capture.create_slot(reader_of(servers))
+    write_log(servers, 60 << 20)
+
+    for more in (("--dry-run",), ("--yes",)):
+        told = pipectl(project, "reset", "--data-only", "--propagate", *more)
+        assert told.returncode == 2, told.stderr
+        assert re.search(
+            r"The deletions write \d\d\.\d MB of PostgreSQL's log, more than it keeps for the replication "
+            r"slot airbyte_slot \(\d\d\.\d MB left\): its reader would lose changes\. Nothing was deleted\.",
+            told.stderr,
+        ), told.stderr
+        assert re.search(r"max_slot_wal_keep_size = \d{3}MB", told.stderr)
+    assert servers.ask_postgres("SELECT count(*) FROM public.transactions") == [(MANY,)]
+    assert servers.ask_mysql("SELECT COUNT(*) FROM fraud_labels") == [(MANY,)]
+
+
+def test_a_slot_in_danger_is_no_slot_that_is_ok(servers: Servers, project: Path) -> None:
+    def slot_check() -> tuple[bool, str, str]:
+        checks = capture_checks.check(*servers.addresses, LOGIN)
+        [found] = [
+            check for check in checks if (check.database, check.name) == ("postgres", "replication slot")
+        ]
+        return found.ok, found.found, found.remedy
+
+    made = pipectl(project, "connections", "--create-slot")
+    assert "Made the slot airbyte_slot." in made.stderr
+    kept = pipectl(project, "connections", "--create-slot")
+    assert "There was already the slot airbyte_slot, so none was made" in kept.stderr
+    assert "pipectl connections --drop-slot, then --create-slot" in kept.stderr
+    assert slot_check()[0]
+
+    write_log(servers, LIMIT - (8 << 20))
+    [slot] = consumers.slots(reader_of(servers))
+    assert not slot.is_lost
+    ok, found, remedy = slot_check()
+    assert not ok
+    assert re.fullmatch(
+        r"airbyte_slot is about to be lost: its reader is too far behind, .* of 134\.2 MB are left", found
+    )
+    assert remedy == "Let its reader read now. If nobody reads it any more: pipectl connections --drop-slot"
+    kept = pipectl(project, "connections", "--create-slot")
+    assert "There was already a slot, so none was made: airbyte_slot is about to be lost" in kept.stderr
+
+    write_log(servers, LIMIT)
+    assert not slot_check()[0]
+    lost = pipectl(project, "connections", "--create-slot")
+    assert lost.returncode == 2
+    assert "No slot was made: airbyte_slot is lost: its reader was too far behind" in lost.stderr
+    assert "pipectl connections --drop-slot, then --create-slot" in lost.stderr
 
 
 def test_status_shows_how_far_slots_are_behind_and_that_one_is_lost(servers: Servers, project: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -16,11 +17,25 @@ AnyProject = TypeVar("AnyProject", bound="Project")
 def replaced_by_up(
     project: AnyProject, sentence: str, look: Callable[[AnyProject], Mapping[str, object]]
 ) -> set[str]:
-    """Run `up`, check what it says, and return the names for which `look` then sees something else."""
+    """Run `up`, check what it says, and return the names for which `look` then sees something else.
+
+    `up --dry-run` has said the same before, and done nothing.
+    """
     before = look(project)
-    done = project.run("up")
+    plan = project.json("up", "--dry-run")
+    assert look(project) == before
+    done = project.run("up", "--json")
     now = look(project)
     assert sentence in done.stderr
+    did = json.loads(done.stdout)
+    # Some versions of Compose stop what depends on a container that they replace.
+    more = {name: why for name, why in did["restarted"].items() if plan["would_restart"].get(name) != why}
+    assert all(why.endswith(" restarts") for why in more.values()), (plan, did)
+    assert plan["would_restart"].keys() <= did["restarted"].keys()
+    assert {*plan["would_start"], *plan["would_restart"], *more} == set(did["started"])
+    assert {name: ports["used"] for name, ports in plan["would_move"].items()} == {
+        name: ports["used"] for name, ports in did["moved_ports"].items()
+    }
     assert all(now.values())
     assert project.json("up")["started"] == []
     return {name for name in now if now[name] != before[name]}

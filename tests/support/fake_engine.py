@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipectl.engines.base import Engine
+from pipectl.engines.changes import StartPlan
 from pipectl.engines.foreground import Command
 from pipectl.models import LogLine, Service
 
@@ -22,6 +23,9 @@ class FakeEngine(Engine):
     name = "fake"
     executor = "LocalExecutor"
     health = ""
+
+    def _plan(self) -> StartPlan:
+        return StartPlan()
 
     def install(self, observer: Observer) -> None:
         pass
@@ -54,8 +58,8 @@ class FakeEngine(Engine):
     def delete_volumes(self) -> None:
         pass
 
-    def execute(self, service: str, words: tuple[str, ...]) -> int:
-        del service, words
+    def execute(self, service: str, words: tuple[str, ...], observer: Observer | None = None) -> int:
+        del service, words, observer
         return 0
 
     def apart(

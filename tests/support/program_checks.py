@@ -111,6 +111,14 @@ class ProgramChecks:
         code, out, err = project.feed("", "exec", "airbyte-postgres", "--", "pg_dump", "--schema-only")
         assert (code, err) == (0, "")
         assert "PostgreSQL database dump" in out
+        words = ("mysqldump", "--user=docker", "--no-tablespaces", "data")
+        code, out, err = project.feed("", "exec", "airbyte-mysql", "--", *words)
+        assert code == 0, err
+        assert "Dump completed" in out
+        assert (
+            project.feed("SELECT 1", "exec", "airbyte-mysql", "--", "mysql", "--user=docker", "-N")[1]
+            == "1\n"
+        )
 
     def test_a_reader_that_has_enough_leaves_nothing_at_work(self, project: Project) -> None:
         rows = "SELECT repeat('x', 1000) FROM generate_series(1, 300000)"

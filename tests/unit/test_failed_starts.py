@@ -18,8 +18,9 @@ from pipectl.errors import EngineError, ExitCode
 from pipectl.models import Service
 from pipectl.observer import Observer
 from pipectl.pipeline import lifecycle
-from pipectl.services import SERVICES
+from pipectl.services import SERVICES, of_executor
 from support.fake_engine import FakeEngine
+from support.project_copy import copy_project
 
 STACK = Path(__file__).resolve().parents[2] / "stack"
 EVERY = tuple(service.name for service in SERVICES)
@@ -46,6 +47,8 @@ def original(tmp_path: Path) -> Path:
     for path in (folder / "dags", folder / "stack" / "airflow", *volumes):
         path.mkdir(parents=True)
     shutil.copy(STACK / "airflow" / "airflow.env", folder / "stack" / "airflow")
+    for name in ("airflow", "postgres"):
+        shutil.copy(STACK / f"{name}-requirements.txt", folder / "stack")
     variables = {settings.FOLDER: settings.folder_text(folder), "AIRFLOW_JWT_SECRET": "signs"}
     EnvFile(settings.env_path(folder)).update(variables)
     settings.kept_path(folder).write_text(json.dumps(variables))
@@ -93,6 +96,32 @@ def test_a_copy_of_data_at_rest_is_started(original: Path, *, killed: bool) -> N
         for name in SERVERS:
             pid_file(original, name).write_text("99999999\n")
     assert dry_run(copy_of(original))[0] == ExitCode.DONE
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_dry_run_says_what_a_start_would_take_and_writes_nothing(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project").folder
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (project / "stack" / ".env").write_text(f"AIRFLOW_PORT={port}\n")
+        (project / "requirements.txt").write_text("no-such-package>=1\n")
+        before = content(project)
+        words = ["--project", str(project), "--engine", "local", "up", "--dry-run", "--json"]
+        done = CliRunner().invoke(cli.app, words)
+        assert done.exit_code == ExitCode.DONE, done.stderr
+        assert content(project) == before
+    plan = json.loads(done.stdout)
+    assert plan["would_start"] == [service.name for service in of_executor("LocalExecutor")]
+    assert plan["would_move"]["webserver"]["wanted"] == port
+    assert any("requirements.txt" in what for what in plan["would_install"])
+    assert (plan["would_restart"], plan["would_remove"]) == ({}, [])
+    wrong = CliRunner().invoke(cli.app, [*words, "--executor", "celery"])
+    assert wrong.exit_code == ExitCode.USAGE
 
 
 class Sentences(Observer):

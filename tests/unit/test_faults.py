@@ -190,7 +190,7 @@ def test_a_full_disk_is_named_whatever_failed(
     fill(monkeypatch, 1_000_000)
     with pytest.raises(kind) as caught, disk.explained(lambda: settings):
         raise kind("Failed.", hint="Look elsewhere.")
-    assert caught.value.hint.startswith(f"The disk of {settings.project} is full (1.0 MB left)")
+    assert caught.value.hint.startswith(f"The disk of {settings.project} is full (999.4 kB left)")
 
 
 def test_a_disk_with_space_is_not_blamed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

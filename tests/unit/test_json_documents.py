@@ -218,11 +218,41 @@ STATUS_JSON = {
 DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
     ("up", UP, UP_JSON),
     ("scale", UP, UP_JSON),
-    ("up", UpDryRun(would_start=("webserver",)), {"would_start": ["webserver"]}),
     (
         "up",
-        UpDryRun(would_run=("docker compose up",), would_start=()),
-        {"would_run": ["docker compose up"], "would_start": []},
+        UpDryRun(
+            would_install=("the image redis:7",),
+            would_start=("webserver",),
+            would_restart={"scheduler": "stack/airflow/user.env changed"},
+            would_remove=("worker-2",),
+            would_move={"webserver": MovedPort(8080, 8081)},
+        ),
+        {
+            "would_install": ["the image redis:7"],
+            "would_start": ["webserver"],
+            "would_restart": {"scheduler": "stack/airflow/user.env changed"},
+            "would_remove": ["worker-2"],
+            "would_move": {"webserver": {"wanted": 8080, "used": 8081}},
+        },
+    ),
+    (
+        "up",
+        UpDryRun(
+            would_run=("docker compose up",),
+            would_install=(),
+            would_start=(),
+            would_restart={},
+            would_remove=(),
+            would_move={},
+        ),
+        {
+            "would_run": ["docker compose up"],
+            "would_install": [],
+            "would_start": [],
+            "would_restart": {},
+            "would_remove": [],
+            "would_move": {},
+        },
     ),
     (
         "down",

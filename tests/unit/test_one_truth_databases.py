@@ -31,7 +31,7 @@ from fraud_pipeline.labels import COLUMNS as LABEL_COLUMNS
 from fraud_pipeline.logs import logfmt
 from pipectl import published
 from pipectl.models import DatabaseAddress
-from pipectl.pipeline import loading
+from pipectl.pipeline import consumers, loading
 from support.load_observer import LoadObserver
 
 if TYPE_CHECKING:
@@ -131,6 +131,10 @@ def test_loader_gives_the_script_the_variables_that_it_reads() -> None:
     assert loading.seed_of(environment) == "5"
 
 
+def test_both_keep_the_same_room_for_what_others_write() -> None:
+    assert consumers.RESERVE_BYTES == slots.RESERVE_BYTES
+
+
 def test_exit_codes_of_the_script_are_those_that_the_loader_tells_apart() -> None:
     told_apart = (loading.SCRIPT_USAGE, loading.SCRIPT_DATABASE, loading.SCRIPT_SLOT)
     assert told_apart == (errors.USAGE, errors.DATABASE, errors.SLOT)
@@ -145,15 +149,15 @@ def test_loader_speaks_the_scripts_language(monkeypatch: pytest.MonkeyPatch) -> 
             [event] = [word.value for word in node.args if isinstance(word, ast.Constant)]
             told[str(event)] = {"event": event, **{str(word.arg): 1 for word in node.keywords}}
     told["plan"]["load"] = "a load"
-    told["short"]["slots"] = [slots.Slot("a slot", 5)._asdict()]
-    told["waits"]["slots"] = ["a slot"]
+    for event in ("short", "waits"):
+        told[event]["slots"] = [slots.Slot("a slot", 5, active=False)._asdict()]
     parsed: list[argparse.Namespace] = []
 
     def run(_: object, *commands: tuple[str, ...]) -> Iterator[dict[str, Any]]:
         for command_line in commands:
             given = history_loader.options().parse_args(command_line)
             parsed.append(given)
-            if given.only == "plan" and not given.wait_for_slots:
+            if given.only == "plan":
                 yield told["short"]
             elif given.only == "transactions":
                 yield told["waits"]
@@ -182,7 +186,11 @@ def test_loader_speaks_the_scripts_language(monkeypatch: pytest.MonkeyPatch) -> 
         ("transactions", 3, 2),
         ("labels", 3, 2),
     ]
-    assert [given.shard for given in parsed[1:3]] == [(1, 2), (2, 2)]
+    assert [given.shard for given in parsed[:3]] == [(1, 2), (1, 2), (2, 2)]
+    assert [sentence.partition(",")[0] for sentence in observer.reports] == [
+        "Nobody reads a slot now",
+        "Waiting for the reader of a slot; what is committed stays. Nobody reads a slot now",
+    ]
     assert [given.load for given in parsed[1:]] == ["a load"] * 3
     assert parsed[3].due
     assert observer.seen[-1].done == observer.seen[-1].total == 1

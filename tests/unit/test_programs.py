@@ -90,7 +90,8 @@ class NotingEngine(FakeEngine):
             replace(service, state=self.states.get(service.name, "running")) for service in super().services()
         )
 
-    def execute(self, service: str, words: tuple[str, ...]) -> int:
+    def execute(self, service: str, words: tuple[str, ...], observer: Observer | None = None) -> int:
+        del observer
         self.ran.append((service, *words))
         return self.code
 
@@ -580,8 +581,51 @@ def test_beside_a_database_a_program_has_its_login_and_its_tools(
         local.execute(service, ("pg_dump", "-s"))
     assert became.value.words[-2:] == ("pg_dump", "-s")
     assert expected.items() <= became.value.environment.items()
-    folder = "/usr/sbin:" if service == "airbyte-mysql" else "/usr/lib/pg:"
-    assert became.value.environment["PATH"].startswith(folder)
+    folders = became.value.environment["PATH"].split(":")
+    assert folders.index("/usr/sbin" if service == "airbyte-mysql" else "/usr/lib/pg") < 2
+
+
+def beside_mysql(local: LocalEngine, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a program beside airbyte-mysql."""
+    with pytest.raises(Became) as became:
+        local.execute("airbyte-mysql", words)
+    return subprocess.run(
+        became.value.words, env=became.value.environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_mysqls_tools_ask_this_projects_server_and_no_other(local: LocalEngine, machine: Path) -> None:
+    fake(machine, "mysqldump", MYSQL)
+    dump = machine / "mariadb-dump"
+    dump.write_text(f"""#!/bin/sh
+case "$*" in *--version) echo '{MARIADB}';; *) echo "$@"; echo "$MYSQL_PWD";; esac
+""")
+    dump.chmod(0o755)
+    server = "--host=127.0.0.1 --port=6003 --protocol=tcp --ssl --disable-ssl-verify-server-cert"
+    for name in ("mysqldump", "mariadb-dump"):
+        done = beside_mysql(local, name, "--user=docker", "data")
+        assert (done.stdout, done.stderr) == (f"--no-defaults {server} --user=docker data\n0pen\n", "")
+    done = beside_mysql(local, "sh", "-c", "mysqldump --defaults-file=mine data")
+    assert done.stdout.splitlines()[0] == f"--defaults-file=mine {server} data"
+
+
+def test_a_tool_of_mysqls_that_nobody_has_is_named(local: LocalEngine, machine: Path) -> None:
+    assert machine
+    with pytest.raises(EngineError, match="No mysqldump of MariaDB or MySQL was found") as raised:
+        local.execute("airbyte-mysql", ("mysqldump", "data"))
+    assert "apt install mariadb-client" in raised.value.hint
+    done = beside_mysql(local, "sh", "-c", "mysqldump data")
+    assert done.returncode == 127
+    assert done.stderr == (
+        "mysqldump is not on this machine. To bring it: pipectl exec airbyte-mysql -- mysqldump --version\n"
+    )
+
+
+def test_a_tool_of_postgresqls_comes_from_wherever_psql_would(local: LocalEngine, machine: Path) -> None:
+    dump = fake(machine, "pg_dump", "dumped")
+    with pytest.raises(Became) as became:
+        local.execute("airbyte-postgres", ("pg_dump",))
+    assert became.value.environment["PATH"].split(":")[:2] == ["/usr/lib/pg", str(dump.parent)]
 
 
 @pytest.mark.parametrize(("service", "port"), [("postgres", "6001"), ("airbyte-postgres", "6002")])

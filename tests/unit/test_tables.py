@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from pipectl.commands.shared import INDENT, moment, table
-from pipectl.names import command, counted
+from pipectl.names import command, counted, size
 
 SERVICES: list[tuple[object, ...]] = [
     ("airbyte-postgres", "running", "healthy", "5432", "fraud-pipeline-2-airbyte-postgres-1"),
@@ -45,6 +45,24 @@ def test_numbers_and_commands_are_as_one_writes_them() -> None:
     assert counted(1_200, "run") == "1,200 runs"
     run_id = "manual__2026-01-01T00:00:00+00:00"
     assert command("task-log", "mine", run_id, "a[3]") == f"pipectl task-log mine {run_id} 'a[3]'"
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1_000, "1.0 kB"),
+        (134_217_728, "134.2 MB"),
+        (999_949_999, "999.9 MB"),
+        (999_999_999, "1.0 GB"),
+        (3_400_000_000_000, "3.4 TB"),
+        (5_000_000_000_000_000, "5,000.0 TB"),
+    ],
+)
+def test_a_size_is_in_the_unit_that_fits_it(count: int, shown: str) -> None:
+    assert size(count) == shown
 
 
 def test_with_room_for_all_columns_each_row_is_a_line() -> None:

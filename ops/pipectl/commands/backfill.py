@@ -67,7 +67,9 @@ def backfill(
     from pipectl.pipeline import backfilling, triggering  # noqa: PLC0415
 
     if cancel:
-        cancelled = backfilling.cancel(airflow_api(invocation), dag_id)
+        api = airflow_api(invocation)
+        invocation.if_interrupted = f"Which runs go on: {command('runs', dag_id)}"
+        cancelled = backfilling.cancel(api, dag_id)
         invocation.console.emit(cancelled, lambda: cancelled_text(cancelled))
         return
     first, last = _times(since, until)
@@ -83,6 +85,10 @@ def backfill(
         plan = backfilling.plan(patient, dag_id, first, last, failed=failed)
         invocation.console.emit(plan, lambda: plan_text(plan))
         return
+    invocation.if_interrupted = (
+        f"If the backfill was made, it goes on: {command('runs', dag_id)}. "
+        f"To end it: {command('backfill', dag_id, '--cancel')}"
+    )
     result = backfilling.backfill(
         api,
         dag,

@@ -8,6 +8,7 @@ import typer
 
 from pipectl import options  # noqa: TC001  Typer reads annotations at run time
 from pipectl.commands.shared import airflow_api, group, line
+from pipectl.names import command
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,6 +40,7 @@ def cancel(
     api = airflow_api(invocation)
     dag_id, chosen = inspecting.which(api, default, dag_or_run, run_id)
     runs = steering.runs_to_cancel(api, dag_id, chosen, everything=everything)
+    invocation.if_interrupted = f"What was ended stays so: {command('runs', dag_id)}"
     result = steering.cancel(api, dag_id, runs)
     invocation.console.emit(result, lambda: result_text(result))
 

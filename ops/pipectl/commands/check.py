@@ -51,9 +51,10 @@ def check(
     target = OutputFile(junit, "--junit") if junit else None
     if target:
         target.check()
-    result = checking.check(
-        invocation.engine, invocation.settings.project, Progress(invocation.console), slow=slow, fix=fix
-    )
+    engine, project = invocation.engine, invocation.settings.project
+    if fix:
+        invocation.if_interrupted = "What was rewritten stays so: pipectl check shows the rest."
+    result = checking.check(engine, project, Progress(invocation.console), slow=slow, fix=fix)
     if target:
         target.write(_junit(result))
     invocation.console.emit(result, lambda: result_text(result))

@@ -10,6 +10,7 @@ import typer
 from pipectl import options
 from pipectl.commands.shared import airflow_api, group, line, table
 from pipectl.commands.trigger import END_STYLES, RunProgress, tasks_text
+from pipectl.names import command
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -72,6 +73,9 @@ def clear(
         return
     observer = RunProgress(invocation.console)
     patience = triggering.Patience(invocation.engine, observer, timeout)
+    invocation.if_interrupted = (
+        f"If its tasks were cleared, the run goes on: {command('runs', dag_id, run.run_id)}"
+    )
     result = steering.clear(
         api, run, cleared, patience=patience, observer=observer, timeout=timeout, wait=wait
     )

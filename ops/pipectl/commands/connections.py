@@ -10,12 +10,14 @@ import typer
 from pipectl import published
 from pipectl.commands.shared import group, line, table
 from pipectl.errors import UsageError, VerificationError
+from pipectl.names import size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from pipectl.invocation import Invocation
     from pipectl.pipeline.change_capture import MysqlSource, PostgresSource, Sources
+    from pipectl.pipeline.consumers import Slot
 
 # Titles of the fields in Airbyte's forms, in their order, and the path to each value in the configuration.
 POSTGRES_FORM = (
@@ -95,10 +97,12 @@ def connections(
     if create_slot or drop_slot or check:
         # Another project's database may listen on the port that this one would have.
         business_databases(invocation.engine)
+    if create_slot or drop_slot:
+        invocation.if_interrupted = "Whether there is a slot now: pipectl status"
     own = Databases(login.at(postgres), mysql)
     if create_slot:
-        made = change_capture.create_slot(own)
-        console.say(f"{'Made' if made else 'There was already'} the slot {published.SLOT}.")
+        slot = change_capture.create_slot(own)
+        console.say(_kept_text(slot) if slot else f"Made the slot {published.SLOT}.")
     if drop_slot:
         dropped = change_capture.drop_slot(own)
         console.say(f"{'Dropped' if dropped else 'There was no'} slot {published.SLOT}.")
@@ -111,9 +115,20 @@ def connections(
     for result in sources.checks or ():
         if not result.ok:
             raise VerificationError(
-                f"Change data capture does not work yet: {result.database}, {result.name}: {result.found}.",
+                f"Change data capture is not in order: {result.database}, {result.name}: {result.found}.",
                 hint=result.remedy,
             )
+
+
+def _kept_text(slot: Slot) -> str:
+    """Say what it means that there was a slot already."""
+    reader = "is being read" if slot.active else "nobody reads it now"
+    if slot.danger:
+        return f"There was already a slot, so none was made: {slot.danger}; {reader}. {slot.rescue}"
+    return (
+        f"There was already the slot {slot.name}, so none was made: it is {size(slot.lag_bytes or 0)} "
+        f"behind, and {reader}. To begin anew from here: {slot.remedy}"
+    )
 
 
 def result_text(sources: Sources) -> RenderableType:

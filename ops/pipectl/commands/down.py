@@ -64,6 +64,8 @@ def down(
     if volumes:
         confirm_volumes(invocation, engine.volumes(), action, yes=yes)
     say_commands(invocation, action)
+    rest = "stops the rest, and deletes it" if volumes else "stops the rest"
+    invocation.if_interrupted = f"What was stopped stays so: the same command {rest}."
     stopped, deleted = lifecycle.down(engine, delete_volumes=volumes)
     result = DownResult(engine.name, stopped, deleted)
     console.emit(result, lambda: _result_text(result))

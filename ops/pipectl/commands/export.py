@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from pipectl.commands.shared import Progress, group, line, size
+from pipectl.commands.shared import Progress, group, line
 from pipectl.commands.trigger import point_in_time
 from pipectl.errors import UsageError
-from pipectl.names import counted
+from pipectl.names import counted, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -68,7 +68,9 @@ def export(
     if times[0] and times[1] and times[0] >= times[1]:
         raise UsageError("--since is not before --until.", hint="Exchange the two.")
     request = exporting.ExportRequest(folder, file_format, *times)
-    result = exporting.export(business_databases(invocation.engine), request, Progress(invocation.console))
+    databases = business_databases(invocation.engine)
+    invocation.if_interrupted = "Nothing was exported: run the same command again."
+    result = exporting.export(databases, request, Progress(invocation.console))
     invocation.console.emit(result, lambda: _result_text(result))
 
 

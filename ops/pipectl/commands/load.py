@@ -73,6 +73,9 @@ def load(
     for address in addresses:
         databases.ping(address.service)
     log = consumers.binary_log(databases)
+    invocation.if_interrupted = (
+        "Nothing is written any more, and what is committed stays: the same command goes on from there."
+    )
     with _LoadProgress(console).shown() as observer:
         seed = seed_of(settings.variables)
         loader = HistoryLoader(settings.project, addresses, seed=seed, observer=observer)

@@ -42,5 +42,6 @@ def unpause(ctx: typer.Context, dag_id: options.DagId = None) -> None:
 
 def _set_paused(invocation: Invocation, dag_id: str | None, *, paused: bool) -> None:
     switch = DagSwitch(invocation.dag_id(dag_id), paused)
+    invocation.if_interrupted = "Which DAGs are paused: pipectl dags"
     airflow_api(invocation).set_paused(switch.dag_id, paused=paused)
     invocation.console.emit(switch, lambda: line(f"{switch.dag_id} is {'paused' if paused else 'unpaused'}."))

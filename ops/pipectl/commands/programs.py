@@ -52,9 +52,11 @@ def exec(  # noqa: A001  the command's name; nothing here executes a string
 ) -> None:
     """Run a program beside a service: in its container, or with the variables of its process.
 
-    Beside a database, PostgreSQL's tools are logged in, and MySQL's know all but user and database.
+    Beside a database, PostgreSQL's tools are logged in, and MySQL's know all but user and database. The local
+    engine brings those that the machine lacks.
 
-    Examples: `pipectl exec airbyte-postgres -- pg_dump > dump.sql` · `pipectl exec scheduler -- env`
+    Examples: `pipectl exec airbyte-postgres -- pg_dump > dump.sql` · `pipectl exec scheduler -- env` ·
+    `pipectl exec airbyte-mysql -- mysqldump --user=docker data > labels.sql`
     """
     invocation: Invocation = ctx.obj
     from pipectl.pipeline.programs import run_beside  # noqa: PLC0415  30 ms
@@ -64,7 +66,7 @@ def exec(  # noqa: A001  the command's name; nothing here executes a string
             f"There is no program to run beside {service}.",
             hint=f"For example: pipectl exec {service} -- env",
         )
-    raise typer.Exit(run_beside(invocation.engine, service, tuple(arguments)))
+    raise typer.Exit(run_beside(invocation.engine, service, tuple(arguments), Progress(invocation.console)))
 
 
 def test(ctx: typer.Context, arguments: Words = None) -> None:  # noqa: PT028  a command, no test

@@ -116,6 +116,10 @@ def reset(
     _say_before(console, notes, yes=yes)
     confirm_volumes(invocation, volumes, "reset", yes=yes)
     say_commands(invocation, "reset")
+    invocation.if_interrupted = (
+        "What was stopped and deleted stays so: the same command goes on, "
+        "pipectl up starts with the data that is left."
+    )
     with StartProgress(console).shown() as observer:
         result = lifecycle.reset(engine, invocation.settings.dag_id, timeout=timeout, observer=observer)
     result = replace(result, notes=notes)
@@ -125,13 +129,13 @@ def reset(
 def _reset_data(invocation: Invocation, *, propagate: bool, dry_run: bool, yes: bool) -> None:
     from pipectl.pipeline import lifecycle  # noqa: PLC0415  with what it imports 60 ms
     from pipectl.pipeline.access import own_databases  # noqa: PLC0415
-    from pipectl.pipeline.consumers import require_following  # noqa: PLC0415
+    from pipectl.pipeline.consumers import binlog_loss, require_following  # noqa: PLC0415
 
     console = invocation.console
     databases = own_databases(invocation.engine)
     consumers = _consumers(invocation, databases)
     if propagate:
-        require_following(consumers)
+        require_following(consumers, databases)
     notes = _notes(
         consumers,
         "they get every deletion."
@@ -139,6 +143,8 @@ def _reset_data(invocation: Invocation, *, propagate: bool, dry_run: bool, yes: 
         else "they are told of no deletion. Clear what they have copied, or delete row by row: "
         "pipectl reset --data-only --propagate",
     )
+    if propagate and (loss := binlog_loss(databases)):
+        notes += (f"{loss}.",)
     if dry_run:
         plan = DataResetDryRun(databases.content(), notes)
         console.emit(plan, lambda: group(content_text(plan.would_empty, "Would be emptied"), *_lines(notes)))
@@ -147,6 +153,10 @@ def _reset_data(invocation: Invocation, *, propagate: bool, dry_run: bool, yes: 
     question = "Delete every row of airbyte-postgres and airbyte-mysql?"
     command = "reset --data-only --propagate" if propagate else "reset --data-only"
     confirm(invocation, question, command, yes=yes)
+    invocation.if_interrupted = (
+        "Labels go before transactions, so some rows may be gone: the same command deletes the rest, "
+        "pipectl verify-db counts what is left."
+    )
     result = DataReset(
         lifecycle.empty_databases(
             invocation.engine,

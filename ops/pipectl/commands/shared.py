@@ -1,14 +1,16 @@
-"""What two or more commands share: tables, sizes, the confirmation, the live progress, the way to Airflow."""
+"""What two or more commands share: tables, the confirmation, the live progress, the way to Airflow."""
 
 from __future__ import annotations
 
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from textwrap import indent
 from typing import TYPE_CHECKING
 
 from pipectl.errors import UsageError
-from pipectl.names import counted
+from pipectl.names import counted, size
 from pipectl.observer import Observer
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     import rich.console
     from rich.console import ConsoleOptions, RenderableType
+    from rich.segment import Segment
     from rich.table import Table
 
     from pipectl.airflow_api import AirflowApi
@@ -49,7 +52,8 @@ STATE_STYLES = {
 def table(*headers: str, rows: list[tuple[object, ...]], title: str = "") -> RenderableType:
     """Return rows under headers; numbers stand right.
 
-    Columns that a narrow terminal has no room for, the widest first, stand below each row instead.
+    Columns that there is no room for, the widest first, stand below each row instead. No value is cut: a
+    terminal's lines wrap, others are as long as they need be.
     """
     return _Fitting(headers, tuple(rows), title)
 
@@ -67,30 +71,40 @@ class _Fitting:
     ) -> Iterator[RenderableType]:
         from rich.measure import Measurement
         from rich.padding import Padding
-        from rich.segment import Segment, Segments
         from rich.text import Text
 
+        if self.title:
+            yield Text(self.title, style="table.title")
         columns = list(range(len(self.headers)))
         unlimited = options.update(width=WIDEST)
-        while Measurement.get(console, unlimited, self._table(columns)).maximum > options.max_width:
-            if len(columns) == 1:
-                break
+
+        def needed() -> int:
+            return Measurement.get(console, unlimited, self._table(columns)).maximum
+
+        while len(columns) > 1 and needed() > options.max_width:
             columns.remove(max(columns[1:], key=self._width))
+        if options.no_wrap:  # no terminal
+            options = options.update(width=max(needed(), options.max_width))
         below = [index for index in range(len(self.headers)) if index not in columns]
-        if not below:
-            yield self._table(columns)
-            return
-        lines = console.render_lines(self._table(columns), options, pad=False)
-        heights = [max(self._lines(row, index) for index in columns) for row in self.rows]
-        # Title and headers come first, an empty line last.
-        position = len(lines) - 1 - sum(heights)
-        yield Segments([segment for line in lines[:position] for segment in (*line, Segment.line())])
-        for row, height in zip(self.rows, heights, strict=True):
-            shown, position = lines[position : position + height], position + height
-            yield Segments([segment for line in shown for segment in (*line, Segment.line())])
+        if needed() > options.max_width:
+            parts: list[RenderableType] = [Text(f"{self.headers[0]}: {_cell(row[0])}") for row in self.rows]
+        else:
+            lines = console.render_lines(self._table(columns), options, pad=False)
+            heights = [max(self._lines(row, index) for index in columns) for row in self.rows]
+            # Headers come first, an empty line last.
+            position = len(lines) - 1 - sum(heights)
+            yield _segments(lines[:position])
+            ends = list(accumulate(heights, initial=position))
+            parts = [_segments(lines[start:end]) for start, end in pairwise(ends)]
+        for row, part in zip(self.rows, parts, strict=True):
+            yield part
             for index in below:
-                if text := _cell(row[index]):
-                    yield Padding(Text(f"{self.headers[index]}: {text}", overflow="fold"), (0, 0, 0, INDENT))
+                if cell := _cell(row[index]):
+                    text = f"{self.headers[index]}: {cell}"
+                    if options.no_wrap:
+                        yield Text(indent(text, " " * INDENT))
+                    else:
+                        yield Padding(Text(text, overflow="fold"), (0, 0, 0, INDENT))
         yield ""
 
     def _table(self, columns: list[int]) -> Table:
@@ -98,7 +112,7 @@ class _Fitting:
         from rich.table import Table
         from rich.text import Text
 
-        lines = Table(box=box.SIMPLE_HEAD, title=self.title or None, title_justify="left", pad_edge=False)
+        lines = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for index in columns:
             numeric = bool(self.rows) and all(isinstance(row[index], int | float) for row in self.rows)
             lines.add_column(self.headers[index], justify="right" if numeric else "left", overflow="fold")
@@ -114,6 +128,12 @@ class _Fitting:
         return _cell(row[index]).count("\n") + 1
 
 
+def _segments(lines: list[list[Segment]]) -> RenderableType:
+    from rich.segment import Segment, Segments
+
+    return Segments([segment for line in lines for segment in (*line, Segment.line())])
+
+
 def group(*parts: RenderableType) -> RenderableType:
     """Return several renderables one below the other."""
     from rich.console import Group  # 25 ms
@@ -126,11 +146,6 @@ def line(text: str, style: str = "") -> RenderableType:
     from rich.text import Text  # 25 ms
 
     return Text(text, style=style)
-
-
-def size(count: int) -> str:
-    """Return bytes as people read them."""
-    return f"{count / 1_000_000:,.1f} MB"
 
 
 def moment(when: datetime | None) -> str:

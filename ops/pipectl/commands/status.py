@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import typer  # noqa: TC002  Typer reads annotations at run time
 
-from pipectl.commands.shared import group, import_failures_text, line, size, table
+from pipectl.commands.shared import group, import_failures_text, line, table
+from pipectl.names import size
 
 if TYPE_CHECKING:
     from pathlib import Path

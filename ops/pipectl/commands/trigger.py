@@ -11,7 +11,7 @@ import typer
 from pipectl import options
 from pipectl.commands.shared import Progress, airflow_api, group, line, moment, table
 from pipectl.errors import UsageError
-from pipectl.names import counted
+from pipectl.names import command, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,6 +117,10 @@ def _trigger_once(
 
     dag = triggering.wait_until_parsed(
         patient, dag_id, dags_dir=invocation.engine.dags_dir, observer=observer
+    )
+    invocation.if_interrupted = (
+        f"If the run was triggered, it goes on: {command('runs', dag_id)}. "
+        f"To end it: {command('cancel', dag_id)}"
     )
     return triggering.trigger(
         patient,

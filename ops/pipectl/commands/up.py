@@ -22,17 +22,26 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from pipectl.invocation import Invocation
-    from pipectl.pipeline.lifecycle import UpResult
+    from pipectl.pipeline.lifecycle import MovedPort, UpResult
 
 Document: TypeAlias = "UpResult | UpDryRun"
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpDryRun:
-    """What `up --dry-run` prints: services, and the docker commands that do the same."""
+    """What `up --dry-run` prints: services, and the docker commands that do the same.
+
+    `would_restart` has those that run with what has changed for each, `would_install` what this machine
+    lacks, in words, and `would_move` the services whose port is taken; `notes` are sentences.
+    """
 
     would_run: tuple[str, ...] = field(default=(), metadata={"optional": True})
+    would_install: tuple[str, ...]
     would_start: tuple[str, ...]
+    would_restart: dict[str, str]
+    would_remove: tuple[str, ...]
+    would_move: dict[str, MovedPort]
+    notes: tuple[str, ...] = field(default=(), metadata={"optional": True})
 
 
 def up(
@@ -54,11 +63,18 @@ def up(
     """
     invocation: Invocation = ctx.obj
     if dry_run:
+        from pipectl.pipeline.lifecycle import MovedPort  # noqa: PLC0415  with what it imports 60 ms
+
         engine = invocation.engine
-        engine.check(Progress(invocation.console))
+        found = engine.plan(Progress(invocation.console), executor=executor, workers=workers)
         plan = UpDryRun(
             would_run=engine.equivalent("up"),
-            would_start=tuple(service.name for service in engine.services() if service.state != "running"),
+            would_install=found.installs,
+            would_start=found.starts,
+            would_restart=dict(found.restarts),
+            would_remove=found.removes,
+            would_move={name: MovedPort(*ports) for name, ports in found.moves.items()},
+            notes=found.notes,
         )
         invocation.console.emit(plan, lambda: _dry_run_text(plan))
         return
@@ -71,6 +87,7 @@ def start(invocation: Invocation, timeout: float) -> None:
     from pipectl.pipeline import lifecycle  # noqa: PLC0415  with what it imports 60 ms
 
     say_commands(invocation, "up")
+    invocation.if_interrupted = "What was started goes on: pipectl status. The same command starts the rest."
     with StartProgress(invocation.console).shown() as observer:
         result = lifecycle.up(
             invocation.engine, invocation.settings.dag_id, timeout=timeout, observer=observer
@@ -99,6 +116,17 @@ def result_text(result: UpResult) -> RenderableType:
 
 
 def _dry_run_text(plan: UpDryRun) -> RenderableType:
-    return group(
-        line(f"Would be started: {', '.join(plan.would_start) or 'nothing'}."), *commands_text(plan.would_run)
-    )
+    lines = [f"Would be installed: {what}." for what in plan.would_install]
+    lines.append(f"Would be started: {', '.join(plan.would_start) or 'nothing'}.")
+    by_change: dict[str, list[str]] = {}
+    for name, change in plan.would_restart.items():
+        by_change.setdefault(change, []).append(name)
+    lines += [f"Would be restarted: {', '.join(names)}: {change}." for change, names in by_change.items()]
+    if plan.would_remove:
+        lines.append(f"Would be removed: {', '.join(plan.would_remove)}.")
+    lines += [
+        f"Port {port.wanted} of {name} is taken: {port.used} would be used."
+        for name, port in plan.would_move.items()
+    ]
+    notes = (line(note, "yellow") for note in plan.notes)
+    return group(*map(line, lines), *commands_text(plan.would_run), *notes)

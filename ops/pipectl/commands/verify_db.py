@@ -119,6 +119,7 @@ def _repair(
             seed=seed_of(invocation.settings.variables),
             observer=Progress(console),
         )
+        invocation.if_interrupted = "What was repaired stays so: the same command goes on."
         done = repairer.repair()
         found = verification.verify(databases, "reconciled")
     result = repairing.Repair(done.written, done.removed, done.replaced, found, done.dimensions)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from pipectl.engines.changes import StartPlan
     from pipectl.engines.foreground import Command
     from pipectl.models import DatabaseAddress, LogLine, Service, Volume
     from pipectl.observer import Observer
@@ -54,6 +55,7 @@ class Engine(ABC):
         self._moved_ports: dict[str, tuple[int, int]] = {}
         self._restarts: dict[str, tuple[str, ...]] = {}
         self._removed: tuple[str, ...] = ()
+        self._writes = True
 
     @property
     @abstractmethod
@@ -68,6 +70,21 @@ class Engine(ABC):
     def check(self, observer: Observer) -> None:
         """Raise what would end a start before it changes anything."""
         check(self._settings, observer)
+
+    def plan(self, observer: Observer, *, executor: str | None, workers: int | None) -> StartPlan:
+        """Return what a start would do, and change nothing: no file, and nothing that runs.
+
+        The engine is of no other use afterwards. Raises what would end the start before it changes anything.
+        """
+        self._writes = False
+        self.resize(executor=executor, workers=workers)
+        self.check(observer)
+        with self._claims:
+            return replace(self._plan(), notes=tuple(self._notes))
+
+    @abstractmethod
+    def _plan(self) -> StartPlan:
+        """Return what a start would do; _change_settings writes nothing."""
 
     @abstractmethod
     def install(self, observer: Observer) -> None:
@@ -109,12 +126,13 @@ class Engine(ABC):
         """Ask Airflow's API for tasks as a task does; return what went wrong, empty if nothing did."""
 
     @abstractmethod
-    def execute(self, service: str, words: tuple[str, ...]) -> int:
+    def execute(self, service: str, words: tuple[str, ...], observer: Observer | None = None) -> int:
         """Run a program of the user's beside a running service, on this terminal; return its exit code.
 
         It gets the service's environment: in a business database's or the metadata database's its login, in
-        Airflow's what tasks get. This process may become the program. Raises ForeignDatabaseError before
-        anything happens if another project's server answers where this one's would.
+        Airflow's what tasks get. This process may become the program. A database's own tool that is missing
+        is installed. Raises ForeignDatabaseError before anything happens if another project's server answers
+        where this one's would.
         """
 
     @abstractmethod
@@ -251,9 +269,12 @@ class Engine(ABC):
         """Variables that the engine fills in once per project, and what makes their values."""
         return {name: secret.make for name, secret in SECRETS.items()}
 
+    def _running(self) -> set[str]:
+        return {service.name for service in self.services() if service.state in {"running", "starting"}}
+
     def _fill_in_settings(self, observer: Observer, changes: Mapping[str, str] | None = None) -> None:
         """Remember in stack/.env: `changes`, missing secrets, and free ports for what does not run."""
-        running = {service.name for service in self.services() if service.state in {"running", "starting"}}
+        running = self._running()
         moved = ports.choose(
             self._settings,
             tuple(self.ports()),
@@ -279,7 +300,8 @@ class Engine(ABC):
         place = {FOLDER: folder} if self._settings.variables.get(FOLDER) != folder else {}
         self._change_settings({**restored, **secrets, **(changes or {}), **ports.changes(moved), **place})
         self._settings = replace(self._settings, restored={}, origin=None)
-        keep_settings(self._settings)
+        if self._writes:
+            keep_settings(self._settings)
         # At once: stack/.env has them even if the start fails.
         for name, (wanted, used) in moved.items():
             observer.report(f"Port {wanted} of {name} is taken: {used} instead (remembered in stack/.env)")
@@ -334,7 +356,8 @@ class Engine(ABC):
     def _change_settings(self, changes: Mapping[str, str]) -> None:
         """Write variables to stack/.env, and go on with them."""
         if changes:
-            EnvFile(self._settings.env_path).update(changes)
+            if self._writes:
+                EnvFile(self._settings.env_path).update(changes)
             self._settings = replace(self._settings, variables={**self._settings.variables, **changes})
 
 

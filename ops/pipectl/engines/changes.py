@@ -47,6 +47,23 @@ TASKS_FAIL = "Tasks that this interrupts fail, and are tried again if their DAG 
 
 
 @dataclass(frozen=True)
+class StartPlan:
+    """What a start would do now.
+
+    `installs` says what is missing on this machine, `restarts` has services that run with what has changed
+    for each, `removes` those that run and are no part of the stack any more, `moves` the services whose
+    port is taken with the wanted one and the next. `notes` are sentences.
+    """
+
+    installs: tuple[str, ...] = ()
+    starts: tuple[str, ...] = ()
+    restarts: Mapping[str, str] = field(default_factory=dict)
+    removes: tuple[str, ...] = ()
+    moves: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class StartState:
     """Settings by name, files by path with a digest, and all else by what messages call it."""
 

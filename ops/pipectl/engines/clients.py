@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING
 
 from pipectl import surroundings
 from pipectl.database_connections import MYSQL, mysql_encryption, postgres_encryption
 from pipectl.engines.foreground import become
-from pipectl.engines.local.client_programs import find_mysql, find_psql
+from pipectl.engines.local.client_programs import MYSQL_TOOLS, find_mysql, find_psql, look_for_mysql
+from pipectl.engines.project import state_folder, write_private
 from pipectl.models import VERIFYING
 
 if TYPE_CHECKING:
@@ -34,6 +36,22 @@ SSL_MODES = {
     "verify-ca": "VERIFY_CA",
     "verify-full": "VERIFY_IDENTITY",
 }
+# An option about files of options is the first, or none.
+TOOL = """\
+#!/bin/sh
+# Written by pipectl: a tool that asks this project's server.
+{exports}
+case "$1" in
+--defaults-* | --no-defaults | --print-defaults | --login-path=*) first=$1 && shift ;;
+*) first=--no-defaults ;;
+esac
+exec {program} "$first" {words} "$@"
+"""
+MISSING = """\
+#!/bin/sh
+echo "{tool} is not on this machine. To bring it: pipectl exec airbyte-mysql -- {tool} --version" >&2
+exit 127
+"""
 
 
 def run(
@@ -83,6 +101,18 @@ def mysql_login(address: DatabaseAddress) -> dict[str, str]:
 
 def mysql_words(client: MysqlClient, address: DatabaseAddress) -> tuple[str, ...]:
     """Return the client's words for a login, without the password."""
+    return (
+        str(client.program),
+        "--no-defaults",  # the user's file may name another server; it counts as the first option alone
+        *_server_words(client, address),
+        f"--user={address.user}",
+        "--default-character-set=utf8mb4",
+        f"--database={address.database}",
+    )
+
+
+def _server_words(client: MysqlClient, address: DatabaseAddress) -> tuple[str, ...]:
+    """Return words by which every tool of MySQL's finds the server."""
     encryption: tuple[str, ...] = (f"--ssl-mode={SSL_MODES[address.ssl_mode]}",)
     if client.flavor == "mariadb":
         # It checks the name with the certificate, or neither.
@@ -95,14 +125,40 @@ def mysql_words(client: MysqlClient, address: DatabaseAddress) -> tuple[str, ...
     if authority := mysql_encryption(address).get("ssl_ca"):
         encryption += (f"--ssl-ca={authority}",)
     return (
-        str(client.program),
-        "--no-defaults",  # the user's file may name another server; it counts as the first option alone
         f"--host={address.host}",
         f"--port={address.port}",
         "--protocol=tcp",
-        f"--user={address.user}",
         *client.options,
         *encryption,
-        "--default-character-set=utf8mb4",
-        f"--database={address.database}",
+    )
+
+
+def mysql_tools(
+    settings: Settings, address: DatabaseAddress, observer: Observer, server: Path | None, program: str
+) -> Path:
+    """Return a folder for PATH in which MySQL's tools ask this server, as in its container they would.
+
+    There most of them would find no variable that names a port. If `program` is one that is missing, it is
+    installed. Raises EngineError if that fails.
+    """
+    folder = state_folder(settings) / "tools"
+    folder.mkdir(exist_ok=True)
+    for tool, other in MYSQL_TOOLS.items():
+        if program in {tool, other}:
+            client: MysqlClient | None = find_mysql(settings, observer, server, tool)
+        else:
+            client = look_for_mysql(settings, server, tool)
+        text = _tool_text(client, address) if client else MISSING.format(tool=tool)
+        for name in (tool, other):
+            write_private(folder / name, text)
+            (folder / name).chmod(0o700)
+    return folder
+
+
+def _tool_text(client: MysqlClient, address: DatabaseAddress) -> str:
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in client.environment.items()]
+    return TOOL.format(
+        exports="\n".join(exports),
+        program=shlex.quote(str(client.program)),
+        words=shlex.join(_server_words(client, address)),
     )

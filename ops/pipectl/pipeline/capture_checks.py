@@ -8,7 +8,8 @@ from pipectl import published, replication
 from pipectl.databases import Databases
 from pipectl.errors import DatabaseError, LoginError
 from pipectl.models import CaptureCheck, ReplicationLogin
-from pipectl.names import counted
+from pipectl.names import counted, size
+from pipectl.pipeline import consumers
 from pipectl.pipeline.change_capture import SLOT_STATE
 from pipectl.published import LABELS, PUBLICATION, SLOT
 
@@ -142,17 +143,16 @@ def _postgres_slot(ask: Ask) -> CaptureCheck:
     remedy = "Make it: pipectl connections --create-slot"
     if not slots:
         return CaptureCheck("postgres", "replication slot", False, f"no {SLOT}", remedy)
-    plugin, database, active, wal_status, own, behind = slots[0]
-    if wal_status == "lost":
-        found = f"{SLOT} lost its log: nobody read it for too long"
-        remedy = "pipectl connections --drop-slot, then --create-slot, then clear the connection in Airbyte"
-        return CaptureCheck("postgres", "replication slot", False, found, remedy)
+    plugin, database, own = slots[0]
+    [slot] = [slot for slot in consumers.slots_of(ask) if slot.name == SLOT]
+    if slot.danger:
+        return CaptureCheck("postgres", "replication slot", False, slot.danger, slot.rescue)
     return CaptureCheck(
         "postgres",
         "replication slot",
         (plugin, database) == ("pgoutput", own),
-        f"{SLOT}, {plugin}, database {database}, {'being read' if active else 'not being read'}, "
-        f"keeps {behind} of log",
+        f"{SLOT}, {plugin}, database {database}, {'being read' if slot.active else 'not being read'}, "
+        f"keeps {size(slot.lag_bytes or 0)} of log",
         "If no other program reads it: pipectl connections --drop-slot, then --create-slot",
     )
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipectl.errors import DatabaseError, DatabaseLockedError, UsageError
+from pipectl.pipeline.consumers import slots_of
 from pipectl.published import PUBLICATION, SLOT
 
 if TYPE_CHECKING:
     from pipectl.databases import Databases
     from pipectl.models import CaptureCheck, DatabaseAddress, ReplicationLogin
+    from pipectl.pipeline.consumers import Slot
 
 SLOT_SECONDS = 10
 MASK = "********"
@@ -18,9 +20,7 @@ MASK = "********"
 TIME_ZONE = "UTC"
 
 SLOT_STATE = """
-    SELECT plugin, database, active, wal_status, current_database(),
-           pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn))
-    FROM pg_replication_slots WHERE slot_name = %s"""
+    SELECT plugin, database, current_database() FROM pg_replication_slots WHERE slot_name = %s"""
 
 
 @dataclass(frozen=True)
@@ -127,11 +127,11 @@ def source_configurations(
     )
 
 
-def create_slot(databases: Databases) -> bool:
-    """Make the replication slot that Airbyte's PostgreSQL source reads; False if it exists already.
+def create_slot(databases: Databases) -> Slot | None:
+    """Make the replication slot that Airbyte's PostgreSQL source reads; return the one that there is already.
 
     From now on PostgreSQL keeps its log until Airbyte has read it, at most max_slot_wal_keep_size.
-    Raises DatabaseError if it cannot be made, UsageError if another kind of slot has its name.
+    Raises DatabaseError if it cannot be made, UsageError if it is lost, or another kind of slot has its name.
     """
     try:
         with databases.ask_postgres() as ask:
@@ -139,19 +139,22 @@ def create_slot(databases: Databases) -> bool:
             if not slots:
                 ask(f"SET LOCAL lock_timeout = '{SLOT_SECONDS}s'")
                 ask("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", SLOT)
-                return True
+                return None
+            [slot] = [slot for slot in slots_of(ask) if slot.name == SLOT]
     except DatabaseLockedError as error:
         raise DatabaseError(
             f"PostgreSQL made no slot in {SLOT_SECONDS} s: it waits for a transaction that is still open.",
             hint="Run the command again when nothing writes. Who does: SELECT * FROM pg_stat_activity",
         ) from error
-    plugin, database, _, _, current, _ = slots[0]
+    plugin, database, current = slots[0]
     if (plugin, database) != ("pgoutput", current):
         raise UsageError(
             f"The replication slot {SLOT!r} is not one of pgoutput for database {current!r}.",
             hint="If no other program reads it: pipectl connections --drop-slot, then --create-slot",
         )
-    return False
+    if slot.is_lost:
+        raise UsageError(f"No slot was made: {slot.danger}.", hint=slot.rescue)
+    return slot
 
 
 def drop_slot(databases: Databases) -> bool:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipectl.errors import DatabaseError, UsageError
+from pipectl.names import size
 from pipectl.published import SLOT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pipectl.databases import Databases
 
+BOUND_PLACE = "among the server's options (stack/postgres/business.conf, then pipectl up)"
+# What a deletion writes of PostgreSQL's log beside what names its row: measured on PostgreSQL 15. A test
+# holds it, and the next.
+DELETE_BYTES = 40
+# Of MySQL's binary log in all, with a label that is full of text.
+LABEL_DELETE_BYTES = 45
+# As the scripts have it: for what others write meanwhile.
+RESERVE_BYTES = 64 << 20
+# A slot that has less left of what it may keep is about to be lost.
+LEAST_SHARE = 0.1
 # Of the binary log, if the server has no bound in bytes of its own: stack/mysql/server.cnf names the same.
 BINLOG_LIMIT_BYTES = 4 << 30
 
@@ -23,6 +37,18 @@ SLOTS = """
            (SELECT nullif(setting::bigint, -1) * 1048576 FROM pg_settings
             WHERE name = 'max_slot_wal_keep_size')
     FROM pg_replication_slots WHERE NOT temporary ORDER BY slot_name"""
+# Tables whose deletions somebody may read, and what each deletion names a row by.
+DELETED_TABLES = """
+    SELECT DISTINCT relation::text, pg_relation_size(relation),
+           CASE relreplident WHEN 'f' THEN 'deleted' ELSE
+               (SELECT format('ROW(%s)', string_agg(format('deleted.%I', attname), ', '))
+                FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
+                WHERE indrelid = relation
+                  AND CASE relreplident WHEN 'i' THEN indisreplident ELSE indisprimary END) END
+    FROM pg_publication_tables
+    CROSS JOIN LATERAL (SELECT format('%I.%I', schemaname, tablename)::regclass AS relation) AS named
+    JOIN pg_class AS c ON c.oid = relation"""
+DELETED_ROWS = "SELECT count(*), coalesce(sum(pg_column_size({identity})), 0) FROM {table} AS deleted"
 BINLOG_BOUND = "SHOW GLOBAL VARIABLES LIKE 'max_binlog_total_size'"
 # An account sees its own sessions, and those of others only with a right that neither of ours has.
 BINLOG_READERS = """
@@ -54,12 +80,42 @@ class Slot:
     @property
     def remedy(self) -> str:
         """What to type so that a lost slot's reader gets changes again."""
-        drop = (
-            "pipectl connections --drop-slot, then --create-slot"
-            if self.name == SLOT
-            else f"SELECT pg_drop_replication_slot('{self.name}'), as who may replicate; make it anew"
+        again = "then --create-slot" if self.name == SLOT else "make it anew"
+        return f"{self._drop}, {again}, then clear what its reader has copied."
+
+    @property
+    def _drop(self) -> str:
+        if self.name == SLOT:
+            return "pipectl connections --drop-slot"
+        return f"SELECT pg_drop_replication_slot('{self.name}'), as who may replicate"
+
+    @property
+    def is_endangered(self) -> bool:
+        """Whether it is about to be lost: what it may keep is used up, or almost."""
+        is_scarce = (
+            self.room_bytes is not None
+            and self.limit_bytes is not None
+            and self.room_bytes < LEAST_SHARE * self.limit_bytes
         )
-        return f"{drop}, then clear what its reader has copied."
+        return not self.is_lost and (self.wal_status == "unreserved" or is_scarce)
+
+    @property
+    def danger(self) -> str:
+        """What has happened to it, or soon will, for a sentence; empty if nothing has."""
+        if self.is_lost:
+            return f"{self.name} is lost: its reader was too far behind, and gets no more changes"
+        if self.is_endangered:
+            left = size(max(self.room_bytes or 0, 0))
+            limit = f" of {size(self.limit_bytes)}" if self.limit_bytes else ""
+            return f"{self.name} is about to be lost: its reader is too far behind, {left}{limit} are left"
+        return ""
+
+    @property
+    def rescue(self) -> str:
+        """What to do about its danger."""
+        if self.is_lost:
+            return f"To begin again: {self.remedy}"
+        return f"Let its reader read now. If nobody reads it any more: {self._drop}"
 
 
 @dataclass(frozen=True)
@@ -99,8 +155,11 @@ class Consumers:
         return "; ".join(names)
 
 
-def require_following(found: Consumers) -> None:
-    """Raise UsageError if a slot is lost: its reader would get no deletion."""
+def require_following(found: Consumers, databases: Databases) -> None:
+    """Raise UsageError if the reader of a slot would not get all deletions of `reset --propagate`.
+
+    A slot may be lost already, or too small for what the deletions write.
+    """
     for slot in found.slots:
         if slot.is_lost:
             raise UsageError(
@@ -108,15 +167,57 @@ def require_following(found: Consumers) -> None:
                 "nothing was deleted.",
                 hint=f"First: {slot.remedy}",
             )
+    bounded = {slot.name: slot.room_bytes for slot in found.slots if slot.room_bytes is not None}
+    written = deletion_bytes(databases) if bounded else 0
+    short = {name: room for name, room in bounded.items() if written and room < written + RESERVE_BYTES}
+    if not short:
+        return
+    needed = max((slot.lag_bytes or 0) for slot in found.slots if slot.name in short)
+    megabytes = math.ceil((needed + written + RESERVE_BYTES) / (1 << 20))
+    raise UsageError(
+        f"The deletions write {too_much_for(short, written)} Nothing was deleted.",
+        hint="Let what is behind be read, then run the command again: pipectl status. Or keep more for it: "
+        f"max_slot_wal_keep_size = {megabytes}MB {BOUND_PLACE}. Or delete without --propagate, and clear "
+        "what the reader has copied.",
+    )
+
+
+def too_much_for(rooms: dict[str, int], written: int) -> str:
+    """Say that slots cannot hold what is `written`, `rooms` being the bytes that each has left."""
+    named = " and ".join(f"{name} ({size(max(room, 0))} left)" for name, room in rooms.items())
+    many = len(rooms) > 1
+    return (
+        f"{size(written)} of PostgreSQL's log, more than it keeps for the replication slot{'s' * many} "
+        f"{named}: {'their readers' if many else 'its reader'} would lose changes."
+    )
+
+
+def deletion_bytes(databases: Databases) -> int:
+    """How much of PostgreSQL's log is written if all rows are deleted of the tables that somebody may read.
+
+    Each deletion names its row: by its key, or whole with REPLICA IDENTITY FULL. And each page is written
+    whole when it is changed first after a checkpoint. Raises DatabaseError.
+    """
+    with databases.ask_postgres() as ask:
+        written = 0
+        for table, pages, identity in ask(DELETED_TABLES):
+            [(rows, identities)] = ask(DELETED_ROWS.format(table=table, identity=identity or "NULL"))
+            written += rows * DELETE_BYTES + identities + pages
+        return int(written)
 
 
 def slots(databases: Databases) -> tuple[Slot, ...]:
     """Every replication slot of the PostgreSQL server. Raises DatabaseError."""
     with databases.ask_postgres() as ask:
-        return tuple(
-            Slot(name, active, wal_status, lag, limit, room)
-            for name, active, wal_status, lag, room, limit in ask(SLOTS)
-        )
+        return slots_of(ask)
+
+
+def slots_of(ask: Callable[..., list[tuple[Any, ...]]]) -> tuple[Slot, ...]:
+    """Every replication slot, by a question that is open."""
+    return tuple(
+        Slot(name, active, wal_status, lag, limit, room)
+        for name, active, wal_status, lag, room, limit in ask(SLOTS)
+    )
 
 
 def drop_slots(databases: Databases, names: tuple[str, ...]) -> None:
@@ -136,6 +237,24 @@ def binary_log(databases: Databases) -> BinaryLog | None:
         bounds = [int(value) for _, value in ask(BINLOG_BOUND)]
         return BinaryLog(size, next((bound for bound in bounds if bound), None))
     return None
+
+
+def binlog_loss(databases: Databases) -> str:
+    """Say that deleting all labels writes more of the binary log than MySQL keeps; empty if it does not."""
+    log = binary_log(databases)
+    if not log or not log.limit_bytes:
+        return ""
+    rows = sum(count for count, _ in databases.row_counts(databases.mysql.service).values())
+    written = rows * LABEL_DELETE_BYTES
+    return too_much_binlog("deletions", written, log.limit_bytes) if written > log.limit_bytes else ""
+
+
+def too_much_binlog(what: str, written: int, limit: int) -> str:
+    """Say who loses changes by what is written."""
+    return (
+        f"The {what} write {size(written)} of binary log, of which MySQL keeps {size(limit)}: "
+        "a reader that is not connected meanwhile loses changes"
+    )
 
 
 def consumers(*logins: Databases) -> Consumers:

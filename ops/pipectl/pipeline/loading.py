@@ -23,6 +23,7 @@ from pipectl import surroundings
 from pipectl.databases import script_variables
 from pipectl.errors import DatabaseError, EngineError, PipectlError, UsageError
 from pipectl.models import LoadProgress
+from pipectl.pipeline.consumers import BOUND_PLACE, too_much_binlog, too_much_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -42,21 +43,13 @@ _FAILURE = re.compile(r'\bevent=failed .*?\berror=("(?:[^"\\]|\\.)*"|\S+)')
 class SlotsTooSmallError(UsageError):
     """Replication slots cannot hold what a load writes; `slots` has their names."""
 
-    def __init__(self, size: int, rooms: dict[str, int]) -> None:
-        named = " and ".join(f"{name} ({_gigabytes(max(room, 0))} left)" for name, room in rooms.items())
-        many = len(rooms) > 1
+    def __init__(self, bytes_of_log: int, rooms: dict[str, int]) -> None:
         super().__init__(
-            f"The load writes {_gigabytes(size)} of PostgreSQL's log, more than it keeps for the replication "
-            f"slot{'s' * many} {named}: {'their readers' if many else 'its reader'} would lose changes. "
-            "Nothing was written.",
+            f"The load writes {too_much_for(rooms, bytes_of_log)} Nothing was written.",
             hint="Load as fast as the readers read: --wait-for-slots\nIf nobody reads any more, or reads a "
             "snapshot next: --drop-slots\nHow far they are behind: pipectl status",
         )
         self.slots = tuple(rooms)
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
 
 
 @dataclass(frozen=True)
@@ -131,19 +124,11 @@ class HistoryLoader:
         chunk waits for the slots' readers. `binlog_limit` is what MySQL keeps of its binary log.
         """
         started = time.monotonic()
-        size = ("--transactions", str(transactions), "--days", str(days))
+        arguments = ("--transactions", str(transactions), "--days", str(days))
         waits = ("--wait-for-slots",) if wait_for_slots else ()
-        plan: dict[str, Any] = {}
-        for event in self._run((*size, *waits, "--only", "plan")):
-            if event["event"] == "short":
-                rooms = {str(slot["name"]): int(slot["room"]) for slot in event["slots"]}
-                raise SlotsTooSmallError(int(event["bytes"]), rooms)
-            plan = event
+        plan = self._plan((*arguments, *waits, "--shard", f"1/{shards}"))
         if binlog_limit and int(plan["binlog_bytes"]) > binlog_limit:
-            self._observer.report(
-                f"The labels write {_gigabytes(plan['binlog_bytes'])} of binary log, of which MySQL keeps "
-                f"{_gigabytes(binlog_limit)}: a reader that is not connected meanwhile loses changes"
-            )
+            self._observer.report(too_much_binlog("labels", int(plan["binlog_bytes"]), binlog_limit))
         self._warn_of_other_seed(plan)
         name = ("--load", str(plan["load"]))
         resumed = int(plan["written"])
@@ -152,17 +137,17 @@ class HistoryLoader:
         written = Rate(transactions - resumed)
         self._observer.see_load(written.progress("transactions"))
         parts = [
-            (*size, *name, *waits, "--only", "transactions", "--shard", f"{shard}/{shards}")
+            (*arguments, *name, *waits, "--only", "transactions", "--shard", f"{shard}/{shards}")
             for shard in range(1, shards + 1)
         ]
-        waiting: list[str] = []
+        waiting = ""
         for event in self._run(*(parts if written.total else ())):
             if event["event"] == "waits":
                 # Each shard says so, and says when it goes on.
-                if event["slots"] and event["slots"] != waiting:
-                    names = ", ".join(event["slots"])
-                    self._observer.report(f"Waiting for the reader of {names}; what is committed stays")
-                waiting = event["slots"]
+                waits_for = _waits_for(event["slots"])
+                if waits_for and waits_for != waiting:
+                    self._observer.report(waits_for)
+                waiting = waits_for
                 continue
             written.add(int(event["rows"]))
             self._observer.see_load(written.progress("transactions"))
@@ -170,7 +155,7 @@ class HistoryLoader:
         labelled = time.monotonic()
         labels = Rate(transactions)
         done: dict[str, Any] = {}
-        for event in self._run((*size, *name, "--only", "labels", *(("--due",) if resumed else ()))):
+        for event in self._run((*arguments, *name, "--only", "labels", *(("--due",) if resumed else ()))):
             if event["event"] == "due":
                 labels.total = int(event["rows"])
             elif event["event"] == "labels":
@@ -199,6 +184,22 @@ class HistoryLoader:
                 "pipectl reset --data-only"
             )
 
+    def _plan(self, arguments: tuple[str, ...]) -> dict[str, Any]:
+        """Begin the load, or take it up. Raises SlotsTooSmallError, unless it waits for readers."""
+        plan: dict[str, Any] = {}
+        for event in self._run((*arguments, "--only", "plan")):
+            if event["event"] != "short":
+                plan = event
+            elif "--wait-for-slots" not in arguments:
+                rooms = {str(slot["name"]): int(slot["room"]) for slot in event["slots"]}
+                raise SlotsTooSmallError(int(event["bytes"]), rooms)
+            elif unread := _unread(event["slots"]):
+                self._observer.report(
+                    f"{unread}, and the whole load has no room there: the load stops on the way until a "
+                    "reader connects. If none will: Ctrl-C, then --drop-slots instead of --wait-for-slots"
+                )
+        return plan
+
     def _run(self, *commands: tuple[str, ...]) -> Iterator[dict[str, Any]]:
         """Run processes side by side, and yield what they tell; the first failure stops them all."""
         told: queue.SimpleQueue[dict[str, Any] | int] = queue.SimpleQueue()
@@ -222,6 +223,19 @@ class HistoryLoader:
                 process, log = running[event]
                 if process.wait():
                     raise _failure(process.returncode, log, self.script)
+
+
+def _waits_for(slots: list[dict[str, Any]]) -> str:
+    """Say whose readers the load waits for; empty for none."""
+    names = ", ".join(str(slot["name"]) for slot in slots)
+    told = (f"Waiting for the reader of {names}; what is committed stays" if slots else "", _unread(slots))
+    return ". ".join(filter(None, told))
+
+
+def _unread(slots: list[dict[str, Any]]) -> str:
+    """Say which of the slots have no reader now; empty for none."""
+    names = " and ".join(str(slot["name"]) for slot in slots if not slot["active"])
+    return f"Nobody reads {names} now" if names else ""
 
 
 def _environment(databases: tuple[DatabaseAddress, DatabaseAddress], seed: str | None) -> dict[str, str]:
@@ -266,7 +280,9 @@ def _failure(code: int, log: IO[str], script: str = SCRIPT) -> PipectlError:
     if code == SCRIPT_USAGE and message:
         return UsageError(message, hint=f"Correct it in stack/.env or in the environment. {again}")
     if code == SCRIPT_SLOT:
-        return UsageError(message, hint=again)
+        return UsageError(
+            message, hint=f"To raise it: {BOUND_PLACE}. To drop the slots: --drop-slots. {again}"
+        )
     end = "\n".join(text.splitlines()[-20:])
     if code < 0:
         by = signal.Signals(-code).name

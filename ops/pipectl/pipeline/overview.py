@@ -17,6 +17,7 @@ from pipectl.errors import (
     ForeignAirflowError,
     ForeignDatabaseError,
 )
+from pipectl.names import size
 from pipectl.pipeline import consumers
 from pipectl.pipeline.access import down_services
 from pipectl.pipeline.readiness import component_starts, failures_of, processor_start, with_health
@@ -202,13 +203,11 @@ def _database(databases: Databases, address: DatabaseAddress, *, is_down: bool) 
 def _alerts(database: DatabaseStatus) -> Iterator[str]:
     """Say who has lost changes, or is about to, and what fills the disk."""
     for slot in database.slots:
-        if slot.is_lost:
-            yield f"The replication slot {slot.name} is lost: its reader was too far behind. {slot.remedy}"
-        elif slot.wal_status == "unreserved":
-            yield f"The replication slot {slot.name} is about to be lost: its reader is too far behind."
+        if slot.danger:
+            yield f"The replication slot {slot.danger}. {slot.rescue}"
     log = database.binary_log
     if log and not log.limit_bytes and log.bytes > consumers.BINLOG_LIMIT_BYTES:
         yield (
-            f"MySQL's binary log has {log.bytes / 1e9:.1f} GB, and this server knows no bound in bytes. "
+            f"MySQL's binary log has {size(log.bytes)}, and this server knows no bound in bytes. "
             "Keep it for fewer days: binlog_expire_logs_seconds in stack/mysql/server.cnf, then pipectl up"
         )

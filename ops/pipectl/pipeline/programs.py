@@ -51,7 +51,7 @@ def run_tests(engine: Engine, settings: Settings, words: tuple[str, ...], observ
     become(command.words, command.environment, command.folder)
 
 
-def run_beside(engine: Engine, service: str, words: tuple[str, ...]) -> int:
+def run_beside(engine: Engine, service: str, words: tuple[str, ...], observer: Observer) -> int:
     """Run a program beside a service. EngineError if that does not run, UsageError if there is none."""
     states = _states(engine)
     if service in {address.service for address in engine.databases()} - states.keys():
@@ -62,7 +62,7 @@ def run_beside(engine: Engine, service: str, words: tuple[str, ...]) -> int:
     if service not in states:
         raise UsageError(f"There is no service {service!r}.", hint=f"There are: {', '.join(states)}.")
     _require_running(service, states[service])
-    return engine.execute(service, words)
+    return engine.execute(service, words, observer)
 
 
 def _states(engine: Engine) -> dict[str, str]:

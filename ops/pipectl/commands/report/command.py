@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from pipectl.commands.shared import size
+from pipectl.names import size
 
 if TYPE_CHECKING:
     from pipectl.invocation import Invocation

@@ -156,12 +156,14 @@ class _Amounts:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         from rich.measure import Measurement
+        from rich.text import Text
 
+        yield Text(AMOUNTS, style="bold")
         plain = _amounts_table(self.report, charts=False)
         needed = Measurement.get(console, options.update(width=WIDEST), plain).maximum
         if needed > options.max_width:
             rows: list[tuple[object, ...]] = [_numbers(amounts) for amounts in self.report.amounts]
-            yield table("scenario", *NUMBERS, rows=rows, title=AMOUNTS)
+            yield table("scenario", *NUMBERS, rows=rows)
             return
         charts = needed + NARROWEST_SPREAD < options.max_width
         yield _amounts_table(self.report, charts=True) if charts else plain
@@ -180,13 +182,7 @@ def _amounts_table(report: Report, *, charts: bool) -> RenderableType:
 
     low = min(amounts.p05 for amounts in report.amounts)
     high = max(amounts.p95 for amounts in report.amounts)
-    shown = Table(
-        box=box.SIMPLE_HEAD,
-        title=AMOUNTS,
-        title_justify="left",
-        title_style="bold",
-        pad_edge=False,
-    )
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     shown.add_column("scenario", overflow="fold")
     for header in NUMBERS:
         shown.add_column(header, justify="right", overflow="fold")

@@ -195,6 +195,16 @@ class DockerApi:
         """Whether the image is on this machine."""
         return self._request(f"/images/{quote(name)}/json")[0] == http.client.OK
 
+    @_understood
+    def image(self, name: str) -> tuple[str, dict[str, str]]:
+        """Return an image's id, empty if it is not on this machine, and the variables that it brings."""
+        path = f"/images/{quote(name)}/json"
+        status, body = self._request(path)
+        if status == http.client.NOT_FOUND:
+            return "", {}
+        answer = _json(self.host, path, status, body)
+        return answer["Id"], _variables(answer["Config"])
+
     def pull(self, name: str) -> Iterator[dict[str, Any]]:
         """Pull an image; yield what the engine tells of it, layer by layer.
 
@@ -300,7 +310,7 @@ def _container(answer: dict[str, Any]) -> Container:
         health=health.get("Status", ""),
         health_output=str(checks[-1].get("Output") or "").strip(),
         labels=labels,
-        environment=dict(line.split("=", 1) for line in answer["Config"].get("Env") or () if "=" in line),
+        environment=_variables(answer["Config"]),
         image=answer.get("Image", ""),
         started=datetime.fromisoformat(state["StartedAt"]) if state["Pid"] else None,
         user=answer["Config"].get("User") or "",
@@ -308,6 +318,10 @@ def _container(answer: dict[str, Any]) -> Container:
         published=_ports(answer.get("HostConfig", {}).get("PortBindings") or {}),
         networks=tuple(answer.get("NetworkSettings", {}).get("Networks") or ()),
     )
+
+
+def _variables(configuration: dict[str, Any]) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in configuration.get("Env") or () if "=" in line)
 
 
 def _ports(bindings: dict[str, list[dict[str, str]] | None]) -> dict[int, int]:

@@ -54,14 +54,19 @@ class Compose:
 
     def service(self, name: str, variables: Mapping[str, str]) -> dict[str, Any]:
         """Return a service as the files describe it, `variables` in the place of those of stack/.env."""
-        before = dict(os.environ)
-        os.environ.update(variables)
-        try:
+        with _environment(variables):
             return self._services()[name]
-        finally:
-            for variable in variables.keys() - before.keys():
-                del os.environ[variable]
-            os.environ.update(before)
+
+    def planned(self, variables: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """Return all services with `variables`, each with its `hash`, by which Compose tells a change."""
+        with _environment(variables), self._explained("stack/docker-compose.yml cannot be used."):
+            from python_on_whales.utils import run
+
+            services = self._services()
+            hashes = str(run([*self._client.client_config.docker_compose_cmd, "config", "--hash", "*"]))
+            for name, digest in (line.split() for line in hashes.splitlines()):
+                services[name]["hash"] = digest
+        return services
 
     def _services(self) -> dict[str, dict[str, Any]]:
         with self._explained("stack/docker-compose.yml cannot be used."):
@@ -169,3 +174,16 @@ class Compose:
                 hint=hint,
                 detail="\n".join(detail.splitlines()[-DETAIL_LINES:]),
             ) from error
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Let Compose take variables before those of its file."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for variable in variables.keys() - before.keys():
+            del os.environ[variable]
+        os.environ.update(before)

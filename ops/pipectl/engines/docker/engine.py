@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pipectl.database_connections import prove
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
-from pipectl.engines.changes import digests, restart_sentences
+from pipectl.engines.changes import StartPlan, describe, digests, restart_sentences
 from pipectl.engines.docker import identity, replacements
 from pipectl.engines.docker.apart import docker_run
 from pipectl.engines.docker.api import FOLDER_LABEL, SEE_SERVICES, DockerApi
@@ -31,6 +31,7 @@ from pipectl.engines.requirements import INSTALLED, REMOVED, changed_note
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError
 from pipectl.models import LogLine, Service, Volume
+from pipectl.observer import Observer
 from pipectl.services import (
     ENGINE,
     HEALTHY,
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 
     from pipectl.engines.docker.api import Container, EngineVersion
     from pipectl.engines.foreground import Command
-    from pipectl.observer import Observer
     from pipectl.services import Definition
     from pipectl.settings import Settings
 
@@ -141,6 +141,45 @@ class DockerEngine(Engine):
     def notes(self) -> tuple[str, ...]:
         """Say too that requirements.txt has changed."""
         return (*super().notes(), *self._changed_requirements())
+
+    def _plan(self) -> StartPlan:
+        """Ask Compose how it would make the containers, with what a start would write to stack/.env."""
+        before = self._settings.variables
+        self._configure(Observer())
+        now = self._settings.variables
+        changed = {name: value for name, value in now.items() if before.get(name) != value}
+        services = {
+            name: service
+            for name, service in self._compose.planned(changed).items()
+            if name in {*self._names, INIT}
+        }
+        images = {name: self._api.image(name) for name in {each["image"] for each in services.values()}}
+        running = [container for container in self._containers if container.pid]
+        kept = [each for each in running if each.service in self._names and self._keeps(each)]
+        own = airflow_env.user_settings(self._settings.project)
+        restarts = replacements.foresee(kept, services, images, own)
+        shown = {_shown_name(container): container.service for container in kept}
+        installs = [f"the image {name}" for name in sorted(images) if not images[name][0]]
+        if self._changed_requirements():
+            installs.append("what requirements.txt asks for and the image lacks")
+        workers = [f"worker-{number + 1}" for number in range(self._workers)]
+        names = [name for name in self._names if name != "worker"] + workers
+        return StartPlan(
+            installs=tuple(installs),
+            starts=tuple(name for name in names if name not in shown),
+            restarts={
+                name: describe(restarts[service]) for name, service in shown.items() if service in restarts
+            },
+            removes=tuple(sorted(_shown_name(each) for each in running if each not in kept)),
+            moves=self._moved_ports,
+        )
+
+    @property
+    def _workers(self) -> int:
+        return int(self._settings.variables.get("AIRFLOW_WORKERS") or 1) if self._has_celery else 0
+
+    def _keeps(self, container: Container) -> bool:
+        return container.service != "worker" or _number(container) <= self._workers
 
     def start(self, observer: Observer) -> tuple[str, ...]:
         """Start what is not running, and make anew what is configured otherwise by now."""
@@ -269,8 +308,9 @@ class DockerEngine(Engine):
         service = "worker" if self._has_celery else "scheduler"
         return self._compose.run(service, "python", "/opt/airflow/stack/tasks_api.py")
 
-    def execute(self, service: str, words: tuple[str, ...]) -> int:
+    def execute(self, service: str, words: tuple[str, ...], observer: Observer | None = None) -> int:
         """Run the program in the service's container."""
+        del observer
         container = next((each for each in self._containers if _shown_name(each) == service), None)
         if container is None or container.state != "running":
             raise EngineError(f"{service} has no container that runs.", hint=SEE_SERVICES)
@@ -501,9 +541,12 @@ def _service(container: Container, port: int | None) -> Service:
     )
 
 
+def _number(container: Container) -> int:
+    return int(container.labels.get("com.docker.compose.container-number", "1"))
+
+
 def _shown_name(container: Container) -> str:
-    number = container.labels.get("com.docker.compose.container-number", "1")
-    return f"worker-{number}" if container.service == "worker" else container.service
+    return f"worker-{_number(container)}" if container.service == "worker" else container.service
 
 
 def _numbers(version: str) -> tuple[int, ...]:

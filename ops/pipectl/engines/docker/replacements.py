@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from pipectl.engines.changes import StartState, digests, with_dependents
 from pipectl.services import databases
@@ -29,6 +29,8 @@ MADE_WITH = {
     "AIRBYTE_REPLICATION_USER": "AIRBYTE_REPLICATION_USER",
     "AIRBYTE_REPLICATION_PASSWORD": "AIRBYTE_REPLICATION_PASSWORD",
 }
+# What Compose compares.
+HASH_LABEL = "com.docker.compose.config-hash"
 FILES_LABEL = "org.pipectl.files"
 UNKNOWN = ("its configuration",)
 
@@ -65,12 +67,58 @@ def find(
             # Some versions of Compose stop what depends on a container that they replace.
             stopped.append(container.service)
     changed = frozenset(name for names in replaced.values() for name in names)
-    # What differs in nothing was replaced because another was.
-    if known := tuple(sorted(name for name, names in replaced.items() if names != UNKNOWN)):
-        replaced = {name: known if names == UNKNOWN else names for name, names in replaced.items()}
     running = {container.service for container in now if container.pid}
+    replaced = _explained(replaced)
     restarts = dict.fromkeys(stopped, tuple(replaced)) | with_dependents(replaced, running)
     return Replacements(restarts, changed)
+
+
+def foresee(
+    running: Collection[Container],
+    services: Mapping[str, dict[str, Any]],
+    images: Mapping[str, tuple[str, dict[str, str]]],
+    user_settings: Collection[str],
+) -> dict[str, tuple[str, ...]]:
+    """Return which of the containers that run Compose would replace, and what has changed for each.
+
+    `services` are those of Compose.planned, `images` ids and variables by name. What depends on a container
+    that is replaced may start anew too.
+    """
+    replaced: dict[str, tuple[str, ...]] = {}
+    for container in running:
+        service = services.get(container.service)
+        if service is None:
+            continue
+        image, variables = images[service["image"]]
+        if image != container.image or service["hash"] != container.labels.get(HASH_LABEL):
+            replaced[container.service] = changes(
+                container, _planned(container, service, image, variables), user_settings
+            )
+    return with_dependents(_explained(replaced), {container.service for container in running})
+
+
+def _planned(old: Container, service: dict[str, Any], image: str, variables: Mapping[str, str]) -> Container:
+    """Return the container that would replace `old`."""
+    given = {name: str(value) for name, value in (service.get("environment") or {}).items()}
+    published = {
+        int(port["target"]): int(port["published"])
+        for port in service.get("ports") or ()
+        if str(port.get("published", "")).isdecimal()
+    }
+    return replace(
+        old,
+        image=image,
+        environment={**variables, **given},
+        labels=service.get("labels") or {},
+        user=service.get("user") or old.user,
+        ports=old.ports if published == old.published else str(published),
+    )
+
+
+def _explained(replaced: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Say of what differs in nothing that it is replaced because another is."""
+    known = tuple(sorted(name for name, names in replaced.items() if names != UNKNOWN))
+    return {name: known if known and names == UNKNOWN else names for name, names in replaced.items()}
 
 
 def changes(old: Container, new: Container, user_settings: Collection[str]) -> tuple[str, ...]:

@@ -64,6 +64,20 @@ def ensure_airflow(
     return runtime
 
 
+def look_for_airflow(cache_dir: Path, requirements: Path) -> tuple[AirflowRuntime, str]:
+    """Return the environment as `ensure_airflow` would, and what that would install; empty for nothing."""
+    lock = read_lock(requirements)
+    key = environment_key(lock)
+    folder, version = cache_dir / f"airflow-{key}", airflow_version(lock)
+    if runtime := installed_runtime(folder, key):
+        return runtime, ""
+    return AirflowRuntime(folder, folder / "bin" / "python", version, key, ""), _what(version)
+
+
+def _what(version: str) -> str:
+    return f"Airflow {version} (500 MB on disk)"
+
+
 def require_supported_python(version: tuple[int, ...]) -> None:
     """Raise EngineError if Airflow does not run on this version of Python."""
     if not OLDEST_PYTHON <= version <= NEWEST_PYTHON:
@@ -129,7 +143,7 @@ def install(
     What was complete once, and is no longer, is made anew: the installer would take packages for whole.
     """
     version = airflow_version(lock)
-    report(f"Installing Airflow {version} (500 MB on disk), once for this user")
+    report(f"Installing {_what(version)}, once for this user")
     python = folder / "bin" / "python"
     if not (folder / BEGUN).exists() or not python.exists():
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""psql and mysql: those of this machine, else installed once into the user's cache and shared by projects.
+"""psql, mysql and their tools: those of this machine, else installed once for all of the user's projects.
 
 psql lies beside the server of the local engine, and in the wheel that this installs. MariaDB's client comes
 as its server does: as Debian's and Ubuntu's package, unpacked.
@@ -32,9 +32,32 @@ if TYPE_CHECKING:
     from pipectl.observer import Observer
     from pipectl.settings import Settings
 
-MYSQL_NAMES = ("mariadb", "mysql")
-PACKAGE = r"^mariadb-client-core(-[0-9.]+)?$"
+# Tools of MySQL's official image, by its names and by MariaDB's.
+MYSQL_TOOLS = {
+    "mysql": "mariadb",
+    "mysqladmin": "mariadb-admin",
+    "mysqlbinlog": "mariadb-binlog",
+    "mysqlcheck": "mariadb-check",
+    "mysqldump": "mariadb-dump",
+    "mysqlimport": "mariadb-import",
+    "mysqlshow": "mariadb-show",
+}
+# Those of PostgreSQL's that a wheel brings where a machine has a server alone.
+POSTGRES_TOOLS = ("psql", "pg_dump", "pg_dumpall", "pg_restore")
 INSTALL = "apt install mariadb-client, brew install mariadb, dnf install mariadb"
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package of clients: the pattern of its name, its folder in the cache, its size there."""
+
+    pattern: str
+    folder: str
+    megabytes: int
+
+
+CORE = Package(r"^mariadb-client-core(-[0-9.]+)?$", "mariadb-client", 30)
+TOOLS = Package(r"^mariadb-client(-[0-9.]+)?$", "mariadb-tools", 75)
 
 
 @dataclass(frozen=True)
@@ -47,14 +70,14 @@ class MysqlClient:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def find_psql(settings: Settings, observer: Observer, server: Path | None = None) -> Path:
-    """Return psql: that beside `server`, that on PATH, or that of the wheel, which is installed if need be.
+def find_psql(settings: Settings, observer: Observer, server: Path | None = None, tool: str = "psql") -> Path:
+    """Return psql, or another tool: that beside `server`, that on PATH, or that of the wheel.
 
-    Raises EngineError if that fails.
+    The wheel is installed if need be. Raises EngineError if that fails.
     """
-    if server is not None and (beside := server.with_name("psql")).exists():
+    if server is not None and (beside := server.with_name(tool)).exists():
         return beside
-    if on_path := shutil.which("psql"):
+    if on_path := shutil.which(tool):
         return Path(on_path)
     wheel = find_postgres(
         settings.cache_dir,
@@ -63,30 +86,44 @@ def find_psql(settings: Settings, observer: Observer, server: Path | None = None
         choice=WHEEL,
         show=observer.see_progress,
     )
-    return wheel.bin_dir / "psql"
+    return wheel.bin_dir / tool
 
 
-def find_mysql(settings: Settings, observer: Observer, server: Path | None = None) -> MysqlClient:
-    """Return a client, one of the kind of `server` before others.
+def find_mysql(
+    settings: Settings, observer: Observer, server: Path | None = None, tool: str = "mysql"
+) -> MysqlClient:
+    """Return a client, or another of MYSQL_TOOLS, which is installed if need be.
 
-    MySQL 9's client cannot log in to MariaDB, and MariaDB's only to some accounts of MySQL. Raises
-    EngineError if there is none, and this is no Debian or Ubuntu, or the download failed.
+    Raises EngineError if there is none, and this is no Debian or Ubuntu, or the download failed.
+    """
+    right, any_kind = _look(settings.cache_dir, server, tool)
+    if right is None and packages.available():
+        right = _install(settings.cache_dir, observer, tool)
+    if found := right or any_kind:
+        return found
+    name = "client of MariaDB or MySQL" if tool == "mysql" else f"{tool} of MariaDB or MySQL"
+    raise EngineError(f"No {name} was found on this machine.", hint=f"Install one: {INSTALL}")
+
+
+def look_for_mysql(settings: Settings, server: Path | None, tool: str) -> MysqlClient | None:
+    """Return what there is of a tool, as `find_mysql` does; None if there is none yet."""
+    right, any_kind = _look(settings.cache_dir, server, tool)
+    return right or any_kind
+
+
+def _look(cache_dir: Path, server: Path | None, tool: str) -> tuple[MysqlClient | None, MysqlClient | None]:
+    """Return a tool of the server's kind, or the cached one; and one of any kind.
+
+    MySQL 9's client cannot log in to MariaDB, and MariaDB's only to some accounts of MySQL.
     """
     flavor = "" if server is None else "mariadb" if server.name == "mariadbd" else "mysql"
     clients = []
-    for program in _programs(server):
+    for program in _programs(server, tool):
         if client := inspect(program):
             if flavor in {"", client.flavor}:
-                return client
+                return client, client
             clients.append(client)
-    cached = _cached(settings.cache_dir)
-    if cached is None and packages.available():
-        cached = _install(settings.cache_dir, observer)
-    if cached or clients:
-        return cached or clients[0]
-    raise EngineError(
-        "No client of MariaDB or MySQL was found on this machine.", hint=f"Install one: {INSTALL}"
-    )
+    return _cached(cache_dir, tool), clients[0] if clients else None
 
 
 def inspect(program: Path, libraries: str = "", *options: str) -> MysqlClient | None:
@@ -99,21 +136,22 @@ def inspect(program: Path, libraries: str = "", *options: str) -> MysqlClient | 
     return MysqlClient(program, flavor, options, environment)
 
 
-def _programs(server: Path | None) -> Iterator[Path]:
-    """Yield where a client may be: beside the server, on PATH, and where Homebrew keeps versions apart."""
-    for name in MYSQL_NAMES:
+def _programs(server: Path | None, tool: str) -> Iterator[Path]:
+    """Yield where a tool may be: beside the server, on PATH, and where Homebrew keeps versions apart."""
+    names = (MYSQL_TOOLS[tool], tool)
+    for name in names:
         if server is not None and (beside := server.with_name(name)).exists():
             yield beside
         if on_path := shutil.which(name):
             yield Path(on_path)
     for pattern in MARIADB_FOLDERS:
         for found in sorted(Path("/").glob(pattern[1:]), reverse=True):
-            yield from (found / name for name in MYSQL_NAMES if (found / name).exists())
+            yield from (found / name for name in names if (found / name).exists())
 
 
-def _cached(cache_dir: Path, name: str = "mariadb-client") -> MysqlClient | None:
-    root = cache_dir / name
-    program = root / "usr/bin/mariadb"
+def _cached(cache_dir: Path, tool: str, folder: str = "") -> MysqlClient | None:
+    root = cache_dir / (folder or _package(tool).folder)
+    program = root / "usr/bin" / MYSQL_TOOLS[tool]
     if not program.exists():
         return None
     # Ways to log in other than MariaDB's own are libraries of their own.
@@ -121,23 +159,29 @@ def _cached(cache_dir: Path, name: str = "mariadb-client") -> MysqlClient | None
     return inspect(program, library_path(root), *plugins)
 
 
-def _install(cache_dir: Path, observer: Observer) -> MysqlClient | None:
-    """Unpack the distribution's client into the cache. Raises EngineError."""
-    with install_lock(cache_dir, "mariadb-client", observer.report):
-        if cached := _cached(cache_dir):
+def _package(tool: str) -> Package:
+    return CORE if tool == "mysql" else TOOLS
+
+
+def _install(cache_dir: Path, observer: Observer, tool: str) -> MysqlClient | None:
+    """Unpack the distribution's package into the cache. Raises EngineError."""
+    package = _package(tool)
+    with install_lock(cache_dir, package.folder, observer.report):
+        if cached := _cached(cache_dir, tool):
             return cached
         observer.report(
-            "Downloading MariaDB's client from this distribution (30 MB on disk), once for this user"
+            f"Downloading MariaDB's {'client' if package is CORE else 'tools'} from this distribution "
+            f"({package.megabytes} MB on disk), once for this user"
         )
-        target = cache_dir / "mariadb-client"
+        target = cache_dir / package.folder
         if target.exists():  # of no use any more: a system library that it needs has gone
             shutil.rmtree(target)
         with atomic_folder(target) as folder:
             show = partial(observer.see_progress, "MariaDB's client")
-            packages.unpack(PACKAGE, folder, show, what="mariadb-client")
-            if _cached(cache_dir, folder.name) is None:
+            packages.unpack(package.pattern, folder, show, what="mariadb-client")
+            if _cached(cache_dir, tool, folder.name) is None:
                 raise EngineError(
                     "The MariaDB client that apt downloaded does not run on this machine.",
                     hint="Install it for the whole machine: apt install mariadb-client",
                 )
-    return _cached(cache_dir)
+    return _cached(cache_dir, tool)

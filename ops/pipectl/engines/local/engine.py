@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipectl.database_connections import prove
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
-from pipectl.engines.changes import TASK_SECONDS, digests, restart_sentences
+from pipectl.engines.changes import TASK_SECONDS, StartPlan, describe, digests, restart_sentences
 from pipectl.engines.local import logs
 from pipectl.engines.local.airflow import needs_triggerer, require_usable_path
 from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
@@ -87,10 +87,7 @@ class LocalEngine(Engine):
         remember_engine(self._settings, self.name)
         software = self._software or find_software(self._settings, observer)
         while True:
-            running = {
-                service.name for service in self.services() if service.state in {"running", "starting"}
-            }
-            running -= self._usurped()
+            running = self._running() - self._usurped()
             missing = tuple(name for name in self._names if name not in running)
             # Also those that the supervisor would start once more, with the settings of before.
             self._supervisor.stop(missing)
@@ -111,6 +108,27 @@ class LocalEngine(Engine):
         # Even if nothing was missing: an earlier start may have been interrupted before this step.
         start.migrate_metadata()
         return missing
+
+    def _plan(self) -> StartPlan:
+        """Compare as a start does; a port that would move concerns the services that ask there too."""
+        from pipectl.engines.local.start import Start, look_for_software  # noqa: PLC0415  10 ms
+
+        software, installs, lacking = look_for_software(self._settings)
+        running = self._running() - self._usurped()
+        starts = tuple(name for name in self._names if name not in running)
+        self._fill_in_settings(Observer())
+        start = Start(
+            self._settings,
+            self._supervisor,
+            self._claims,
+            software,
+            Observer(),
+            self,
+            only_compares=True,
+        )
+        outdated = start.outdated(tuple(name for name in self._names if name in running - lacking))
+        restarts = {name: describe(changes) for name, changes in outdated.items()}
+        return StartPlan(installs, starts, restarts, moves=self._moved_ports)
 
     def resize(self, *, executor: str | None, workers: int | None) -> None:
         """Take the executor that there is; UsageError for any other, and for workers."""
@@ -198,13 +216,14 @@ class LocalEngine(Engine):
         software = self._software or find_software(self._settings, Observer())
         return ask_tasks_api(self._settings, software.airflow)
 
-    def execute(self, service: str, words: tuple[str, ...]) -> int:
+    def execute(self, service: str, words: tuple[str, ...], observer: Observer | None = None) -> int:
         """Become the program, with the variables that the service was started with."""
         from pipectl.engines.local import programs  # noqa: PLC0415  20 ms
 
         started = self._supervisor.started(service)
         if service in databases():
-            programs.become_beside_database(started, words, self._proven(service))
+            address = self._proven(service)
+            programs.become_beside_database(started, words, address, self._settings, observer or Observer())
         # Airflow's variables lead to all databases; business databases that do not run harm nobody.
         for name in databases():
             try:

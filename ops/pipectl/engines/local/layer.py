@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipectl import json_text, ordinary
+from pipectl import json_text, ordinary, surroundings
 from pipectl.engines.changes import REQUIREMENTS
 from pipectl.engines.local import uv
-from pipectl.engines.local.install import UvProgress, follow_tool
+from pipectl.engines.local.install import UvProgress, follow_tool, run_tool
 from pipectl.engines.requirements import INSTALLED, REMOVED, explained
 from pipectl.errors import EngineError, UsageError
 
@@ -45,6 +45,41 @@ def with_packages(settings: Settings, runtime: AirflowRuntime, report: Report, s
         EngineError: packages cannot be had for another reason, such as an index that does not answer.
 
     """
+    folder = _folder(settings, runtime)
+    marker = folder / COMPLETE
+    before = _last_packages(folder.parent)
+    if not marker.is_file():
+        _build(settings.project, runtime, folder, report, show)
+    packages = _packages(folder)
+    names = {_name(package) for package in packages}
+    if gone := [_name(package) for package in before if _name(package) not in names]:
+        report(f"{REMOVED}: {', '.join(gone)}")
+    marker.touch()
+    return replace(runtime, python=_python(folder)) if packages else runtime
+
+
+def look_for_packages(settings: Settings, runtime: AirflowRuntime) -> tuple[AirflowRuntime, str]:
+    """Return what `with_packages` would, and say what it would install; empty for nothing."""
+    folder = _folder(settings, runtime)
+    if (folder / COMPLETE).is_file():
+        return (replace(runtime, python=_python(folder)) if _packages(folder) else runtime), ""
+    requirements = settings.project / REQUIREMENTS
+    if not requirements.is_file():
+        return runtime, ""
+    if not runtime.python.exists():
+        return runtime, f"what {REQUIREMENTS} asks for beside Airflow"
+    answer = run_tool(
+        (str(runtime.python), "-I", str(settings.project / PROGRAM), "unmet", str(requirements)),
+        EngineError(f"{REQUIREMENTS} cannot be read.", hint="Mend it."),
+        surroundings.environment(),
+    )
+    if lines := answer.splitlines():
+        return replace(runtime, python=_python(folder)), f"for {REQUIREMENTS}: {', '.join(lines)}"
+    return runtime, ""
+
+
+def _folder(settings: Settings, runtime: AirflowRuntime) -> Path:
+    """Return the folder of the layer that the project's requirements.txt asks for. Raises UsageError."""
     requirements = settings.project / REQUIREMENTS
     # The folder counts: an environment cannot be moved.
     parts = [os.fsencode(settings.state_dir), runtime.key.encode()]
@@ -53,17 +88,16 @@ def with_packages(settings: Settings, runtime: AirflowRuntime, report: Report, s
     except OSError as error:
         raise UsageError(f"{error.filename} cannot be read: {error.strerror}.", hint="Mend it.") from error
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-    folder = settings.state_dir / "packages" / key
-    marker = folder / COMPLETE
-    before = _last_packages(folder.parent)
-    if not marker.is_file():
-        _build(settings.project, runtime, folder, report, show)
-    packages = json_text.parse(ordinary.read_text(marker))
-    names = {_name(package) for package in packages}
-    if gone := [_name(package) for package in before if _name(package) not in names]:
-        report(f"{REMOVED}: {', '.join(gone)}")
-    marker.touch()
-    return replace(runtime, python=folder / "bin" / "python") if packages else runtime
+    return settings.state_dir / "packages" / key
+
+
+def _python(folder: Path) -> Path:
+    return folder / "bin" / "python"
+
+
+def _packages(folder: Path) -> list[str]:
+    """Return the packages of a layer that is complete."""
+    return list(json_text.parse(ordinary.read_text(folder / COMPLETE)))
 
 
 def with_last_packages(settings: Settings, runtime: AirflowRuntime) -> AirflowRuntime:
@@ -84,7 +118,7 @@ def _base(layer: Path) -> str:
 def _last_packages(layers: Path) -> list[str]:
     """Return the packages of the layer that was used last."""
     markers = _markers(layers)
-    return list(json_text.parse(ordinary.read_text(markers[-1]))) if markers else []
+    return _packages(markers[-1].parent) if markers else []
 
 
 def _markers(layers: Path) -> list[Path]:

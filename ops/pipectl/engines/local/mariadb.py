@@ -16,7 +16,7 @@ from pipectl.engines.local.folders import atomic_folder, server_mark
 from pipectl.engines.local.install import one_line, run_server_tool
 from pipectl.engines.local.privileges import change_owner, drop_prefix
 from pipectl.engines.local.processes import server_pid
-from pipectl.engines.local.server_config import copy_config, read_statements
+from pipectl.engines.local.server_config import copied_config, copy_config, read_statements
 from pipectl.engines.local.supervisor.program import Program
 from pipectl.engines.project import write_private
 from pipectl.errors import EngineError
@@ -68,11 +68,14 @@ def prepare(
     return True
 
 
-def program(binaries: MariadbBinaries, name: str, data_dir: Path, port: int, config: Path) -> Program:
+def program(
+    binaries: MariadbBinaries, name: str, data_dir: Path, port: int, config: Path, *, copies: bool = True
+) -> Program:
     """Describe the server of `data_dir` to the supervisor: on 127.0.0.1 only, no socket, its log on stderr.
 
-    `config` is stack/mysql/server.cnf, copied for the server.
+    `config` is stack/mysql/server.cnf, copied for the server, unless it is only to be compared.
     """
+    copy = copy_config(config, data_dir) if copies else copied_config(config, data_dir)
     options = {
         "port": str(port),
         "bind-address": "127.0.0.1",
@@ -89,7 +92,7 @@ def program(binaries: MariadbBinaries, name: str, data_dir: Path, port: int, con
         port=port,
         command=(
             *drop_prefix(data_dir),
-            *_server(binaries, data_dir, f"--defaults-file={copy_config(config, data_dir)}"),
+            *_server(binaries, data_dir, f"--defaults-file={copy}"),
             *(f"--{key}={value}" for key, value in options.items()),
         ),
         directory=data_dir.parent,

@@ -63,7 +63,7 @@ def unpack(
 
     # One broken third-party source fails the whole update, so what counts is whether the package is found.
     unreachable = EngineError(
-        f"The package {what}-core could not be found or downloaded by apt.",
+        f"The packages of {what} could not be found or downloaded by apt.",
         hint=f"The lines above are apt's. Or install it yourself: apt install {what}",
     )
     show("reading apt's lists of packages", milestone=True)
@@ -117,7 +117,9 @@ def _missing_libraries(package: str, options: tuple[str, ...], failure: EngineEr
         failure,
     )
     # Names of real packages stand at the beginning of a line; virtual ones are in angle brackets.
-    wanted = {line for line in depended.splitlines() if line.startswith("lib")}
+    libraries = (line for line in depended.splitlines() if line.startswith("lib"))
+    # Nothing that is called here is written in Perl.
+    wanted = {name for name in libraries if not (name.endswith("-perl") or name.startswith("libperl"))}
     installed = run_tool(("dpkg-query", "-W", "-f", "${db:Status-Abbrev}${Package}\n"), failure)
     have = {line[3:].strip() for line in installed.splitlines() if line.startswith("ii")}
     return sorted(wanted - have)

@@ -14,7 +14,7 @@ from pipectl.engines.local.folders import atomic_folder, copy_contents, server_m
 from pipectl.engines.local.install import run_server_tool
 from pipectl.engines.local.privileges import change_owner, drop_prefix
 from pipectl.engines.local.processes import POSTGRES, server_pid
-from pipectl.engines.local.server_config import copy_config
+from pipectl.engines.local.server_config import copied_config, copy_config
 from pipectl.engines.local.supervisor.program import Program
 from pipectl.engines.project import write_private
 from pipectl.errors import EngineError
@@ -207,11 +207,18 @@ def execute(
 
 
 def program(
-    binaries: PostgresBinaries, name: str, data_dir: Path, port: int, config: Path | None = None
+    binaries: PostgresBinaries,
+    name: str,
+    data_dir: Path,
+    port: int,
+    config: Path | None = None,
+    *,
+    copies: bool = True,
 ) -> Program:
     """Describe the server of `data_dir` to the supervisor: on 127.0.0.1 only, its log on stderr.
 
-    `config` is a file of stack/postgres, copied for the server; without it, it has PostgreSQL's defaults.
+    `config` is a file of stack/postgres, copied for the server, unless it is only to be compared; without
+    it, it has PostgreSQL's defaults.
     """
     chosen = {
         "listen_addresses": "127.0.0.1",
@@ -220,7 +227,8 @@ def program(
         "cluster_name": server_mark(name, data_dir),
     }
     if config is not None:
-        chosen["config_file"] = str(copy_config(config, data_dir))
+        copy = copy_config(config, data_dir) if copies else copied_config(config, data_dir)
+        chosen["config_file"] = str(copy)
     options = tuple(word for key, value in chosen.items() for word in ("-c", f"{key}={value}"))
     return Program(
         name=name,

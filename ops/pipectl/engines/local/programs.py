@@ -11,12 +11,15 @@ from pipectl.database_connections import MYSQL
 from pipectl.engines import clients
 from pipectl.engines.foreground import become
 from pipectl.engines.local import mariadb, postgres
+from pipectl.engines.local.client_programs import POSTGRES_TOOLS, find_psql
 
 if TYPE_CHECKING:
     from typing import NoReturn
 
     from pipectl.engines.local.supervisor.supervisor import Started
     from pipectl.models import DatabaseAddress
+    from pipectl.observer import Observer
+    from pipectl.settings import Settings
 
 COMMAND = Path("stack", "airflow", "command.py")
 # As a shell in a container has it: one that says itself that there is no such program, and ends with 127.
@@ -32,13 +35,22 @@ def become_in_airflow(started: Started, words: tuple[str, ...], project: Path) -
     become((str(python), "-P", str(project / COMMAND), *words), variables, project)
 
 
-def become_beside_database(started: Started, words: tuple[str, ...], address: DatabaseAddress) -> NoReturn:
-    """Become a program that is logged in to a database, the server's own tools before those on PATH."""
+def become_beside_database(
+    started: Started, words: tuple[str, ...], address: DatabaseAddress, settings: Settings, observer: Observer
+) -> NoReturn:
+    """Become a program that is logged in to a database, the server's own tools before those on PATH.
+
+    Raises EngineError if the program is a tool of the database's that is missing and cannot be installed.
+    """
     login = clients.mysql_login if address.service == MYSQL else clients.postgres_login
     variables = surroundings.of_terminal(**login(address))
     server = server_of(started)
-    folder = f"{server.parent}{os.pathsep}" if server else ""
-    become((*SHELL, *words), variables | {"PATH": f"{folder}{variables['PATH']}"})
+    folders = [server.parent] if server else []
+    if address.service == MYSQL:
+        folders.insert(0, clients.mysql_tools(settings, address, observer, server, words[0]))
+    elif words[0] in POSTGRES_TOOLS:
+        folders.append(find_psql(settings, observer, server, words[0]).parent)
+    become((*SHELL, *words), variables | {"PATH": os.pathsep.join([*map(str, folders), variables["PATH"]])})
 
 
 def server_of(started: Started) -> Path | None:

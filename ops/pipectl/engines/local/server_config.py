@@ -12,13 +12,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def copied_config(source: Path, data_dir: Path) -> Path:
+    """Return where the copy of `source` lies, or will lie."""
+    return data_dir.with_name(f"{data_dir.name}.config") / source.name
+
+
 def copy_config(source: Path, data_dir: Path) -> Path:
     """Copy `source`, with what it may include, to a folder beside `data_dir`, and return the copy's path.
 
     The server may be unable to read the project's own file once it has dropped privileges, and MySQL and
     MariaDB ignore a file that others may write. Raises EngineError.
     """
-    folder = data_dir.with_name(f"{data_dir.name}.config")
+    folder = copied_config(source, data_dir).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o755)

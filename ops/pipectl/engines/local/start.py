@@ -6,7 +6,7 @@ import shlex
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipectl import ordinary, surroundings
 from pipectl.engines import airflow_env
@@ -14,9 +14,10 @@ from pipectl.engines.changes import digests, with_dependents
 from pipectl.engines.foreground import Command
 from pipectl.engines.local import airflow, airflow_metadata, binaries, mariadb, postgres
 from pipectl.engines.local.airflow import AirflowSite
-from pipectl.engines.local.airflow_install import ensure_airflow
+from pipectl.engines.local.airflow_install import ensure_airflow, look_for_airflow
 from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
-from pipectl.engines.local.layer import with_last_packages, with_packages
+from pipectl.engines.local.install import ignore
+from pipectl.engines.local.layer import look_for_packages, with_last_packages, with_packages
 from pipectl.engines.project import SECRETS
 from pipectl.errors import (
     DatabaseError,
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
     from pipectl.engines.claims import Claims
     from pipectl.engines.local.airflow_install import AirflowRuntime
     from pipectl.engines.local.binaries import MariadbBinaries, PostgresBinaries
+    from pipectl.engines.local.install import Report
     from pipectl.engines.local.supervisor.program import Program
     from pipectl.engines.local.supervisor.supervisor import Supervisor
     from pipectl.models import Witness
-    from pipectl.observer import Observer
+    from pipectl.observer import Observer, Show
     from pipectl.settings import Settings
 
 DATABASE_START_SECONDS = 30
@@ -61,29 +63,59 @@ def find_software(settings: Settings, observer: Observer) -> Software:
     Raises EngineError, UsageError.
     """
     cache_dir, report, show = settings.cache_dir, observer.report, observer.see_progress
-    data_dir = database_volume(settings.state_dir, "airbyte-postgres").path / DATA
     with ThreadPoolExecutor() as pool:
         airflow_runtime = pool.submit(
             ensure_airflow, cache_dir, binaries.lock_file(settings, "airflow"), report, show
         )
-        postgres_binaries = pool.submit(
-            binaries.find_postgres,
-            cache_dir,
-            report,
-            binaries.lock_file(settings, "postgres"),
-            choice=settings.variables.get("PIPECTL_POSTGRES_BIN", ""),
-            major=postgres.data_version(data_dir),
-            show=show,
-        )
-        mariadb_binaries = pool.submit(
-            binaries.find_mariadb,
-            cache_dir,
-            report,
-            show,
-            choice=settings.variables.get("PIPECTL_MYSQL_BIN", ""),
-        )
+        postgres_binaries = pool.submit(_find_postgres, settings, report, show)
+        mariadb_binaries = pool.submit(_find_mariadb, settings, report, show)
     runtime = with_packages(settings, airflow_runtime.result(), report, show)
     return Software(runtime, postgres_binaries.result(), mariadb_binaries.result())
+
+
+class _NothingInstalledError(Exception):
+    """Says what would have been installed."""
+
+
+def look_for_software(settings: Settings) -> tuple[Software, tuple[str, ...], set[str]]:
+    """Return what `find_software` would, what that would install, and the databases that lack a server.
+
+    Nothing is installed. Raises EngineError, UsageError.
+    """
+    airflow_runtime, what = look_for_airflow(settings.cache_dir, binaries.lock_file(settings, "airflow"))
+    runtime, packages = look_for_packages(settings, airflow_runtime)
+    installs = [what, packages]
+
+    def refuse(sentence: str) -> None:
+        # Whoever installs says so first.
+        raise _NothingInstalledError(sentence.removeprefix("Downloading ").partition(", once ")[0])
+
+    servers: list[Any] = []
+    for find in (_find_postgres, _find_mariadb):
+        try:
+            servers.append(find(settings, refuse))
+        except _NothingInstalledError as error:
+            servers.append(None)
+            installs.append(str(error))
+    lacking = {name for name in databases() if servers[name == "airbyte-mysql"] is None}
+    return Software(runtime, *servers), tuple(filter(None, installs)), lacking
+
+
+def _find_postgres(settings: Settings, report: Report, show: Show = ignore) -> PostgresBinaries:
+    return binaries.find_postgres(
+        settings.cache_dir,
+        report,
+        binaries.lock_file(settings, "postgres"),
+        choice=settings.variables.get("PIPECTL_POSTGRES_BIN", ""),
+        major=postgres.data_version(database_volume(settings.state_dir, "airbyte-postgres").path / DATA),
+        show=show,
+    )
+
+
+def _find_mariadb(settings: Settings, report: Report, show: Show = ignore) -> MariadbBinaries:
+    return binaries.find_mariadb(
+        settings.cache_dir, report, show, choice=settings.variables.get("PIPECTL_MYSQL_BIN", "")
+    )
 
 
 def require_copied_at_rest(settings: Settings, origin: Path) -> None:
@@ -125,7 +157,10 @@ class Start:
         software: Software,
         observer: Observer,
         witness: Witness,
+        *,
+        only_compares: bool = False,
     ) -> None:
+        self._copies_configuration = not only_compares
         self._settings = settings
         self._claims = claims
         self._supervisor = supervisor
@@ -179,13 +214,13 @@ class Start:
                 yield self._database_program(name)
 
     def _database_program(self, name: str) -> Program:
-        port, data_dir = self._settings.port(name), self._data_dir(name)
+        port, data_dir, copies = self._settings.port(name), self._data_dir(name), self._copies_configuration
         if name == "airbyte-mysql":
             config = self._stack / "mysql" / "server.cnf"
-            program = mariadb.program(self._software.mariadb, name, data_dir, port, config)
+            program = mariadb.program(self._software.mariadb, name, data_dir, port, config, copies=copies)
         else:
             config = self._stack / "postgres" / ("metadata.conf" if name == "postgres" else "business.conf")
-            program = postgres.program(self._software.postgres, name, data_dir, port, config)
+            program = postgres.program(self._software.postgres, name, data_dir, port, config, copies=copies)
         return replace(program, files=digests(self._settings.project, name))
 
     def _start_database(self, name: str) -> None:
