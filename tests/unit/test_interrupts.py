@@ -175,7 +175,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> MagicMock:
     for name in ("AirflowApi", "AirflowHealth"):
         monkeypatch.setattr(f"pipectl.airflow_{'api' if name == 'AirflowApi' else 'health'}.{name}", made)
     monkeypatch.setattr("pipectl.pipeline.consumers.binary_log", lambda _: None)
-    monkeypatch.setattr("pipectl.commands.reset._consumers", lambda _: Consumers())
+    monkeypatch.setattr("pipectl.commands.reset._consumers", lambda *_: Consumers())
     monkeypatch.setattr("pipectl.pipeline.triggering.wait_until_parsed", made.parsed)
     monkeypatch.setattr("pipectl.pipeline.inspecting.find_run", lambda *_: MagicMock(run_id="last"))
     monkeypatch.setattr("pipectl.pipeline.inspecting.which", lambda *_: ("mine", "last"))

@@ -148,7 +148,7 @@ def test_loader_speaks_the_scripts_language(monkeypatch: pytest.MonkeyPatch) -> 
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_tell":
             [event] = [word.value for word in node.args if isinstance(word, ast.Constant)]
             told[str(event)] = {"event": event, **{str(word.arg): 1 for word in node.keywords}}
-    told["plan"]["load"] = "a load"
+    told["plan"] |= {"load": "a load", "other_seed": None}
     for event in ("short", "waits"):
         told[event]["slots"] = [slots.Slot("a slot", 5, active=False)._asdict()]
     parsed: list[argparse.Namespace] = []

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # engine adds its own. A folder counts with all that is in it.
 LAUNCHED = [
     "connections",
+    "dag_tests",
     "launcher",
     "liveness",
     "login",
