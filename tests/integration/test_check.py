@@ -223,7 +223,7 @@ def test_a_template_that_cannot_be_rendered_is_an_error_as_in_airflow(project: P
     findings = project.json("check", code=9)["findings"]
     lines = dict(enumerate(TEMPLATES.splitlines(), start=1))
     said = {
-        (entry["message"].split("`")[-2], entry["severity"], lines[entry["line"]].strip()[:9])
+        (entry["message"].split("`")[-2], entry["severity"], lines.get(entry["line"], "").strip()[:9])
         for entry in findings
         if entry["file"].endswith(".py")
     }
