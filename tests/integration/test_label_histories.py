@@ -247,9 +247,9 @@ def test_verify_says_why_transactions_have_no_label(history: History) -> None:
     assert found.reasons == (
         "3 transactions have no label yet",
         "4 transactions wait for the end of one that is open in PostgreSQL",
-        "1 transactions that another PostgreSQL wrote have no label",
+        "1 transaction that another PostgreSQL wrote has no label",
         "2 transactions lack a label where labelling has been already",
-        "1 transactions have an id below 0, which no label can have",
+        "1 transaction has an id below 0, which no label can have",
     )
     history.change_labels("UPDATE label_progress SET system_identifier = 7")
     assert history.verify().causes == Causes(other_cluster=10, set_aside=1)
