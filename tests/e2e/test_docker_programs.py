@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.broken_dags import check_without_a_package
 from support.docker_project import DockerProject, new_docker_project
 from support.program_checks import ProgramChecks
 
@@ -23,3 +24,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerProject]:
 
 class TestPrograms(ProgramChecks):
     """In containers."""
+
+    def test_a_package_that_cannot_be_had_hides_nothing_else(self, project: DockerProject) -> None:
+        check_without_a_package(project)

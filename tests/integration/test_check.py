@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from pipectl.pipeline import removed_names
-from support.broken_dags import DEADLY, FINE, REPORTED, archive, write
+from support.broken_dags import DEADLY, FINE, REPORTED, archive, check_without_a_package, write
 from support.needs import need_airflow
 from support.project_copy import copy_project
 
@@ -129,17 +129,8 @@ def test_what_needs_a_stack_is_a_warning(project: Project, dags: Path) -> None:
     assert finding["severity"] == "warning"
 
 
-def test_a_package_that_cannot_be_had_hides_nothing_else(project: Project, dags: Path) -> None:
-    with (project.folder / "requirements.txt").open("a") as file:
-        file.write("\n./no-such-folder\n")
-    (dags / "missing.py").write_text("from airflow.sdk import DAG\nimport no_such_module\n")
-    junit = project.folder / "out.xml"
-    answer = project.json("check", "--junit", str(junit), code=9)
-    [package, requirement] = [entry for entry in answer["findings"] if entry["severity"] == "error"]
-    assert (package["file"], package["kind"]) == ("dags/missing.py", "package")
-    assert (requirement["file"], requirement["kind"]) == ("requirements.txt", "requirements")
-    assert "no-such-folder" in requirement["message"]
-    assert 'name="requirements.txt"' in junit.read_text()
+def test_a_package_that_cannot_be_had_hides_nothing_else(project: Project) -> None:
+    check_without_a_package(project)
 
 
 def test_fix_makes_an_airflow_2_dag_one_of_airflow_3(project: Project, dags: Path) -> None:
@@ -223,7 +214,7 @@ def test_a_template_that_cannot_be_rendered_is_an_error_as_in_airflow(project: P
     findings = project.json("check", code=9)["findings"]
     lines = dict(enumerate(TEMPLATES.splitlines(), start=1))
     said = {
-        (entry["message"].split("`")[-2], entry["severity"], lines[entry["line"]].strip()[:9])
+        (entry["message"].split("`")[-2], entry["severity"], lines.get(entry["line"], "").strip()[:9])
         for entry in findings
         if entry["file"].endswith(".py")
     }

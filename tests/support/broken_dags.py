@@ -77,6 +77,25 @@ def archive(path: Path, **modules: str) -> None:
     path.write_bytes(data.getvalue())
 
 
+def check_without_a_package(project: Project) -> None:
+    """Let requirements.txt name what nobody has: it is one finding, in the report and in the file for CI."""
+    requirements = project.folder / "requirements.txt"
+    before = requirements.read_text(encoding="utf-8")
+    requirements.write_text(f"{before}\n./no-such-folder\n", encoding="utf-8")
+    missing = project.dag("missing.py", SDK + "import no_such_module\n")
+    junit = project.folder / "out.xml"
+    try:
+        answer = project.json("check", "--junit", str(junit), code=9)
+    finally:
+        requirements.write_text(before, encoding="utf-8")
+        missing.unlink()
+    [package, requirement] = [entry for entry in answer["findings"] if entry["severity"] == "error"]
+    assert (package["file"], package["kind"]) == ("dags/missing.py", "package")
+    assert (requirement["file"], requirement["kind"]) == ("requirements.txt", "requirements")
+    assert "no-such-folder" in requirement["message"]
+    assert 'name="requirements.txt"' in junit.read_text(encoding="utf-8")
+
+
 def compare_with_the_processor(project: Project) -> None:
     """Let the stack's DAG processor read broken files, and compare what it says with what `check` says."""
     write(project.folder / "dags", REPORTED)

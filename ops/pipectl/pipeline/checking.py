@@ -254,7 +254,7 @@ def _variables(paths: Iterable[Path], answer: Mapping[str, Any], places: Places)
             for full_name in template["names"]:
                 name = full_name.rpartition(".")[2]
                 same = [one for one in seen if one[2] == name]
-                where = [one for one in same if one[3].strip() in template["text"]]
+                where = [one for one in same if one[3] in template["text"]]
                 where = where or [one for one in same if one[0] == file]
                 failing |= {(one[0], one[1], name) for one in where}
                 if not where:
