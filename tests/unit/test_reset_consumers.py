@@ -13,7 +13,14 @@ from pipectl.console import Console
 from pipectl.databases import Databases
 from pipectl.errors import UsageError
 from pipectl.invocation import Invocation
-from pipectl.pipeline.consumers import DELETE_BYTES, RESERVE_BYTES, Consumers, Slot, require_following
+from pipectl.pipeline.consumers import (
+    DELETE_BYTES,
+    RESERVE_BYTES,
+    VACUUM_BYTES,
+    Consumers,
+    Slot,
+    require_following,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
     from pipectl.databases import Ask
 
 ROWS, IDENTITIES, PAGES = 1_000_000, 32_000_000, 120_000_000
-WRITTEN = ROWS * DELETE_BYTES + IDENTITIES + PAGES
+WRITTEN = ROWS * (DELETE_BYTES + 3 * VACUUM_BYTES) + IDENTITIES + PAGES
 
 
 class OneTable:
@@ -31,7 +38,7 @@ class OneTable:
     def ask_postgres(self) -> Iterator[Ask]:
         def ask(statement: str, *_: object) -> list[tuple[Any, ...]]:
             if "pg_publication_tables" in statement:
-                return [("transactions", PAGES, "ROW(deleted.transaction_id)")]
+                return [("transactions", PAGES, 3, "ROW(deleted.transaction_id)")]
             assert "pg_column_size(ROW(deleted.transaction_id))" in statement
             return [(ROWS, IDENTITIES)]
 
@@ -59,12 +66,20 @@ def test_a_slot_that_the_deletions_would_cut_off_is_named_with_figures_and_what_
     with pytest.raises(UsageError) as caught:
         follow(slot("reserved", WRITTEN + RESERVE_BYTES - 1), slot("unreserved", -5, "theirs"))
     assert caught.value.message == (
-        "The deletions write 192.0 MB of PostgreSQL's log, more than it keeps for the replication slots "
-        "airbyte_slot (259.1 MB left) and theirs (0 bytes left): their readers would lose changes. "
+        "The deletions write 262.0 MB of PostgreSQL's log, more than it keeps for the replication slots "
+        "airbyte_slot (329.1 MB left) and theirs (0 bytes left): their readers would lose changes. "
         "Nothing was deleted."
     )
-    assert "max_slot_wal_keep_size = 268MB among the server's options" in caught.value.hint
+    assert "max_slot_wal_keep_size = 334MB among the server's options" in caught.value.hint
     assert "without --propagate" in caught.value.hint
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_it_is_refused_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch, *, dry_run: bool) -> None:
+    monkeypatch.setattr(reset, "_consumers", lambda _: Consumers((slot("reserved", 1),)))
+    monkeypatch.setattr("pipectl.pipeline.access.own_databases", lambda _: OneTable())
+    with pytest.raises(UsageError, match=r"The deletions write 262\.0 MB"):
+        reset._reset_data(Invocation(Console(), None, "local"), propagate=True, dry_run=dry_run, yes=True)
 
 
 @pytest.mark.parametrize("propagate", [False, True])
