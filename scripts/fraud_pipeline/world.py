@@ -150,7 +150,7 @@ class World:
 
 def lives_before(age: NDArray[np.int32], days: Integers, length: int) -> Integers:
     """How many have come and gone before the one who is there on each day; days count from 1970."""
-    return np.maximum((days - LIVES_BEGIN + age) // length, 0)
+    return np.asarray(np.maximum((days - LIVES_BEGIN + age) // length, 0))
 
 
 @lru_cache(maxsize=4)
