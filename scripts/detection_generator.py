@@ -39,7 +39,6 @@ def main(environment: Mapping[str, str], given: Namespace) -> None:
     batch, seed, bounds = batch_of(environment), seed_of(environment), bounds_of(environment)
     addresses = postgres_database(environment), mysql_database(environment)
     # NumPy takes 0.1 s to load, which neither --help nor a wrong setting should wait for.
-    from fraud_pipeline.dimensions import write_missing  # noqa: PLC0415
     from fraud_pipeline.labelling import Labeller  # noqa: PLC0415
 
     with (
@@ -51,6 +50,8 @@ def main(environment: Mapping[str, str], given: Namespace) -> None:
         prepare_mysql(mysql)
         labeller = Labeller(postgres, mysql, seed=seed, pipes=pipes)
         if given.repair:
+            from fraud_pipeline.dimensions import write_missing  # noqa: PLC0415
+
             with postgres, postgres.cursor() as cursor:
                 dimensions = write_missing(cursor, seed)
             repaired = {**asdict(labeller.repair()), "dimensions": dimensions}
@@ -86,8 +87,7 @@ def options() -> ArgumentParser:
         "--repair",
         action="store_true",
         help="instead compare all ids, write what is missing, also of customers and terminals, and remove and"
-        " replace labels of other rows;"
-        " says on standard output, as JSON, how many",
+        " replace labels of other rows; says on standard output, as JSON, how many",
     )
     command_line.add_argument(
         "--until",

@@ -52,13 +52,14 @@ def main(environment: Mapping[str, str], given: argparse.Namespace) -> None:
             tell=lambda size, slots: _tell("short", bytes=size, slots=[slot._asdict() for slot in slots]),
         )
         if "plan" in parts:
-            warn_of_other_seed(postgres, seed)
             written = sum(history.written_chunks(postgres, load).values())
             _tell(
                 "plan",
                 load=load.load_id,
                 transactions=load.transactions,
                 written=written,
+                seed=seed,
+                other_seed=warn_of_other_seed(postgres, seed),
                 binlog_bytes=load.transactions * BINLOG_BYTES,
             )
     if "transactions" in parts:

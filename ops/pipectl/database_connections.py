@@ -68,13 +68,50 @@ def open_postgres(
     address: DatabaseAddress, lock_seconds: int = LOCK_SECONDS, *, name_blockers: bool = True
 ) -> Iterator[Any]:
     """Give a cursor whose transaction is committed at the end. Raises DatabaseError."""
+    # A connection that Ctrl-C has interrupted is closed, and would fail to roll back.
+    with (
+        _interruptible(),
+        _postgres_connection(address, lock_seconds, name_blockers=name_blockers) as connection,
+    ):
+        with connection.cursor() as cursor:
+            yield cursor
+        connection.commit()
+
+
+@contextmanager
+def copy_postgres(address: DatabaseAddress, lock_seconds: int) -> Iterator[Callable[[str], bytes]]:
+    """Give a function, for one thread at a time, that returns what a COPY sends. Raises DatabaseError.
+
+    All of its answers are of one snapshot. While _interruptible is at work the driver copies nothing, so
+    Ctrl-C in the main thread cancels what a thread waits for.
+    """
+    with _postgres_connection(address, lock_seconds) as connection:
+        connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        with connection.cursor() as cursor:
+            cursor.execute("SET TIME ZONE 'UTC'; SET datestyle = ISO")
+
+            def copy(statement: str) -> bytes:
+                received = io.BytesIO()
+                cursor.copy_expert(statement, received)
+                return received.getvalue()
+
+            try:
+                yield copy
+            except BaseException:
+                connection.cancel()
+                raise
+
+
+@contextmanager
+def _postgres_connection(
+    address: DatabaseAddress, lock_seconds: int, *, name_blockers: bool = True
+) -> Iterator[Any]:
+    """Give a connection to a server that has proved on it that it is this project's. Raises DatabaseError."""
     import psycopg2  # 35 ms
 
     login = postgres_login(address)
     try:
-        # A connection that Ctrl-C has interrupted is closed, and would fail to roll back.
         with (
-            _interruptible(),
             closing(psycopg2.connect(**login, application_name="pipectl")) as connection,
             _watched(address, connection.fileno(), lock_seconds, partial(psycopg2.connect, **login)),
         ):
@@ -85,49 +122,9 @@ def open_postgres(
                 if address.mark:
                     _require_mark(cursor, POSTGRES_MARK, address)
             connection.autocommit = False
-            with connection.cursor() as cursor:
-                yield cursor
-            connection.commit()
+            yield connection
     except psycopg2.Error as error:
         if error.pgcode in LOCK_TIMEOUTS and name_blockers:
-            raise _locked(address, lock_seconds, _postgres_blockers) from error
-        raise explained(address, error, refusal="authentication failed") from error
-
-
-@contextmanager
-def copy_postgres(address: DatabaseAddress, lock_seconds: int) -> Iterator[Callable[[str], bytes]]:
-    """Give a function, for one thread at a time, that returns what a COPY sends. Raises DatabaseError.
-
-    All of its answers are of one snapshot. While _interruptible is at work the driver copies nothing, so
-    Ctrl-C in the main thread cancels what a thread waits for.
-    """
-    import psycopg2
-
-    prove(address)
-    login = postgres_login(address)
-    try:
-        with (
-            closing(psycopg2.connect(**login, application_name="pipectl")) as connection,
-            _watched(address, connection.fileno(), lock_seconds, partial(psycopg2.connect, **login)),
-        ):
-            connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    f"SET lock_timeout = '{lock_seconds}s'; SET TIME ZONE 'UTC'; SET datestyle = ISO"
-                )
-
-                def copy(statement: str) -> bytes:
-                    received = io.BytesIO()
-                    cursor.copy_expert(statement, received)
-                    return received.getvalue()
-
-                try:
-                    yield copy
-                except BaseException:
-                    connection.cancel()
-                    raise
-    except psycopg2.Error as error:
-        if error.pgcode in LOCK_TIMEOUTS:
             raise _locked(address, lock_seconds, _postgres_blockers) from error
         raise explained(address, error, refusal="authentication failed") from error
 

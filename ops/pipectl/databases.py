@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipectl import published
 from pipectl.database_connections import LOCK_SECONDS, ask, copy_postgres, open_mysql, open_postgres
-from pipectl.errors import DatabaseLockedError
+from pipectl.errors import DatabaseError, DatabaseLockedError
 from pipectl.models import Causes, Counts, DatabaseContent, Reconciliation, Table
+from pipectl.names import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -128,16 +129,19 @@ class Databases:
         Both servers count ids per range of 10,000, with the latest transaction and the earliest label. A
         range that is full on both sides, or empty on one, is settled by that if no label is older than a
         transaction; of the others the ids and times are compared. Labels are read first: a label's
-        transaction was committed before it, so an orphan is never an effect of the order.
+        transaction was committed before it, so an orphan is never an effect of the order. Of a transaction
+        that is dated ahead of the clock nobody can say whether its label is older.
         """
         with self._mysql_cursor() as mysql, self._postgres_cursor() as postgres:
             labels = _buckets(mysql, published.LABEL_BUCKETS) if _mysql_has_labels(mysql) else {}
             has_transactions = _postgres_has_transactions(postgres)
             transactions = _buckets(postgres, published.TRANSACTION_BUCKETS) if has_transactions else {}
-            ahead = 0.0
-            if labels and transactions:
+            now = ahead = 0.0
+            if labels or transactions:
                 before = _number(mysql, published.MYSQL_CLOCK)
-                ahead = _number(postgres, published.POSTGRES_CLOCK) - before
+                now = _number(postgres, published.POSTGRES_CLOCK)
+                ahead = now - before
+                mysql.execute(published.LONG_ANSWERS)
             orphans = older = 0
             unlabelled: list[int] = []
             ranges = [LOWEST_IDS]
@@ -152,17 +156,30 @@ class Databases:
                     continue
                 if there.rows == labelled.rows == BUCKET and labelled.when + ahead >= there.when:
                     continue
-                label_times = _times(mysql, published.LABEL_TIMES, bucket)
-                transaction_times = _times(postgres, published.TRANSACTION_TIMES, bucket)
+                label_times = _label_times(mysql, bucket)
+                transaction_times = _transaction_times(postgres, bucket)
                 unlabelled += transaction_times.keys() - label_times.keys()
                 orphans += len(label_times.keys() - transaction_times.keys())
                 older += sum(
-                    label_times[identity] + ahead < transaction_times[identity]
+                    label_times[identity] + ahead < transaction_times[identity] <= now
                     for identity in label_times.keys() & transaction_times.keys()
                 )
             causes = _causes(mysql, postgres, ranges, unlabelled) if has_transactions else Causes()
             dangling = _dangling(postgres) if has_transactions else 0
-        return Reconciliation(causes.total, orphans, older, causes, dangling)
+            transactions_ahead = labels_ahead = 0
+            if any(bucket.when > now for bucket in transactions.values()):
+                transactions_ahead = int(_number(postgres, published.TRANSACTIONS_AHEAD, now))
+            if any(bucket.detected > now for bucket in labels.values()):
+                labels_ahead = int(_number(mysql, published.LABELS_AHEAD, now))
+        return Reconciliation(
+            unlabelled=causes.total,
+            orphans=orphans,
+            older=older,
+            causes=causes,
+            transactions_ahead=transactions_ahead,
+            labels_ahead=labels_ahead,
+            dangling=dangling,
+        )
 
     def empty(self, *, propagate: bool = False) -> tuple[DatabaseContent, DatabaseContent]:
         """Delete every row of both databases or of neither, keep the tables, and return what was there.
@@ -210,8 +227,9 @@ class Databases:
                     mysql.execute(delete)
             quoted_tables = _postgres_tables_to_empty(postgres)
             postgres.execute(FOLLOWED_TABLES)
-            followed = {quoted for (quoted,) in postgres.fetchall()} & set(quoted_tables)
-            for quoted in (quoted for quoted in quoted_tables if quoted in followed):
+            published_tables = {quoted for (quoted,) in postgres.fetchall()}
+            followed = [quoted for quoted in quoted_tables if quoted in published_tables]
+            for quoted in followed:
                 emptied.append(quoted)
                 _delete_most(postgres, quoted)
             if quoted_tables:
@@ -339,6 +357,7 @@ def _postgres_has_transactions(cursor: Any) -> bool:  # noqa: ANN401  untyped dr
 
 
 def _dangling(cursor: Any) -> int:  # noqa: ANN401  untyped driver
+    """Count transactions without a customer or terminal: none before the next run has made the tables."""
     cursor.execute(published.HAS_DIMENSIONS)
     if not cursor.fetchall()[0][0]:
         return 0
@@ -352,24 +371,49 @@ def _mysql_has_labels(cursor: Any) -> bool:  # noqa: ANN401  untyped driver
 
 
 class _Bucket(NamedTuple):
-    """Rows of a range of ids, and the earliest or latest of their times, in seconds since 1970."""
+    """Rows of a range of ids, and the earliest or latest of their times, in seconds since 1970.
+
+    `detected` is the latest date of a label.
+    """
 
     rows: int
     when: float
+    detected: float = 0
 
 
 def _buckets(cursor: Any, query: str) -> dict[int, _Bucket]:  # noqa: ANN401  two drivers, one interface
     cursor.execute(query, (BUCKET,))
-    return {int(bucket): _Bucket(int(count), float(when)) for bucket, count, when in cursor.fetchall()}
+    return {
+        int(bucket): _Bucket(int(count), *map(float, times)) for bucket, count, *times in cursor.fetchall()
+    }
 
 
-def _times(cursor: Any, query: str, bucket: int) -> dict[int, float]:  # noqa: ANN401  two drivers, one interface
-    cursor.execute(query, (BUCKET * bucket, BUCKET * (bucket + 1)))
-    return {int(identity): float(when) for identity, when in cursor.fetchall()}
+def _transaction_times(postgres: Any, bucket: int) -> dict[int, float]:  # noqa: ANN401  untyped driver
+    postgres.execute(published.TRANSACTION_TIMES, (BUCKET * bucket, BUCKET * (bucket + 1)))
+    return {int(identity): float(when) for identity, when in postgres.fetchall()}
 
 
-def _number(cursor: Any, query: str) -> float:  # noqa: ANN401  two drivers, one interface
-    cursor.execute(query)
+def _label_times(mysql: Any, bucket: int) -> dict[int, float]:  # noqa: ANN401  untyped driver
+    mysql.execute(published.LABEL_TIMES, (BUCKET * bucket, BUCKET * (bucket + 1)))
+    [(count, packed)] = mysql.fetchall()
+    text = str(packed or "")
+    words = text.split()
+    # Cut off in the middle of its last number, the text would not end so.
+    if len(words) != 2 * count or (text and not text.endswith(" ")):
+        raise labels_cut_off(count)
+    return dict(zip(map(int, words[::2]), map(float, words[1::2]), strict=True))
+
+
+def labels_cut_off(count: int) -> DatabaseError:
+    """Return the error for an answer that has not all of `count` labels, which come packed into one row."""
+    return DatabaseError(
+        f"MySQL cut an answer of {counted(count, 'label')} off.",
+        hint="Set max_allowed_packet to 4 MB or more on that server.",
+    )
+
+
+def _number(cursor: Any, query: str, *values: float) -> float:  # noqa: ANN401  two drivers, one interface
+    cursor.execute(query, values or None)
     return float(cursor.fetchall()[0][0])
 
 

@@ -174,13 +174,16 @@ class Causes:
 class Reconciliation:
     """Committed transactions without a label, labels without a transaction, and labels older than theirs.
 
-    `dangling` transactions name a customer or terminal without a row.
+    Rows that are `ahead` are dated ahead of PostgreSQL's clock. `dangling` transactions name a customer or
+    terminal without a row.
     """
 
     unlabelled: int
     orphans: int
     older: int = 0
     causes: Causes = Causes()
+    transactions_ahead: int = 0
+    labels_ahead: int = 0
     dangling: int = 0
 
 

@@ -50,20 +50,26 @@ BATCH = f"""
     GROUP BY batch.low"""
 BATCH_LABELS = f"""
     SELECT COUNT(*), COALESCE(SUM(is_fraud), 0) FROM {LABELS} WHERE transaction_id BETWEEN %s AND %s"""
-# Ids counted in ranges of a size, with the latest transaction and the earliest label; then each id and its
-# time, from one id to below another.
+# Ids counted in ranges of a size, with the latest transaction, the earliest label and the latest date that a
+# label has; then each id and its time, from one id to below another, labels packed as for the export.
 TRANSACTION_BUCKETS = f"""
     SELECT transaction_id / %s, count(*), extract(epoch FROM max(created_at))
     FROM {TRANSACTIONS} WHERE transaction_id >= 0 GROUP BY 1"""
 LABEL_BUCKETS = f"""
-    SELECT transaction_id DIV %s, COUNT(*), UNIX_TIMESTAMP(MIN(created_at))
+    SELECT transaction_id DIV %s, COUNT(*), UNIX_TIMESTAMP(MIN(created_at)),
+           COALESCE(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', MAX(detected_at)), 0) / 1000000
     FROM {LABELS} GROUP BY 1"""
 TRANSACTION_TIMES = f"""
     SELECT transaction_id, extract(epoch FROM created_at)
     FROM {TRANSACTIONS} WHERE transaction_id >= %s AND transaction_id < %s"""
 LABEL_TIMES = f"""
-    SELECT transaction_id, UNIX_TIMESTAMP(created_at)
+    SELECT COUNT(*), GROUP_CONCAT(transaction_id, ' ', UNIX_TIMESTAMP(created_at), ' ' SEPARATOR '')
     FROM {LABELS} WHERE transaction_id >= %s AND transaction_id < %s"""
+LONG_ANSWERS = "SET SESSION group_concat_max_len = 16000000"
+# How many are dated later than a number of seconds since 1970.
+TRANSACTIONS_AHEAD = f"SELECT count(*) FROM {TRANSACTIONS} WHERE created_at > to_timestamp(%s)"
+LABELS_AHEAD = f"""
+    SELECT COUNT(*) FROM {LABELS} WHERE detected_at > TIMESTAMP('1970-01-01') + INTERVAL %s SECOND"""
 # When both servers are asked what time it is.
 POSTGRES_CLOCK = "SELECT extract(epoch FROM clock_timestamp())"
 MYSQL_CLOCK = "SELECT UNIX_TIMESTAMP(NOW(6))"
@@ -178,7 +184,7 @@ PACKED_LABELS = f"""
     FROM {LABELS} WHERE transaction_id BETWEEN %s AND %s GROUP BY transaction_id DIV 10000"""
 
 # For change data capture: the tables that are published, what the asking account may do with each, and
-# whether the publication has all of them.
+# whether the publication has all changes, and which tables it lacks.
 CAPTURED = (TRANSACTIONS, CUSTOMERS, TERMINALS)
 TABLES_CAPTURE = f"""
     SELECT name, relation IS NOT NULL, has_table_privilege(relation, 'SELECT'),
@@ -187,9 +193,10 @@ TABLES_CAPTURE = f"""
            (SELECT relreplident FROM pg_class WHERE oid = relation)
     FROM (SELECT name, to_regclass(name) AS relation FROM unnest(ARRAY{list(CAPTURED)}) AS name) AS found"""
 PUBLISHES_TABLES = f"""
-    SELECT pubinsert AND pubupdate AND pubdelete
-       AND ARRAY{list(CAPTURED)} <@ ARRAY(
-           SELECT schemaname || '.' || tablename FROM pg_publication_tables AS t WHERE t.pubname = p.pubname)
+    SELECT pubinsert AND pubupdate AND pubdelete,
+           ARRAY(SELECT name FROM unnest(ARRAY{list(CAPTURED)}) AS name WHERE NOT EXISTS (
+                     SELECT FROM pg_publication_tables AS t
+                     WHERE t.pubname = p.pubname AND schemaname || '.' || tablename = name))
     FROM pg_publication AS p WHERE pubname = '{PUBLICATION}'"""
 LABELS_CAPTURE = f"""
     SELECT MAX(column_key = 'PRI') FROM information_schema.columns

@@ -1,4 +1,4 @@
-"""Columns as the bytes of PostgreSQL's binary COPY, without a Python object per row.
+"""Columns as the bytes of PostgreSQL's binary COPY, and back, without a Python object per row.
 
 Every row has the same length: texts of one column are equally long, and a numeric is written with leading
 zero digits, which the server strips. So a block of rows is one structured array. The format is described in
@@ -18,6 +18,7 @@ from fraud_pipeline.world import CHANNELS, HOUR
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from psycopg2.extensions import cursor as PostgresCursor  # noqa: N812 -- a class named in lower case
 
     from fraud_pipeline.transactions import Batch
 
@@ -139,3 +140,18 @@ class Stream:
         if not len(self._blocks[0]):
             del self._blocks[0]
         return bytes(block[:size])
+
+
+class _Sink:
+    """A file that COPY writes to."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.write = self.parts.append
+
+
+def read_rows(cursor: PostgresCursor, statement: str, row: np.dtype[np.void]) -> NDArray[np.void]:
+    """Rows of a COPY to STDOUT in binary, all fields of fixed length and none NULL. Raises psycopg2.Error."""
+    sink = _Sink()
+    cursor.copy_expert(statement, sink)
+    return np.frombuffer(b"".join(sink.parts)[len(HEADER) : -len(TRAILER)], row)

@@ -165,20 +165,25 @@ def write_missing(cursor: PostgresCursor, seed: int) -> int:
     return len(customers) + len(terminals)
 
 
-def warn_of_other_seed(connection: PostgresConnection, seed: int) -> None:
-    """Log a warning if the database has batches of another seed, whose numbers mean other people."""
+def warn_of_other_seed(connection: PostgresConnection, seed: int) -> int | None:
+    """Log a warning if the database has batches of another seed, whose numbers mean other people.
+
+    Returns that seed. Raises psycopg2.Error.
+    """
     with connection, connection.cursor() as cursor:
         cursor.execute(_OTHER_SEED, (seed,))
         row = cursor.fetchone()
-    if row:
+    other = int(row[0]) if row else None
+    if other is not None:
         _LOG.warning(
             logfmt(
                 "seeds_mixed",
                 seed=seed,
-                others=row[0],
+                other=other,
                 meaning="customers and terminals are those of the seed that used their number first",
             )
         )
+    return other
 
 
 def _write(cursor: PostgresCursor, there: World, customers: list[int], terminals: list[int]) -> None:

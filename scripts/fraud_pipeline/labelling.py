@@ -11,8 +11,7 @@ Each chunk of labels is a MySQL transaction of its own:
 5. Labels and mark commit together. A labeller killed anywhere leaves neither.
 
 The mark's lock comes before the horizon: the other way round, the horizon could be older than the mark that
-a second labeller has set meanwhile. The lock is a locking read, which sees the newest committed mark whatever
-snapshot MySQL's REPEATABLE READ holds, and inserts check the newest rows too.
+a second labeller has set meanwhile. Inserts check the newest rows too, whatever MySQL's snapshot holds.
 
 Numbers say nothing if a database was restored, or rows were deleted. So the mark is checked first: the row
 that it names, its label and the cluster must be there. If one is not, all ids are compared once.
@@ -26,18 +25,19 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from fraud_pipeline.connections import mysql_value
-from fraud_pipeline.errors import DatabaseError
+from fraud_pipeline.copy_format import read_rows
+from fraud_pipeline.id_comparison import TIMED, Compared, compare_ids, postgres_clock
+from fraud_pipeline.label_mark import Mark, cluster_of, contradiction, horizon_of, lock_mark, move_mark
 from fraud_pipeline.labels import COLUMNS, Truth, label, positive
 from fraud_pipeline.local_infile import MOST_LINES, REFUSALS, load_lines
 from fraud_pipeline.logs import logfmt
-from fraud_pipeline.schema import PROGRESS_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,38 +57,9 @@ CHUNK = 50_000
 FEWEST_TO_LOAD = 2_000
 CORRECTIONS_AT_ONCE = 1_000
 
-_LOCK_MARK = """
-    SELECT last_xid, last_transaction_id, reported_until, system_identifier
-    FROM label_progress WHERE name = %s FOR UPDATE"""
-_MOVE_TO_CLUSTER = """
-    UPDATE label_progress SET last_xid = %s, last_transaction_id = %s, system_identifier = %s
-    WHERE name = %s"""
-_CLUSTER = "SELECT system_identifier::numeric FROM pg_control_system()"
-# Rows whose transaction this cluster has not begun yet: another cluster's.
-_HAS_FOREIGN_ROWS = """
-    SELECT EXISTS (SELECT FROM public.transactions WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()))"""
-_HAS_TRANSACTION = """
-    SELECT EXISTS (SELECT FROM public.transactions WHERE transaction_id = %s AND xid = %s::xid8)"""
-_HAS_LABEL = "SELECT EXISTS (SELECT 1 FROM fraud_labels WHERE transaction_id = %s)"
 _LAST_BELOW = """
     SELECT xid::text, transaction_id FROM public.transactions WHERE xid < %s::xid8 AND transaction_id >= 0
     ORDER BY xid DESC, transaction_id DESC LIMIT 1"""
-# Ids, and when rows were made in microseconds since 1970.
-_NEXT_IDS = """
-    COPY (SELECT transaction_id, (extract(epoch FROM created_at) * 1000000)::bigint
-          FROM public.transactions WHERE transaction_id > {}
-          ORDER BY transaction_id LIMIT {}) TO STDOUT (FORMAT binary)"""
-_NEXT_LABELS = """
-    SELECT transaction_id, CAST(UNIX_TIMESTAMP(created_at) * 1000000 AS SIGNED) FROM fraud_labels
-    WHERE transaction_id > %s AND transaction_id <= 9223372036854775807 ORDER BY transaction_id LIMIT %s"""
-_REMOVE = "DELETE FROM fraud_labels WHERE transaction_id IN ({})"
-# MySQL's ids go beyond PostgreSQL's.
-_REMOVE_BEYOND = "DELETE FROM fraud_labels WHERE transaction_id > 9223372036854775807"
-_POSTGRES_CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-_MYSQL_CLOCK = "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)"
-_MOVE_MARK = "UPDATE label_progress SET last_xid = %s, last_transaction_id = %s WHERE name = %s"
-_MOVE_REPORTED = "UPDATE label_progress SET reported_until = %s WHERE name = %s"
-_HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
 _NEW = """
     COPY (SELECT xid, transaction_id FROM public.transactions
           WHERE (xid, transaction_id) > ('{}'::xid8, {}) AND xid < '{}'::xid8 AND transaction_id >= 0
@@ -110,8 +81,7 @@ _CORRECT = """
     UPDATE fraud_labels SET is_fraud = 1, fraud_type = %s, label_source = %s, detected_at = %s
     WHERE transaction_id = %s AND is_fraud = 0"""
 _WAITING = """
-    COPY (SELECT transaction_id, (extract(epoch FROM now() - created_at) * 1000000)::bigint
-          FROM public.transactions
+    COPY (SELECT transaction_id, created_at FROM public.transactions
           WHERE xid >= '{}'::xid8 AND xid < pg_snapshot_xmax(pg_current_snapshot()) AND transaction_id >= 0)
     TO STDOUT (FORMAT binary)"""
 _HOLDER = """
@@ -130,21 +100,8 @@ _INSERT = f"""
     ON DUPLICATE KEY UPDATE transaction_id = transaction_id"""  # noqa: S608
 # A row as COPY sends it: number of fields, then length and value of each.
 _NUMBERED = np.dtype([("fields", ">i2"), ("_1", ">i4"), ("xid", ">u8"), ("_2", ">i4"), ("id", ">i8")])
-_TIMED = np.dtype([("fields", ">i2"), ("_1", ">i4"), ("id", ">i8"), ("_2", ">i4"), ("time", ">i8")])
 
 _LOG = logging.getLogger(__name__)
-
-
-class Mark(NamedTuple):
-    """How far labels have come: all rows up to (xid, id), as of the reports up to a moment.
-
-    `cluster` is that of the transaction numbers, None if no run has noted it yet.
-    """
-
-    xid: int
-    identity: int
-    reported_until: datetime
-    cluster: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,19 +129,6 @@ class Labelled:
     corrected: int
     waiting: int
     lag_seconds: float
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Labels that were missing, how many written ones say fraud, and labels without a transaction.
-
-    `older` are labels from before their transaction: of an earlier one with the same id.
-    """
-
-    missing: int = 0
-    frauds: int = 0
-    orphans: int = 0
-    older: int = 0
 
 
 class Labeller:
@@ -238,7 +182,7 @@ class Labeller:
     def due(self) -> int:
         """How many transactions there are after the mark: reads an index over them, a second for millions."""
         with self.postgres, self.mysql.cursor() as labels, self.postgres.cursor() as reader:
-            mark = self._lock_mark(labels)
+            mark = lock_mark(labels)
             self.mysql.rollback()
             reader.execute(_DUE, (str(mark.xid), mark.identity))
             return int((reader.fetchone() or (0,))[0])
@@ -249,7 +193,7 @@ class Labeller:
         By PostgreSQL's clock: what is still to come has not been reported, whatever another clock says.
         """
         with self.postgres, self.mysql.cursor() as labels, self.postgres.cursor() as reader:
-            mark = self._lock_mark(labels)
+            mark = lock_mark(labels)
             reader.execute("SELECT clock_timestamp()")
             [clock] = reader.fetchone() or (datetime.now(UTC),)
             now = min(until or clock, clock)
@@ -269,7 +213,7 @@ class Labeller:
                     reader.execute(_REPORTED, (mark.reported_until, now))
                     corrected = self._correct(labels, _truths(reader), now)
             if is_ahead or now > mark.reported_until:
-                labels.execute(_MOVE_REPORTED, (now.astimezone(UTC).replace(tzinfo=None), PROGRESS_NAME))
+                move_mark(labels, mark._replace(reported_until=now))
             self.mysql.commit()
         return corrected
 
@@ -280,30 +224,24 @@ class Labeller:
         or somebody deleted rows: then the row at the mark or its label is gone, or the cluster is another.
         """
         with self.postgres, self.mysql.cursor() as labels, self.postgres.cursor() as reader:
-            mark, cluster, horizon = self._lock_mark(labels), _cluster(reader), _horizon(reader)
-            contradiction = _contradiction(labels, reader, mark, cluster, horizon)
-            if contradiction is None:
+            mark, cluster, horizon = lock_mark(labels), cluster_of(reader), horizon_of(reader)
+            because = contradiction(labels, reader, mark, cluster, horizon)
+            if because is None:
                 if mark.cluster is None and cluster is not None:
-                    labels.execute(_MOVE_TO_CLUSTER, (mark.xid, mark.identity, cluster, PROGRESS_NAME))
+                    move_mark(labels, mark._replace(cluster=cluster))
                 self.mysql.commit()
                 return 0, 0
             self.mysql.rollback()
         # What commits from here on is at or above the horizon, so it is read by its number.
         found = self._compare(repair=False)
         with self.postgres, self.mysql.cursor() as labels, self.postgres.cursor() as reader:
-            self._lock_mark(labels)
+            mark_now = lock_mark(labels)
             reader.execute(_LAST_BELOW, (str(horizon),))
             xid, identity = reader.fetchone() or (0, 0)
-            labels.execute(_MOVE_TO_CLUSTER, (int(xid), identity, cluster, PROGRESS_NAME))
+            move_mark(labels, mark_now._replace(xid=int(xid), identity=identity, cluster=cluster))
             self.mysql.commit()
         _LOG.warning(
-            logfmt(
-                "ids_compared",
-                because=contradiction,
-                mark=mark.xid,
-                horizon=horizon,
-                labels=found.missing,
-            )
+            logfmt("ids_compared", because=because, mark=mark.xid, horizon=horizon, labels=found.missing)
         )
         return found.missing, found.frauds
 
@@ -313,51 +251,7 @@ class Labeller:
         return self._compare(repair=True)
 
     def _compare(self, *, repair: bool) -> Compared:
-        """Compare all ids, and write missing labels; to `repair`, remove and replace wrong ones too."""
-        found, last, ahead = Compared(), -1, self._clock_difference()
-        while True:
-            with self.postgres, self.mysql.cursor() as labels, self.postgres.cursor() as reader:
-                # No other labeller's label comes in between. Labels are read first: the transaction of each
-                # was committed before it, so one that is not seen then is gone.
-                mark = self._lock_mark(labels)
-                labels.execute(_NEXT_LABELS, (last, self.chunk))
-                there = np.array(labels.fetchall(), np.int64).reshape(-1, 2)
-                rows = _copied(reader, _NEXT_IDS.format(last, self.chunk), _TIMED)
-                ends = [int(ids[-1]) for ids in (there[:, 0], rows["id"]) if len(ids) == self.chunk]
-                if ends:
-                    there, rows = there[there[:, 0] <= min(ends)], rows[rows["id"] <= min(ends)]
-                missing, orphans, older = _differences(there, rows, ahead)
-                if repair and (len(orphans) or len(older)):
-                    wrong = np.concatenate((orphans, older)).tolist()
-                    labels.execute(_REMOVE.format(", ".join(map(str, wrong))))
-                    missing = np.concatenate((missing, older))
-                frauds = self._add(labels, reader, mark, missing)
-                self.mysql.commit()
-            found = Compared(
-                found.missing + len(missing) - (len(older) if repair else 0),
-                found.frauds + frauds,
-                found.orphans + len(orphans),
-                found.older + len(older),
-            )
-            if not ends:
-                break
-            last = min(ends)
-        if repair:
-            with self.mysql.cursor() as labels:
-                labels.execute(_REMOVE_BEYOND)
-                beyond = labels.rowcount
-                self.mysql.commit()
-            found = replace(found, orphans=found.orphans + beyond)
-        return found
-
-    def _clock_difference(self) -> int:
-        """How far PostgreSQL's clock is ahead of MySQL's at most, in microseconds."""
-        with self.postgres, self.mysql.cursor() as labels, self.postgres.cursor() as reader:
-            labels.execute(_MYSQL_CLOCK)
-            before = int(str(mysql_value(labels)))
-            self.mysql.rollback()
-            reader.execute(_POSTGRES_CLOCK)
-            return int((reader.fetchone() or (0,))[0]) - before
+        return compare_ids(self.postgres, self.mysql, self._add, chunk=self.chunk, repair=repair)
 
     def _add(self, labels: MySQLCursor, reader: PostgresCursor, mark: Mark, ids: Integers) -> int:
         """Write the labels of transactions, and return how many say fraud."""
@@ -389,7 +283,7 @@ class Labeller:
         """
         ahead, self._ahead = self._ahead, None
         with self.mysql.cursor() as labels:
-            mark = self._lock_mark(labels)
+            mark = lock_mark(labels)
             chunk = ahead.result() if ahead else None
             if chunk is None or chunk.mark != mark or chunk.size != size:
                 chunk = self._read(mark, size)
@@ -400,36 +294,21 @@ class Labeller:
                 positives = chunk.labels.ids[list(chunk.labels.positives)]
                 frauds = len(positives) - len(_labelled(labels, positives))
                 new = self._insert(labels, chunk.labels, chunk.lines)
-                labels.execute(_MOVE_MARK, (chunk.end.xid, chunk.end.identity, PROGRESS_NAME))
+                move_mark(labels, chunk.end)
             self.mysql.commit()
         return chunk, new, frauds
 
     def _read(self, mark: Mark, size: int) -> Chunk:
         """Read the rows that come after the mark, and make their labels."""
         with self.postgres, self.postgres.cursor() as reader:
-            horizon = _horizon(reader)
-            rows = _copied(reader, _NEW.format(mark.xid, mark.identity, horizon, size), _NUMBERED)
+            horizon = horizon_of(reader)
+            rows = read_rows(reader, _NEW.format(mark.xid, mark.identity, horizon, size), _NUMBERED)
             ids = rows["id"].astype(np.int64)
             labels = label(self.seed, ids, _frauds(reader, ids), mark.reported_until)
         return Chunk(mark, size, rows, labels, self._lines(labels))
 
     def _lines(self, labels: Labels) -> list[bytes]:
         return labels.lines() if self.pipes and len(labels) >= FEWEST_TO_LOAD else []
-
-    def _lock_mark(self, labels: MySQLCursor) -> Mark:
-        labels.execute(_LOCK_MARK, (PROGRESS_NAME,))
-        rows = cast("list[tuple[int, int, datetime, int | None]]", labels.fetchall())
-        if not rows:
-            raise DatabaseError(
-                f"label_progress has no row {PROGRESS_NAME}: it was deleted during this run; run again."
-            )
-        xid, identity, reported_until, cluster = rows[0]
-        return Mark(
-            int(xid),
-            int(identity),
-            reported_until.replace(tzinfo=UTC),
-            None if cluster is None else int(cluster),
-        )
 
     def _insert(self, cursor: MySQLCursor, labels: Labels, lines: list[bytes]) -> int:
         if self.pipes and lines:
@@ -464,10 +343,12 @@ class Labeller:
                         remedy="give them ids that PostgreSQL makes, or delete them",
                     )
                 )
-            rows = _copied(reader, _WAITING.format(_horizon(reader)), _TIMED)
+            rows = read_rows(reader, _WAITING.format(horizon_of(reader)), TIMED)
             rows = rows[~np.isin(rows["id"], _labelled(labels, rows["id"]))]
             self.mysql.rollback()
+            lag = 0
             if len(rows):
+                lag = max(postgres_clock(reader) - int(rows["time"].min()), 0)
                 reader.execute(_HOLDER)
                 holder, seconds = reader.fetchone() or ("a transaction that has just ended", None)
                 _LOG.warning(
@@ -479,7 +360,7 @@ class Labeller:
                         remedy="labelled by the next run after that transaction ends",
                     )
                 )
-        return len(rows), int(rows["time"].max(initial=0)) / 1e6
+        return len(rows), lag / 1e6
 
 
 def label_new(
@@ -487,35 +368,6 @@ def label_new(
 ) -> Labelled:
     """Label all transactions that have ended and have no label yet, as of now."""
     return Labeller(postgres, mysql, seed=seed, chunk=chunk).run()
-
-
-class _Bytes:
-    """A file that COPY writes to."""
-
-    def __init__(self) -> None:
-        self.parts: list[bytes] = []
-        self.write = self.parts.append
-
-
-def _copied(reader: PostgresCursor, statement: str, row: np.dtype[np.void]) -> NDArray[np.void]:
-    told = _Bytes()
-    reader.copy_expert(statement, told)
-    # 19 bytes of header stand before the first row, and two bytes end the last.
-    return np.frombuffer(b"".join(told.parts)[19:-2], row)
-
-
-def _differences(
-    labels: Integers, rows: NDArray[np.void], ahead: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Ids without a label, without a transaction, and of labels made before their transaction was."""
-    ids, labelled = rows["id"].astype(np.int64), labels[:, 0]
-    both, of_row, of_label = np.intersect1d(ids, labelled, assume_unique=True, return_indices=True)
-    older = both[labels[of_label, 1] + ahead < rows["time"][of_row].astype(np.int64)]
-    return (
-        np.setdiff1d(ids, both, assume_unique=True),
-        np.setdiff1d(labelled, both, assume_unique=True),
-        older,
-    )
 
 
 def _labelled(cursor: MySQLCursor, ids: Integers) -> list[int]:
@@ -526,45 +378,6 @@ def _labelled(cursor: MySQLCursor, ids: Integers) -> list[int]:
         cursor.execute(_LABELLED.format(some))
         found += [identity for (identity,) in cast("list[tuple[int]]", cursor.fetchall())]
     return found
-
-
-def _contradiction(
-    labels: MySQLCursor, reader: PostgresCursor, mark: Mark, cluster: int | None, horizon: int
-) -> str | None:
-    """Why the mark cannot be of these databases as they are now, None if it can be."""
-    if None not in (cluster, mark.cluster) and cluster != mark.cluster:
-        return "the mark is of another cluster"
-    if mark.xid > horizon:
-        return "the mark is ahead of the database"
-    reader.execute(_HAS_FOREIGN_ROWS)
-    if mark.cluster is None and (reader.fetchone() or (False,))[0]:
-        return "rows are of another cluster"
-    if mark.identity:
-        reader.execute(_HAS_TRANSACTION, (mark.identity, str(mark.xid)))
-        if not (reader.fetchone() or (False,))[0]:
-            return "the transaction at the mark is gone"
-        labels.execute(_HAS_LABEL, (mark.identity,))
-        if not mysql_value(labels):
-            return "the label at the mark is gone"
-    return None
-
-
-def _cluster(reader: PostgresCursor) -> int | None:
-    """Return what tells clusters apart, None if this account may not know."""
-    import psycopg2
-
-    reader.execute("SAVEPOINT cluster")
-    try:
-        reader.execute(_CLUSTER)
-    except psycopg2.errors.InsufficientPrivilege:
-        reader.execute("ROLLBACK TO SAVEPOINT cluster")
-        return None
-    return int((reader.fetchone() or (0,))[0])
-
-
-def _horizon(reader: PostgresCursor) -> int:
-    reader.execute(_HORIZON)
-    return int((reader.fetchone() or ("0",))[0])
 
 
 def _frauds(reader: PostgresCursor, ids: Integers) -> dict[int, Truth]:

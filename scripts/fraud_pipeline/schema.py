@@ -270,31 +270,29 @@ def _make_postgres_record(cursor: PostgresCursor) -> None:
 def _publish(cursor: PostgresCursor) -> None:
     import psycopg2
 
+    cursor.execute(_PUBLICATION_EXISTS, (PUBLICATION,))
+    [exists] = cursor.fetchone() or (False,)
     cursor.execute(_UNPUBLISHED, (list(PUBLISHED_TABLES), PUBLICATION))
+    refused: dict[str, list[str]] = {}
     for table, is_published, columns in cursor.fetchall():
-        cursor.execute(_PUBLICATION_EXISTS, (PUBLICATION,))
-        [exists] = cursor.fetchone() or (False,)
         action = "ALTER PUBLICATION {} ADD" if exists else "CREATE PUBLICATION {} FOR"
-        columns_listed = columns and cursor.connection.server_version >= _COLUMN_LISTS
+        listed = f" ({columns})" if columns and cursor.connection.server_version >= _COLUMN_LISTS else ""
         cursor.execute("SAVEPOINT publication")
         try:
             if is_published:
                 # In one transaction: a consumer sees no moment without the table.
                 cursor.execute(f"ALTER PUBLICATION {PUBLICATION} DROP TABLE {table}")
-            listed = f" ({columns})" if columns_listed else ""
             cursor.execute(f"{action.format(PUBLICATION)} TABLE {table}{listed}")
+            exists = True
         except (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.InvalidParameterValue) as error:
             # The pipeline works without change data capture; who runs the server has to allow it.
             # A publication of a whole schema takes no list of columns.
             cursor.execute("ROLLBACK TO SAVEPOINT publication")
-            _LOG.warning(
-                logfmt(
-                    "publication_refused",
-                    publication=PUBLICATION,
-                    table=table,
-                    reason=error.diag.message_primary,
-                )
-            )
+            refused.setdefault(str(error.diag.message_primary), []).append(table)
+    for reason, tables in refused.items():
+        _LOG.warning(
+            logfmt("publication_refused", publication=PUBLICATION, tables=", ".join(tables), reason=reason)
+        )
 
 
 def _mysql_state(connection: MySQLConnectionAbstract) -> _State:

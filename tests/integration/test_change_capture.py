@@ -20,6 +20,7 @@ from pipectl.models import ReplicationLogin
 from pipectl.pipeline import capture_checks, change_capture, consumers
 from pipectl.pipeline.verification import verify
 from support import ROOT
+from support.change_reader import LOGIN, reader_of, stream
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -30,17 +31,8 @@ if TYPE_CHECKING:
 pytest_plugins = ["support.script_servers"]
 pytestmark = pytest.mark.integration
 
-LOGIN = ReplicationLogin("airbyte", "sesame")
 READ_SECONDS = 60
 LAST = "the last change"
-
-
-def reader_of(servers: Servers) -> Databases:
-    postgres, mysql = servers.addresses
-    return Databases(
-        replace(postgres, user=LOGIN.user, password=LOGIN.password),
-        replace(mysql, user=LOGIN.user, password=LOGIN.password),
-    )
 
 
 @pytest.fixture
@@ -101,24 +93,8 @@ class PostgresChanges:
 
 def read_postgres(servers: Servers, last: str) -> dict[str, list[tuple[str, dict[str, str | None]]]]:
     """Changes of each table up to the one whose status is `last`, confirmed, as a sync of Airbyte does it."""
-    import psycopg2
-    from psycopg2.extras import LogicalReplicationConnection
-
     found = PostgresChanges()
-    connection = psycopg2.connect(
-        host="127.0.0.1",
-        port=servers.postgres_port,
-        dbname="airbyte",
-        user=LOGIN.user,
-        password=LOGIN.password,
-        connection_factory=LogicalReplicationConnection,
-    )
-    with closing(connection), connection.cursor() as cursor:
-        cursor.start_replication(
-            slot_name=published.SLOT,
-            decode=False,
-            options={"proto_version": "1", "publication_names": published.PUBLICATION},
-        )
+    with stream(servers) as cursor:
         confirm: Any = cursor.send_feedback
         while True:
             message: Any = until(cursor.read_message, f"a change with status {last!r}")
@@ -355,13 +331,15 @@ def test_check_names_what_the_first_run_and_the_slot_would_bring(servers: Server
 def test_check_sees_a_table_that_left_the_publication_or_has_no_key(servers: Servers) -> None:
     servers.run("transaction_generator")
     servers.run("detection_generator")
-    servers.ask_postgres("ALTER PUBLICATION airbyte_publication DROP TABLE public.transactions")
+    servers.ask_postgres(
+        "ALTER PUBLICATION airbyte_publication DROP TABLE public.transactions, public.terminals"
+    )
     servers.ask_postgres("ALTER TABLE public.transactions DROP CONSTRAINT transactions_pkey CASCADE")
     servers.ask_mysql("ALTER TABLE fraud_labels DROP PRIMARY KEY")
 
     assert failed(servers) == {
         ("postgres", "table"): ("public.transactions, read-only, no primary key, replica identity default"),
-        ("postgres", "publication"): "airbyte_publication lacks one or some changes",
+        ("postgres", "publication"): "airbyte_publication lacks public.transactions and public.terminals",
         ("mysql", "table"): "fraud_labels, no primary key",
     }
 

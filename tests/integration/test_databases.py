@@ -50,7 +50,8 @@ CREATE_TRANSACTIONS = """
 CREATE_LABELS = """
     CREATE TABLE fraud_labels (
         transaction_id BIGINT UNSIGNED PRIMARY KEY, is_fraud TINYINT(1) NOT NULL,
-        created_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6))"""
+        created_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+        detected_at DATETIME(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6))"""
 CREATE_PROGRESS = "CREATE TABLE label_progress (name VARCHAR(64) PRIMARY KEY, last_xid BIGINT UNSIGNED)"
 
 
@@ -602,6 +603,33 @@ def test_a_label_that_is_older_than_its_transaction_is_not_reconciled(servers: S
     found = verify(databases(servers), "reconciled")
     assert (found.ok, found.unlabelled, found.orphans, found.older) == (False, 0, 0, 2)
     assert found.reasons == ("2 labels are older than their transaction",)
+
+
+def test_what_is_dated_ahead_of_the_clock_is_counted_and_its_label_not_called_older(servers: Servers) -> None:
+    whole = set(range(BUCKET, 2 * BUCKET))
+    fill(servers, {1, 2, 3} | whole, {1, 2, 3} | whole)
+    found = verify(databases(servers), "reconciled")
+    assert (found.transactions_ahead, found.labels_ahead) == (0, 0)
+    for identity, date in ((2, "now() + interval '1 day'"), (BUCKET + 7, "'infinity'")):
+        servers.ask_postgres(
+            f"UPDATE public.transactions SET created_at = {date} WHERE transaction_id = {identity}"
+        )
+    servers.ask_mysql(
+        "UPDATE fraud_labels SET detected_at = UTC_TIMESTAMP(6) + INTERVAL 1 MINUTE WHERE transaction_id < 4"
+    )
+
+    found = verify(databases(servers), "reconciled")
+
+    assert (found.ok, found.older, found.transactions_ahead, found.labels_ahead) == (True, 0, 2, 3)
+
+
+def test_labels_that_the_server_cuts_off_are_an_error(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(servers, set(range(100)), set(range(100)))
+    monkeypatch.setattr(published, "LONG_ANSWERS", "SET SESSION group_concat_max_len = 1000")
+    with pytest.raises(DatabaseError, match="MySQL cut an answer of 100 labels off"):
+        databases(servers).reconcile()
 
 
 def test_a_wrong_password_names_the_variable_to_set(servers: Servers) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipectl.databases import Databases
-from pipectl.models import ReplicationLogin
 from pipectl.pipeline import change_capture
 from pipectl.pipeline.verification import verify
+from support.change_reader import reader_of
 from support.debezium import KEYS, debezium, need_debezium
 from support.waiting import until
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 pytest_plugins = ["support.script_servers"]
 pytestmark = [pytest.mark.integration, pytest.mark.debezium]
 
-LOGIN = ReplicationLogin("airbyte", "sesame")
 # What a consumer gets of each column, as docs/data.md says. Decimals come as text if asked for so.
 TYPES = {
     "transactions": {
@@ -97,10 +96,9 @@ LABELS = """
 def folders(servers: Servers, tmp_path: Path) -> Iterator[dict[str, Path]]:
     """A folder for each connector, in which it keeps how far it is, and PostgreSQL's slot."""
     need_debezium()
-    postgres, mysql = servers.addresses
     for name in KEYS:
         (tmp_path / name).mkdir()
-    reader = Databases(LOGIN.at(postgres), LOGIN.at(mysql))
+    reader = reader_of(servers)
     yield {name: tmp_path / name for name in KEYS}
     change_capture.drop_slot(reader)
 
@@ -168,7 +166,7 @@ def test_copies_are_the_tables_whatever_happens(servers: Servers, folders: dict[
             until(is_equal, f"{name} as it is stored, {when}: {folders}", 60)
 
     write(servers, "before")
-    change_capture.create_slot(Databases(LOGIN.at(postgres), LOGIN.at(mysql)))
+    change_capture.create_slot(reader_of(servers))
     with ExitStack() as stack:
         copies = follow(stack)
         until_equal(copies, "by the snapshot")

@@ -12,9 +12,11 @@ import pytest
 
 from pipectl.databases import Databases
 from pipectl.observer import Observer
+from pipectl.pipeline.loading import HistoryLoader
 from pipectl.pipeline.repairing import Repairer, plan
 from pipectl.pipeline.verification import verify
 from support import ROOT
+from support.load_observer import LoadObserver
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -154,12 +156,25 @@ def test_another_seed_keeps_the_people_who_are_there_and_is_warned_of(servers: S
     assert "seeds_mixed" not in log
     before = rows(servers)
     log = run(servers, "transaction_generator", "--count", "3000", PIPECTL_SEED="2")
-    assert "level=warning event=seeds_mixed seed=2 others=1 " in log
+    assert "level=warning event=seeds_mixed seed=2 other=1 " in log
     after = rows(servers)
     for table, known in before.items():
         assert [row for row in after[table] if row in known] == known
     found = verify(databases(servers), "reconciled")
     assert found.dangling == 0
+
+
+def test_a_load_of_another_seed_says_so(servers: Servers) -> None:
+    def said(seed: str) -> list[str]:
+        observer = LoadObserver()
+        loader = HistoryLoader(ROOT, servers.addresses, seed=seed, observer=observer)
+        loader.load(transactions=100, days=1, shards=1)
+        return observer.said
+
+    assert said("1") == []
+    [sentence] = said("2")
+    assert "have customers and terminals of seed 1, which stay: seed 2 means others" in sentence
+    assert "pipectl reset --data-only" in sentence
 
 
 def test_what_is_missing_is_named_and_repaired_as_far_as_the_world_has_it(servers: Servers) -> None:

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.integration
 IN_MYSQL = {
     "BATCH_LABELS",
     "LABEL_BUCKETS",
+    "LABELS_AHEAD",
     "LABEL_TIMES",
     "LABELS_BY_TYPE",
     "LATEST_LABELS",

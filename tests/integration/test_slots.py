@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fraud_pipeline import slots as script_slots
-from pipectl.databases import Databases
 from pipectl.errors import UsageError
-from pipectl.models import ReplicationLogin
 from pipectl.observer import Observer
 from pipectl.pipeline import capture_checks, change_capture, consumers
 from pipectl.pipeline.loading import HistoryLoader
 from support import ROOT
+from support.change_reader import LOGIN, reader_of, stream
 from support.elsewhere import pipectl, project_of
 from support.script_servers import servers_in
 from support.waiting import until
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-LOGIN = ReplicationLogin("airbyte", "sesame")
 LIMIT = 128 << 20
 # More than the limit leaves after the reserve.
 MANY = 250_000
@@ -61,11 +59,6 @@ def project(servers: Servers, tmp_path: Path) -> Path:
     return project_of(servers, tmp_path)
 
 
-def reader_of(servers: Servers) -> Databases:
-    postgres, mysql = servers.addresses
-    return Databases(LOGIN.at(postgres), LOGIN.at(mysql))
-
-
 def log_position(servers: Servers) -> int:
     return int(servers.ask_postgres("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')")[0][0])
 
@@ -81,28 +74,11 @@ def write_log(servers: Servers, size: int) -> None:
 @contextmanager
 def consumer(servers: Servers) -> Iterator[list[int]]:
     """Confirm all changes as they come, and count the transactions that were inserted."""
-    import psycopg2
-    from psycopg2.extras import LogicalReplicationConnection
-
     stop, inserted = threading.Event(), [0]
 
     def read() -> None:
-        connection = psycopg2.connect(
-            host="127.0.0.1",
-            port=servers.postgres_port,
-            dbname="airbyte",
-            user=LOGIN.user,
-            password=LOGIN.password,
-            connection_factory=LogicalReplicationConnection,
-        )
-        with closing(connection), connection.cursor() as cursor:
+        with stream(servers, status_interval=1) as cursor:
             confirm: Any = cursor.send_feedback
-            cursor.start_replication(
-                slot_name="airbyte_slot",
-                decode=False,
-                options={"proto_version": "1", "publication_names": "airbyte_publication"},
-                status_interval=1,
-            )
             transactions = b""
             while not stop.is_set():
                 message = cursor.read_message()

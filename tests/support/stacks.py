@@ -134,7 +134,7 @@ class Stack(ABC):
         labels = json.loads(said)
         surplus = int(written) - int(planned)
         return {
-            "lost": max(-surplus, 0) + labels["unlabelled"],
+            "lost": max(-surplus, 0) + labels["unlabelled"] + labels["dangling"],
             "doubled": max(surplus, 0) + labels["orphans"],
             "mislabelled": self._mislabelled(),
         }

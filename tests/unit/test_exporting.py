@@ -54,5 +54,6 @@ def test_without_pyarrow_the_command_that_installs_it_is_named(
         exporting.export(None, exporting.ExportRequest(tmp_path / "out", "csv"), Observer())  # type: ignore[arg-type]
     assert "ops/export.txt" in failure.value.hint
     assert not (tmp_path / "out").exists()
-    # The name pipectl is that of another package too.
-    assert exporting._installation(tmp_path) == f"{sys.executable} -m pip install pyarrow"
+    # The name pipectl is that of another package too. What is printed works from a folder with a space, too.
+    monkeypatch.setattr(sys, "executable", "/home/a user/.venv/bin/python")
+    assert exporting._installation(tmp_path) == "'/home/a user/.venv/bin/python' -m pip install pyarrow"

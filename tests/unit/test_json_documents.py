@@ -262,7 +262,17 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
     (
         "verify-db",
         Verification(
-            "empty", False, CONTENT, 3, 0, 1, Causes(next_run=3), 2, ("public.transactions has 3 rows",)
+            "empty",
+            False,
+            CONTENT,
+            unlabelled=3,
+            orphans=0,
+            older=1,
+            causes=Causes(next_run=3),
+            transactions_ahead=5,
+            labels_ahead=6,
+            dangling=2,
+            reasons=("public.transactions has 3 rows",),
         ),
         {
             "expect": "empty",
@@ -278,6 +288,8 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
                 "other_cluster": 0,
                 "set_aside": 0,
             },
+            "transactions_ahead": 5,
+            "labels_ahead": 6,
             "dangling": 2,
             "reasons": ["public.transactions has 3 rows"],
         },

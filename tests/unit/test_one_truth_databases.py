@@ -68,8 +68,9 @@ def test_mysql_migrations_are_split_into_whole_statements() -> None:
 
 def test_tables_and_publication_of_pipectl_are_those_of_the_scripts() -> None:
     made = tables_in("postgres") | tables_in("mysql")
-    assert {published.TRANSACTIONS, published.GROUND_TRUTH, published.BATCHES, published.LABELS} <= made
-    assert published.PUBLICATION == schema.PUBLICATION
+    assert {*published.WRITTEN_IN_ORDER, published.LABELS, published.PROGRESS} <= made
+    assert set(published.WRITTEN_IN_ORDER) == tables_in("postgres") - set(published.MIGRATION_RECORDS)
+    assert (published.PUBLICATION, published.CAPTURED) == (schema.PUBLICATION, schema.PUBLISHED_TABLES)
     source = Path(schema.__file__).read_text(encoding="utf-8")
     for record in published.MIGRATION_RECORDS:
         assert f"CREATE TABLE IF NOT EXISTS {record} (" in source

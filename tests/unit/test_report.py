@@ -167,8 +167,15 @@ def test_a_few_hours_are_shown_by_five_minutes() -> None:
 
 
 def test_missing_and_orphaned_labels_are_counted() -> None:
-    found = text(replace(FULL, unlabelled=1200, orphans=3))
-    assert "Reconciled    1,200 transactions wait for their label, 3 labels have no transaction" in found
+    found = text(replace(FULL, unlabelled=1200, orphans=3), 200)
+    assert (
+        "Reconciled    1,200 transactions have no label; why: pipectl verify-db --expect reconciled. "
+        "3 labels have no transaction; mend it: pipectl verify-db --repair"
+    ) in found
+    found = text(replace(FULL, unlabelled=1, orphans=1), 200)
+    assert any(
+        "1 transaction has no label; " in line and "1 label has no transaction; " in line for line in found
+    )
 
 
 def test_without_ground_truth_nothing_is_said_of_frauds_but_the_labels() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 
 from pipectl.commands import reset
 from pipectl.console import Console
+from pipectl.databases import Databases
 from pipectl.errors import UsageError
 from pipectl.invocation import Invocation
 from pipectl.pipeline.consumers import Consumers, Slot, require_following
@@ -27,6 +30,11 @@ def test_what_agrees_beforehand_is_the_command_that_was_typed(
     monkeypatch: pytest.MonkeyPatch, *, propagate: bool
 ) -> None:
     asked: list[str] = []
+    databases = Databases(Mock(), Mock())
+
+    def consumers(_: Invocation, looked_at: Databases) -> Consumers:
+        assert looked_at is databases
+        return Consumers()
 
     def confirm(_: object, __: str, command: str, *, yes: bool) -> None:
         assert not yes
@@ -34,8 +42,8 @@ def test_what_agrees_beforehand_is_the_command_that_was_typed(
         raise UsageError("Nothing was deleted.")
 
     monkeypatch.setattr(reset, "confirm", confirm)
-    monkeypatch.setattr(reset, "_consumers", lambda _: Consumers())
-    monkeypatch.setattr("pipectl.pipeline.access.own_databases", lambda _: None)
+    monkeypatch.setattr(reset, "_consumers", consumers)
+    monkeypatch.setattr("pipectl.pipeline.access.own_databases", lambda _: databases)
     with pytest.raises(UsageError):
         reset._reset_data(Invocation(Console(), None, "local"), propagate=propagate, dry_run=False, yes=False)
     assert asked == ["reset --data-only --propagate" if propagate else "reset --data-only"]

@@ -187,11 +187,15 @@ def test_slots_and_logs_that_need_somebody_are_said_and_no_others() -> None:
     assert "about to be lost" in alerts("unreserved")
     assert "pipectl connections --drop-slot" in alerts("lost")
     assert "pg_drop_replication_slot('theirs')" in alerts("lost", "theirs")
-    for size, limit, said in ((consumers.BINLOG_BYTES, None, 0), (5 << 30, None, 1), (5 << 30, 6 << 30, 0)):
+    for size, limit, said in (
+        (consumers.BINLOG_LIMIT_BYTES, None, 0),
+        (5 << 30, None, 1),
+        (5 << 30, 6 << 30, 0),
+    ):
         log = consumers.BinaryLog(size, limit)
         assert len(list(overview._alerts(database_status(binary_log=log)))) == said
 
 
 def test_the_bound_of_the_binary_log_is_the_servers() -> None:
     config = (ROOT / "stack" / "mysql" / "server.cnf").read_text(encoding="utf-8")
-    assert f"loose_max_binlog_total_size = {consumers.BINLOG_BYTES >> 30}G" in config
+    assert f"loose_max_binlog_total_size = {consumers.BINLOG_LIMIT_BYTES >> 30}G" in config

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from pipectl.commands.shared import Progress, group, line
+from pipectl.commands.shared import Progress, group, line, size
 from pipectl.commands.trigger import point_in_time
 from pipectl.errors import UsageError
+from pipectl.names import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,7 +44,9 @@ def export(
         typer.Option("--as-of", metavar="TIME", help="Labels as they were known then.", show_default="now"),
     ] = None,
 ) -> None:
-    """Write transactions and labels as Parquet or CSV files, a folder per day, to train on.
+    """Write transactions, labels, customers and terminals as Parquet or CSV files, to train on.
+
+    Transactions and labels have a folder for each day.
 
     Times are UTC if they name no time zone. Needs pyarrow, which the extra `export` installs.
 
@@ -70,12 +73,13 @@ def export(
 
 
 def _result_text(result: ExportResult) -> RenderableType:
+    labels = counted(result.labels, "label")
     lines = [
-        f"Exported to {result.folder} in {result.seconds:.1f} s ({result.bytes / 1e6:,.1f} MB).",
-        f"{result.transactions:,} transactions of {result.days:,} days.",
-        f"{result.customers:,} customers and {result.terminals:,} terminals.",
-        f"{result.labels:,} labels as known at {result.as_of:%Y-%m-%d %H:%M} UTC, {result.frauds:,} fraud.",
+        f"Exported to {result.folder} in {result.seconds:.1f} s ({size(result.bytes)}).",
+        f"{counted(result.transactions, 'transaction')} of {counted(result.days, 'day')}.",
+        f"{counted(result.customers, 'customer')} and {counted(result.terminals, 'terminal')}.",
+        f"{labels} as known at {result.as_of:%Y-%m-%d %H:%M} UTC, {result.frauds:,} fraud.",
     ]
     if result.unlabelled:
-        lines.append(f"{result.unlabelled:,} transactions had no label then.")
+        lines.append(f"{counted(result.unlabelled, 'transaction')} had no label then.")
     return group(*(line(text) for text in lines))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from pipectl.console import Console
+    from pipectl.databases import Databases
     from pipectl.invocation import Invocation
     from pipectl.models import DatabaseContent, Volume
     from pipectl.pipeline.consumers import Consumers
@@ -86,8 +87,6 @@ def reset(
     Examples: `pipectl reset --dry-run` · `pipectl reset --yes` · `pipectl reset --data-only --propagate`
     """
     invocation: Invocation = ctx.obj
-    from dataclasses import replace  # noqa: PLC0415
-
     from pipectl.pipeline import lifecycle  # noqa: PLC0415  with what it imports 60 ms
 
     engine, console = invocation.engine, invocation.console
@@ -101,7 +100,7 @@ def reset(
         return
     volumes = engine.volumes()
     notes = _notes(
-        _consumers(invocation),
+        _consumers_if_running(invocation),
         "they end with their servers. Clear what they have copied, and make the slot again: "
         "pipectl connections --create-slot",
     )
@@ -130,7 +129,7 @@ def _reset_data(invocation: Invocation, *, propagate: bool, dry_run: bool, yes: 
 
     console = invocation.console
     databases = own_databases(invocation.engine)
-    consumers = _consumers(invocation)
+    consumers = _consumers(invocation, databases)
     if propagate:
         require_following(consumers)
     notes = _notes(
@@ -163,16 +162,21 @@ def _reset_data(invocation: Invocation, *, propagate: bool, dry_run: bool, yes: 
     )
 
 
-def _consumers(invocation: Invocation) -> Consumers:
+def _consumers_if_running(invocation: Invocation) -> Consumers:
     """Return who reads changes; nobody if the databases do not run."""
-    from pipectl.databases import Databases  # noqa: PLC0415
     from pipectl.pipeline.access import business_databases  # noqa: PLC0415
-    from pipectl.pipeline.consumers import Consumers, consumers  # noqa: PLC0415
+    from pipectl.pipeline.consumers import Consumers  # noqa: PLC0415
 
     try:
-        databases = business_databases(invocation.engine)
+        return _consumers(invocation, business_databases(invocation.engine))
     except PipectlError:
         return Consumers()
+
+
+def _consumers(invocation: Invocation, databases: Databases) -> Consumers:
+    from pipectl.databases import Databases  # noqa: PLC0415
+    from pipectl.pipeline.consumers import consumers  # noqa: PLC0415
+
     login = invocation.settings.replication_login
     readers = [Databases(login.at(databases.postgres), login.at(databases.mysql))] if login.password else []
     return consumers(databases, *readers)

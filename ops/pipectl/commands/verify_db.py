@@ -165,8 +165,14 @@ def _result_text(result: Verification) -> RenderableType:
     parts = [content_text(result.databases, "Databases")]
     if result.expect == "reconciled":
         parts.append(
-            line(f"Transactions without a label: {result.unlabelled}. Orphaned labels: {result.orphans}.")
+            line(f"Transactions without a label: {result.unlabelled:,}. Orphaned labels: {result.orphans:,}.")
         )
+        if result.transactions_ahead or result.labels_ahead:
+            text = (
+                f"Transactions dated ahead of PostgreSQL's clock: {result.transactions_ahead:,}. "
+                f"Labels: {result.labels_ahead:,}."
+            )
+            parts.append(line(text, "yellow"))
     if result.ok:
         parts.append(line(f"As expected: {result.expect}.", "bold green"))
     return group(*parts)

@@ -117,10 +117,22 @@ def _postgres_tables(ask: Ask) -> Iterator[CaptureCheck]:
             "It needs GRANT SELECT, a primary key and REPLICA IDENTITY DEFAULT.",
         )
     rows = ask(published.PUBLISHES_TABLES)
-    covered = rows == [(True,)]
-    state = "covers them" if covered else "lacks one or some changes" if rows else "does not exist"
+    has_all_changes, lacking = rows[0] if rows else (False, [])
+    state = (
+        f"lacks {' and '.join(lacking)}"
+        if lacking
+        else "covers them"
+        if has_all_changes
+        else "lacks inserts, updates or deletions"
+        if rows
+        else "does not exist"
+    )
     yield CaptureCheck(
-        "postgres", "publication", covered, f"{PUBLICATION} {state}", "The next run makes it: pipectl trigger"
+        "postgres",
+        "publication",
+        has_all_changes and not lacking,
+        f"{PUBLICATION} {state}",
+        "The next run makes it: pipectl trigger",
     )
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipectl.databases import Databases
 
 # Of the binary log, if the server has no bound in bytes of its own: stack/mysql/server.cnf names the same.
-BINLOG_BYTES = 4 << 30
+BINLOG_LIMIT_BYTES = 4 << 30
 
 SLOTS = """
     SELECT slot_name, active, wal_status,

@@ -14,7 +14,7 @@ import shlex
 import shutil
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipectl import __version__, published
+from pipectl.databases import labels_cut_off
 from pipectl.errors import DatabaseError, UsageError, remedy
 from pipectl.wait import Aside
 
@@ -126,8 +127,8 @@ def _facts(
         return _transactions(copy(_statement(request, last)))
 
     with databases.ask_mysql() as ask:
-        # The library's longest answer: a chunk of 10,000 labels is below a megabyte.
-        ask("SET SESSION group_concat_max_len = 16000000")
+        # A chunk of 10,000 labels is below a megabyte.
+        ask(published.LONG_ANSWERS)
         if not ask(published.HAS_LABELS):
             raise UsageError(
                 "There are no labels to export.", hint="Write some: pipectl trigger, or: pipectl load"
@@ -232,8 +233,7 @@ def _transactions(text: bytes) -> Any:  # noqa: ANN401  untyped library
     }
     table = _parsed(text, types)
     position = table.schema.get_field_index("tx_time")
-    utc = table.column(position).cast(pa.int64()).cast(pa.timestamp("us", "UTC"))
-    return table.set_column(position, "tx_time", utc)
+    return table.set_column(position, "tx_time", _utc(table.column(position)))
 
 
 def _labels(
@@ -257,14 +257,11 @@ def _labels(
     for count, text in ask(published.PACKED_LABELS, int(ids[0]), int(ids[-1])):
         rows = _parsed(str(text).encode(), types)
         if rows.num_rows != count:
-            raise DatabaseError(
-                f"MySQL sent {rows.num_rows:,} of {count:,} labels.",
-                hint="Its group_concat_max_len or max_allowed_packet is too small for 16 MB.",
-            )
-        places = np.searchsorted(ids, rows.column(0).to_numpy())
-        wanted = (places < len(ids)) & (ids[np.minimum(places, len(ids) - 1)] == rows.column(0).to_numpy())
-        wanted &= visible[np.minimum(places, len(ids) - 1)]
-        parts.append(rows.filter(pa.array(wanted)))
+            raise labels_cut_off(count)
+        labelled = rows.column(0).to_numpy()
+        # An id beyond the last is not equal to it.
+        places = np.minimum(np.searchsorted(ids, labelled), len(ids) - 1)
+        parts.append(rows.filter(pa.array((ids[places] == labelled) & visible[places])))
     table = pa.concat_tables(parts) if parts else _parsed(b"", types)
     table = table.sort_by("transaction_id")
     detected = table.column("detected_at")
@@ -277,11 +274,16 @@ def _labels(
             "is_fraud": known,
             "fraud_type": pc.if_else(known, table.column("fraud_type"), nothing),
             "label_source": pc.if_else(known, table.column("label_source"), nothing),
-            "detected_at": pc.if_else(known, detected, pa.scalar(None, detected.type))
-            .cast(pa.int64())
-            .cast(pa.timestamp("us", "UTC")),
+            "detected_at": _utc(pc.if_else(known, detected, pa.scalar(None, detected.type))),
         }
     )
+
+
+def _utc(column: Any) -> Any:  # noqa: ANN401  untyped library
+    """Return times that name no time zone as times in UTC."""
+    import pyarrow as pa
+
+    return column.cast(pa.int64()).cast(pa.timestamp("us", "UTC"))
 
 
 def _parsed(text: bytes, types: dict[str, Any]) -> Any:  # noqa: ANN401  untyped library
@@ -366,23 +368,29 @@ def _atomic(folder: Path) -> Iterator[Path]:
                 raise UsageError(
                     f"Another export writes to {folder}.", hint="Wait for its end, or name another folder."
                 ) from error
-            # What a killed export left.
-            for path in draft.iterdir():
-                if path.name != LOCK:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _clear(draft)  # what a killed export left
             try:
                 yield draft
-                (draft / LOCK).unlink()
                 os.sync()
                 draft.replace(folder)
+                (folder / LOCK).unlink()
             except BaseException:
-                shutil.rmtree(draft, ignore_errors=True)
+                with suppress(OSError):
+                    _clear(draft)
+                    shutil.rmtree(draft)
                 raise
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(
             f"{folder} cannot be written: {reason}.", hint=remedy(error, folder.parent)
         ) from error
+
+
+def _clear(draft: Path) -> None:
+    """Delete all but the lock, by which a draft is known: whoever is killed here leaves one too."""
+    for path in draft.iterdir():
+        if path.name != LOCK:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _require_pyarrow() -> None:

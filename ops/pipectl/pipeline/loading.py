@@ -144,6 +144,7 @@ class HistoryLoader:
                 f"The labels write {_gigabytes(plan['binlog_bytes'])} of binary log, of which MySQL keeps "
                 f"{_gigabytes(binlog_limit)}: a reader that is not connected meanwhile loses changes"
             )
+        self._warn_of_other_seed(plan)
         name = ("--load", str(plan["load"]))
         resumed = int(plan["written"])
 
@@ -189,6 +190,14 @@ class HistoryLoader:
             labels_seconds=ended - labelled,
             seconds=ended - started,
         )
+
+    def _warn_of_other_seed(self, plan: dict[str, Any]) -> None:
+        if plan["other_seed"] is not None:
+            self._observer.report(
+                f"The databases have customers and terminals of seed {plan['other_seed']}, which stay: seed "
+                f"{plan['seed']} means others by the same numbers. For one seed alone: Ctrl-C, then "
+                "pipectl reset --data-only"
+            )
 
     def _run(self, *commands: tuple[str, ...]) -> Iterator[dict[str, Any]]:
         """Run processes side by side, and yield what they tell; the first failure stops them all."""

@@ -207,7 +207,7 @@ def _alerts(database: DatabaseStatus) -> Iterator[str]:
         elif slot.wal_status == "unreserved":
             yield f"The replication slot {slot.name} is about to be lost: its reader is too far behind."
     log = database.binary_log
-    if log and not log.limit_bytes and log.bytes > consumers.BINLOG_BYTES:
+    if log and not log.limit_bytes and log.bytes > consumers.BINLOG_LIMIT_BYTES:
         yield (
             f"MySQL's binary log has {log.bytes / 1e9:.1f} GB, and this server knows no bound in bytes. "
             "Keep it for fewer days: binlog_expire_logs_seconds in stack/mysql/server.cnf, then pipectl up"

@@ -228,16 +228,22 @@ def failures_of(
     dags_dir: Path,
 ) -> tuple[ImportFailure, ...]:
     """Return the failures of the DAG's own file; of a DAG that was never parsed, of files that mention it."""
-    if not failures or (dag and dag.file):
-        return in_file(failures, dag.file) if dag else ()
-    return _in_files(failures, files_that_mention(dag_id, dags_dir), dags_dir)
+    return _in_files(failures, _suspected_files(dag_id, dag, failures, dags_dir))
 
 
-def _in_files(
-    failures: tuple[ImportFailure, ...], paths: Iterable[Path], dags_dir: Path
-) -> tuple[ImportFailure, ...]:
-    names = (path.relative_to(dags_dir).as_posix() for path in paths)
-    return tuple(itertools.chain(*(in_file(failures, name) for name in names)))
+def _suspected_files(
+    dag_id: str, dag: ParsedDag | None, failures: tuple[ImportFailure, ...], dags_dir: Path
+) -> tuple[str, ...]:
+    """Return the DAG's own file; of a DAG that was never parsed, the files that mention it, if any failed."""
+    if not failures:
+        return ()
+    if dag and dag.file:
+        return (dag.file,)
+    return tuple(path.relative_to(dags_dir).as_posix() for path in files_that_mention(dag_id, dags_dir))
+
+
+def _in_files(failures: tuple[ImportFailure, ...], files: Iterable[str]) -> tuple[ImportFailure, ...]:
+    return tuple(itertools.chain(*(in_file(failures, file) for file in files)))
 
 
 class Suspicion:
@@ -259,28 +265,25 @@ class Suspicion:
 
         What was parsed before `since` does not count.
         """
-        if not failures or (dag and dag.file):
-            return failures_of(self._dag_id, dag, failures, self._dags_dir)
         # Read once a look: the wait looks ten times a second.
-        paths = files_that_mention(self._dag_id, self._dags_dir)
-        own = _in_files(failures, paths, self._dags_dir)
+        files = _suspected_files(self._dag_id, dag, failures, self._dags_dir)
+        own = _in_files(failures, files)
         if not own:
             return own
         self._since = self._since or time.monotonic()
         # Most modules of a DAG file's, and files that .airflowignore names, Airflow never parses.
         over = time.monotonic() - self._since > SUSPICION_SECONDS
-        return own if over or not self._may_yet_be_parsed(paths, failures, since) else ()
+        return own if over or not self._may_yet_be_parsed(files, failures, since) else ()
 
     def _may_yet_be_parsed(
-        self, paths: Iterable[Path], failures: tuple[ImportFailure, ...], since: datetime | None
+        self, files: Iterable[str], failures: tuple[ImportFailure, ...], since: datetime | None
     ) -> bool:
         """Whether one of these files can be imported, and Airflow has not read what it is now."""
-        files = {path.relative_to(self._dags_dir).as_posix(): path for path in paths}
-        left = {file: path for file, path in files.items() if not in_file(failures, file)}
+        left = [file for file in files if not in_file(failures, file)]
         if not left:
             return False
         read = {dag.file: dag.parsed for dag in self._list_dags() if is_since(dag.parsed, since)}
-        return any(not _is_read(path, read.get(file)) for file, path in left.items())
+        return any(not _is_read(self._dags_dir / file, read.get(file)) for file in left)
 
 
 def _is_read(path: Path, when: datetime | None) -> bool:

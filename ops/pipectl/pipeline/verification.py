@@ -9,6 +9,7 @@ from pipectl import published
 from pipectl.airflow_health import AirflowHealth
 from pipectl.errors import AirflowError, ForeignAirflowError
 from pipectl.models import Causes
+from pipectl.names import counted
 from pipectl.pipeline.access import airflow_address
 from pipectl.wait import until
 
@@ -27,7 +28,8 @@ NO_CAUSES = Causes()
 class Verification:
     """The answer of `verify-db`. `reasons` says, sentence by sentence, why `ok` is false.
 
-    `causes` says why transactions have no label; `dangling` ones name a customer or terminal without a row.
+    `causes` says why transactions have no label. Rows that are dated ahead of the clock are no error.
+    `dangling` transactions name a customer or terminal without a row.
     """
 
     expect: str
@@ -37,6 +39,8 @@ class Verification:
     orphans: int
     older: int = 0
     causes: Causes = NO_CAUSES
+    transactions_ahead: int = 0
+    labels_ahead: int = 0
     dangling: int = 0
     reasons: tuple[str, ...] = ()
 
@@ -85,13 +89,15 @@ def verify(databases: Databases, expect: str) -> Verification:
         orphans=reconciliation.orphans,
         older=reconciliation.older,
         causes=reconciliation.causes,
+        transactions_ahead=reconciliation.transactions_ahead,
+        labels_ahead=reconciliation.labels_ahead,
         dangling=reconciliation.dangling,
         reasons=reasons,
     )
 
 
 def _not_empty(rows: dict[str, int], _: Reconciliation) -> tuple[str, ...]:
-    return tuple(f"{name} has {count} rows" for name, count in rows.items() if count)
+    return tuple(f"{name} has {counted(count, 'row')}" for name, count in rows.items() if count)
 
 
 def _not_populated(rows: dict[str, int], _: Reconciliation) -> tuple[str, ...]:
@@ -103,22 +109,38 @@ def _not_populated(rows: dict[str, int], _: Reconciliation) -> tuple[str, ...]:
 
 
 def _not_reconciled(_: dict[str, int], reconciliation: Reconciliation) -> tuple[str, ...]:
-    causes = reconciliation.causes
-    reasons = [
-        sentence.format(count)
-        for count, sentence in (
-            (causes.next_run, "{} transactions have no label yet"),
-            (causes.open_transaction, "{} transactions wait for the end of one that is open in PostgreSQL"),
-            (causes.other_cluster, "{} transactions that another PostgreSQL wrote have no label"),
-            (causes.below_mark, "{} transactions lack a label where labelling has been already"),
-            (causes.set_aside, "{} transactions have an id below 0, which no label can have"),
+    causes, foreign = reconciliation.causes, "that another PostgreSQL wrote"
+    return tuple(
+        f"{counted(count, one, many)} {rest}"
+        for count, one, many, rest in (
+            (causes.next_run, "transaction has", "transactions have", "no label yet"),
+            (
+                causes.open_transaction,
+                "transaction waits",
+                "transactions wait",
+                "for the end of one that is open in PostgreSQL",
+            ),
+            (causes.other_cluster, f"transaction {foreign} has", f"transactions {foreign} have", "no label"),
+            (
+                causes.below_mark,
+                "transaction lacks",
+                "transactions lack",
+                "a label where labelling has been already",
+            ),
+            (
+                causes.set_aside,
+                "transaction has",
+                "transactions have",
+                "an id below 0, which no label can have",
+            ),
+            (reconciliation.orphans, "label has", "labels have", "no transaction"),
+            (reconciliation.older, "label is older than its", "labels are older than their", "transaction"),
+            (
+                reconciliation.dangling,
+                "transaction names",
+                "transactions name",
+                "a customer or terminal without a row",
+            ),
         )
         if count
-    ]
-    if reconciliation.orphans:
-        reasons.append(f"{reconciliation.orphans} labels have no transaction")
-    if reconciliation.older:
-        reasons.append(f"{reconciliation.older} labels are older than their transaction")
-    if reconciliation.dangling:
-        reasons.append(f"{reconciliation.dangling} transactions name a customer or terminal without a row")
-    return tuple(reasons)
+    )

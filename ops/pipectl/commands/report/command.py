@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from pipectl.commands.shared import size
+
 if TYPE_CHECKING:
     from pipectl.invocation import Invocation
     from pipectl.pipeline.reporting import Report
@@ -61,7 +63,7 @@ def report(
         targets[-1].path.chmod(0o644)
     invocation.console.emit(result, lambda: report_text(result))
     for target in targets:
-        invocation.console.say(f"Wrote {target.path} ({target.path.stat().st_size / 1e6:.1f} MB)")
+        invocation.console.say(f"Wrote {target.path} ({size(target.path.stat().st_size)})")
     if publish:
         url = invocation.engine.airflow().url
         invocation.console.say(f"In Airflow: Report in the navigation, {url}/plugin/{ROUTE}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipectl.commands.report.charts import NARROWEST_SPREAD, Columns, Scale, Spread
 from pipectl.commands.shared import group, line, table
+from pipectl.names import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,10 +68,16 @@ def reconciliation(report: Report) -> str:
         return f"{difference} {than}; compare each: pipectl verify-db --expect reconciled"
     wrong = []
     if report.unlabelled:
-        wrong.append(f"{report.unlabelled:,} transactions wait for their label")
+        wrong.append(
+            counted(report.unlabelled, "transaction has no label", "transactions have no label")
+            + "; why: pipectl verify-db --expect reconciled"
+        )
     if report.orphans:
-        wrong.append(f"{report.orphans:,} labels have no transaction")
-    return ", ".join(wrong) or "every transaction has exactly one label"
+        wrong.append(
+            counted(report.orphans, "label has no transaction", "labels have no transaction")
+            + "; mend it: pipectl verify-db --repair"
+        )
+    return ". ".join(wrong) or "every transaction has exactly one label"
 
 
 def sampling(report: Report) -> str:
