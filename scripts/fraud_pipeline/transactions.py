@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fraud_pipeline import episodes, rhythm, scenarios
+from fraud_pipeline.devices import device_numbers
 from fraud_pipeline.hashing import key, mixed
 from fraud_pipeline.places import CENTS, CITY_COUNTRY, LATS, LONS
 from fraud_pipeline.world import (
@@ -95,7 +96,8 @@ class BatchRequest:
 class Batch:
     """Columns in order of time. Times are microseconds since 1970 in UTC.
 
-    `country` is a position in COUNTRIES, `channel` in CHANNELS, `scenario` a scenario's number.
+    `country` is a position in COUNTRIES, `channel` in CHANNELS, `scenario` a scenario's number; `device_id`
+    is 0 of payments that are not online.
     """
 
     tx_time: Integers
@@ -109,6 +111,7 @@ class Batch:
     lat: NDArray[np.float32]
     lon: NDArray[np.float32]
     declined: NDArray[np.bool_]
+    device_id: NDArray[np.int32]
     scenario: NDArray[np.int8]
     reported_at: Integers
 
@@ -190,6 +193,11 @@ def _carried_out(simulated_world: World, random: np.random.Generator, wanted: In
     web = channel == WEB
     fraud = wanted.scenario > 0
     second = simulated_world.second_card[customer] & (random.random(n, np.float32) < SECOND_CARD_SHARE)
+    device = np.zeros(n, np.int32)
+    online = np.flatnonzero(web)
+    device[online] = device_numbers(
+        simulated_world, random, person[online], city[online], days[online], fraud=fraud[online]
+    )
     cards_before = lives_before(simulated_world.card_age[customer], days, CARD_DAYS)
     return Batch(
         tx_time=wanted.when,
@@ -204,6 +212,7 @@ def _carried_out(simulated_world: World, random: np.random.Generator, wanted: In
         lat=np.where(web, _near(random, LATS[city]), simulated_world.terminal_lat[terminal]),
         lon=np.where(web, _near(random, LONS[city]), simulated_world.terminal_lon[terminal]),
         declined=random.random(n, np.float32) < np.where(fraud, FRAUD_DECLINED, HONEST_DECLINED),
+        device_id=device,
         scenario=wanted.scenario.astype(np.int8),
         reported_at=_reports(random, wanted.when, fraud),
     )

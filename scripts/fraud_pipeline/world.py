@@ -41,6 +41,8 @@ POS_TERMINALS, ATM_TERMINALS = 2_000, 150
 
 MEDIAN_AMOUNT = 22.0
 CUSTOMER_SPREAD = 0.45
+# Shares of customers with one device, and with one or two; the others have three.
+DEVICE_BOUNDS = (0.35, 0.8)
 CITY_DEGREES = 0.06
 HOUR, DAY = rhythm.HOUR, rhythm.DAY
 FORTNIGHT = 14
@@ -86,6 +88,8 @@ class World:
     spend: NDArray[np.float32]
     web_share: NDArray[np.float32]
     second_card: NDArray[np.bool_]
+    # How many to pay online with.
+    devices: NDArray[np.int8]
     # Of rhythm.PAYDAYS.
     payday: NDArray[np.int8]
     # How many days of its life are over on the day LIVES_BEGIN.
@@ -178,6 +182,7 @@ def world(seed: int, blocks: int) -> World:
         spend=_usual_spend(seed, customers),
         web_share=(0.65 * unit(key(seed, "web"), customers) ** 1.5).astype(np.float32),
         second_card=unit(key(seed, "cards"), customers) < 0.4,  # noqa: PLR2004 -- a share, used once
+        devices=(1 + np.searchsorted(DEVICE_BOUNDS, unit(key(seed, "devices"), customers))).astype(np.int8),
         payday=(len(rhythm.PAYDAYS) * unit(key(seed, "payday"), customers)).astype(np.int8),
         customer_age=(CUSTOMER_DAYS * unit(key(seed, "customer age"), customers)).astype(np.int32),
         card_age=(CARD_DAYS * unit(key(seed, "card age"), customers)).astype(np.int32),

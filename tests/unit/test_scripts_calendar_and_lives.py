@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fraud_pipeline import rhythm, world
+from fraud_pipeline.devices import DEVICE_DAYS, device_numbers
 from fraud_pipeline.places import CENTS
 from fraud_pipeline.transactions import Batch, BatchRequest, generate, microseconds
 from fraud_pipeline.world import ATM, DAY, MOST_CUSTOMERS, MOST_TERMINALS, WEB
@@ -149,3 +150,47 @@ def test_customers_cards_and_merchants_come_and_go(months: Batch) -> None:
         # Once at most in the time, so nobody who has left comes back.
         assert np.bincount(at[order][1:][changes]).max() == 1
         assert changes.sum() / len(np.unique(at)) == pytest.approx(share, rel=0.35)
+
+
+@given(st.integers(0, 199_999), st.integers(0, 40_000), st.sampled_from([0, DEVICE_DAYS, 2_000]))
+def test_people_have_one_to_three_devices_and_each_for_years(person: int, day: int, length: int) -> None:
+    """Whoever asks, and however often: the own devices of a person follow from seed, person and day."""
+    there = world.world(1, 40)
+    times = np.repeat(np.array([day, day + length]), 200)
+    people = np.full(400, person)
+    random = np.random.default_rng(person)
+    honest = np.zeros(400, np.bool_)
+    numbers = device_numbers(there, random, people, people % 18, times, fraud=honest)
+
+    assert numbers.min() > 0
+    seen, counts = np.unique(numbers[:200], return_counts=True)
+    own = set(seen[counts > 14].tolist())
+    assert 1 <= len(own) <= there.devices[person] <= 3
+    later, counts = np.unique(numbers[200:], return_counts=True)
+    kept = own & set(later[counts > 8].tolist())
+    assert bool(kept) == (length == 0)
+
+
+def test_fraud_comes_from_devices_that_are_new_to_the_customer_and_honest_people_have_such_too(
+    months: Batch,
+) -> None:
+    web = np.flatnonzero(months.channel == WEB)
+    pair = months.customer_id[web] * 2**32 + months.device_id[web]
+    first = np.zeros(len(web), np.bool_)
+    first[np.unique(pair, return_index=True)[1]] = True
+    fraud = months.scenario[web] > 0
+    late = months.tx_time[web] > months.tx_time[0] + 30 * DAY
+
+    assert np.mean(first[fraud & late]) > 0.2
+    assert np.mean(first[~fraud & late]) < 0.1
+    # In number more of the honest: a new device alone is no proof.
+    assert np.sum(first[~fraud & late]) > 3 * np.sum(first[fraud & late])
+    # Several customers on one device: thieves' and public ones.
+    users = np.bincount(
+        np.unique(months.device_id[web][np.unique(pair, return_index=True)[1]], return_inverse=True)[1]
+    )
+    device = np.unique(months.device_id[web], return_inverse=True)[1]
+    shared = users[device] > 2
+    assert np.mean(shared[fraud]) > 0.3
+    assert np.sum(shared & ~fraud) > np.sum(shared & fraud)
+    assert not months.device_id[months.channel != WEB].any()

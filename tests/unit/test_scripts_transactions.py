@@ -95,6 +95,7 @@ def test_every_row_fits_its_columns(request: BatchRequest) -> None:
         assert np.all((ids - 1) % places < there)
     assert np.all(batch.card_id // 10 == batch.customer_id)
     assert np.all((batch.card_id % 10 >= 1) & (batch.card_id % 10 <= 8))
+    assert np.all((batch.device_id > 0) == (batch.channel == CHANNELS.index("web")))
     assert np.all((batch.mcc > 0) & (batch.mcc < 2**15))
     assert np.all((batch.country >= 0) & (batch.country < len(COUNTRIES)))
     assert np.all((batch.channel >= 0) & (batch.channel < len(CHANNELS)))
