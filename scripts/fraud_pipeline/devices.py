@@ -33,7 +33,7 @@ PUBLIC, THIEVES, THIEVES_DAYS = 4, 4, 7
 
 
 def device_numbers(
-    world: World,
+    simulated_world: World,
     random: np.random.Generator,
     person: Integers,
     city: Integers,
@@ -43,17 +43,19 @@ def device_numbers(
 ) -> NDArray[np.int32]:
     """The device of each online payment, from 1, by the person (from 0), city and day since 1970."""
     n, customer = len(person), person % MOST_CUSTOMERS
-    own = person * MOST_DEVICES + (world.devices[customer] * random.random(n) ** 2).astype(np.int64)
+    own = person * MOST_DEVICES + (simulated_world.devices[customer] * random.random(n) ** 2).astype(np.int64)
     # Devices are replaced one after the other, each person's on other days.
     identity = own * _LIVES + (days + own * _STEP % DEVICE_DAYS) // DEVICE_DAYS
-    bits = mixed(key(world.seed, "device"), identity)
+    bits = mixed(key(simulated_world.seed, "device"), identity)
     foreign = np.flatnonzero(random.random(n) < np.where(fraud, FRAUD_FOREIGN, HONEST_FOREIGN))
-    bits[foreign] = _foreign(world, random, customer[foreign], city[foreign], days[foreign], fraud[foreign])
+    bits[foreign] = _foreign(
+        simulated_world, random, customer[foreign], city[foreign], days[foreign], fraud[foreign]
+    )
     return np.maximum((bits >> np.uint64(33)).astype(np.int32), 1)
 
 
 def _foreign(
-    world: World,
+    simulated_world: World,
     random: np.random.Generator,
     customer: Integers,
     city: Integers,
@@ -65,7 +67,9 @@ def _foreign(
     # The payments of one theft come from one device.
     thief = (days // THIEVES_DAYS * 1024 + block) * THIEVES + customer % THIEVES
     bits = np.where(
-        fraud, mixed(key(world.seed, "thief"), thief), mixed(key(world.seed, "public device"), public)
+        fraud,
+        mixed(key(simulated_world.seed, "thief"), thief),
+        mixed(key(simulated_world.seed, "public device"), public),
     )
     once = random.random(n) < np.where(fraud, FRAUD_ONCE, HONEST_ONCE)
     chosen: NDArray[np.uint64] = np.where(once, random.integers(0, 2**64, n, np.uint64), bits)

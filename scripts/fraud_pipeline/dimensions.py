@@ -93,28 +93,28 @@ _OTHER_SEED = "SELECT seed FROM sim.batches WHERE seed <> %s LIMIT 1"
 _LOG = logging.getLogger(__name__)
 
 
-def customer_rows(there: World, numbers: Integers) -> Rows:
+def customer_rows(simulated_world: World, numbers: Integers) -> Rows:
     """Columns of the customers with these numbers, counted from 1."""
     customer = numbers - 1
     before, place = np.divmod(customer, MOST_CUSTOMERS)
-    city = there.home[place].astype(np.int64)
-    spread = (there.spend[place] - np.log(MEDIAN_AMOUNT)) / CUSTOMER_SPREAD
-    days = (unit(key(there.seed, "opened"), customer) * OPENED_DAYS).astype(np.int64)
-    came = np.datetime64(LIVES_BEGIN, "D") + before * CUSTOMER_DAYS - there.customer_age[place]
-    lat = LATS[city] + CITY_DEGREES * bell(key(there.seed, "home lat"), customer)
-    lon = LONS[city] + CITY_DEGREES * bell(key(there.seed, "home lon"), customer)
+    city = simulated_world.home[place].astype(np.int64)
+    spread = (simulated_world.spend[place] - np.log(MEDIAN_AMOUNT)) / CUSTOMER_SPREAD
+    days = (unit(key(simulated_world.seed, "opened"), customer) * OPENED_DAYS).astype(np.int64)
+    came = np.datetime64(LIVES_BEGIN, "D") + before * CUSTOMER_DAYS - simulated_world.customer_age[place]
+    lat = LATS[city] + CITY_DEGREES * bell(key(simulated_world.seed, "home lat"), customer)
+    lon = LONS[city] + CITY_DEGREES * bell(key(simulated_world.seed, "home lon"), customer)
     return {
         "customer_id": numbers.tolist(),
         "country": [COUNTRIES[country][0] for country in CITY_COUNTRY[city]],
         "lat": list(lat.astype(np.float32)),
         "lon": list(lon.astype(np.float32)),
         "segment": [SEGMENTS[place] for place in np.searchsorted(SEGMENT_BOUNDS, spread)],
-        "cards": (1 + there.second_card[place]).tolist(),
+        "cards": (1 + simulated_world.second_card[place]).tolist(),
         "opened_on": list(np.where(before > 0, came, FIRST_OPENED + days)),
     }
 
 
-def terminal_rows(there: World, numbers: Integers) -> Rows:
+def terminal_rows(simulated_world: World, numbers: Integers) -> Rows:
     """Columns of the terminals with these numbers, counted from 1; None for an online merchant's place."""
     # Who follows at a place has all of it but the number.
     terminal = (numbers - 1) % MOST_TERMINALS
@@ -122,10 +122,10 @@ def terminal_rows(there: World, numbers: Integers) -> Rows:
     web = in_block >= BLOCK_TERMINALS - WEB_TERMINALS
     channel = np.where(web, WEB, np.where(in_block >= POS_TERMINALS, ATM, POS))
     country = CITY_COUNTRY[CITY_OF_TERMINAL[in_block]]
-    lat, lon = there.terminal_lat[terminal], there.terminal_lon[terminal]
+    lat, lon = simulated_world.terminal_lat[terminal], simulated_world.terminal_lon[terminal]
     return {
         "terminal_id": numbers.tolist(),
-        "mcc": there.mcc[terminal].tolist(),
+        "mcc": simulated_world.mcc[terminal].tolist(),
         "channel": [CHANNELS[place] for place in channel],
         "country": [
             None if online else COUNTRIES[place][0] for online, place in zip(web, country, strict=True)
@@ -135,7 +135,9 @@ def terminal_rows(there: World, numbers: Integers) -> Rows:
     }
 
 
-def write_used(cursor: PostgresCursor, there: World, customers: Integers, terminals: Integers) -> None:
+def write_used(
+    cursor: PostgresCursor, simulated_world: World, customers: Integers, terminals: Integers
+) -> None:
     """Write the rows that are missing of the numbers that a batch uses; the batch's rows are written already.
 
     If a table is empty, also the rows that payments before it name. Raises psycopg2.Error.
@@ -143,9 +145,9 @@ def write_used(cursor: PostgresCursor, there: World, customers: Integers, termin
     cursor.execute(_MISSING, (_array(customers.tolist()), _array(terminals.tolist())))
     missing_customers, missing_terminals, is_empty = cursor.fetchone() or ([], [], False)
     if is_empty:
-        write_missing(cursor, there.seed)
+        write_missing(cursor, simulated_world.seed)
     else:
-        _write(cursor, there, missing_customers, missing_terminals)
+        _write(cursor, simulated_world, missing_customers, missing_terminals)
 
 
 def write_missing(cursor: PostgresCursor, seed: int) -> int:
@@ -186,13 +188,15 @@ def warn_of_other_seed(connection: PostgresConnection, seed: int) -> int | None:
     return other
 
 
-def _write(cursor: PostgresCursor, there: World, customers: list[int], terminals: list[int]) -> None:
+def _write(
+    cursor: PostgresCursor, simulated_world: World, customers: list[int], terminals: list[int]
+) -> None:
     for table, types, make, numbers in (
         ("public.customers", CUSTOMER_TYPES, customer_rows, customers),
         ("public.terminals", TERMINAL_TYPES, terminal_rows, terminals),
     ):
         if numbers:
-            rows = make(there, np.sort(np.array(numbers, np.int64)))
+            rows = make(simulated_world, np.sort(np.array(numbers, np.int64)))
             arrays = ", ".join(f"%s::{kind}[]" for kind in types.values())
             cursor.execute(
                 f"INSERT INTO {table} ({', '.join(types)}) SELECT * FROM unnest({arrays})"  # noqa: S608 -- constants

@@ -88,12 +88,13 @@ def compare_ids(
             # No other labeller's label comes in between. Labels are read first: the transaction of each
             # was committed before it, so one that is not seen then is gone.
             mark = lock_mark(labels)
-            there = _next_labels(labels, last, chunk)
+            label_times = _next_labels(labels, last, chunk)
             rows = read_rows(reader, _NEXT_TRANSACTIONS.format(last, chunk), TIMED)
-            ends = [int(ids.max()) for ids in (there[:, 0], rows["id"]) if len(ids) == chunk]
+            ends = [int(ids.max()) for ids in (label_times[:, 0], rows["id"]) if len(ids) == chunk]
             if ends:
-                there, rows = there[there[:, 0] <= min(ends)], rows[rows["id"] <= min(ends)]
-            missing, orphans, older = _differences(there, rows, clocks)
+                label_times = label_times[label_times[:, 0] <= min(ends)]
+                rows = rows[rows["id"] <= min(ends)]
+            missing, orphans, older = _differences(label_times, rows, clocks)
             if repair and (len(orphans) or len(older)):
                 wrong = np.concatenate((orphans, older)).tolist()
                 labels.execute(_REMOVE.format(", ".join(map(str, wrong))))
@@ -146,16 +147,16 @@ def _next_labels(cursor: MySQLCursor, last: int, limit: int) -> NDArray[np.int64
 
 
 def _differences(
-    labels: Integers, rows: NDArray[np.void], clocks: Clocks
+    label_times: Integers, rows: NDArray[np.void], clocks: Clocks
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Ids without a label, without a transaction, and of labels made before their transaction was.
 
     Of a transaction that is dated ahead of the clock nobody knows that.
     """
-    ids, labelled = rows["id"].astype(np.int64), labels[:, 0]
+    ids, labelled = rows["id"].astype(np.int64), label_times[:, 0]
     both, of_row, of_label = np.intersect1d(ids, labelled, assume_unique=True, return_indices=True)
     made = rows["time"][of_row].astype(np.int64)
-    is_older = labels[of_label, 1] + clocks.offset < made
+    is_older = label_times[of_label, 1] + clocks.offset < made
     return (
         np.setdiff1d(ids, both, assume_unique=True),
         np.setdiff1d(labelled, both, assume_unique=True),

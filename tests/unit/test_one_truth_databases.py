@@ -26,6 +26,7 @@ from fraud_pipeline import (
 )
 from fraud_pipeline.connections import mysql_database, postgres_database
 from fraud_pipeline.copy_format import TRANSACTION_COLUMNS
+from fraud_pipeline.dimensions import CUSTOMER_TYPES, TERMINAL_TYPES
 from fraud_pipeline.labels import COLUMNS as LABEL_COLUMNS
 from fraud_pipeline.logs import logfmt
 from pipectl import published
@@ -92,7 +93,10 @@ def test_only_one_module_of_pipectl_names_the_pipelines_tables() -> None:
 
 
 def test_columns_that_scripts_write_are_in_the_migrations_and_in_the_documentation() -> None:
-    for folder, columns in (("postgres", TRANSACTION_COLUMNS), ("mysql", LABEL_COLUMNS)):
+    for folder, columns in (
+        ("postgres", (*TRANSACTION_COLUMNS, *CUSTOMER_TYPES, *TERMINAL_TYPES)),
+        ("mysql", LABEL_COLUMNS),
+    ):
         text = "".join(file.read_text(encoding="utf-8") for file in schema.migrations(folder))
         for column in columns:
             assert re.search(rf"\b{column} ", text), column
