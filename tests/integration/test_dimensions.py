@@ -183,7 +183,8 @@ def test_what_is_missing_is_named_and_repaired_as_far_as_the_world_has_it(server
     run(servers, "detection_generator")
     before = rows(servers)
     [(dangling,)] = servers.ask_postgres(
-        "SELECT count(*) FROM public.transactions WHERE customer_id %% 200000 <= 500 OR terminal_id %% 100000 <= 300"
+        "SELECT count(*) FROM public.transactions"
+        " WHERE customer_id %% 200000 <= 500 OR terminal_id %% 100000 <= 300"
     )
     servers.ask_postgres("DELETE FROM public.customers WHERE customer_id %% 200000 <= 500")
     servers.ask_postgres("DELETE FROM public.terminals WHERE terminal_id %% 100000 <= 300")
