@@ -34,7 +34,7 @@ WRONG = """
                                OR t.channel <> 'web'
                                   AND (t.country, t.lat, t.lon) <> (x.country, x.lat, x.lon)),
            count(*) FILTER (WHERE t.card_id - 10 * t.customer_id NOT BETWEEN 1 AND 8
-                               OR t.card_id % 2 = 0 AND c.cards = 1)
+                               OR t.card_id %% 2 = 0 AND c.cards = 1)
     FROM public.transactions AS t
     LEFT JOIN public.customers AS c USING (customer_id) LEFT JOIN public.terminals AS x USING (terminal_id)"""
 # Rows that no payment names.
