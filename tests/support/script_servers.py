@@ -140,7 +140,8 @@ class Servers:
 
     def empty(self) -> None:
         """Back to two databases without a table."""
-        self.ask_postgres("DROP TABLE IF EXISTS public.transactions, public.customers, public.terminals")
+        for (table,) in self.ask_postgres("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
+            self.ask_postgres(f'DROP TABLE public."{table}"')
         self.ask_postgres("DROP SCHEMA IF EXISTS sim CASCADE")
         self.ask_postgres("DROP PUBLICATION IF EXISTS airbyte_publication")
         for (table,) in self.ask_mysql("SHOW TABLES"):
