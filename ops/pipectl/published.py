@@ -165,7 +165,7 @@ LATEST_LABELS = f"""
 # For the export. Labels come packed, 10,000 in a row, and quoted as in CSV: the driver is slow at many rows.
 EXPORTED_TRANSACTIONS = f"""
     COPY (SELECT transaction_id, tx_time AT TIME ZONE 'UTC', customer_id, card_id, terminal_id, mcc, amount,
-                 currency, channel, country, lat, lon, status
+                 currency, channel, country, lat, lon, status, device_id
           FROM {TRANSACTIONS} WHERE {{bounds}} ORDER BY transaction_id LIMIT {{chunk}})
     TO STDOUT (FORMAT csv)"""
 EXPORTED_CUSTOMERS = f"""

@@ -29,14 +29,14 @@ POSTGRES_EPOCH = 10_957 * 24 * HOUR
 
 TRANSACTION_COLUMNS = (
     "transaction_id", "tx_time", "customer_id", "card_id", "terminal_id", "mcc", "amount", "currency",
-    "channel", "country", "lat", "lon", "status",
+    "channel", "country", "lat", "lon", "status", "device_id",
 )  # fmt: skip
 TRUTH_COLUMNS = ("transaction_id", "scenario", "reported_at", "reported_by")
 
 _NUMERIC = np.dtype(
     [("digits", ">i2"), ("weight", ">i2"), ("sign", ">i2"), ("scale", ">i2"), ("digit", ">i2", 3)]
 )
-_TYPES = (">i8", ">i8", ">i4", ">i8", ">i4", ">i2", _NUMERIC, "S3", "S3", "S2", ">f4", ">f4", "S8")
+_TYPES = (">i8", ">i8", ">i4", ">i8", ">i4", ">i2", _NUMERIC, "S3", "S3", "S2", ">f4", ">f4", "S8", ">i4")
 _ROW = np.dtype(
     [("fields", ">i2")]
     + [
@@ -89,6 +89,7 @@ def encode(batch: Batch) -> NDArray[np.void]:
     rows["lat"] = batch.lat
     rows["lon"] = batch.lon
     rows["status"] = _STATUSES[batch.declined.astype(np.int8)]
+    rows["device_id"] = batch.device_id
     return rows
 
 

@@ -22,9 +22,12 @@ from fraud_pipeline.world import (
     CHANNELS,
     CITY_DEGREES,
     CITY_OF_TERMINAL,
+    CUSTOMER_DAYS,
     CUSTOMER_SPREAD,
+    LIVES_BEGIN,
     MEDIAN_AMOUNT,
-    MOST_BLOCKS,
+    MOST_CUSTOMERS,
+    MOST_TERMINALS,
     POS,
     POS_TERMINALS,
     WEB,
@@ -44,8 +47,10 @@ if TYPE_CHECKING:
 # A customer's segment goes by the usual amount, in deviations from the median: below each bound.
 SEGMENTS = ("basic", "standard", "premium")
 SEGMENT_BOUNDS = (-0.5, 1.0)
-# Before any payment of a history of ten years.
+# Of those who were there before anybody came: before any payment of a history of ten years.
 FIRST_OPENED, OPENED_DAYS = np.datetime64("2000-01-01"), 5_479
+# Numbers that the scripts write; a higher one was made up. No place has seen as many people.
+HIGHEST_LIFE = 100
 
 CUSTOMER_TYPES = {
     "customer_id": "integer",
@@ -91,9 +96,11 @@ _LOG = logging.getLogger(__name__)
 def customer_rows(simulated_world: World, numbers: Integers) -> Rows:
     """Columns of the customers with these numbers, counted from 1."""
     customer = numbers - 1
-    city = simulated_world.home[customer].astype(np.int64)
-    spread = (simulated_world.spend[customer] - np.log(MEDIAN_AMOUNT)) / CUSTOMER_SPREAD
+    before, place = np.divmod(customer, MOST_CUSTOMERS)
+    city = simulated_world.home[place].astype(np.int64)
+    spread = (simulated_world.spend[place] - np.log(MEDIAN_AMOUNT)) / CUSTOMER_SPREAD
     days = (unit(key(simulated_world.seed, "opened"), customer) * OPENED_DAYS).astype(np.int64)
+    came = np.datetime64(LIVES_BEGIN, "D") + before * CUSTOMER_DAYS - simulated_world.customer_age[place]
     lat = LATS[city] + CITY_DEGREES * bell(key(simulated_world.seed, "home lat"), customer)
     lon = LONS[city] + CITY_DEGREES * bell(key(simulated_world.seed, "home lon"), customer)
     return {
@@ -102,14 +109,15 @@ def customer_rows(simulated_world: World, numbers: Integers) -> Rows:
         "lat": list(lat.astype(np.float32)),
         "lon": list(lon.astype(np.float32)),
         "segment": [SEGMENTS[place] for place in np.searchsorted(SEGMENT_BOUNDS, spread)],
-        "cards": (1 + simulated_world.second_card[customer]).tolist(),
-        "opened_on": list(FIRST_OPENED + days),
+        "cards": (1 + simulated_world.second_card[place]).tolist(),
+        "opened_on": list(np.where(before > 0, came, FIRST_OPENED + days)),
     }
 
 
 def terminal_rows(simulated_world: World, numbers: Integers) -> Rows:
     """Columns of the terminals with these numbers, counted from 1; None for an online merchant's place."""
-    terminal = numbers - 1
+    # Who follows at a place has all of it but the number.
+    terminal = (numbers - 1) % MOST_TERMINALS
     in_block = terminal % BLOCK_TERMINALS
     web = in_block >= BLOCK_TERMINALS - WEB_TERMINALS
     channel = np.where(web, WEB, np.where(in_block >= POS_TERMINALS, ATM, POS))
@@ -149,10 +157,11 @@ def write_missing(cursor: PostgresCursor, seed: int) -> int:
     """
     cursor.execute(_FIRST_SEED)
     [seed] = cursor.fetchone() or (seed,)
-    cursor.execute(_ALL_MISSING, (MOST_BLOCKS * BLOCK_CUSTOMERS, MOST_BLOCKS * BLOCK_TERMINALS))
+    cursor.execute(_ALL_MISSING, (HIGHEST_LIFE * MOST_CUSTOMERS, HIGHEST_LIFE * MOST_TERMINALS))
     customers, terminals = cursor.fetchone() or ([], [])
-    blocks = max(
-        -(-max(customers, default=1) // BLOCK_CUSTOMERS), -(-max(terminals, default=1) // BLOCK_TERMINALS)
+    blocks = 1 + max(
+        max(((number - 1) % MOST_CUSTOMERS for number in customers), default=0) // BLOCK_CUSTOMERS,
+        max(((number - 1) % MOST_TERMINALS for number in terminals), default=0) // BLOCK_TERMINALS,
     )
     _write(cursor, world(seed, blocks), customers, terminals)
     return len(customers) + len(terminals)

@@ -71,6 +71,24 @@ class Intentions:
         return cls(when=when, customer=customer, **columns)
 
     @classmethod
+    def in_order(cls, habitual: Intentions, others: Intentions) -> Intentions:
+        """Put others, in any order, among habitual payments, which are in order of time."""
+        others = others.taken(np.argsort(others.when, kind="stable"))
+        n = len(habitual.when) + len(others.when)
+        place = np.searchsorted(habitual.when, others.when, side="right") + np.arange(len(others.when))
+        rest = np.ones(n, np.bool_)
+        rest[place] = False
+        columns = {}
+        for field in fields(cls):
+            usual, unusual = getattr(habitual, field.name), getattr(others, field.name)
+            columns[field.name] = column = np.empty(n, usual.dtype)
+            # What is the same for all is not moved one by one.
+            alike = len(usual) and usual.strides == (0,)
+            column[... if alike else rest] = usual[0] if alike else usual
+            column[place] = unusual
+        return cls(**columns)
+
+    @classmethod
     def joined(cls, parts: list[Intentions]) -> Intentions:
         """All of them, in no order."""
         return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
@@ -129,7 +147,7 @@ def _any_time(random: np.random.Generator, seen: Episodes) -> Integers:
 
 
 def _usual_time(random: np.random.Generator, seen: Episodes) -> Integers:
-    return rhythm.draw(random, seen.start, seen.end, len(seen.start))
+    return rhythm.draw(random.random(len(seen.start)), seen.start, seen.end)
 
 
 def _elsewhere(city: Integers, bits: Integers) -> Integers:

@@ -42,30 +42,37 @@ CITIES = (
 
 
 class Category(NamedTuple):
-    """Merchant category code of ISO 18245, weight among terminals, and typical amount against the norm."""
+    """Merchant category code of ISO 18245, weight among terminals, and typical amount against the norm.
+
+    Each of `cents` is how one of eight amounts ends; the others end in any.
+    """
 
     mcc: int
     weight: float
     factor: float
+    cents: tuple[int, ...] = ()
 
 
 SHOPS = (
-    Category(5411, 0.34, 1.1),  # groceries
-    Category(5812, 0.20, 0.9),  # restaurants
-    Category(5541, 0.12, 1.6),  # fuel
-    Category(5651, 0.12, 1.7),  # clothes
-    Category(5912, 0.12, 0.6),  # pharmacies
-    Category(5732, 0.06, 3.2),  # electronics
-    Category(5814, 0.04, 0.4),  # fast food
+    Category(5411, 0.34, 1.1, (99, 49)),  # groceries
+    Category(5812, 0.20, 0.9, (0, 0, 0, 50, 50, 90)),  # restaurants
+    Category(5541, 0.12, 1.6, (0, 0, 0)),  # fuel
+    Category(5651, 0.12, 1.7, (99, 99, 99, 95, 95, 0)),  # clothes
+    Category(5912, 0.12, 0.6, (99, 95, 49)),  # pharmacies
+    Category(5732, 0.06, 3.2, (99, 99, 99, 99, 0, 0)),  # electronics
+    Category(5814, 0.04, 0.4, (99, 99, 49, 50)),  # fast food
 )
 MERCHANTS = (
-    Category(5942, 0.25, 0.9),  # books
-    Category(5651, 0.30, 1.7),  # clothes
-    Category(5732, 0.15, 3.0),  # electronics
-    Category(4722, 0.10, 4.0),  # travel
-    Category(5815, 0.20, 0.4),  # digital goods
+    Category(5942, 0.25, 0.9, (99, 99, 95, 0, 50)),  # books
+    Category(5651, 0.30, 1.7, (99, 99, 99, 95, 95, 0)),  # clothes
+    Category(5732, 0.15, 3.0, (99, 99, 99, 99, 0, 0)),  # electronics
+    Category(4722, 0.10, 4.0, (0, 0, 0, 0)),  # travel
+    Category(5815, 0.20, 0.4, (99, 99, 99, 99, 99, 99, 49)),  # digital goods
 )
 CASH = Category(6011, 1.0, 2.5)
+CATEGORIES = (*SHOPS, *MERCHANTS, CASH)
+# By category and a number below 8: the cents in which an amount ends, or -1 for any.
+CENTS = np.array([(*category.cents, *(-1,) * 8)[:8] for category in CATEGORIES], np.int8)
 
 LATS = np.array([city.lat for city in CITIES])
 LONS = np.array([city.lon for city in CITIES])

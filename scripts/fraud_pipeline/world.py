@@ -3,6 +3,10 @@
 A world is made of blocks, each with the same number of customers and of terminals, and customers shop in
 their own block. A bigger world has more blocks; those that were there stay as they are. A block's terminals
 are numbered city by city, so where one stands follows from its number.
+
+From LIVES_BEGIN on they come and go: who leaves is followed by another, whose id is higher by the most that a
+world can have. The one who follows a customer lives in the same city with as much money and has other habits;
+the one who follows a terminal stands at the same place.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import numpy as np
 
 from fraud_pipeline import rhythm
 from fraud_pipeline.hashing import Floats, Integers, bell, key, mixed, unit
-from fraud_pipeline.places import CASH, CITIES, CITY_COUNTRY, LATS, LONS, MERCHANTS, SHOPS
+from fraud_pipeline.places import CATEGORIES, CITIES, CITY_COUNTRY, LATS, LONS, MERCHANTS, SHOPS
 from fraud_pipeline.scenarios import TRIP_SHARE
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 BLOCK_CUSTOMERS = 5_000
 BLOCK_TERMINALS = 2_500
 MOST_BLOCKS = 40
+MOST_CUSTOMERS, MOST_TERMINALS = MOST_BLOCKS * BLOCK_CUSTOMERS, MOST_BLOCKS * BLOCK_TERMINALS
 # What a block's customers pay in a day: 50 to 200 every half hour, 125 on average.
 BLOCK_DAILY = 6_000
 
@@ -36,10 +41,16 @@ POS_TERMINALS, ATM_TERMINALS = 2_000, 150
 
 MEDIAN_AMOUNT = 22.0
 CUSTOMER_SPREAD = 0.45
+# Shares of customers with one device, and with one or two; the others have three.
+DEVICE_BOUNDS = (0.35, 0.8)
 CITY_DEGREES = 0.06
-HOUR = rhythm.HOUR
-DAY = 24 * HOUR
+HOUR, DAY = rhythm.HOUR, rhythm.DAY
 FORTNIGHT = 14
+# In days since 1970: before 1 January 2024 nobody comes or goes.
+LIVES_BEGIN = 19_723
+CUSTOMER_DAYS, TERMINAL_DAYS, CARD_DAYS = 3_650, 1_460, 1_460
+# Each of a customer's favourite terminals is another one after so many days.
+HABIT_DAYS = 240
 FEWEST_TRIP_DAYS, MORE_TRIP_DAYS = 2.0, 5.0
 
 
@@ -77,8 +88,18 @@ class World:
     spend: NDArray[np.float32]
     web_share: NDArray[np.float32]
     second_card: NDArray[np.bool_]
+    # How many to pay online with.
+    devices: NDArray[np.int8]
+    # Of rhythm.PAYDAYS.
+    payday: NDArray[np.int8]
+    # How many days of its life are over on the day LIVES_BEGIN.
+    customer_age: NDArray[np.int32]
+    card_age: NDArray[np.int32]
+    terminal_age: NDArray[np.int32]
     terminal_lat: NDArray[np.float32]
     terminal_lon: NDArray[np.float32]
+    # A position in CATEGORIES.
+    category: NDArray[np.int8]
     mcc: NDArray[np.int16]
     terminal_spend: NDArray[np.float32]
     # A block's customers, as often as they are active, group by group.
@@ -131,6 +152,11 @@ class World:
         return city
 
 
+def lives_before(age: NDArray[np.int32], days: Integers, length: int) -> Integers:
+    """How many have come and gone before the one who is there on each day; days count from 1970."""
+    return np.asarray(np.maximum((days - LIVES_BEGIN + age) // length, 0))
+
+
 @lru_cache(maxsize=4)
 def world(seed: int, blocks: int) -> World:
     """Make the world of a seed with so many blocks."""
@@ -147,7 +173,8 @@ def world(seed: int, blocks: int) -> World:
     home = _homes(seed, customers, np.tile(group // len(rhythm.HABITS), blocks))
     place = customers // BLOCK_CUSTOMERS * len(CITIES) + home
     city = np.tile(CITY_OF_TERMINAL, blocks)
-    mcc, factor = _categories(seed, terminals)
+    category = _categories(seed, terminals)
+    factor = np.array([kind.factor for kind in CATEGORIES])[category]
     return World(
         seed=seed,
         blocks=blocks,
@@ -155,9 +182,15 @@ def world(seed: int, blocks: int) -> World:
         spend=_usual_spend(seed, customers),
         web_share=(0.65 * unit(key(seed, "web"), customers) ** 1.5).astype(np.float32),
         second_card=unit(key(seed, "cards"), customers) < 0.4,  # noqa: PLR2004 -- a share, used once
+        devices=(1 + np.searchsorted(DEVICE_BOUNDS, unit(key(seed, "devices"), customers))).astype(np.int8),
+        payday=(len(rhythm.PAYDAYS) * unit(key(seed, "payday"), customers)).astype(np.int8),
+        customer_age=(CUSTOMER_DAYS * unit(key(seed, "customer age"), customers)).astype(np.int32),
+        card_age=(CARD_DAYS * unit(key(seed, "card age"), customers)).astype(np.int32),
+        terminal_age=(TERMINAL_DAYS * unit(key(seed, "terminal age"), terminals)).astype(np.int32),
         terminal_lat=(LATS[city] + CITY_DEGREES * bell(key(seed, "lat"), terminals)).astype(np.float32),
         terminal_lon=(LONS[city] + CITY_DEGREES * bell(key(seed, "lon"), terminals)).astype(np.float32),
-        mcc=mcc,
+        category=category,
+        mcc=np.array([kind.mcc for kind in CATEGORIES], np.int16)[category],
         terminal_spend=np.log(factor).astype(np.float32),
         slots=slots,
         first_slot=np.concatenate(([0], np.cumsum(slots_there)))[:-1],
@@ -183,18 +216,16 @@ def _homes(seed: int, customers: Integers, country: Integers) -> NDArray[np.int8
     return home
 
 
-def _categories(seed: int, terminals: Integers) -> tuple[NDArray[np.int16], Floats]:
-    mcc = np.full(len(terminals), CASH.mcc, np.int16)
-    factor = np.full(len(terminals), CASH.factor)
+def _categories(seed: int, terminals: Integers) -> NDArray[np.int8]:
+    # Cash is the last category.
+    category = np.full(len(terminals), len(CATEGORIES) - 1, np.int8)
     number = terminals % BLOCK_TERMINALS
     chance = unit(key(seed, "category"), terminals)
 
-    def assign(mine: NDArray[np.bool_], categories: tuple[Category, ...]) -> None:
+    def assign(mine: NDArray[np.bool_], categories: tuple[Category, ...], first: int) -> None:
         bounds = np.cumsum([category.weight for category in categories])
-        chosen = np.minimum(np.searchsorted(bounds, chance[mine]), len(categories) - 1)
-        mcc[mine] = np.array([category.mcc for category in categories])[chosen]
-        factor[mine] = np.array([category.factor for category in categories])[chosen]
+        category[mine] = first + np.minimum(np.searchsorted(bounds, chance[mine]), len(categories) - 1)
 
-    assign(number < POS_TERMINALS, SHOPS)
-    assign(number >= POS_TERMINALS + ATM_TERMINALS, MERCHANTS)
-    return mcc, factor
+    assign(number < POS_TERMINALS, SHOPS, 0)
+    assign(number >= POS_TERMINALS + ATM_TERMINALS, MERCHANTS, len(SHOPS))
+    return category

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "transaction_id, tx_time, customer_id, card_id, terminal_id, mcc, amount, currency, channel, country,"
-    " lat, lon, status"
+    " lat, lon, status, device_id"
 )
 LABEL_COLUMNS = "transaction_id, is_fraud, fraud_type, confidence, label_source, detected_at"
 # Bounds of the issue that asked for this.

@@ -40,6 +40,7 @@ TYPES = {
         "lat": "float",
         "lon": "float",
         "status": "string",
+        "device_id": "int32",
         "created_at": "io.debezium.time.ZonedTimestamp",
         "updated_at": "io.debezium.time.ZonedTimestamp",
     },
@@ -74,7 +75,7 @@ TYPES = {
     },
 }
 TRANSACTIONS = """
-    SELECT transaction_id, card_id, mcc, amount::text, trim(currency), channel, status, lat,
+    SELECT transaction_id, card_id, mcc, amount::text, trim(currency), channel, status, lat, device_id,
            to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
     FROM public.transactions ORDER BY 1"""
 CUSTOMERS = """
@@ -114,7 +115,7 @@ def stored(servers: Servers) -> dict[str, list[tuple[object, ...]]]:
 
 LOAD = ("--transactions", "6000", "--days", "30", "--chunk", "2500")
 NAMES = {
-    "transactions": ("card_id", "mcc", "amount", "currency", "channel", "status", "lat"),
+    "transactions": ("card_id", "mcc", "amount", "currency", "channel", "status", "lat", "device_id"),
     "customers": ("country", "lat", "segment", "cards", "opened_on"),
     "terminals": ("mcc", "channel", "country", "lat"),
     "fraud_labels": ("is_fraud", "fraud_type", "confidence", "label_source", "detected_at"),

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.integration
 
 COLUMNS = (
     "transaction_id, tx_time, customer_id, card_id, terminal_id, mcc, amount, currency, channel, country,"
-    " lat::float8, lon::float8, status"
+    " lat::float8, lon::float8, status, device_id"
 )
 # With the degrees last.
 DIMENSIONS = {
@@ -63,7 +63,7 @@ def test_every_transaction_is_there_once_in_the_folder_of_its_day(history: Serve
     expected = history.ask_postgres(f"SELECT {COLUMNS} FROM public.transactions ORDER BY 1")
     assert [tuple(row.values())[:10] for row in found] == [row[:10] for row in expected]
     assert [row["lat"] for row in found] == pytest.approx([row[10] for row in expected])
-    assert [row["status"] for row in found] == [row[12] for row in expected]
+    assert [(row["status"], row["device_id"]) for row in found] == [row[12:] for row in expected]
     assert all(row["day"] == row["tx_time"].strftime("%Y-%m-%d") for row in found)
     assert (result.transactions, result.labels, result.unlabelled) == (3000, 3000, 0)
     assert result.days == len({row["day"] for row in found})

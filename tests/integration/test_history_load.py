@@ -29,7 +29,7 @@ TRANSACTIONS = 60_000
 ARGUMENTS = ("--transactions", str(TRANSACTIONS), "--days", "20", "--chunk", "3000")
 FINGERPRINT = """
     SELECT md5(string_agg(md5(ROW(tx_time, customer_id, card_id, terminal_id, mcc, amount, currency, channel,
-                                  country, lat, lon, status, scenario, reported_at)::text), ''
+                                  country, lat, lon, status, device_id, scenario, reported_at)::text), ''
                           ORDER BY tx_time, customer_id, terminal_id, amount))
     FROM public.transactions LEFT JOIN sim.ground_truth USING (transaction_id)"""
 

@@ -132,7 +132,7 @@ def test_every_column_arrives_as_it_was_generated(servers: Servers) -> None:
 
     stored = servers.ask_postgres(
         "SELECT tx_time, customer_id, card_id, terminal_id, mcc, amount, currency, channel, country, lat,"
-        " lon, status, created_at = updated_at FROM public.transactions ORDER BY transaction_id"
+        " lon, status, device_id, created_at = updated_at FROM public.transactions ORDER BY transaction_id"
     )
     assert stored == [
         (
@@ -149,6 +149,7 @@ def test_every_column_arrives_as_it_was_generated(servers: Servers) -> None:
             float(str(batch.lat[i])),
             float(str(batch.lon[i])),
             "declined" if batch.declined[i] else "approved",
+            batch.device_id[i],
             True,
         )
         for i in range(len(batch))

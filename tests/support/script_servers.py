@@ -141,7 +141,7 @@ class Servers:
     def empty(self) -> None:
         """Back to two databases without a table."""
         for (table,) in self.ask_postgres("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
-            self.ask_postgres(f'DROP TABLE public."{table}" CASCADE')
+            self.ask_postgres(f'DROP TABLE public."{table}"')
         self.ask_postgres("DROP SCHEMA IF EXISTS sim CASCADE")
         self.ask_postgres("DROP PUBLICATION IF EXISTS airbyte_publication")
         for (table,) in self.ask_mysql("SHOW TABLES"):

@@ -16,8 +16,11 @@ import history_loader
 from fraud_pipeline import (
     command,
     connections,
+    devices,
     episodes,
     errors,
+    places,
+    rhythm,
     scenarios,
     schema,
     slots,
@@ -290,3 +293,27 @@ def test_documentation_has_the_size_of_the_world() -> None:
     assert transactions.blocks_for(most + 1, day) == 3
     assert transactions.blocks_for(3 * world.BLOCK_DAILY, day) == 3
     assert transactions.blocks_for(100 * world.BLOCK_DAILY, day) == world.MOST_BLOCKS
+
+
+def test_documentation_has_what_changes_over_time() -> None:
+    rise = np.exp(rhythm.paydays())
+    ordinals = {1: "1st", 15: "15th", 25: "25th"}
+    assert "{}, the {} or the {}:".format(*(ordinals[day] for day in rhythm.PAYDAYS)) in table_row("Paydays")
+    assert f"{rise.max() - 1:.0%} above".replace("%", " %") in table_row("Paydays")
+    assert f"{1 - rise.min():.0%} below".replace("%", " %") in table_row("Paydays")
+    cash = rise**rhythm.PAYDAY_CASH
+    assert f"{cash.max():.1f} times as frequent, then {cash.min():.1f} times" in table_row("Paydays")
+    assert f"{rhythm.DECEMBER_WEIGHT - 1:.0%} more".replace("%", " %") in table_row("Calendar")
+    assert f"{1 - rhythm.HOLIDAY_WEIGHT:.0%} fewer".replace("%", " %") in table_row("Calendar")
+    assert f"at least {transactions.HOLIDAY_WEB_SHARE:.0%}".replace("%", " %") in table_row("Calendar")
+    assert f"another one after {world.HABIT_DAYS} days" in table_row("Habits")
+    assert transactions.FAVOURITES == 8
+    assert world.CUSTOMER_DAYS == 10 * 365
+    assert world.TERMINAL_DAYS == world.CARD_DAYS == 4 * 365
+    assert f"each for {devices.DEVICE_DAYS} days" in table_row("Devices")
+    assert f"mostly ({devices.FRAUD_FOREIGN:.0%})".replace("%", " %") in DATA
+    assert f"{devices.HONEST_FOREIGN:.0%} of them from a device".replace("%", " %") in DATA
+    assert np.datetime64(world.LIVES_BEGIN, "D") == np.datetime64("2024-01-01")
+    assert f"higher by {world.MOST_CUSTOMERS:,} (customers) or {world.MOST_TERMINALS:,}" in DATA
+    endings = {kind.mcc: kind.cents for kind in places.CATEGORIES}
+    assert [endings[5651].count(99), endings[5541].count(0), endings[5815].count(99)] == [3, 3, 6]

@@ -14,6 +14,7 @@ from fraud_pipeline.world import (
     BLOCK_CUSTOMERS,
     BLOCK_TERMINALS,
     CHANNELS,
+    MOST_TERMINALS,
     POS_TERMINALS,
     TERMINAL_CITY,
     WEB,
@@ -48,9 +49,10 @@ def test_columns_are_those_that_are_written() -> None:
 
 def test_payments_are_where_and_what_their_terminal_says_and_by_cards_that_their_customer_has() -> None:
     batch = generate(MONTHS)
-    terminals = dimensions.terminal_rows(MONTHS.world, TERMINALS)
-    customers = dimensions.customer_rows(MONTHS.world, CUSTOMERS)
-    place = batch.terminal_id - 1
+    numbers, place = np.unique(batch.terminal_id, return_inverse=True)
+    terminals = dimensions.terminal_rows(MONTHS.world, numbers)
+    numbers, customer = np.unique(batch.customer_id, return_inverse=True)
+    customers = dimensions.customer_rows(MONTHS.world, numbers)
     assert (np.array(terminals["mcc"])[place] == batch.mcc).all()
     assert (np.array(terminals["channel"])[place] == np.array(CHANNELS)[batch.channel]).all()
     shop = batch.channel != WEB
@@ -59,10 +61,13 @@ def test_payments_are_where_and_what_their_terminal_says_and_by_cards_that_their
         assert {terminals[name][i] for i in place[~shop]} == {None}
     countries = np.array([country for country, _ in COUNTRIES])[batch.country]
     assert [terminals["country"][i] for i in place[shop]] == list(countries[shop])
-    cards = np.array(customers["cards"])[batch.customer_id - 1]
-    card = batch.card_id - 10 * batch.customer_id
-    assert ((card >= 1) & (card <= cards)).all()
-    assert set(customers["cards"]) == set(card.tolist()) == {1, 2}
+    second = (batch.card_id - 10 * batch.customer_id) % 2 == 0
+    assert set(np.array(customers["cards"])[customer][second]) == {2}
+    assert set(customers["cards"]) == {1, 2}
+    # Some have come since the beginning: their accounts were opened on a day before the payment.
+    opened = np.array(customers["opened_on"], "datetime64[D]")
+    assert np.mean(opened > np.datetime64("2020-01-01")) > 0.1
+    assert (opened[customer] <= batch.tx_time.astype("datetime64[us]")).all()
 
 
 def test_customers_live_in_their_country_and_had_accounts_before_any_payment() -> None:
@@ -83,16 +88,16 @@ def test_customers_live_in_their_country_and_had_accounts_before_any_payment() -
 @pytest.mark.parametrize("column", ["country", "segment", "cards", "opened"])
 def test_no_attribute_of_a_customer_tells_of_fraud(column: str) -> None:
     """Shares of fraud differ no more than chance and the few episodes make them differ."""
-    customers = dimensions.customer_rows(world(1, 1), CUSTOMERS)
-    opened = np.array(customers["opened_on"], "datetime64[Y]").astype(int) // 5
-    values = np.array(opened if column == "opened" else customers[column])
     shares: dict[str, list[float]] = {}
     for number in range(6):
         since = NOON + timedelta(days=15 * number)
         request = BatchRequest(1, f"share {number}", 90_000, since, since + timedelta(days=15))
         batch = generate(request)
-        value = values[batch.customer_id - 1]
-        for one in np.unique(values):
+        numbers, customer = np.unique(batch.customer_id, return_inverse=True)
+        customers = dimensions.customer_rows(world(1, 1), numbers)
+        opened = np.array(customers["opened_on"], "datetime64[Y]").astype(int) // 5
+        value = np.array(opened if column == "opened" else customers[column])[customer]
+        for one in np.unique(value):
             shares.setdefault(str(one), []).append(float((batch.scenario[value == one] > 0).mean()))
     means = [float(np.mean(parts)) for parts in shares.values()]
     errors = [float(np.std(parts)) / np.sqrt(len(parts)) for parts in shares.values()]
@@ -107,6 +112,7 @@ def test_a_compromised_terminal_has_a_row_like_any_other() -> None:
     assert len(compromised) > 10
     rows = dimensions.terminal_rows(MONTHS.world, compromised)
     assert set(rows["channel"]) == {"pos"}
-    assert (compromised <= POS_TERMINALS).all()
+    compromised = (compromised - 1) % MOST_TERMINALS
+    assert (compromised < POS_TERMINALS).all()
     assert len(set(rows["mcc"])) > 3
-    assert len(set(TERMINAL_CITY[compromised - 1])) > 3
+    assert len(set(TERMINAL_CITY[compromised])) > 3

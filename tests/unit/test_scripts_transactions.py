@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from fraud_pipeline import scenarios
+from fraud_pipeline.dimensions import HIGHEST_LIFE
 from fraud_pipeline.places import COUNTRIES
 from fraud_pipeline.transactions import (
     NEVER,
@@ -27,7 +28,14 @@ from fraud_pipeline.transactions import (
     microseconds,
     moment,
 )
-from fraud_pipeline.world import BLOCK_CUSTOMERS, BLOCK_TERMINALS, CHANNELS, MOST_BLOCKS
+from fraud_pipeline.world import (
+    BLOCK_CUSTOMERS,
+    BLOCK_TERMINALS,
+    CHANNELS,
+    MOST_BLOCKS,
+    MOST_CUSTOMERS,
+    MOST_TERMINALS,
+)
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -79,10 +87,15 @@ def test_every_row_fits_its_columns(request: BatchRequest) -> None:
     blocks = request.blocks or blocks_for(request.count, request.until - request.since)
 
     assert np.all((batch.cents >= 50) & (batch.cents <= 5_000_000))
-    assert np.all((batch.customer_id >= 1) & (batch.customer_id <= blocks * BLOCK_CUSTOMERS))
-    assert np.all((batch.terminal_id >= 1) & (batch.terminal_id <= blocks * BLOCK_TERMINALS))
+    for ids, places, there in (
+        (batch.customer_id, MOST_CUSTOMERS, blocks * BLOCK_CUSTOMERS),
+        (batch.terminal_id, MOST_TERMINALS, blocks * BLOCK_TERMINALS),
+    ):
+        assert np.all((ids >= 1) & (ids <= HIGHEST_LIFE * places))
+        assert np.all((ids - 1) % places < there)
     assert np.all(batch.card_id // 10 == batch.customer_id)
-    assert np.all((batch.card_id % 10 == 1) | (batch.card_id % 10 == 2))
+    assert np.all((batch.card_id % 10 >= 1) & (batch.card_id % 10 <= 8))
+    assert np.all((batch.device_id > 0) == (batch.channel == CHANNELS.index("web")))
     assert np.all((batch.mcc > 0) & (batch.mcc < 2**15))
     assert np.all((batch.country >= 0) & (batch.country < len(COUNTRIES)))
     assert np.all((batch.channel >= 0) & (batch.channel < len(CHANNELS)))

@@ -231,6 +231,7 @@ def _transactions(text: bytes) -> Any:  # noqa: ANN401  untyped library
         "lat": pa.float32(),
         "lon": pa.float32(),
         "status": pa.string(),
+        "device_id": pa.int32(),
     }
     table = _parsed(text, types)
     position = table.schema.get_field_index("tx_time")
