@@ -76,7 +76,7 @@ def test_a_slot_that_the_deletions_would_cut_off_is_named_with_figures_and_what_
 
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_it_is_refused_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch, *, dry_run: bool) -> None:
-    monkeypatch.setattr(reset, "_consumers", lambda _: Consumers((slot("reserved", 1),)))
+    monkeypatch.setattr(reset, "_consumers", lambda *_: Consumers((slot("reserved", 1),)))
     monkeypatch.setattr("pipectl.pipeline.access.own_databases", lambda _: OneTable())
     with pytest.raises(UsageError, match=r"The deletions write 262\.0 MB"):
         reset._reset_data(Invocation(Console(), None, "local"), propagate=True, dry_run=dry_run, yes=True)
