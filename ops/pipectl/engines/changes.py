@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 LAUNCHED = [
     "connections",
     "launcher",
+    "dag_tests",
     "liveness",
     "login",
     "metadata_database",
