@@ -19,6 +19,7 @@ LAUNCHED = [
     "connections",
     "dag_tests",
     "launcher",
+    "dag_tests",
     "liveness",
     "login",
     "metadata_database",
