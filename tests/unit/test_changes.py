@@ -265,7 +265,10 @@ def test_what_compose_would_replace_is_foreseen_with_the_cause(
         published={8080: 8080},
         user="airflow",
     )
-    others = [container("airbyte-mysql", "db"), container("redis", "gone")]
+    others = [
+        container("airbyte-mysql", "db", environment={"A": "1", "OF_IMAGE": "x"}),
+        container("redis", "gone"),
+    ]
     images = {"airflow": ("sha256:1", {"OF_IMAGE": "x"}), "newer": ("", {})}
     services = {
         "webserver": {**PLANNED, **changed},
