@@ -145,9 +145,9 @@ def mysql_tools(
     folder.mkdir(exist_ok=True)
     for tool, other in MYSQL_TOOLS.items():
         if program in {tool, other}:
-            client: MysqlClient | None = find_mysql(settings, observer, server, tool)
-        else:
-            client = look_for_mysql(settings, server, tool)
+            find_mysql(settings, observer, server, tool)
+    for tool, other in MYSQL_TOOLS.items():
+        client = look_for_mysql(settings, server, tool)
         text = _tool_text(client, address) if client else MISSING.format(tool=tool)
         for name in (tool, other):
             write_private(folder / name, text)

@@ -58,15 +58,9 @@ class Compose:
             return self._services()[name]
 
     def planned(self, variables: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-        """Return all services with `variables`, each with its `hash`, by which Compose tells a change."""
-        with _environment(variables), self._explained("stack/docker-compose.yml cannot be used."):
-            from python_on_whales.utils import run
-
-            services = self._services()
-            hashes = str(run([*self._client.client_config.docker_compose_cmd, "config", "--hash", "*"]))
-            for name, digest in (line.split() for line in hashes.splitlines()):
-                services[name]["hash"] = digest
-        return services
+        """Return all services as `service` does one."""
+        with _environment(variables):
+            return self._services()
 
     def _services(self) -> dict[str, dict[str, Any]]:
         with self._explained("stack/docker-compose.yml cannot be used."):

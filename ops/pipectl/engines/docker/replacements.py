@@ -29,8 +29,6 @@ MADE_WITH = {
     "AIRBYTE_REPLICATION_USER": "AIRBYTE_REPLICATION_USER",
     "AIRBYTE_REPLICATION_PASSWORD": "AIRBYTE_REPLICATION_PASSWORD",
 }
-# What Compose compares.
-HASH_LABEL = "com.docker.compose.config-hash"
 FILES_LABEL = "org.pipectl.files"
 UNKNOWN = ("its configuration",)
 
@@ -68,7 +66,9 @@ def find(
             stopped.append(container.service)
     changed = frozenset(name for names in replaced.values() for name in names)
     running = {container.service for container in now if container.pid}
-    replaced = _explained(replaced)
+    # What differs in nothing was replaced because another was.
+    if known := tuple(sorted(name for name, names in replaced.items() if names != UNKNOWN)):
+        replaced = {name: known if names == UNKNOWN else names for name, names in replaced.items()}
     restarts = dict.fromkeys(stopped, tuple(replaced)) | with_dependents(replaced, running)
     return Replacements(restarts, changed)
 
@@ -89,17 +89,20 @@ def foresee(
         service = services.get(container.service)
         if service is None:
             continue
-        image, variables = images[service["image"]]
-        if image != container.image or service["hash"] != container.labels.get(HASH_LABEL):
-            replaced[container.service] = changes(
-                container, _planned(container, service, image, variables), user_settings
-            )
-    return with_dependents(_explained(replaced), {container.service for container in running})
+        found = changes(container, _planned(container, service, *images[service["image"]]), user_settings)
+        if found != UNKNOWN:
+            replaced[container.service] = found
+    return with_dependents(replaced, {container.service for container in running})
 
 
 def _planned(old: Container, service: dict[str, Any], image: str, variables: Mapping[str, str]) -> Container:
     """Return the container that would replace `old`."""
-    given = {name: str(value) for name, value in (service.get("environment") or {}).items()}
+    # Compose writes a dollar sign twice, and null for a variable that is not set.
+    given = {
+        name: str(value).replace("$$", "$")
+        for name, value in (service.get("environment") or {}).items()
+        if value is not None
+    }
     published = {
         int(port["target"]): int(port["published"])
         for port in service.get("ports") or ()
@@ -113,12 +116,6 @@ def _planned(old: Container, service: dict[str, Any], image: str, variables: Map
         user=service.get("user") or old.user,
         ports=old.ports if published == old.published else str(published),
     )
-
-
-def _explained(replaced: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """Say of what differs in nothing that it is replaced because another is."""
-    known = tuple(sorted(name for name, names in replaced.items() if names != UNKNOWN))
-    return {name: known if known and names == UNKNOWN else names for name, names in replaced.items()}
 
 
 def changes(old: Container, new: Container, user_settings: Collection[str]) -> tuple[str, ...]:
