@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -139,8 +140,10 @@ def test_a_load_that_a_slot_cannot_hold_says_so_before_it_writes_anything(
 
     assert told.returncode == 2, told.stderr
     assert "The load writes 0.1 GB of PostgreSQL's log" in told.stderr
-    assert (
-        "slot airbyte_slot (0.1 GB left): its reader would lose changes. Nothing was written." in told.stderr
+    # PostgreSQL keeps whole files, so what is left depends on how full the last one is.
+    assert re.search(
+        r"slot airbyte_slot \(0\.[12] GB left\): its reader would lose changes\. Nothing was written\.",
+        told.stderr,
     )
     assert "--wait-for-slots" in told.stderr
     assert "--drop-slots" in told.stderr
