@@ -170,7 +170,7 @@ def test_a_load_of_another_seed_says_so(servers: Servers) -> None:
         observer = LoadObserver()
         loader = HistoryLoader(ROOT, servers.addresses, seed=seed, observer=observer)
         loader.load(transactions=100, days=1, shards=1)
-        return observer.said
+        return observer.reports
 
     assert said("1") == []
     [sentence] = said("2")

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class LoadObserver(Observer):
-    """Keeps all progress in `seen` and all sentences in `said`, in order."""
+    """Keeps all progress in `seen`, and all sentences in `reports`, in order."""
 
     def __init__(self) -> None:
         self.seen: list[LoadProgress] = []
-        self.said: list[str] = []
-
-    def report(self, sentence: str) -> None:
-        self.said.append(sentence)
+        self.reports: list[str] = []
 
     def see_load(self, progress: LoadProgress) -> None:
         self.seen.append(progress)
+
+    def report(self, sentence: str) -> None:
+        self.reports.append(sentence)
