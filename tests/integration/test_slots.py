@@ -141,8 +141,9 @@ def test_a_load_that_a_slot_cannot_hold_says_so_before_it_writes_anything(
     assert told.returncode == 2, told.stderr
     writes = script_slots.log_bytes(MANY) / 1e6
     assert f"The load writes {writes:.1f} MB of PostgreSQL's log" in told.stderr
+    # PostgreSQL keeps whole files, so what is left depends on how full the last one is.
     assert re.search(
-        r"slot airbyte_slot \(1\d\d\.\d MB left\): its reader would lose changes\. Nothing was written\.",
+        r"slot airbyte_slot \([12]\d\d\.\d MB left\): its reader would lose changes\. Nothing was written\.",
         told.stderr,
     )
     assert "--wait-for-slots" in told.stderr
