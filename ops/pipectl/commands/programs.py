@@ -52,8 +52,8 @@ def exec(  # noqa: A001  the command's name; nothing here executes a string
 ) -> None:
     """Run a program beside a service: in its container, or with the variables of its process.
 
-    Beside a database, PostgreSQL's tools are logged in, and MySQL's know all but user and database. The local
-    engine brings those that the machine lacks.
+    Beside a database, PostgreSQL's tools are logged in, and MySQL's know all but user and database: on Docker
+    they are root unless --user names another. The local engine brings those that the machine lacks.
 
     Examples: `pipectl exec scheduler -- env` ·
     `pipectl exec airbyte-postgres -- pg_dump --clean --if-exists > dump.sql` ·
