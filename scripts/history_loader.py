@@ -60,6 +60,7 @@ def main(environment: Mapping[str, str], given: argparse.Namespace) -> None:
                 transactions=load.transactions,
                 written=written,
                 seed=seed,
+                unfinished=[load._asdict() for load in history.unfinished_loads(postgres, seed)],
                 other_seed=warn_of_other_seed(postgres, seed),
                 binlog_bytes=load.transactions * BINLOG_BYTES,
             )

@@ -168,6 +168,9 @@ EXPORTED_TRANSACTIONS = f"""
                  currency, channel, country, lat, lon, status, device_id
           FROM {TRANSACTIONS} WHERE {{bounds}} ORDER BY transaction_id LIMIT {{chunk}})
     TO STDOUT (FORMAT csv)"""
+TRANSACTION_ENDS = f"""
+    SELECT to_char(min(tx_time) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'),
+           to_char(max(tx_time) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') FROM {TRANSACTIONS}"""
 EXPORTED_CUSTOMERS = f"""
     COPY (SELECT customer_id, country, lat, lon, segment, cards, opened_on FROM {CUSTOMERS} ORDER BY 1)
     TO STDOUT (FORMAT csv)"""

@@ -11,7 +11,7 @@ import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -38,9 +38,24 @@ _UNFINISHED = f"""
     SELECT {_FIELDS} FROM sim.loads
     WHERE finished_at IS NULL AND seed = %s AND transactions = %s AND until - since = %s
     ORDER BY created_at LIMIT 1"""  # noqa: S608
+_ALL_UNFINISHED = """
+    SELECT load_id, l.transactions, round(extract(epoch FROM l.until - l.since) / 86400)::int,
+           sum(b.transactions)::bigint, to_char(l.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI')
+    FROM sim.loads AS l JOIN sim.batches AS b ON starts_with(batch_id, load_id || '/')
+    WHERE finished_at IS NULL AND l.seed = %s GROUP BY load_id ORDER BY l.created_at"""
 _BEGIN = f"INSERT INTO sim.loads ({_FIELDS}) VALUES (%s, %s, %s, %s, %s, %s)"  # noqa: S608
 _WRITTEN = "SELECT batch_id, transactions FROM sim.batches WHERE starts_with(batch_id, %s)"
 _FINISH = "UPDATE sim.loads SET finished_at = now() WHERE load_id = %s AND finished_at IS NULL"
+
+
+class Unfinished(NamedTuple):
+    """A load of which `written` transactions are committed; it was `begun` at a time in UTC."""
+
+    load: str
+    transactions: int
+    days: int
+    written: int
+    begun: str
 
 
 @dataclass(frozen=True)
@@ -130,6 +145,13 @@ def find_load(connection: PostgresConnection, load_id: str) -> Load:
     if row is None:
         raise DatabaseError(f"sim.loads has no load {load_id}: it was emptied since the load began.")
     return Load(*row)
+
+
+def unfinished_loads(connection: PostgresConnection, seed: int) -> list[Unfinished]:
+    """The loads of a seed that have begun to write and are not finished, the oldest first."""
+    with connection, connection.cursor() as cursor:
+        cursor.execute(_ALL_UNFINISHED, (seed,))
+        return [Unfinished(*row) for row in cursor.fetchall()]
 
 
 def written_chunks(connection: PostgresConnection, load: Load) -> dict[int, int]:

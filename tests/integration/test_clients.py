@@ -24,6 +24,7 @@ from pipectl.observer import Observer
 from pipectl.settings import Settings, cache_dir
 from support import ROOT
 from support.needs import need
+from support.text import documented_words
 from support.waiting import WAIT_SECONDS, until
 
 if TYPE_CHECKING:
@@ -264,9 +265,10 @@ def test_the_distribution_brings_mysqls_tools(
     find = partial(clients.mysql_tools, settings, address, Observer(), None, "mysqldump")
     folder = need("databases", find)
 
-    def run(*words: str) -> tuple[str, str]:
+    def run(*words: str, stdin: str = "") -> tuple[str, str]:
         told = subprocess.run(
-            (folder / words[0], f"--user={address.user}", *words[1:]),
+            (folder / words[0], *words[1:]),
+            input=stdin,
             env={**clients.mysql_login(address), "HOME": str(databases.home), "PATH": os.environ["PATH"]},
             capture_output=True,
             text=True,
@@ -280,6 +282,18 @@ def test_the_distribution_brings_mysqls_tools(
     # As is the case with all of them that came with it.
     assert run("mysqladmin", "ping") == ("mysqld is alive\n", "")
     assert "fraud_labels" in run("mysqlshow", "data")[0]
+    clients.mysql_tools(settings, address, Observer(), None, "mysql")
+    assert run("mysql", "-Ne", "SELECT SUBSTRING_INDEX(USER(), '@', 1)") == (f"{address.user}\n", "")
+    assert "'someone'@" in run("mysqldump", "--user=someone", "data")[1]
+    # What README says to type goes into tables that are empty, full, and gone.
+    dumped, failed = run(*documented_words("airbyte-mysql"))
+    assert not failed
+    content = "SELECT * FROM fraud_labels ORDER BY transaction_id"
+    rows = servers.ask_mysql(content)
+    for statement in ("DELETE FROM fraud_labels", "DO 0", "DROP TABLE fraud_labels, label_progress"):
+        servers.ask_mysql(statement)
+        assert run("mysql", "data", stdin=dumped) == ("", "")
+        assert servers.ask_mysql(content) == rows
 
 
 @pytest.mark.parametrize("mode", ["disable", "prefer"])

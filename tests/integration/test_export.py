@@ -16,6 +16,7 @@ from pipectl.errors import DatabaseError, UsageError
 from pipectl.observer import Observer
 from pipectl.pipeline import exporting
 from pipectl.pipeline.exporting import ExportRequest, ExportResult
+from support.load_observer import LoadObserver
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,6 +136,25 @@ def test_as_of_a_moment_later_reports_are_honest_and_later_transactions_have_no_
     frauds = [row for row in found if row["is_fraud"]]
     assert frauds
     assert all(row["detected_at"] <= moment for row in frauds)
+
+
+def test_times_without_a_transaction_are_told_with_those_that_there_are(
+    history: Servers, tmp_path: Path
+) -> None:
+    observer = LoadObserver()
+    request = ExportRequest(tmp_path / "data", "csv", since=datetime(2300, 1, 1, tzinfo=UTC))
+
+    result = exporting.export(Databases(*history.addresses), request, observer)
+
+    [(first, last)] = history.ask_postgres("SELECT min(tx_time), max(tx_time) FROM public.transactions")
+    assert result.transactions == 0
+    assert observer.reports == [
+        "No transaction is of the times that were asked for: there are those from "
+        f"{first.astimezone(UTC):%Y-%m-%d %H:%M} to {last.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    ]
+    history.ask_postgres("DELETE FROM public.transactions")
+    exporting.export(Databases(*history.addresses), ExportRequest(tmp_path / "more", "csv"), observer)
+    assert observer.reports[1:] == ["public.transactions has no row"]
 
 
 def test_csv_has_the_same_rows_between_two_times(history: Servers, tmp_path: Path) -> None:

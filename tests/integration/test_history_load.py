@@ -141,14 +141,24 @@ def test_loader_of_pipectl_takes_up_what_is_there(servers: Servers) -> None:
     arguments = ("--transactions", "150000", "--days", "30", "--only", "transactions", "--shard", "1/2")
     code, log = servers.run("history_loader", *arguments)
     assert code == 0, log
-    observer = LoadObserver()
+    observer, other = LoadObserver(), LoadObserver()
 
+    loader(servers, other).load(transactions=1_000, days=1, shards=1)
     result = loader(servers, observer).load(transactions=150_000, days=30, shards=1)
 
-    assert (result.resumed, result.transactions, result.labels) == (100_000, 50_000, 150_000)
+    [unfinished] = other.reports
+    assert unfinished.startswith("A load of 150,000 transactions, begun on 20")
+    assert unfinished.endswith(
+        "100,000 are written. Go on with it: pipectl load --transactions 150000 --days 30"
+    )
+    [taken_up] = observer.reports
+    assert taken_up.startswith("This load was begun on 20")
+    assert taken_up.endswith(" UTC: it goes on from 100,000 of 150,000 transactions")
+    assert (result.resumed, result.transactions, result.labels) == (100_000, 50_000, 50_000)
     again = loader(servers, observer).load(transactions=150_000, days=30, shards=1)
     assert again.resumed == 0  # the first is complete, so this is another one
-    assert servers.ask_postgres("SELECT count(*) FROM public.transactions") == [(300_000,)]
+    assert observer.reports == [taken_up]
+    assert servers.ask_postgres("SELECT count(*) FROM public.transactions") == [(301_000,)]
 
 
 def test_loader_of_pipectl_says_which_database_fails(servers: Servers) -> None:

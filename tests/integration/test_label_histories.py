@@ -25,6 +25,7 @@ from support import ROOT
 from support.needs import need_postgres
 from support.script_servers import Servers, servers_in
 from support.server_process import free_port
+from support.text import documented_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -406,6 +407,44 @@ def test_a_dump_that_is_restored_into_another_cluster_is_labelled(servers: Serve
     log = run(restored, "transaction_generator", "detection_generator")
     assert "ids_compared" not in log
     assert verify(databases, "reconciled").ok
+
+
+def test_the_documented_dump_goes_into_an_emptied_a_full_and_a_new_database(
+    servers: Servers, other: Servers
+) -> None:
+    run(servers, "transaction_generator", "detection_generator")
+    other.empty()
+    binaries = need_postgres()
+    login = {**binaries.environment, "PGPASSWORD": "docker"}
+    where = ("--host=127.0.0.1", "--username=docker", "--dbname=airbyte")
+    words = documented_words("airbyte-postgres")
+    dump = subprocess.run(
+        (binaries.bin_dir / words[0], *where, f"--port={servers.postgres_port}", *words[1:]),
+        env=login,
+        capture_output=True,
+        check=True,
+    )
+    content = "SELECT * FROM public.transactions ORDER BY transaction_id", "SELECT * FROM sim.ground_truth"
+    before = [servers.ask_postgres(statement) for statement in content]
+    published = "SELECT tablename FROM pg_publication_tables ORDER BY 1"
+    tables = servers.ask_postgres(published)
+    servers.ask_postgres("TRUNCATE public.transactions, sim.ground_truth, sim.batches, public.customers")
+
+    for restored in (servers, servers, other):
+        told = subprocess.run(
+            (binaries.bin_dir / "psql", *where, f"--port={restored.postgres_port}", "-qv", "ON_ERROR_STOP=1"),
+            input=dump.stdout,
+            env=login,
+            capture_output=True,
+            check=False,
+        )
+        assert (told.returncode, b"ERROR" in told.stderr) == (0, False), told.stderr
+        assert [restored.ask_postgres(statement) for statement in content] == before
+        assert restored.ask_postgres(published) == tables
+
+    # Ids, the trigger and the record of migrations go on from there.
+    run(servers, "transaction_generator", "detection_generator")
+    assert verify(Databases(*servers.addresses), "reconciled").ok
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 
 from pipectl.errors import ExitCode
 from support.project_copy import DAG_ID
+from support.text import documented_words
 from support.waiting import WAIT_SECONDS, until
 
 if TYPE_CHECKING:
@@ -119,6 +120,22 @@ class ProgramChecks:
             project.feed("SELECT 1", "exec", "airbyte-mysql", "--", "mysql", "--user=docker", "-N")[1]
             == "1\n"
         )
+
+    def test_the_documented_dumps_replace_what_is_there(self, project: Project) -> None:
+        assert project.feed("", "load", "--transactions", "2000", "--days", "1")[0] == 0
+        dumps = {}
+        for service in ("airbyte-postgres", "airbyte-mysql"):
+            code, dumps[service], err = project.feed("", "exec", service, "--", *documented_words(service))
+            assert code == 0, err
+        restore = {"airbyte-postgres": ("psql", "-qv", "ON_ERROR_STOP=1"), "airbyte-mysql": ("mysql",)}
+        rows = project.feed("", "psql", "-Atc", "SELECT count(*) FROM public.transactions")
+        assert project.feed("", "reset", "--data-only", "--yes")[0] == 0
+        for service in (*restore, *restore):  # emptied, then full
+            code, _, err = project.feed(dumps[service], *restore[service])
+            assert (code, "ERROR" in err) == (0, False), err
+        assert project.feed("", "psql", "-Atc", "SELECT count(*) FROM public.transactions") == rows
+        code, out, err = project.feed("", "verify-db", "--expect", "reconciled")
+        assert code == 0, out + err
 
     def test_a_reader_that_has_enough_leaves_nothing_at_work(self, project: Project) -> None:
         rows = "SELECT repeat('x', 1000) FROM generate_series(1, 300000)"

@@ -36,6 +36,12 @@ def test_columns_that_do_not_fit_are_added_up_to_spans_people_know() -> None:
     ]
 
 
+@pytest.mark.parametrize(("days", "span"), [(20, "day"), (50, "2 days"), (150, "week"), (300, "2 weeks")])
+def test_whole_days_and_weeks_are_named_so(days: int, span: str) -> None:
+    chart = Columns([1] * 24 * days, "Frauds", "first", "last", "red")
+    assert drawn(chart, 33)[0] == f"Frauds per {span} (UTC)"
+
+
 def test_sums_with_more_digits_than_their_parts_stay_within_the_terminal() -> None:
     chart = Columns([999] * 4000, "Transactions", "first", "last", "blue")
     assert max(map(len, drawn(chart, 60))) <= 60

@@ -30,6 +30,7 @@ def run(project: Path, *arguments: str) -> Any:
         (("--format", "xlsx"), "--format has no value 'xlsx'."),
         (("--since", "yesterday"), "--since yesterday is no time."),
         (("--since", "2026-02-01", "--until", "2026-01-01"), "--since is not before --until."),
+        (("--as-of", "2300-01-01"), "--as-of 2300-01-01 is yet to come."),
     ],
 )
 def test_wrong_options_are_one_sentence(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -30,6 +30,7 @@ from fraud_pipeline import (
 from fraud_pipeline.connections import mysql_database, postgres_database
 from fraud_pipeline.copy_format import TRANSACTION_COLUMNS
 from fraud_pipeline.dimensions import CUSTOMER_TYPES, TERMINAL_TYPES
+from fraud_pipeline.history import Unfinished
 from fraud_pipeline.labels import COLUMNS as LABEL_COLUMNS
 from fraud_pipeline.logs import logfmt
 from pipectl import published
@@ -151,7 +152,8 @@ def test_loader_speaks_the_scripts_language(monkeypatch: pytest.MonkeyPatch) -> 
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_tell":
             [event] = [word.value for word in node.args if isinstance(word, ast.Constant)]
             told[str(event)] = {"event": event, **{str(word.arg): 1 for word in node.keywords}}
-    told["plan"] |= {"load": "a load", "other_seed": None}
+    begun = [Unfinished(name, 3, 2, 1, "2026-01-31 06:30")._asdict() for name in ("a load", "another")]
+    told["plan"] |= {"load": "a load", "other_seed": None, "unfinished": begun}
     for event in ("short", "waits"):
         told[event]["slots"] = [slots.Slot("a slot", 5, active=False)._asdict()]
     parsed: list[argparse.Namespace] = []
@@ -190,7 +192,10 @@ def test_loader_speaks_the_scripts_language(monkeypatch: pytest.MonkeyPatch) -> 
         ("labels", 3, 2),
     ]
     assert [given.shard for given in parsed[:3]] == [(1, 2), (1, 2), (2, 2)]
-    assert [sentence.partition(",")[0] for sentence in observer.reports] == [
+    first, taken_up, other, *others = observer.reports
+    assert taken_up.endswith("begun on 2026-01-31 06:30 UTC: it goes on from 1 of 3 transactions")
+    assert other.endswith("1 are written. Go on with it: pipectl load --transactions 3 --days 2")
+    assert [sentence.partition(",")[0] for sentence in (first, *others)] == [
         "Nobody reads a slot now",
         "Waiting for the reader of a slot; what is committed stays. Nobody reads a slot now",
     ]

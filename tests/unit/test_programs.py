@@ -603,8 +603,10 @@ case "$*" in *--version) echo '{MARIADB}';; *) echo "$@"; echo "$MYSQL_PWD";; es
     dump.chmod(0o755)
     server = "--host=127.0.0.1 --port=6003 --protocol=tcp --ssl --disable-ssl-verify-server-cert"
     for name in ("mysqldump", "mariadb-dump"):
-        done = beside_mysql(local, name, "--user=docker", "data")
-        assert (done.stdout, done.stderr) == (f"--no-defaults {server} --user=docker data\n0pen\n", "")
+        done = beside_mysql(local, name, "--user=root", "data")
+        # The last one counts.
+        expected = f"--no-defaults {server} --user=docker --user=root data\n0pen\n"
+        assert (done.stdout, done.stderr) == (expected, "")
     done = beside_mysql(local, "sh", "-c", "mysqldump --defaults-file=mine data")
     assert done.stdout.splitlines()[0] == f"--defaults-file=mine {server} data"
 

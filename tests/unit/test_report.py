@@ -98,6 +98,11 @@ def test_the_whole_report() -> None:
     ]
 
 
+def test_an_hour_that_is_not_over_ends_now() -> None:
+    report = replace(FULL, created=START + timedelta(hours=3, minutes=39))
+    assert text(report)[1].strip() == "2026-05-04 22:00 to 2026-05-05 01:39 UTC"
+
+
 @pytest.mark.parametrize("width", [60, 80])
 def test_the_report_fits_a_narrow_terminal(width: int) -> None:
     lines = text(FULL, width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -67,6 +68,10 @@ def export(
     ]
     if times[0] and times[1] and times[0] >= times[1]:
         raise UsageError("--since is not before --until.", hint="Exchange the two.")
+    if times[2] and times[2] > datetime.now(UTC):
+        raise UsageError(
+            f"--as-of {as_of} is yet to come.", hint="For labels as they are known now, leave it out."
+        )
     request = exporting.ExportRequest(folder, file_format, *times)
     databases = business_databases(invocation.engine)
     invocation.if_interrupted = "Nothing was exported: run the same command again."

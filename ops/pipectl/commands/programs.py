@@ -52,11 +52,12 @@ def exec(  # noqa: A001  the command's name; nothing here executes a string
 ) -> None:
     """Run a program beside a service: in its container, or with the variables of its process.
 
-    Beside a database, PostgreSQL's tools are logged in, and MySQL's know all but user and database. The local
-    engine brings those that the machine lacks.
+    Beside a database, PostgreSQL's tools are logged in, and MySQL's know all but user and database: on Docker
+    they are root unless --user names another. The local engine brings those that the machine lacks.
 
-    Examples: `pipectl exec airbyte-postgres -- pg_dump > dump.sql` · `pipectl exec scheduler -- env` ·
-    `pipectl exec airbyte-mysql -- mysqldump --user=docker data > labels.sql`
+    Examples: `pipectl exec scheduler -- env` ·
+    `pipectl exec airbyte-postgres -- pg_dump --clean --if-exists > dump.sql` ·
+    `pipectl exec airbyte-mysql -- mysqldump --user=docker --no-tablespaces data > labels.sql`
     """
     invocation: Invocation = ctx.obj
     from pipectl.pipeline.programs import run_beside  # noqa: PLC0415  30 ms

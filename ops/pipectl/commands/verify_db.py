@@ -24,9 +24,10 @@ HINTS = {
 }
 REPAIR = "Mend it: pipectl verify-db --repair"
 MISSING_ROWS = (
-    "Write the customers and terminals that the seed's world has: pipectl verify-db --repair. "
-    "Insert the others yourself, with the numbers that your own transactions name"
+    "That writes the customers and terminals of the seed's world. "
+    "Insert others yourself, with the numbers that your own transactions name."
 )
+EDITED = "Other labels are kept as they are, also if their content was edited."
 OPEN_TRANSACTIONS = (
     "pipectl psql -c 'SELECT pid, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL'"
 )
@@ -42,7 +43,8 @@ def verify_db(
         typer.Option(
             show_default="empty",
             help="empty: no table or no row. populated: transactions, customers, terminals and labels. "
-            "reconciled: every transaction has its customer, its terminal and exactly one label.",
+            "reconciled: every transaction has its customer, its terminal and exactly one label, "
+            "whatever that says.",
         ),
     ] = None,
     wait: Annotated[
@@ -57,7 +59,7 @@ def verify_db(
             "--repair",
             help="Write labels that are missing, remove those without a transaction, "
             "replace those of an earlier one; also write missing customers and terminals; "
-            "asks before it deletes.",
+            "asks before it deletes. Labels whose content was edited are kept.",
         ),
     ] = False,
     dry_run: options.DryRun = False,
@@ -125,7 +127,7 @@ def _repair(
     result = repairing.Repair(done.written, done.removed, done.replaced, found, done.dimensions)
     text = (
         f"Labels written: {done.written:,}, removed: {done.removed:,}, replaced: {done.replaced:,}. "
-        f"Customers and terminals written: {done.dimensions:,}."
+        f"Customers and terminals written: {done.dimensions:,}. {EDITED}"
     )
     console.emit(result, lambda: group(_result_text(found), line(text)))
     _require(found)
@@ -146,19 +148,23 @@ def _reconciling(result: Verification) -> str:
             causes.open_transaction,
             f"Which transactions are open: {OPEN_TRANSACTIONS}",
         ),
-        (causes.other_cluster or causes.below_mark or result.orphans or result.older, REPAIR),
+        (
+            causes.other_cluster or causes.below_mark or result.orphans or result.older or result.dangling,
+            REPAIR,
+        ),
         (result.dangling, MISSING_ROWS),
-        (causes.set_aside, "Delete rows with an id below 0, or give them ids that PostgreSQL makes"),
+        (causes.set_aside, "Delete rows with an id below 0, or give them ids that PostgreSQL makes."),
     )
-    return ". ".join(step for is_needed, step in steps if is_needed)
+    return "\n".join(step for is_needed, step in steps if is_needed)
 
 
 def _plan_text(plan: RepairPlan) -> str:
     if plan.is_empty:
-        return "Nothing is to be repaired."
+        return f"Nothing is to be repaired. {EDITED}"
     return (
         f"Labels to be written: {plan.would_write:,}, removed: {plan.would_remove:,}, "
-        f"replaced: {plan.would_replace:,}. Transactions without a customer or terminal: {plan.dangling:,}."
+        f"replaced: {plan.would_replace:,}. Transactions without a customer or terminal: {plan.dangling:,}. "
+        f"{EDITED}"
     )
 
 

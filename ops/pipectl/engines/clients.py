@@ -36,14 +36,14 @@ SSL_MODES = {
     "verify-ca": "VERIFY_CA",
     "verify-full": "VERIFY_IDENTITY",
 }
-# An option about files of options is the first, or none.
+# An option about files of options is the first, or none. A file that was named may name a user.
 TOOL = """\
 #!/bin/sh
 # Written by pipectl: a tool that asks this project's server.
 {exports}
 case "$1" in
 --defaults-* | --no-defaults | --print-defaults | --login-path=*) first=$1 && shift ;;
-*) first=--no-defaults ;;
+*) first=--no-defaults && set -- {user} "$@" ;;
 esac
 exec {program} "$first" {words} "$@"
 """
@@ -161,4 +161,5 @@ def _tool_text(client: MysqlClient, address: DatabaseAddress) -> str:
         exports="\n".join(exports),
         program=shlex.quote(str(client.program)),
         words=shlex.join(_server_words(client, address)),
+        user=shlex.quote(f"--user={address.user}"),
     )

@@ -89,6 +89,8 @@ def export(databases: Databases, request: ExportRequest, observer: Observer) -> 
         _require_dimensions(databases)
         with databases.copying() as copy:
             counts = _facts(databases, copy, request, as_of, writer, observer)
+            if not counts["transactions"]:
+                observer.report(_why_none(databases))
             # From the snapshot of the transactions, so that all that these name is there.
             for name, statement, types in DIMENSIONS:
                 table = _parsed(copy(statement), types())
@@ -158,6 +160,14 @@ def _facts(
         "unlabelled": transactions - labels,
         "days": len(days),
     }
+
+
+def _why_none(databases: Databases) -> str:
+    with databases.ask_postgres() as ask:
+        [(first, last)] = ask(published.TRANSACTION_ENDS)
+    if first is None:
+        return f"{published.TRANSACTIONS} has no row"
+    return f"No transaction is of the times that were asked for: there are those from {first} to {last} UTC"
 
 
 def _require_dimensions(databases: Databases) -> None:

@@ -23,6 +23,7 @@ from pipectl import surroundings
 from pipectl.databases import script_variables
 from pipectl.errors import DatabaseError, EngineError, PipectlError, UsageError
 from pipectl.models import LoadProgress
+from pipectl.names import counted
 from pipectl.pipeline.consumers import BOUND_PLACE, too_much_binlog, too_much_for
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class HistoryLoader:
         if binlog_limit and int(plan["binlog_bytes"]) > binlog_limit:
             self._observer.report(too_much_binlog("labels", int(plan["binlog_bytes"]), binlog_limit))
         self._warn_of_other_seed(plan)
+        self._tell_of_unfinished(plan)
         name = ("--load", str(plan["load"]))
         resumed = int(plan["written"])
 
@@ -183,6 +185,22 @@ class HistoryLoader:
                 f"{plan['seed']} means others by the same numbers. For one seed alone: Ctrl-C, then "
                 "pipectl reset --data-only"
             )
+
+    def _tell_of_unfinished(self, plan: dict[str, Any]) -> None:
+        """Say which load this one goes on with, and which others wait for that."""
+        for load in plan["unfinished"]:
+            written, size, days = f"{load['written']:,}", load["transactions"], load["days"]
+            if load["load"] == plan["load"]:
+                sentence = (
+                    f"This load was begun on {load['begun']} UTC: it goes on from {written} of "
+                    f"{counted(size, 'transaction')}"
+                )
+            else:
+                sentence = (
+                    f"A load of {counted(size, 'transaction')}, begun on {load['begun']} UTC, is unfinished: "
+                    f"{written} are written. Go on with it: pipectl load --transactions {size} --days {days}"
+                )
+            self._observer.report(sentence)
 
     def _plan(self, arguments: tuple[str, ...]) -> dict[str, Any]:
         """Begin the load, or take it up. Raises SlotsTooSmallError, unless it waits for readers."""

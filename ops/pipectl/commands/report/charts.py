@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 BLOCKS = " ▁▂▃▄▅▆▇█"
 WIDEST_COLUMN = 6
 NARROWEST_SPREAD, WIDEST_SPREAD = 16, 44
-SPANS = {60: "hour", 1440: "day", 10080: "week"}
+# Units of time and their minutes.
+UNITS = (("week", 10080), ("day", 1440), ("hour", 60), ("minute", 1))
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,8 @@ def merge(values: Sequence[int], most: int, minutes: int = 60) -> tuple[list[int
 
 
 def _span(minutes: int) -> str:
-    return SPANS.get(minutes) or (
-        counted(minutes // 60, "hour") if minutes % 60 == 0 else counted(minutes, "minute")
-    )
+    unit, size = next((unit, size) for unit, size in UNITS if minutes % size == 0)
+    return unit if minutes == size else counted(minutes // size, unit)
 
 
 def _cell(value: int, peak: int, line: int, height: int) -> str:

@@ -96,7 +96,10 @@ def _summary(report: Report) -> list[RenderableType]:
         if report.has_ground_truth
         else ", without a ground truth of frauds"
     )
-    first, last = report.hours[0].start, report.hours[-1].start + timedelta(hours=1)
+    first, latest = report.hours[0].start, report.hours[-1].start
+    last = latest + timedelta(hours=1)
+    if latest <= report.created < last:  # the hour is not over
+        last = report.created
     style = "yellow" if report.unlabelled or report.orphans else "green"
     lines = [
         line(f"Transactions  {report.transactions:,}{truth}"),
