@@ -426,6 +426,47 @@ def test_a_removed_variable_is_an_error_where_a_task_is_sure_to_ask_for_it(check
     assert hints["prev_ds"] == "Write prev_data_interval_start_success | ds."
 
 
+def test_what_jinja_or_airflow_refuses_in_a_template_is_found_where_it_is(check: Any, project: Path) -> None:
+    def fault(kind: str, name: str, value: str, **more: Any) -> dict[str, Any]:
+        wrong = {"kind": kind, "name": name, "close": [], "line": 1, "fails": True, **more}
+        return {**failing(value, task="g.t"), "value": value, "path": "", "faults": [wrong]}
+
+    entry = {
+        "dags": ["a"],
+        "templates": [
+            fault("syntax", "Expected an expression", "{% if %}"),
+            fault("filter", "nofilter", "{{ ds | nofilter }}", close=["nofiltre"]),
+            fault("test", "nosuch", "built {{ ds is nosuch }}"),
+            fault("file", "run.sh", "run.sh", line=None),
+            {**fault("filter", "x", "q.sql", line=7), "path": f"{project}/dags/q.sql"},
+            fault("param", "q", "{{ params.q }}", fails=False),
+            fault("param", "daily", "{{ params.daily }}"),
+            fault("date", "ds", "{{ ds }}", fails=False),
+        ],
+    }
+    text = (
+        "A('{% if %}')\nA('{{ ds | nofilter }}')\nA('run.sh')\nA(task_id='t')\nA('q.sql')\n"
+        "A('{{ params.q }}')\nA('{{ params.daily }}')\nA('{{ ds }}')\n"
+    )
+    found = check({"a.py": (text, entry)}).findings
+    assert [(one.file, one.line, one.severity) for one in found] == [
+        ("dags/a.py", 1, "error"),
+        ("dags/a.py", 2, "error"),
+        ("dags/a.py", 3, "error"),
+        ("dags/a.py", 4, "error"),
+        ("dags/a.py", 6, "warning"),
+        ("dags/a.py", 7, "error"),
+        ("dags/a.py", 8, "warning"),
+        ("dags/q.sql", 7, "error"),
+    ]
+    assert "Expected an expression" in found[0].message
+    assert "{% raw %}" in found[0].hint
+    assert found[1].hint == "Did you mean nofiltre?"
+    assert "triggered without it fails" in found[4].message
+    assert "params.get('q')" in found[4].hint
+    assert found[5].message.endswith(": it fails.")
+
+
 PREFIX = "from airflow.sdk import task, get_current_context\n"
 
 
