@@ -560,6 +560,26 @@ def test_what_fix_does_not_mend_is_said_with_what_to_write(
     assert hint in told[0].hint
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from airflow.sdk import DAG\nDAG('a')\n",
+        "from airflow.sdk import dag\n@dag()\ndef f(): ...\n",
+        "from airflow.www.auth import has_access\nhas_access()\n",
+        "from airflow.www.utils import should_hide_value_for_key as f\nf()\n",
+        "from airflow.www.utils import get_sensitive_variables_fields\nget_sensitive_variables_fields()\n",
+        "from airflow.lineage.hook import HookLineageCollector\nHookLineageCollector().create_asset('x')\n",
+    ],
+)
+def test_a_hint_says_what_to_write_and_sends_nobody_to_read_notes(check: Any, code: str) -> None:
+    [finding] = check({"a.py": (code, {"dags": ["a"]})}).findings
+    assert finding.hint
+    assert "notes on release" not in finding.hint
+    if finding.rule == "AIR002":
+        assert "schedule=None" in finding.hint
+        assert '"@daily"' in finding.hint
+
+
 def test_fix_rewrites_what_ruff_knows_and_leaves_no_import_behind(check: Any, project: Path) -> None:
     path = project / "dags" / "a.py"
     before = "import os  # unused before\r\n" + OLD.replace("\n", "\r\n")

@@ -39,10 +39,13 @@ OTHERS = {
     "create_session": "Import it from airflow.utils.session; in tasks it reaches no metadata database.",
     "date_range": "Write pendulum.interval(start, end).range('days'), after import pendulum.",
     "days_ago": "Write pendulum.today('UTC').add(days=-N), after import pendulum.",
+    "get_sensitive_variables_fields": _OWN,
+    "has_access": _OWN,
     "infer_time_unit": _OWN,
     "parse_execution_date": "Write pendulum.parse(text), after import pendulum.",
     "round_time": _OWN,
     "scale_time_units": _OWN,
+    "should_hide_value_for_key": _OWN,
     "test_cycle": "Import check_cycle of airflow.utils.dag_cycle_tester.",
     "terminating_states": f"{_LEAVE_OUT}: Airflow 3 has no such states.",
 }
