@@ -423,7 +423,7 @@ def test_a_removed_variable_is_an_error_where_a_task_is_sure_to_ask_for_it(check
     hints = {found.message.split("`")[-2]: found.hint for found in result.findings}
     assert hints["dss"] == "Did you mean ds?"
     assert "user_defined_macros" in hints["mine"]
-    assert hints["prev_ds"] == "Write prev_data_interval_start_success | ds."
+    assert hints["prev_ds"].startswith("Write ti.get_previous_dagrun().logical_date | ds ")
 
 
 def test_what_jinja_or_airflow_refuses_in_a_template_is_found_where_it_is(check: Any, project: Path) -> None:
@@ -473,12 +473,25 @@ PREFIX = "from airflow.sdk import task, get_current_context\n"
 @pytest.mark.parametrize(
     ("code", "line", "severity", "hint"),
     [
-        ("@task\ndef f(**kw):\n    kw['prev_ds']\n", 4, "error", 'Write kw["prev_data_interval_start'),
+        ("@task\ndef f(**kw):\n    kw['prev_ds']\n", 4, "error", 'Write kw["ti"].get_previous_dagrun().'),
         ("def f(**c):\n    c['conf']\nP(python_callable=f)\n", 3, "error", 'Write c["dag_run"].conf'),
         ("class O(B):\n    def execute(self, context):\n        context['execution_date']\n", 4, "error", ""),
         ("def f():\n    get_current_context()['execution_date']\n", 3, "error", "get_current_context()["),
-        ("def f():\n    c = get_current_context()\n    c['next_ds']\n", 4, "error", ".strftime("),
-        ("def f(context):\n    context['ti'].execution_date\n", 3, "error", 'context["ti"].logical_date'),
+        (
+            "def f():\n    c = get_current_context()\n    c['next_ds']\n",
+            4,
+            "error",
+            '(c["logical_date"] + timedelta(',
+        ),
+        ("def f(context):\n    context['ti'].execution_date\n", 3, "error", 'Write context["logical_date"].'),
+        (
+            "@task\ndef f(ti):\n    ti.execution_date\n",
+            4,
+            "error",
+            'ti.get_template_context()["logical_date"]',
+        ),
+        ("def f(dag_run):\n    dag_run.execution_date\n", 3, "error", "Write dag_run.logical_date."),
+        ("def f(context):\n    context['dag_run'].execution_date\n", 3, "error", '["dag_run"].logical_date'),
         ("P(on_failure_callback=lambda c, **k: k['tomorrow_ds'])\n", 2, "error", "timedelta(days=1)"),
         ("def f(*, prev_ds):\n    pass\nP(python_callable=f)\n", 2, "error", "Take **context in its place"),
         ("def f(a, prev_ds=1):\n    pass\nP(python_callable=f)\n", 2, "warning", "Take **context"),
