@@ -1,4 +1,4 @@
-"""What every DAG of this project must be: change it to your team's rules, and add tests of your own here.
+"""What every DAG of this project must be: house rules to edit. Add tests of your own here.
 
 `pipectl test` runs this folder in Airflow's environment, without a stack; Airflow itself leaves it alone
 (dags/.airflowignore).
@@ -20,6 +20,7 @@ except ImportError:  # before Airflow 3.2
 
 FOLDER = Path(conf.get_mandatory_value("core", "dags_folder"))
 BAG = DagBag(FOLDER)
+HOUSE_RULE = "A house rule, not Airflow's: edit it in dags/tests/test_dag_integrity.py."
 DAGS = [pytest.param(dag, id=dag.dag_id) for dag in BAG.dags.values()]
 
 
@@ -33,26 +34,27 @@ def test_there_are_dags() -> None:
 
 @pytest.mark.parametrize("dag", DAGS)
 def test_a_dag_says_what_it_does(dag: DAG) -> None:
-    assert dag.description or dag.doc_md, f"{dag.dag_id} has no description"
+    assert dag.description or dag.doc_md, f"{dag.dag_id} has no description. {HOUSE_RULE}"
 
 
 @pytest.mark.parametrize("dag", DAGS)
 def test_a_dag_has_tags(dag: DAG) -> None:
-    assert dag.tags, f"{dag.dag_id} has no tags to find it by"
+    assert dag.tags, f"{dag.dag_id} has no tags to find it by. {HOUSE_RULE}"
 
 
 @pytest.mark.parametrize("dag", DAGS)
 def test_a_dag_does_not_run_at_once_for_all_of_the_past(dag: DAG) -> None:
-    assert not dag.catchup, f"{dag.dag_id} would run for every date since its start_date"
+    assert not dag.catchup, f"{dag.dag_id} would run for every date since its start_date. {HOUSE_RULE}"
 
 
 @pytest.mark.parametrize("dag", DAGS)
 def test_a_task_that_fails_is_tried_again(dag: DAG) -> None:
     without = [task.task_id for task in dag.tasks if not task.retries]
-    assert not without, f"{dag.dag_id} has tasks without retries: {without}"
+    assert not without, f"{dag.dag_id} has tasks without retries: {without}. {HOUSE_RULE}"
 
 
 @pytest.mark.parametrize("dag", DAGS)
 def test_ids_do_not_differ_in_case_alone(dag: DAG) -> None:
     names = Counter(task.task_id.lower() for task in dag.tasks)
-    assert names.most_common(1)[0][1] == 1 if names else True
+    twice = [name for name, count in names.items() if count > 1]
+    assert not twice, f"{dag.dag_id} has tasks whose ids differ in case alone: {twice}. {HOUSE_RULE}"

@@ -9,6 +9,7 @@ ended with all that it started once Airflow would give it up.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import faulthandler
 import fcntl
 import gc
@@ -44,6 +45,16 @@ PROBLEM = "PIPECTL_REQUIREMENTS_PROBLEM"
 MOST_TEMPLATES = 1000
 # Of an error's text: its beginning has the lines, its end names the error, and between may be megabytes.
 TEXT_CHARACTERS = 20_000
+# The methods of an operator that make texts of its templates.
+RENDERERS = ("render_template_fields", "render_template", "resolve_template_files", "prepare_template")
+# What a run without a logical date has not: one that assets have triggered.
+DATES = frozenset(
+    {
+        *("logical_date", "ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz"),
+        *("data_interval_start", "data_interval_end"),
+        *("prev_data_interval_start_success", "prev_data_interval_end_success"),
+    }
+)
 SETTINGS = {
     # The frame of the DAG file is the last but many if a library raises the error.
     "AIRFLOW__CORE__DAGBAG_IMPORT_ERROR_TRACEBACKS": "True",
@@ -320,32 +331,81 @@ def parse(processor: Any, folder: str, path: str, keys: set[str]) -> dict[str, A
 
 
 def templates_of(dag: Any, keys: set[str]) -> Iterator[dict[str, Any]]:  # noqa: ANN401  of any version
-    """Yield the DAG's templates that ask in any case for what Airflow does not give: their tasks fail."""
-    jinja2 = importlib.import_module("jinja2")
+    """Yield the DAG's templates that cannot be rendered, or not in each run: their tasks fail."""
     env = dag.get_template_env()
-    if not issubclass(env.undefined, jinja2.StrictUndefined):
-        return
-    undeclared = importlib.import_module("jinja2.meta").find_undeclared_variables
     for task in dag.tasks:
-        renderer = getattr(task, "operator_class", type(task)).render_template_fields
-        if not renderer.__module__.startswith("airflow."):
+        kind = getattr(task, "operator_class", type(task))
+        if not all(getattr(kind, name).__module__.startswith("airflow.") for name in RENDERERS):
             continue  # it may give more
-        for text in texts_of(task, env):
-            with contextlib.suppress(jinja2.TemplateSyntaxError):
-                tree = env.parse(text)
-                missing = undeclared(tree) - set(env.globals) - keys
-                names = {name for name in asked_for(tree, jinja2.nodes) if name in missing or "." in name}
-                if names:
-                    yield {
-                        "dag": str(dag.dag_id),
-                        "task": str(task.task_id),
-                        "text": text,
-                        "names": sorted(names),
-                    }
+        for value in texts_of(task):
+            with contextlib.suppress(Exception):  # of a loader or of an environment of the user's
+                told, asked = examine(value, task, env, keys)
+                told["faults"] += not_in_each_run(asked, task, dag)
+                if told["names"] or told["faults"]:
+                    yield {"dag": str(dag.dag_id), "task": str(task.task_id), **told}
 
 
-def texts_of(task: Any, env: Any) -> Iterator[str]:  # noqa: ANN401
-    """Yield the texts of a task that Airflow renders, of files too."""
+def examine(value: str, task: Any, env: Any, keys: set[str]) -> tuple[dict[str, Any], set[str]]:  # noqa: ANN401
+    """Return what is wrong with a template, and the variables that rendering it asks for in any case."""
+    jinja2 = importlib.import_module("jinja2")
+    told: dict[str, Any] = {"value": value, "text": value, "path": "", "names": [], "faults": []}
+    try:
+        if value.endswith(tuple(task.template_ext)):
+            told["text"], told["path"], _ = env.loader.get_source(env, value)
+        tree = env.parse(told["text"])
+        for node in tree.body:
+            name = getattr(getattr(node, "template", None), "value", None)  # of {% include %} and its like
+            if isinstance(name, str) and not getattr(node, "ignore_missing", False):
+                env.loader.get_source(env, name)
+        undeclared = importlib.import_module("jinja2.meta").find_undeclared_variables(tree) - set(env.globals)
+    except jinja2.TemplateNotFound as error:
+        return {**told, "faults": [fault("file", str(error.name))]}, set()
+    except jinja2.TemplateSyntaxError as error:
+        message = str(error.message)
+        named = re.match(r"No (filter|test) named '(.+)'", message)
+        wrong = fault(named[1], named[2], getattr(env, f"{named[1]}s")) if named else fault("syntax", message)
+        return {**told, "faults": [{**wrong, "line": error.lineno}]}, set()
+    if not issubclass(env.undefined, jinja2.StrictUndefined):
+        return told, set()
+    # Of a dotted name, what is before the dot is the template's own if it is declared.
+    asked = {name for name in asked_for(tree, jinja2.nodes) if name.partition(".")[0] in undeclared}
+    told["names"] = sorted(name for name in asked - keys if not name.startswith("params."))
+    return told, asked
+
+
+def not_in_each_run(asked: set[str], task: Any, dag: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401
+    """Yield what a template asks for that some runs of the DAG have not, or none."""
+    from airflow.configuration import conf
+
+    # What a run is triggered with becomes its params; a scheduled one has but the declared ones.
+    overridden = conf.getboolean("core", "dag_run_conf_overrides_params", fallback=True)
+    fails = bool(dag.timetable.can_be_scheduled) or not overridden
+    if (params := params_of(task, dag)) is not None:
+        wanted = {name.partition(".")[2] for name in asked if name.startswith("params.")}
+        for name in sorted(wanted - params - set(dir(dict))):
+            yield fault("param", name, params, fails=fails)
+    if any(base.__name__ == "AssetTriggeredTimetable" for base in type(dag.timetable).__mro__):
+        for name in sorted(asked & DATES):
+            yield fault("date", name, fails=False)
+
+
+def fault(kind: str, name: str, known: Iterable[str] = (), *, fails: bool = True) -> dict[str, Any]:
+    """Return one thing that is wrong with a template, and the name that was perhaps meant."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return {"kind": kind, "name": middle_out(name), "close": close, "line": None, "fails": fails}
+
+
+def params_of(task: Any, dag: Any) -> set[str] | None:  # noqa: ANN401
+    """Return the params that a task has; None if only its run tells."""
+    inputs = [getattr(task, name, None) for name in ("expand_input", "op_kwargs_expand_input")]
+    values = [getattr(one, "value", None) for one in inputs if one is not None]
+    if any(not isinstance(value, dict) or "params" in value for value in values):
+        return None
+    return {*map(str, dag.params), *map(str, task.params or ())}
+
+
+def texts_of(task: Any) -> Iterator[str]:  # noqa: ANN401
+    """Yield the texts of a task that Airflow renders, and the names of files that it does."""
     suffixes = tuple(task.template_ext)
     mapped = getattr(task, "partial_kwargs", None)
     if mapped is None:
@@ -359,10 +419,8 @@ def texts_of(task: Any, env: Any) -> Iterator[str]:  # noqa: ANN401
     while values:
         value = values.pop()
         if isinstance(value, str):
-            with contextlib.suppress(Exception):  # a file that is not there fails otherwise
-                text = env.loader.get_source(env, value)[0] if value.endswith(suffixes) else value
-                if "{" in text:
-                    yield text
+            if "{" in value or value.endswith(suffixes):
+                yield value
         elif id(value) not in seen:
             seen.add(id(value))
             if isinstance(value, dict):
@@ -380,9 +438,13 @@ def asked_for(node: Any, nodes: Any) -> set[str]:  # noqa: ANN401
     parts: Any = node.iter_child_nodes()
     if isinstance(node, nodes.Name):
         return {node.name} if node.ctx == "load" else set()
-    if isinstance(node, nodes.Getattr) and isinstance(node.node, nodes.Name):
-        if node.attr == "execution_date" and node.node.name in {"ti", "task_instance", "dag_run"}:
-            return {f"{node.node.name}.{node.attr}"}
+    if isinstance(node, nodes.Getattr | nodes.Getitem) and isinstance(node.node, nodes.Name):
+        key = node.attr if isinstance(node, nodes.Getattr) else getattr(node.arg, "value", None)
+        owner = node.node.name
+        if isinstance(key, str) and (
+            owner == "params" or (key == "execution_date" and owner in {"ti", "task_instance", "dag_run"})
+        ):
+            return {f"{owner}.{key}"}
     elif isinstance(node, nodes.If | nodes.CondExpr):
         parts = [node.test]
     elif isinstance(node, nodes.And | nodes.Or):

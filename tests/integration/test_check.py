@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -191,6 +192,41 @@ with DAG("loose", schedule=None, template_undefined=jinja2.Undefined):
 with DAG("own", schedule=None, user_defined_macros={"next_execution_date": 1}):
     bash(1, "{{ next_execution_date }}")
 """
+UNRUNNABLE = """
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG, Asset
+import jinja2
+
+def bash(number, command, **words):
+    return BashOperator(task_id=f"t{number}", bash_command=command, **words)
+
+with DAG("by_hand", schedule=None, params={"known": 1}, template_searchpath=["ELSEWHERE"]):
+    bash(1, "{{ ds | nofilter }} {{ ds }}")
+    bash(2, "{{ ds is nosuch }}")
+    bash(3, "{% if %}")
+    bash(4, "echo ${#array[@]}")
+    bash(5, "run.sh")
+    bash(6, "echo", env={"A": "/nested.sh"})
+    bash(7, "{% include 'part.txt' %}")
+    bash(8, "broken.sh")
+    bash(9, "{{ params.knwon }} {{ params['q'] }}")
+    bash(10, "{{ params.known }}{{ params.own }}{{ params.get('q') }}", params={"own": 2})
+    bash(11, "{{ params.q | default(1) }}{{ params.q if params.q is defined }}")
+    bash(12, "{% if ds %}{{ params.q }}{% endif %}{{ ds if ds else (ds | nofilter) }}")
+    bash(12.5, "{% include 'part.txt' ignore missing %}{% raw %}{{ x }}{% endraw %}")
+    bash(13, "{% set params = {'q': 1} %}{{ params.q }} run.sh ")
+    bash(14, "there.sh")
+    BashOperator.partial(task_id="t15").expand(bash_command=["gone.sh"])
+    BashOperator.partial(task_id="t16", bash_command="{{ params.q }}").expand(params=[{"q": 1}])
+with DAG("daily", schedule="@daily"):
+    bash(1, "{{ params.daily }}")
+    bash(2, "{{ ds }}")
+with DAG("assets", schedule=[Asset("a")]):
+    bash(1, "{{ ts }} {{ run_id }} {{ dag_run.run_after | ds }}")
+with DAG("undefined", schedule=None, template_undefined=jinja2.Undefined):
+    bash(1, "{{ params.q }}{{ dss }}")
+    bash(2, "{{ ds | lower_ }}")
+"""
 # In a DAG file that fails if one of them cannot be rendered, or run.
 ADVICE = """
 import pendulum
@@ -199,12 +235,19 @@ from types import SimpleNamespace
 from airflow.sdk import DAG
 from airflow.sdk.definitions._internal.templater import create_template_env
 from airflow.sdk.execution_time.context import MacrosAccessor
+# As the default timetable of a cron schedule has it; the run of the day before failed.
 day = pendulum.datetime(2026, 1, 30)
-context = {"logical_date": day, "data_interval_end": day, "prev_data_interval_start_success": day}
+context = {"logical_date": day, "data_interval_start": day, "data_interval_end": day, "ds": str(day.date())}
+context["prev_data_interval_start_success"] = day.subtract(days=2)
+previous = SimpleNamespace(logical_date=day.subtract(days=1))
+context["ti"] = SimpleNamespace(get_previous_dagrun=lambda: previous)
 context |= {"dag_run": SimpleNamespace(conf={}), "triggering_asset_events": {}, "macros": MacrosAccessor()}
-for template, code in PAIRS:
+days = {"prev": 29, "yest": 29, "next": 31, "tomo": 31, "exec": 30, "prev_execution_date_success": 28}
+for name, template, code in PAIRS:
     rendered = create_template_env().from_string("{{ " + template + " }}").render(context)
     assert rendered == str(eval(code)), (rendered, code)
+    if number := days.get(name) or days.get(name[:4]):
+        assert rendered.replace("-", "")[:8] == f"202601{number}", (name, rendered)
 """
 
 
@@ -237,12 +280,55 @@ def test_a_template_that_cannot_be_rendered_is_an_error_as_in_airflow(project: P
     assert (query["line"], query["severity"]) == (2, "error")
 
 
+def test_a_template_that_jinja_or_airflow_refuses_is_an_error_and_one_that_some_runs_lack_a_warning(
+    project: Project, dags: Path
+) -> None:
+    elsewhere = project.folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "there.sh").write_text("echo\n")
+    (elsewhere / "broken.sh").write_text("echo\n{{ ds | nofilter }}\n")
+    source = UNRUNNABLE.replace("ELSEWHERE", str(elsewhere))
+    (dags / "unrunnable.py").write_text(source)
+    lines = dict(enumerate(source.splitlines(), start=1))
+    findings = project.json("check", code=9)["findings"]
+    said = {
+        (
+            entry["severity"],
+            entry["message"].partition(" of the task ")[2].partition("`")[2].partition("`")[0],
+            re.sub(r"^.*?(bash\(\d+|Bash).*$", r"\1", lines.get(entry["line"], "").strip()),
+            (re.findall(r"`([^`]+)`", entry["message"]) * 2)[1],
+        )
+        for entry in findings
+        if entry["file"] == "dags/unrunnable.py"
+    }
+    assert said == {
+        ("error", "t1", "bash(1", "nofilter"),
+        ("error", "t2", "bash(2", "nosuch"),
+        ("error", "t3", "bash(3", "t3"),
+        ("error", "t4", "bash(4", "t4"),
+        ("error", "t5", "bash(5", "run.sh"),
+        ("error", "t6", "bash(6", "/nested.sh"),
+        ("error", "t7", "bash(7", "part.txt"),
+        ("warning", "t9", "bash(9", "params.knwon"),
+        ("warning", "t9", "bash(9", "params.q"),
+        ("error", "t15", "Bash", "gone.sh"),
+        ("error", "t1", "bash(1", "params.daily"),
+        ("warning", "t1", "bash(1", "ts"),
+        ("error", "t2", "bash(2", "lower_"),
+    }
+    [file] = [entry for entry in findings if entry["file"] != "dags/unrunnable.py"]
+    assert (file["file"], file["line"], file["severity"]) == ("elsewhere/broken.sh", 2, "error")
+    hints = {entry["hint"] for entry in findings}
+    assert {"Did you mean known?", "Did you mean lower?"} <= hints
+    assert all(hints)
+
+
 def test_what_is_said_to_write_instead_of_a_removed_variable_works(project: Project, dags: Path) -> None:
     def written(sentence: str) -> str:
-        return sentence.removeprefix("Write ").partition(" for what")[0].removesuffix(".")
+        return sentence.removeprefix("Write ").partition(" for ")[0].removesuffix(".")
 
     pairs = [
-        (written(removed_names.in_a_template(name)), written(removed_names.in_a_task(name, "context")))
+        (name, written(removed_names.in_a_template(name)), written(removed_names.in_a_task(name, "context")))
         for name in removed_names.VARIABLES
         if removed_names.in_a_template(name).startswith("Write")
     ]

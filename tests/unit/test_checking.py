@@ -423,7 +423,48 @@ def test_a_removed_variable_is_an_error_where_a_task_is_sure_to_ask_for_it(check
     hints = {found.message.split("`")[-2]: found.hint for found in result.findings}
     assert hints["dss"] == "Did you mean ds?"
     assert "user_defined_macros" in hints["mine"]
-    assert hints["prev_ds"] == "Write prev_data_interval_start_success | ds."
+    assert hints["prev_ds"].startswith("Write ti.get_previous_dagrun().logical_date | ds ")
+
+
+def test_what_jinja_or_airflow_refuses_in_a_template_is_found_where_it_is(check: Any, project: Path) -> None:
+    def fault(kind: str, name: str, value: str, **more: Any) -> dict[str, Any]:
+        wrong = {"kind": kind, "name": name, "close": [], "line": 1, "fails": True, **more}
+        return {**failing(value, task="g.t"), "value": value, "path": "", "faults": [wrong]}
+
+    entry = {
+        "dags": ["a"],
+        "templates": [
+            fault("syntax", "Expected an expression", "{% if %}"),
+            fault("filter", "nofilter", "{{ ds | nofilter }}", close=["nofiltre"]),
+            fault("test", "nosuch", "built {{ ds is nosuch }}"),
+            fault("file", "run.sh", "run.sh", line=None),
+            {**fault("filter", "x", "q.sql", line=7), "path": f"{project}/dags/q.sql"},
+            fault("param", "q", "{{ params.q }}", fails=False),
+            fault("param", "daily", "{{ params.daily }}"),
+            fault("date", "ds", "{{ ds }}", fails=False),
+        ],
+    }
+    text = (
+        "A('{% if %}')\nA('{{ ds | nofilter }}')\nA('run.sh')\nA(task_id='t')\nA('q.sql')\n"
+        "A('{{ params.q }}')\nA('{{ params.daily }}')\nA('{{ ds }}')\n"
+    )
+    found = check({"a.py": (text, entry)}).findings
+    assert [(one.file, one.line, one.severity) for one in found] == [
+        ("dags/a.py", 1, "error"),
+        ("dags/a.py", 2, "error"),
+        ("dags/a.py", 3, "error"),
+        ("dags/a.py", 4, "error"),
+        ("dags/a.py", 6, "warning"),
+        ("dags/a.py", 7, "error"),
+        ("dags/a.py", 8, "warning"),
+        ("dags/q.sql", 7, "error"),
+    ]
+    assert "Expected an expression" in found[0].message
+    assert "{% raw %}" in found[0].hint
+    assert found[1].hint == "Did you mean nofiltre?"
+    assert "triggered without it fails" in found[4].message
+    assert "params.get('q')" in found[4].hint
+    assert found[5].message.endswith(": it fails.")
 
 
 PREFIX = "from airflow.sdk import task, get_current_context\n"
@@ -432,12 +473,25 @@ PREFIX = "from airflow.sdk import task, get_current_context\n"
 @pytest.mark.parametrize(
     ("code", "line", "severity", "hint"),
     [
-        ("@task\ndef f(**kw):\n    kw['prev_ds']\n", 4, "error", 'Write kw["prev_data_interval_start'),
+        ("@task\ndef f(**kw):\n    kw['prev_ds']\n", 4, "error", 'Write kw["ti"].get_previous_dagrun().'),
         ("def f(**c):\n    c['conf']\nP(python_callable=f)\n", 3, "error", 'Write c["dag_run"].conf'),
         ("class O(B):\n    def execute(self, context):\n        context['execution_date']\n", 4, "error", ""),
         ("def f():\n    get_current_context()['execution_date']\n", 3, "error", "get_current_context()["),
-        ("def f():\n    c = get_current_context()\n    c['next_ds']\n", 4, "error", ".strftime("),
-        ("def f(context):\n    context['ti'].execution_date\n", 3, "error", 'context["ti"].logical_date'),
+        (
+            "def f():\n    c = get_current_context()\n    c['next_ds']\n",
+            4,
+            "error",
+            '(c["logical_date"] + timedelta(',
+        ),
+        ("def f(context):\n    context['ti'].execution_date\n", 3, "error", 'Write context["logical_date"].'),
+        (
+            "@task\ndef f(ti):\n    ti.execution_date\n",
+            4,
+            "error",
+            'ti.get_template_context()["logical_date"]',
+        ),
+        ("def f(dag_run):\n    dag_run.execution_date\n", 3, "error", "Write dag_run.logical_date."),
+        ("def f(context):\n    context['dag_run'].execution_date\n", 3, "error", '["dag_run"].logical_date'),
         ("P(on_failure_callback=lambda c, **k: k['tomorrow_ds'])\n", 2, "error", "timedelta(days=1)"),
         ("def f(*, prev_ds):\n    pass\nP(python_callable=f)\n", 2, "error", "Take **context in its place"),
         ("def f(a, prev_ds=1):\n    pass\nP(python_callable=f)\n", 2, "warning", "Take **context"),
@@ -517,6 +571,26 @@ def test_what_fix_does_not_mend_is_said_with_what_to_write(
     told = check({"a.py": (code, {"errors": [text]})}).findings
     assert all(finding.hint for finding in told)
     assert hint in told[0].hint
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from airflow.sdk import DAG\nDAG('a')\n",
+        "from airflow.sdk import dag\n@dag()\ndef f(): ...\n",
+        "from airflow.www.auth import has_access\nhas_access()\n",
+        "from airflow.www.utils import should_hide_value_for_key as f\nf()\n",
+        "from airflow.www.utils import get_sensitive_variables_fields\nget_sensitive_variables_fields()\n",
+        "from airflow.lineage.hook import HookLineageCollector\nHookLineageCollector().create_asset('x')\n",
+    ],
+)
+def test_a_hint_says_what_to_write_and_sends_nobody_to_read_notes(check: Any, code: str) -> None:
+    [finding] = check({"a.py": (code, {"dags": ["a"]})}).findings
+    assert finding.hint
+    assert "notes on release" not in finding.hint
+    if finding.rule == "AIR002":
+        assert "schedule=None" in finding.hint
+        assert '"@daily"' in finding.hint
 
 
 def test_fix_rewrites_what_ruff_knows_and_leaves_no_import_behind(check: Any, project: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -83,3 +85,37 @@ def test_nothing_beside_the_projects_code_configures_its_tests(
     assert done[0] == code, done
     assert told in "".join(done[1:])
     assert "another project" not in "".join(done[1:])
+
+
+def test_a_house_rule_that_a_dag_breaks_is_told_as_one_with_the_file_to_edit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    task = SimpleNamespace(task_id="Load", retries=0)
+    dag = SimpleNamespace(
+        dag_id="mine",
+        description=None,
+        doc_md=None,
+        tags=(),
+        catchup=True,
+        tasks=[task, SimpleNamespace(task_id="load", retries=1)],
+    )
+    bag = SimpleNamespace(dags={"mine": dag}, import_errors={})
+    stand_ins: dict[str, dict[str, object]] = {
+        "airflow": {},
+        "airflow.dag_processing": {},
+        "airflow.configuration": {"conf": SimpleNamespace(get_mandatory_value=lambda *_: str(tmp_path))},
+        "airflow.sdk": {"DAG": object},
+        "airflow.dag_processing.dagbag": {"DagBag": lambda _: bag},
+    }
+    for name, content in stand_ins.items():
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**content))
+    path = "dags/tests/test_dag_integrity.py"
+    rules = {
+        name: function
+        for name, function in runpy.run_path(str(ROOT / path)).items()
+        if name.startswith("test_") and "dag" in function.__annotations__
+    }
+    assert len(rules) == 5
+    for rule in rules.values():
+        with pytest.raises(AssertionError, match=rf"mine .*house rule.*{path}"):
+            rule(dag)

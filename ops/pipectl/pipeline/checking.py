@@ -61,6 +61,30 @@ SAME_NAME = """
     pyspark redis requests scipy seaborn sqlalchemy statsmodels tensorflow torch transformers
     xgboost
 """
+# What is wrong with a template, and what to do, by its kind: {} is a name, or Jinja's own words.
+TEMPLATE_FAULTS = {
+    "syntax": (
+        "is no Jinja, and fails: {}",
+        "What is meant for another program stands between {{% raw %}} and {{% endraw %}}.",
+    ),
+    "filter": (
+        "uses the filter `{}`, which there is not: it fails.",
+        "Give it to the DAG with user_defined_filters.",
+    ),
+    "test": ("uses the test `{}`, which there is not: it fails.", "Write it with one of Jinja's own tests."),
+    "file": (
+        "is the file `{}`, which is not there: it fails.",
+        "Airflow looks in the DAG file's folder and in template_searchpath. End a command with a space.",
+    ),
+    "param": (
+        "asks for `params.{}`, which neither the DAG nor the task declares: ",
+        "Declare it with the DAG's params, or write params.get('{}').",
+    ),
+    "date": (
+        "asks for `{}`, which a run that assets trigger does not have: the task fails in it.",
+        "Write dag_run.run_after | ds for the day of the run.",
+    ),
+}
 _FRAME = re.compile(r'^ *File "(?P<path>[^"\n]+)", line (?P<line>\d+)', re.MULTILINE)
 _MODULE = re.compile(r"No module named '(?P<name>[\w.]+)'")
 _IMPORTED = re.compile(r"^ +(?:from|import) +(?P<name>airflow\.providers\.[\w.]+)", re.MULTILINE)
@@ -251,6 +275,7 @@ def _variables(paths: Iterable[Path], answer: Mapping[str, Any], places: Places)
     for entry in entries:
         file = places.of(entry["path"])
         for template in entry.get("templates", ()):
+            yield from (_fault(file, template, fault, places) for fault in template.get("faults", ()))
             for full_name in template["names"]:
                 name = full_name.rpartition(".")[2]
                 same = [one for one in seen if one[2] == name]
@@ -272,8 +297,7 @@ def _undefined(
     file: str, template: Mapping[str, Any], name: str, answer: Mapping[str, Any], places: Places
 ) -> Finding:
     """Return the finding for a name in a template of a task that nothing gives a value."""
-    path, task = places.project / file, template["task"]
-    line = _line_of(path, (task, task.rpartition(".")[2]))
+    task, line = template["task"], _line_of_template(file, template, places)
     message = f"A template of the task `{task}` asks for `{name}`, which Airflow does not give: it fails."
     removed = name.rpartition(".")[2]
     if removed in removed_names.VARIABLES:
@@ -281,6 +305,27 @@ def _undefined(
     close = difflib.get_close_matches(name, answer["context"], 1)
     hint = f"Did you mean {close[0]}?" if close else "Give it to the DAG with user_defined_macros."
     return Finding(file, line, ERROR, "template", message, hint)
+
+
+def _fault(file: str, template: Mapping[str, Any], fault: Mapping[str, Any], places: Places) -> Finding:
+    """Return the finding for what Jinja or Airflow refuses in a template of a task."""
+    kind, name, subject = fault["kind"], fault["name"], f"A template of the task `{template['task']}`"
+    message, hint = TEMPLATE_FAULTS[kind]
+    message = f"{subject} {message.format(name)}"
+    if kind == "param":
+        message += "it fails." if fault["fails"] else "a run that is triggered without it fails."
+    if fault["close"]:
+        hint = f"Did you mean {fault['close'][0]}?"
+    line = _line_of_template(file, template, places)
+    if template["path"] and fault["line"]:
+        file, line = places.of(template["path"]), fault["line"]
+    return Finding(file, line, ERROR if fault["fails"] else WARNING, "template", message, hint.format(name))
+
+
+def _line_of_template(file: str, template: Mapping[str, Any], places: Places) -> int | None:
+    """Return the line of a DAG file that has a template, or else its task."""
+    task = template["task"]
+    return _line_of(places.project / file, (template.get("value"), task, task.rpartition(".")[2]))
 
 
 def _findings(
@@ -464,7 +509,7 @@ def _duplicates(entries: Iterable[Mapping[str, Any]], places: Places) -> Iterabl
             first.setdefault(dag_id, file)
 
 
-def _line_of(path: Path, names: Iterable[str], earlier: int = 0) -> int | None:
+def _line_of(path: Path, names: Iterable[str | None], earlier: int = 0) -> int | None:
     """Return the line of a file on which one of the names stands as a string, or is a function's.
 
     `earlier` is how many of such lines are meant by something else.

@@ -140,7 +140,7 @@ def _lookups(function: Function, *, is_task: bool) -> Iterator[Use]:
                 node.attr,
                 certain,
                 f"`{_text(node)}` is removed in Airflow 3.",
-                f"Write {_text(node.value)}.logical_date.",
+                f"Write {_logical_date(node.value)}.",
             )
         if receiver is None or key is None or key.value not in VARIABLES:
             continue
@@ -202,6 +202,18 @@ def _is_instance(node: ast.expr) -> bool:
     if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
         return node.slice.value in INSTANCES
     return _name(node) in INSTANCES
+
+
+def _logical_date(instance: ast.expr) -> str:
+    """Return where the logical date is: a DAG run has it, a task instance knows but the context."""
+    subscript = instance if isinstance(instance, ast.Subscript) else None
+    name = (
+        subscript.slice.value if subscript and isinstance(subscript.slice, ast.Constant) else _name(instance)
+    )
+    if name == "dag_run":
+        return f"{_text(instance)}.logical_date"
+    context = _text(subscript.value) if subscript else f"{_text(instance)}.get_template_context()"
+    return f'{context}["logical_date"]'
 
 
 def _name(node: ast.expr) -> str:

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 # What Airflow 3 has removed or moved, and the schedule whose default it has changed.
 RULES = "AIR002,AIR3"
+# Without the argument Airflow 2 ran a DAG daily, and Airflow 3 runs it if it is triggered.
+NO_SCHEDULE, SCHEDULE = (
+    "AIR002",
+    'Write schedule=None for a DAG that runs only if triggered, or, say, schedule="@daily".',
+)
 # Those that still work in Airflow 3.
 LATER = ("AIR002", "AIR31")
 UNUSED, MOST_IMPORTS = "F401", 1000
@@ -117,6 +122,8 @@ def _message(text: str) -> str:
 
 def _instead(entry: dict[str, Any], advice: dict[tuple[str, int, int], str]) -> str:
     """Return what to write instead, in ruff's words where pipectl has none."""
+    if entry["code"] == NO_SCHEDULE:
+        return SCHEDULE
     name = _QUOTED.search(str(entry["message"]))
     told = removed_names.instead(name[1].rpartition(".")[2]) if name else ""
     place = (str(entry["filename"]), int(entry["location"]["row"]), int(entry["location"]["column"]))

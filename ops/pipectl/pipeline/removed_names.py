@@ -39,27 +39,40 @@ OTHERS = {
     "create_session": "Import it from airflow.utils.session; in tasks it reaches no metadata database.",
     "date_range": "Write pendulum.interval(start, end).range('days'), after import pendulum.",
     "days_ago": "Write pendulum.today('UTC').add(days=-N), after import pendulum.",
+    "get_sensitive_variables_fields": _OWN,
+    "has_access": _OWN,
     "infer_time_unit": _OWN,
     "parse_execution_date": "Write pendulum.parse(text), after import pendulum.",
     "round_time": _OWN,
     "scale_time_units": _OWN,
+    "should_hide_value_for_key": _OWN,
     "test_cycle": "Import check_cycle of airflow.utils.dag_cycle_tester.",
     "terminating_states": f"{_LEAVE_OUT}: Airflow 3 has no such states.",
 }
-# A date in the context, days to add, and its format, of Airflow's notes on releases 2.2 and 3.0.
+_PREVIOUS = "ti.get_previous_dagrun().logical_date"
+# A date in the context, days to add, and its format. By default a schedule has no data interval in Airflow 3:
+# it ends where it starts, at the logical date.
 DATES = {
     "execution_date": ("logical_date", 0, ""),
-    "next_ds": ("data_interval_end", 0, "ds"),
-    "next_ds_nodash": ("data_interval_end", 0, "ds_nodash"),
-    "next_execution_date": ("data_interval_end", 0, ""),
-    "prev_ds": ("prev_data_interval_start_success", 0, "ds"),
-    "prev_ds_nodash": ("prev_data_interval_start_success", 0, "ds_nodash"),
-    "prev_execution_date": ("prev_data_interval_start_success", 0, ""),
+    "next_ds": ("logical_date", 1, "ds"),
+    "next_ds_nodash": ("logical_date", 1, "ds_nodash"),
+    "next_execution_date": ("logical_date", 1, ""),
+    "prev_ds": (_PREVIOUS, 0, "ds"),
+    "prev_ds_nodash": (_PREVIOUS, 0, "ds_nodash"),
+    "prev_execution_date": (_PREVIOUS, 0, ""),
     "prev_execution_date_success": ("prev_data_interval_start_success", 0, ""),
     "tomorrow_ds": ("logical_date", 1, "ds"),
     "tomorrow_ds_nodash": ("logical_date", 1, "ds_nodash"),
     "yesterday_ds": ("logical_date", -1, "ds"),
     "yesterday_ds_nodash": ("logical_date", -1, "ds_nodash"),
+}
+# When that is the date of before, by how a name begins.
+_WHEN = {
+    "next_": (
+        " for a daily schedule. data_interval_end is the next run's date only with a timetable that has data"
+        " intervals, such as CronDataIntervalTimetable."
+    ),
+    "prev_": " for a DAG that has run before.",
 }
 FORMATS = {"ds": "%Y-%m-%d", "ds_nodash": "%Y%m%d"}
 _NOT_FILLED = f"{_LEAVE_OUT}: Airflow 3 never has a value for it."
@@ -84,8 +97,8 @@ def in_a_template(name: str) -> str:
         return _no_date(name, "dag_run", "triggering_asset_events")
     date, days, form = DATES[name]
     if days:
-        date = f"(logical_date {'+' if days > 0 else '-'} macros.timedelta(days={abs(days)}))"
-    return f"Write {date} | {form}." if form else f"Write {date}."
+        date = f"({date} {'+' if days > 0 else '-'} macros.timedelta(days={abs(days)}))"
+    return f"Write {date}{f' | {form}' if form else ''}{_WHEN.get(name[:5], '.')}"
 
 
 def in_a_task(name: str, context: str) -> str:
@@ -93,10 +106,12 @@ def in_a_task(name: str, context: str) -> str:
     if name not in DATES:
         return _no_date(name, f'{context}["dag_run"]', f'{context}["triggering_asset_events"]')
     date, days, form = DATES[name]
-    value = f'{context}["{date}"]'
+    entry, dot, attribute = date.partition(".")
+    value = f'{context}["{entry}"]{dot}{attribute}'
     if days:
         value = f"({value} {'+' if days > 0 else '-'} timedelta(days={abs(days)}))"
-    return f'Write {value}.strftime("{FORMATS[form]}").' if form else f"Write {value}."
+    text = f'.strftime("{FORMATS[form]}")' if form else ""
+    return f"Write {value}{text}{_WHEN.get(name[:5], '.')}"
 
 
 def _no_date(name: str, run: str, events: str) -> str:
