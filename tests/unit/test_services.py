@@ -202,4 +202,9 @@ def test_the_local_engine_has_a_program_for_every_listed_service(
         engine,
     )
     listed = [service.name for service in services.of_executor("LocalExecutor")]
-    assert sorted(program.name for program in start.programs(tuple(listed))) == sorted(listed)
+    programs = {program.name: program for program in start.programs(tuple(listed))}
+    assert sorted(programs) == sorted(listed)
+    listening = {each.name: each.port_variable for each in SERVICES if each.default_port}
+    assert set(programs["scheduler"].ports) == set(listening.values())
+    for name in services.databases():
+        assert programs[name].ports == {listening[name]: programs[name].port}

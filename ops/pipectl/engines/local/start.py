@@ -27,7 +27,7 @@ from pipectl.errors import (
     PipectlError,
 )
 from pipectl.models import DatabaseAddress
-from pipectl.services import databases
+from pipectl.services import SERVICES, databases, get
 from pipectl.wait import until
 
 if TYPE_CHECKING:
@@ -208,7 +208,9 @@ class Start:
 
     def programs(self, names: tuple[str, ...]) -> Iterator[Program]:
         """Yield the program of each of the services `names`."""
-        yield from airflow.programs(self._site, self._software.airflow)
+        ports = {each.port_variable: self._settings.port(each.name) for each in SERVICES if each.default_port}
+        for program in airflow.programs(self._site, self._software.airflow):
+            yield replace(program, ports=ports)
         for name in names:
             if name in databases():
                 yield self._database_program(name)
@@ -221,7 +223,9 @@ class Start:
         else:
             config = self._stack / "postgres" / ("metadata.conf" if name == "postgres" else "business.conf")
             program = postgres.program(self._software.postgres, name, data_dir, port, config, copies=copies)
-        return replace(program, files=digests(self._settings.project, name))
+        return replace(
+            program, files=digests(self._settings.project, name), ports={get(name).port_variable: port}
+        )
 
     def _start_database(self, name: str) -> None:
         database_volume(self._settings.state_dir, name).ensure()
