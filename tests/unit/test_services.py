@@ -220,7 +220,7 @@ def test_a_plan_of_what_runs_moves_a_changed_port_that_is_taken_and_no_other(
 ) -> None:
     monkeypatch.setattr(privileges, "privileges", lambda: privileges.Privileges((), 1000))
     monkeypatch.setattr(
-        "pipectl.engines.local.start.look_for_software", lambda _: (software_of(tmp_path), (), set())
+        "pipectl.engines.local.start.look_for_software", lambda _: (software_of(tmp_path), (), (), set())
     )
     shutil.copytree(STACK, tmp_path / "stack", ignore=shutil.ignore_patterns("user.env", "*.txt"))
     listening = [each for each in services.of_executor("LocalExecutor") if each.default_port]

@@ -54,8 +54,9 @@ class StartPlan:
     """What a start would do now.
 
     `installs` says what is missing on this machine, `restarts` has services that run with what has changed
-    for each, `removes` those that run and are no part of the stack any more, `moves` the services whose
-    port is taken with the wanted one and the next. `notes` are sentences.
+    for each, `removes` those that run and are no part of the stack any more, and packages that
+    requirements.txt no longer needs, `moves` the services whose port is taken with the wanted one and the
+    next. `notes` are sentences.
     """
 
     installs: tuple[str, ...] = ()

@@ -113,7 +113,7 @@ class LocalEngine(Engine):
         """Compare as a start does; a port that would move concerns the services that ask there too."""
         from pipectl.engines.local.start import Start, look_for_software  # noqa: PLC0415  10 ms
 
-        software, installs, lacking = look_for_software(self._settings)
+        software, installs, removes, lacking = look_for_software(self._settings)
         self._would_stop = self._usurped()
         running = self._running()
         starts = tuple(name for name in self._names if name not in running)
@@ -134,7 +134,7 @@ class LocalEngine(Engine):
                 break
             self._restarts |= outdated
             self._would_stop |= outdated.keys()
-        return StartPlan(installs, starts, self.restarts(), moves=self._moved_ports)
+        return StartPlan(installs, starts, self.restarts(), removes, self._moved_ports)
 
     def resize(self, *, executor: str | None, workers: int | None) -> None:
         """Take the executor that there is; UsageError for any other, and for workers."""

@@ -77,13 +77,15 @@ class _NothingInstalledError(Exception):
     """Says what would have been installed."""
 
 
-def look_for_software(settings: Settings) -> tuple[Software, tuple[str, ...], set[str]]:
-    """Return what `find_software` would, what that would install, and the databases that lack a server.
+def look_for_software(
+    settings: Settings,
+) -> tuple[Software, tuple[str, ...], tuple[str, ...], set[str]]:
+    """Return what `find_software` would, what that would install and remove, and databases without a server.
 
     Nothing is installed. Raises EngineError, UsageError.
     """
     airflow_runtime, what = look_for_airflow(settings.cache_dir, binaries.lock_file(settings, "airflow"))
-    runtime, packages = look_for_packages(settings, airflow_runtime)
+    runtime, packages, removes = look_for_packages(settings, airflow_runtime)
     installs = [what, packages]
 
     def refuse(sentence: str) -> None:
@@ -98,7 +100,7 @@ def look_for_software(settings: Settings) -> tuple[Software, tuple[str, ...], se
             servers.append(None)
             installs.append(str(error))
     lacking = {name for name in databases() if servers[name == "airbyte-mysql"] is None}
-    return Software(runtime, *servers), tuple(filter(None, installs)), lacking
+    return Software(runtime, *servers), tuple(filter(None, installs)), removes, lacking
 
 
 def _find_postgres(settings: Settings, report: Report, show: Show = ignore) -> PostgresBinaries:
