@@ -164,7 +164,7 @@ def refuse(requirements: Path, text: str) -> None:
 
 def refuse_nonsense(folder: Path, line: str, text: str) -> None:
     """Raise InstallError for a line that is no option, path, address or marker, of which uv knows more."""
-    if re.search(r"^[-.]|[/\\$;:]|\.(whl|zip|t\w+|gz)$", line) or (folder / line).exists():
+    if re.search(r"^[-.]| --|[/\\$;:]|\.(whl|zip|t\w+|gz)$", line) or (folder / line).exists():
         return
     for number, raw in enumerate(text.splitlines(), start=1):
         if line in raw:
@@ -230,15 +230,13 @@ class Layer:
         package = self._own.get(name) or self._below.get(name)
         if package is None:
             return name in self._left_out
-        if (name, extras) in self._needed:
-            return self._needed[name, extras]
-        self._needed[name, extras] = True
-        has = [self._has(need) for need in needs(package, extras, alone=name not in self._own)]
+        if (name, extras) not in self._needed:
+            self._needed[name, extras] = True
+            has = [self._has(need) for need in needs(package, extras, alone=name not in self._own)]
+            self._needed[name, extras] = all(has)
         fits = requirement.specifier.contains(package.version, prereleases=True)
-        self._needed[name, extras] = (
-            all(has) and fits and source(package) == (requirement.url or source(package))
-        )
-        return self._needed[name, extras]
+        from_there = not requirement.url or source(package) == requirement.url
+        return self._needed[name, extras] and fits and from_there
 
 
 def by_name(packages: Iterable[metadata.Distribution]) -> dict[str, metadata.Distribution]:

@@ -141,6 +141,7 @@ class Layered:
         (("# nothing",), "", {"humanize", "local", "words"}),
         (("humanize", "-r more.txt", "./local.whl", "another>=1"), "included, another>=1", set()),
         (("humanize>=5", "./local.whl"), "humanize>=5", set()),
+        (("humanize", "words>=5", "./local.whl"), "words>=5", set()),
         (("humanize[colour]", "./local.whl"), "humanize[colour]", set()),
         (("--index-url https://me:secret@index.example/simple", "local"), "", {"humanize"}),
         (
@@ -200,6 +201,7 @@ def test_a_look_refuses_what_no_index_can_help_as_a_start_does(
         "-e .",
         "folder",
         "$A",
+        "another --config-settings a=b",
     ],
 )
 def test_what_only_uv_can_judge_is_left_to_it(tmp_path: Path, line: str) -> None:

@@ -169,7 +169,7 @@ class DockerEngine(Engine):
         shown = {_shown_name(container): container.service for container in kept}
         installs = [f"the image {name}" for name in sorted(images) if not images[name][0]]
         if self._changed_requirements():
-            installs.append("what requirements.txt asks for and the image lacks")
+            installs.append("what requirements.txt asks for and the image lacks, if it can be had")
         workers = [f"worker-{number + 1}" for number in range(self._workers)]
         names = [name for name in self._names if name != "worker"] + workers
         return StartPlan(

@@ -74,7 +74,7 @@ def look_for_packages(
     if not requirements.is_file():
         return runtime, "", _gone(before, [])
     if not runtime.python.exists():
-        return runtime, f"what {REQUIREMENTS} asks for beside Airflow", ()
+        return runtime, f"what {REQUIREMENTS} asks for beside Airflow, if it can be had", ()
     last = with_last_packages(settings, runtime).python
     code, output = follow_tool(
         (
