@@ -2,7 +2,7 @@
 
     packages.py build FOLDER REQUIREMENTS UV   makes the layer FOLDER, unless it is complete
     packages.py use ROOT REQUIREMENTS          in a container: makes a layer in ROOT, for this Python to see
-    packages.py unmet REQUIREMENTS             prints the lines that a layer would be made for, and makes none
+    packages.py forecast REQUIREMENTS [LAYER]  prints what a layer would change in LAYER, and makes none
 
 A layer is a virtual environment whose Python sees Airflow's packages first, so that nothing in it can replace
 any of them. It counts once its file COMPLETE is there, which names its packages. Whatever Airflow has is a
@@ -31,7 +31,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from packaging.requirements import Requirement
 
 COMPLETE = "complete"
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
@@ -65,6 +67,7 @@ def build(folder: Path, requirements: Path, *uv: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         started = time.monotonic()
         text = content(requirements)
+        refuse(requirements, text)
         packages = resolve(requirements, text, uv) if unmet(text) else []
         folder.mkdir()
         if packages:
@@ -136,6 +139,131 @@ def is_met(line: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return requirement.specifier.contains(version, prereleases=True)
+
+
+def refuse(requirements: Path, text: str) -> None:
+    """Raise InstallError for a line that no index can help: no requirement, or against what is installed."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    present = installed()
+    for line in lines_of(text):
+        try:
+            requirement = Requirement(line.split(" --hash", maxsplit=1)[0])
+        except InvalidRequirement:
+            refuse_nonsense(requirements.parent, line, text)
+            continue
+        name = normal(requirement.name)
+        has = present.get(name)
+        if has is None or requirement.url or (requirement.marker and not requirement.marker.evaluate()):
+            continue
+        if not requirement.specifier.contains(has, prereleases=True):
+            asked = f"requirements.txt asks for {name}{requirement.specifier}"
+            airflow = f"Airflow {present.get('apache-airflow', '')} has {name} {has}"
+            raise InstallError(f"{asked} and {airflow}.", MISTAKE)
+
+
+def refuse_nonsense(folder: Path, line: str, text: str) -> None:
+    """Raise InstallError for a line that is no option, path, address or marker, of which uv knows more."""
+    if re.search(r"^[-.]| --|[/\\$;:]|\.(whl|zip|t\w+|gz)$", line) or (folder / line).exists():
+        return
+    for number, raw in enumerate(text.splitlines(), start=1):
+        if line in raw:
+            raise InstallError(f"requirements.txt, line {number}, is no requirement: {raw.strip()}", MISTAKE)
+
+
+def forecast(requirements: Path, layer: Path | None) -> dict[str, list[str]]:
+    """Return the lines for which packages are missing here and in `layer`, and those of its that none needs.
+
+    Whether an index has them is not asked. Raises InstallError.
+    """
+    text = content(requirements)
+    refuse(requirements, text)
+    before = Layer(layer, left_out(installed(), text))
+    lines = unmet(with_included(requirements, set()))
+    missing = [LOGIN.sub("", line) for line in lines if not before.serves(line)]
+    return {"missing": missing, "unneeded": before.unneeded()}
+
+
+def with_included(requirements: Path, seen: set[Path]) -> str:
+    """Return what is in a file, with that of the files that it includes in the place of their lines."""
+    seen.add(requirements)
+    lines = []
+    for line in lines_of(content(requirements)):
+        found = re.match(r"(?:-r|--requirement)[ =]*(\S+)", line)
+        path = requirements.parent / found[1] if found else None
+        if path is None or not path.is_file():
+            lines.append(line)
+        elif path not in seen:
+            lines.append(with_included(path, seen))
+    return "\n".join(lines)
+
+
+class Layer:
+    """The packages of a layer, over those of this environment; `left_out` counts as there."""
+
+    def __init__(self, folder: Path | None, left_out: list[str]) -> None:
+        sites = folder.glob("lib/python*/site-packages") if folder else ()
+        self._own = by_name(metadata.distributions(path=[str(site) for site in sites]))
+        self._below = by_name(metadata.distributions())
+        self._left_out = left_out
+        self._needed: dict[tuple[str, frozenset[str]], bool] = {}
+
+    def unneeded(self) -> list[str]:
+        """Return the layer's packages that no line needs which `serves` was asked for."""
+        return sorted(self._own.keys() - {name for name, _ in self._needed})
+
+    def serves(self, line: str) -> bool:
+        """Whether what a line asks for is there, with all that this needs."""
+        from packaging.requirements import InvalidRequirement, Requirement
+
+        try:
+            return self._has(Requirement(line.split(" --hash", maxsplit=1)[0]))
+        except InvalidRequirement:
+            pass
+        # A file or folder is known by where a package came from; other options name no package.
+        path = re.sub(r"^(-e|--editable)[ =]*", "", line)
+        found = [name for name, package in self._own.items() if basename(source(package)) == basename(path)]
+        return all(self._has(Requirement(name)) for name in found) if found else path.startswith("-")
+
+    def _has(self, requirement: Requirement) -> bool:
+        name, extras = normal(requirement.name), frozenset(requirement.extras)
+        package = self._own.get(name) or self._below.get(name)
+        if package is None:
+            return name in self._left_out
+        if (name, extras) not in self._needed:
+            self._needed[name, extras] = True
+            has = [self._has(need) for need in needs(package, extras, alone=name not in self._own)]
+            self._needed[name, extras] = all(has)
+        fits = requirement.specifier.contains(package.version, prereleases=True)
+        from_there = not requirement.url or source(package) == requirement.url
+        return self._needed[name, extras] and fits and from_there
+
+
+def by_name(packages: Iterable[metadata.Distribution]) -> dict[str, metadata.Distribution]:
+    """Return distributions by their normal names."""
+    return {normal(package.name): package for package in packages}
+
+
+def needs(package: metadata.Distribution, extras: frozenset[str], *, alone: bool) -> Iterator[Requirement]:
+    """Yield what a distribution needs with extras; `alone` what it needs for these alone."""
+    from packaging.requirements import Requirement
+
+    for line in package.requires or ():
+        need = Requirement(line)
+        plain = need.marker is None or need.marker.evaluate({"extra": ""})
+        wanted = need.marker and any(need.marker.evaluate({"extra": extra}) for extra in extras)
+        if (plain and not alone) or (wanted and not plain):
+            yield need
+
+
+def source(package: metadata.Distribution) -> str:
+    """Return the address that a distribution was installed from; empty if it came from an index."""
+    return str(json.loads(package.read_text("direct_url.json") or "{}").get("url", ""))
+
+
+def basename(address: str) -> str:
+    """Return the last part of a path or an address."""
+    return address.rstrip("/").rsplit("/", 1)[-1]
 
 
 def installed() -> dict[str, str]:
@@ -361,8 +489,9 @@ if __name__ == "__main__":
     try:
         if sys.argv[1] == "build":
             build(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
-        elif sys.argv[1] == "unmet":
-            sys.stdout.write("".join(f"{line}\n" for line in unmet(content(Path(sys.argv[2])))))
+        elif sys.argv[1] == "forecast":
+            above = Path(sys.argv[3]) if sys.argv[3:] else None
+            sys.stdout.write(json.dumps(forecast(Path(sys.argv[2]), above)))
         else:
             use(Path(sys.argv[2]), Path(sys.argv[3]))
     except InstallError as error:

@@ -103,6 +103,26 @@ def test_what_follows_from_a_changed_file_is_not_named_beside_it() -> None:
     )
 
 
+def test_what_follows_from_a_port_is_told_by_its_variable_with_its_numbers() -> None:
+    before = StartState(
+        {"PORT": "3307", "URL": "http://h:3307/x", "OTHER": "3307 a", "SECRET": "z3307"},
+        rest={"its command": ["--port=3307"]},
+        ports={"AIRBYTE_MYSQL_PORT": 3307, "AIRFLOW_PORT": 8080},
+    )
+    settings = {"PORT": "3399", "URL": "http://h:3399/x", "OTHER": "3307 a", "SECRET": "z3307"}
+    ports = {"AIRBYTE_MYSQL_PORT": 3399, "AIRFLOW_PORT": 8080}
+    moved = ("AIRBYTE_MYSQL_PORT (3307 → 3399)",)
+    now = StartState(settings, rest={"its command": ["--port=3399"]}, ports=ports)
+    assert before.changes(now, ()) == moved
+    assert changes.describe(moved) == "AIRBYTE_MYSQL_PORT (3307 → 3399) changed"
+    # Beside a file, and a setting that changes in something else too.
+    more = replace(now, settings={**settings, "OTHER": "3399 b"}, files={"lock": "1"})
+    assert before.changes(more, ()) == ("lock", "OTHER", *moved)
+    # What is made of no port stays what it is, and a port that concerns nothing is not named.
+    assert replace(now, ports={}).changes(replace(now, rest={}), ()) == ("its command",)
+    assert now.changes(replace(now, ports={"AIRFLOW_PORT": 1}), ()) == ()
+
+
 def test_one_sentence_tells_of_all_services_with_the_same_changes() -> None:
     own = (f"COLOUR of {USER_ENV}",)
     told = list(
@@ -129,6 +149,17 @@ def test_airflow_restarts_with_its_metadata_database() -> None:
     }
     assert changes.with_dependents({"airbyte-mysql": ("f",)}, running) == {"airbyte-mysql": ("f",)}
     assert "Restarting scheduler, worker: postgres restarts" in list(changes.restart_sentences(restarts))
+
+
+def test_a_database_on_another_port_is_told_by_the_variable(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path)
+    supervisor.run_dir.mkdir()
+
+    def mysql(port: int) -> Program:
+        return described(tmp_path, command=("serve", f"--port={port}"), ports={"AIRBYTE_MYSQL_PORT": port})
+
+    supervisor.describe(mysql(3307))
+    assert supervisor.changes(mysql(3399), 7, ()) == ("AIRBYTE_MYSQL_PORT (3307 → 3399)",)
 
 
 def described(folder: Path, **changed: Any) -> Program:
@@ -219,14 +250,15 @@ def noted(
         ({"environment": {"A": "2"}}, "A"),
         ({"image": "sha256:2", "environment": {"A": "2"}}, "its image"),
         ({"user": "1000:0"}, "AIRFLOW_UID"),
-        ({"ports": '{"8080/tcp": [{"HostPort": "8081"}]}'}, "its port"),
+        ({"published": {8080: 8081}}, "AIRFLOW_PORT (8080 → 8081)"),
         ({}, "its configuration"),
     ],
 )
 def test_containers_that_compose_replaced_are_named_with_the_cause(
     tmp_path: Path, changed: dict[str, Any], cause: str
 ) -> None:
-    before = [container("webserver", "old"), container("airbyte-mysql", "db")]
+    before = [container("webserver", "old", published={8080: 8080}), container("airbyte-mysql", "db")]
+    changed = {"published": {8080: 8080}, **changed}
     now = [container("webserver", "new", "created", **changed), container("airbyte-mysql", "db")]
     engine, told, api = noted(tmp_path, before, now)
     assert told == [f"Restarting webserver: {cause} changed"]
@@ -250,7 +282,7 @@ PLANNED: dict[str, Any] = {
         ({"environment": {"A": 2}}, ("A",)),
         ({"environment": {"A": "1", "B": "1"}}, ("B",)),
         ({"user": "1000:0"}, ("AIRFLOW_UID",)),
-        ({"ports": [{"target": 8080, "published": "8081"}]}, ("its port",)),
+        ({"ports": [{"target": 8080, "published": "8081"}]}, ("AIRFLOW_PORT (8080 → 8081)",)),
         ({"image": "newer"}, ("its image",)),
         ({"environment": {"A": "1", "UNSET": None}}, None),
     ],

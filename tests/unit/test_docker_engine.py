@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -223,6 +224,29 @@ def test_a_dry_run_makes_the_checks_of_a_start(tmp_path: Path, monkeypatch: pyte
     done = CliRunner().invoke(cli.app, ["--project", str(copy.folder), "up", "--dry-run"])
     assert done.exit_code == ExitCode.ENGINE
     assert "Airflow's containers may not read" in done.stderr
+
+
+def test_a_plan_of_what_runs_moves_a_changed_port_that_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as used, socket.create_server(("127.0.0.1", 0)) as taken:
+        old, wanted = (each.getsockname()[1] for each in (used, taken))
+        web = container("webserver", published={8080: old}, image="sha256:1")
+        found = engine(tmp_path, web, AIRFLOW_PORT=str(wanted), AIRFLOW_POSTGRES_PASSWORD="x")
+
+        def planned(changed: dict[str, str]) -> dict[str, Any]:
+            port = changed.get("AIRFLOW_PORT", str(wanted))
+            return {"webserver": {"image": "airflow", "ports": [{"target": 8080, "published": port}]}}
+
+        monkeypatch.setattr(DockerEngine, "_compose", SimpleNamespace(planned=planned))
+        monkeypatch.setattr(found, "check", lambda _: None)
+        monkeypatch.setattr(found._api, "image", lambda _: ("sha256:1", {}), raising=False)
+        monkeypatch.setattr("pipectl.engines.base._ports_of_containers", lambda _: ())
+        plan = found.plan(Observer(), executor=None, workers=None)
+    assert plan.restarts == {"webserver": f"AIRFLOW_PORT ({old} → {wanted}) changed"}
+    asked, instead = plan.moves["webserver"]
+    assert asked == wanted
+    assert instead not in {old, wanted}
 
 
 def test_a_failed_pull_names_the_variables_of_what_failed(

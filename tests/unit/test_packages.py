@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import packages
 import triggers
+from pipectl.engines.local import layer
+from pipectl.engines.local.airflow_install import AirflowRuntime
+from pipectl.engines.local.layer import look_for_packages
 from pipectl.engines.requirements import changed_note, explained
 from pipectl.errors import EngineError, UsageError
+from pipectl.settings import Settings
+from support import ROOT
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+RUNTIME = AirflowRuntime(Path(sys.prefix), Path(sys.executable), "3.3.2", "key", "head")
 PRESENT = {"apache-airflow": "3.3.2", "sqlalchemy": "2.1.9", "numpy": "2.4.6"}
 # As uv 0.13 has it, and as versions before drew it.
 DIRECT = """error: No solution found when resolving dependencies
@@ -89,6 +95,118 @@ def test_lines_that_say_nothing_are_left_out_and_continued_ones_are_one() -> Non
 )
 def test_only_what_is_surely_there_needs_no_installation(line: str, *, met: bool) -> None:
     assert packages.is_met(line) is met
+
+
+class Layered:
+    """A project on this Python, whose last layer has humanize 4.0, a file's `local`, and what these need."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = Settings(folder, "local", folder / "cache", {})
+        self.requirements = folder / "requirements.txt"
+        program = folder / "stack" / "airflow" / "packages.py"
+        program.parent.mkdir(parents=True)
+        shutil.copyfile(ROOT / "stack" / "airflow" / "packages.py", program)
+        last = self.settings.state_dir / "packages" / "before"
+        self.site = last / "lib" / "python3.11" / "site-packages"
+        self.site.mkdir(parents=True)
+        (self.site / "pipectl.pth").write_text(f"import sys; base = {sys.prefix!r}")
+        self.add("humanize", "4.0", "words>=1", "pytest", "colours; extra == 'colour'")
+        self.add("words", "1.0")
+        (self.add("local", "1.0", "words") / "direct_url.json").write_text('{"url": "file:///a/local.whl"}')
+        (last / packages.COMPLETE).write_text(
+            '["humanize==4.0", "words==1.0", "local @ file:///a/local.whl"]'
+        )
+
+    def add(self, name: str, version: str, *needs: str) -> Path:
+        record = self.site / f"{name}-{version}.dist-info"
+        record.mkdir()
+        needed = "".join(f"Requires-Dist: {need}\n" for need in needs)
+        text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needed}"
+        (record / "METADATA").write_text(text)
+        return record
+
+    def look(self, *lines: str) -> tuple[str, set[str]]:
+        """Return what a start would install, and what it would remove."""
+        self.requirements.write_text("\n".join(lines))
+        _, installs, removes = look_for_packages(self.settings, RUNTIME)
+        return installs.removeprefix("for requirements.txt, if it can be had: "), set(removes)
+
+
+@pytest.mark.parametrize(
+    ("lines", "installs", "removes"),
+    [
+        (("humanize", "./local.whl"), "", set()),
+        (("humanize",), "", {"local"}),
+        (("./local.whl",), "", {"humanize"}),
+        (("# nothing",), "", {"humanize", "local", "words"}),
+        (("humanize", "-r more.txt", "./local.whl", "another>=1"), "included, another>=1", set()),
+        (("humanize>=5", "./local.whl"), "humanize>=5", set()),
+        (("humanize", "words>=5", "./local.whl"), "words>=5", set()),
+        (("humanize[colour]", "./local.whl"), "humanize[colour]", set()),
+        (("--index-url https://me:secret@index.example/simple", "local"), "", {"humanize"}),
+        (
+            ("new @ https://me:secret@h.example/n.whl", "words"),
+            "new @ https://h.example/n.whl",
+            {"humanize", "local"},
+        ),
+    ],
+)
+def test_a_look_names_the_lines_that_are_missing_and_what_goes_with_a_line(
+    tmp_path: Path, lines: tuple[str, ...], installs: str, removes: set[str]
+) -> None:
+    project = Layered(tmp_path)
+    (tmp_path / "more.txt").write_text("included\nwords\n-r requirements.txt\n")
+    assert project.look(*lines) == (installs, removes)
+
+
+def test_a_look_at_a_layer_that_is_there_names_what_goes(tmp_path: Path) -> None:
+    project = Layered(tmp_path)
+    project.requirements.write_text("another")
+    folder = layer._folder(project.settings, RUNTIME)
+    folder.mkdir()
+    (folder / packages.COMPLETE).write_text('["another==1.0", "words==1.0"]')
+    # Used before the other one.
+    os.utime(folder / packages.COMPLETE, (0, 0))
+    assert project.look("another") == ("", {"humanize", "local"})
+    project.requirements.unlink()
+    assert set(look_for_packages(project.settings, RUNTIME)[2]) == {"humanize", "words", "local"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (("another", "PyTest<1"), r"^requirements\.txt asks for pytest<1 and Airflow .* has pytest \d\S+\.$"),
+        (("another", "foo bar"), r"^requirements\.txt, line 2, is no requirement: foo bar$"),
+        (("", "==oops==  # said"), r"^requirements\.txt, line 2, is no requirement: ==oops==  # said$"),
+    ],
+)
+def test_a_look_refuses_what_no_index_can_help_as_a_start_does(
+    tmp_path: Path, lines: tuple[str, ...], told: str
+) -> None:
+    project = Layered(tmp_path)
+    with pytest.raises(UsageError, match=told) as looked:
+        project.look(*lines)
+    with pytest.raises(packages.InstallError) as built:
+        packages.build(tmp_path / "new" / "layer", project.requirements, "no-uv-is-run")
+    assert (str(built.value), built.value.code) == (looked.value.message, packages.MISTAKE)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pytest<1; python_version < '3'",
+        "pytest @ https://h.example/p.whl",
+        "./a.whl",
+        "a.whl",
+        "-e .",
+        "folder",
+        "$A",
+        "another --config-settings a=b",
+    ],
+)
+def test_what_only_uv_can_judge_is_left_to_it(tmp_path: Path, line: str) -> None:
+    (tmp_path / "folder").mkdir()
+    packages.refuse(tmp_path / "requirements.txt", line)
 
 
 def test_layers_of_what_runs_and_of_before_are_kept(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import socket
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +22,7 @@ from pipectl.engines.local.airflow_install import AirflowRuntime
 from pipectl.engines.local.binaries import MariadbBinaries, PostgresBinaries
 from pipectl.engines.local.engine import LocalEngine
 from pipectl.engines.local.start import Software, Start
+from pipectl.engines.local.supervisor.supervisor import ProcessState
 from pipectl.engines.project import SECRETS
 from pipectl.errors import WaitTimeoutError
 from pipectl.models import AirflowAddress, Service
@@ -180,6 +184,19 @@ def test_services_that_only_the_engine_can_judge_have_a_health_check_there() -> 
     assert all("healthcheck" in containers[name] for name in judged)
 
 
+def software_of(folder: Path) -> Software:
+    return Software(
+        AirflowRuntime(folder, folder / "python", "3.3.2", "key", "head"),
+        PostgresBinaries(folder, (17, 0), "here"),
+        MariadbBinaries(folder, folder, folder, "mariadb", (11, 0, 0), "here"),
+    )
+
+
+def start_of(engine: LocalEngine, chosen: Settings) -> Start:
+    software = software_of(chosen.project)
+    return Start(chosen, engine._supervisor, engine._claims, software, Observer(), engine)
+
+
 def test_the_local_engine_has_a_program_for_every_listed_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,18 +205,46 @@ def test_the_local_engine_has_a_program_for_every_listed_service(
     ignored = shutil.ignore_patterns("user.env", "plugins", "__pycache__", "*.txt")
     shutil.copytree(STACK, tmp_path / "stack", ignore=ignored)
     engine = LocalEngine(settings(tmp_path))
-    software = Software(
-        AirflowRuntime(tmp_path, tmp_path / "python", "3.3.2", "key", "head"),
-        PostgresBinaries(tmp_path, (17, 0), "here"),
-        MariadbBinaries(tmp_path, tmp_path, tmp_path, "mariadb", (11, 0, 0), "here"),
-    )
-    start = Start(
-        settings(tmp_path, **dict.fromkeys(SECRETS, "secret")),
-        engine._supervisor,
-        engine._claims,
-        software,
-        Observer(),
-        engine,
-    )
+    start = start_of(engine, settings(tmp_path, **dict.fromkeys(SECRETS, "secret")))
     listed = [service.name for service in services.of_executor("LocalExecutor")]
-    assert sorted(program.name for program in start.programs(tuple(listed))) == sorted(listed)
+    programs = {program.name: program for program in start.programs(tuple(listed))}
+    assert sorted(programs) == sorted(listed)
+    listening = {each.name: each.port_variable for each in SERVICES if each.default_port}
+    assert set(programs["scheduler"].ports) == set(listening.values())
+    for name in services.databases():
+        assert programs[name].ports == {listening[name]: programs[name].port}
+
+
+def test_a_plan_of_what_runs_moves_a_changed_port_that_is_taken_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(privileges, "privileges", lambda: privileges.Privileges((), 1000))
+    monkeypatch.setattr(
+        "pipectl.engines.local.start.look_for_software", lambda _: (software_of(tmp_path), (), (), set())
+    )
+    shutil.copytree(STACK, tmp_path / "stack", ignore=shutil.ignore_patterns("user.env", "*.txt"))
+    listening = [each for each in services.of_executor("LocalExecutor") if each.default_port]
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in [*listening, "taken"]]
+        *used, taken = [each.getsockname()[1] for each in sockets]
+        ports = dict(zip([each.name for each in listening], used, strict=True))
+        variables = {services.get(name).port_variable: str(port) for name, port in ports.items()}
+        variables |= {name: secret.make() for name, secret in SECRETS.items()}
+        variables |= {"AIRBYTE_POSTGRES_SUPERUSER_PASSWORD": "secret"}
+        wanted = {**variables, "AIRBYTE_MYSQL_PORT": str(taken)}
+        engine = LocalEngine(settings(tmp_path, **wanted))
+        supervisor = engine._supervisor
+        names = [each.name for each in services.of_executor("LocalExecutor")]
+        supervisor.run_dir.mkdir(parents=True)
+        for program in start_of(engine, settings(tmp_path, **variables)).programs(tuple(names)):
+            supervisor.describe(program)
+        # This process listens on the ports of all of them.
+        running = tuple(ProcessState(name, "RUNNING", os.getpid(), "") for name in names)
+        monkeypatch.setattr(supervisor, "processes", lambda: running)
+        plan = engine.plan(Observer(), executor=None, workers=None)
+    [(name, (asked, instead))] = plan.moves.items()
+    assert (name, asked) == ("airbyte-mysql", taken)
+    assert instead not in {taken, *used}
+    changed = f"AIRBYTE_MYSQL_PORT ({ports['airbyte-mysql']} → {taken}) changed"
+    assert plan.restarts == dict.fromkeys(["airbyte-mysql", *services.airflow_programs()], changed)
+    assert plan.starts == ()

@@ -32,7 +32,8 @@ class UpDryRun:
     """What `up --dry-run` prints: services, and the docker commands that do the same.
 
     `would_restart` has those that run with what has changed for each, `would_install` what this machine
-    lacks, in words, and `would_move` the services whose port is taken; `notes` are sentences.
+    lacks, in words, `would_remove` also packages that requirements.txt no longer needs, and `would_move` the
+    services whose port is taken; `notes` are sentences.
     """
 
     would_run: tuple[str, ...] = field(default=(), metadata={"optional": True})

@@ -56,6 +56,8 @@ class Engine(ABC):
         self._restarts: dict[str, tuple[str, ...]] = {}
         self._removed: tuple[str, ...] = ()
         self._writes = True
+        # Services that run, and that a start would stop first: a plan goes on without them.
+        self._would_stop: set[str] = set()
 
     @property
     @abstractmethod
@@ -270,7 +272,8 @@ class Engine(ABC):
         return {name: secret.make for name, secret in SECRETS.items()}
 
     def _running(self) -> set[str]:
-        return {service.name for service in self.services() if service.state in {"running", "starting"}}
+        running = {service.name for service in self.services() if service.state in {"running", "starting"}}
+        return running - self._would_stop
 
     def _fill_in_settings(self, observer: Observer, changes: Mapping[str, str] | None = None) -> None:
         """Remember in stack/.env: `changes`, missing secrets, and free ports for what does not run."""
@@ -281,6 +284,11 @@ class Engine(ABC):
             running,
             self._claims,
             _ports_of_containers(self._settings) if set(self.ports()) - running else (),
+            freed=[
+                port
+                for name, port in self._ports_in_use().items()
+                if name in self._would_stop and self.holds(name, port)
+            ],
         )
         self._moved_ports |= moved
         restored = self._settings.restored

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -53,8 +54,9 @@ class StartPlan:
     """What a start would do now.
 
     `installs` says what is missing on this machine, `restarts` has services that run with what has changed
-    for each, `removes` those that run and are no part of the stack any more, `moves` the services whose
-    port is taken with the wanted one and the next. `notes` are sentences.
+    for each, `removes` those that run and are no part of the stack any more, and packages that
+    requirements.txt no longer needs, `moves` the services whose port is taken with the wanted one and the
+    next. `notes` are sentences.
     """
 
     installs: tuple[str, ...] = ()
@@ -67,21 +69,40 @@ class StartPlan:
 
 @dataclass(frozen=True)
 class StartState:
-    """Settings by name, files by path with a digest, and all else by what messages call it."""
+    """Settings by name, files by path with a digest, and all else by what messages call it.
+
+    `ports` are ports of the stack by their variables in stack/.env: a difference that follows from one of
+    them is told by its name.
+    """
 
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     files: Mapping[str, str] = field(default_factory=dict)
     rest: Mapping[str, object] = field(default_factory=dict)
+    ports: Mapping[str, int] = field(default_factory=dict)
 
     def changes(self, now: StartState, user_settings: Collection[str]) -> tuple[str, ...]:
         """Return what is different now, in words; `user_settings` are the names that user.env sets."""
         files = _different(self.files, now.files)
         settings = [
-            f"{name} of {OWN}" if name in user_settings else name
+            self._port_behind(now, self.settings.get(name), now.settings.get(name))
+            or (f"{name} of {OWN}" if name in user_settings else name)
             for name in _different(self.settings, now.settings)
         ]
+        rest = {
+            name: self._port_behind(now, self.rest.get(name), now.rest.get(name))
+            for name in _different(self.rest, now.rest)
+        }
         # A changed file or setting explains a changed command.
-        return (*files, *settings) or tuple(_different(self.rest, now.rest))
+        return tuple(dict.fromkeys([*files, *settings, *filter(None, rest.values())])) or tuple(rest)
+
+    def _port_behind(self, now: StartState, before: object, after: object) -> str:
+        """Return the changed port that alone makes two values differ, with its numbers; empty without one."""
+        for variable, old in self.ports.items():
+            new = now.ports.get(variable, old)
+            numbers = re.compile(rf"(?<!\d)({old}|{new})(?!\d)")
+            if new != old and numbers.sub("", str(before)) == numbers.sub("", str(after)):
+                return f"{variable} ({old} → {new})"
+        return ""
 
 
 def digests(project: Path, service: str, *more: str) -> dict[str, str]:

@@ -35,11 +35,14 @@ def is_free(port: int) -> bool:
     return True
 
 
-def next_free(wanted: int, taken: set[int], claims: Claims) -> int:
-    """Claim the first free port from `wanted` up that is not in `taken`; EngineError if there is none."""
+def next_free(wanted: int, taken: set[int], claims: Claims, freed: Collection[int] = ()) -> int:
+    """Claim the first free port from `wanted` up that is not in `taken`; EngineError if there is none.
+
+    Those in `freed` count as free.
+    """
     for port in range(wanted, min(wanted + REACH, LARGEST_PORT) + 1):
         # Claimed first, then looked at: if another command has just released it, its server listens by now.
-        if port not in taken and claims.take(f"port-{port}") and is_free(port):
+        if port not in taken and claims.take(f"port-{port}") and (port in freed or is_free(port)):
             return port
     variables = [service.port_variable for service in services.SERVICES if service.default_port]
     raise EngineError(
@@ -54,12 +57,14 @@ def choose(
     running: Collection[str],
     claims: Claims,
     reserved: Collection[int] = (),
+    freed: Collection[int] = (),
 ) -> dict[str, tuple[int, int]]:
     """Claim a port for each of the listening services `names` that does not run.
 
-    Those of containers, which `reserved` holds, are left to them even while they restart. Returns (wanted,
-    free instead) for each service whose wanted port is taken; `claims` keeps all ports until their servers
-    listen. Raises EngineError if no port is near.
+    Those of containers, which `reserved` holds, are left to them even while they restart; `freed` are those
+    that this project's services would give back. Returns (wanted, free instead) for each service whose
+    wanted port is taken; `claims` keeps all ports until their servers listen. Raises EngineError
+    if no port is near.
     """
     taken = {settings.port(name) for name in names if name in running} | set(reserved)
     moved = {}
@@ -67,7 +72,7 @@ def choose(
         if name in running:
             continue
         wanted = settings.port(name)
-        port = next_free(wanted, taken, claims)
+        port = next_free(wanted, taken, claims, freed)
         taken.add(port)
         if port != wanted:
             moved[name] = (wanted, port)

@@ -53,7 +53,7 @@ class EngineVersion:
 class Container:
     """A container as the engine describes it.
 
-    `service` is empty outside Compose, `image` is the image's digest, `user` and `ports` are as configured.
+    `service` is empty outside Compose, `image` is the image's digest, `user` is as configured.
     """
 
     id: str
@@ -69,7 +69,6 @@ class Container:
     image: str = ""
     started: datetime | None = None
     user: str = ""
-    ports: str = ""
     # Those of the container, each with the port of 127.0.0.1 that it is published on.
     published: dict[int, int] = field(default_factory=dict)
     networks: tuple[str, ...] = ()
@@ -314,7 +313,6 @@ def _container(answer: dict[str, Any]) -> Container:
         image=answer.get("Image", ""),
         started=datetime.fromisoformat(state["StartedAt"]) if state["Pid"] else None,
         user=answer["Config"].get("User") or "",
-        ports=json.dumps((answer.get("HostConfig") or {}).get("PortBindings") or {}, sort_keys=True),
         published=_ports(answer.get("HostConfig", {}).get("PortBindings") or {}),
         networks=tuple(answer.get("NetworkSettings", {}).get("Networks") or ()),
     )

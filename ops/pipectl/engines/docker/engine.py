@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pipectl.database_connections import prove
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
-from pipectl.engines.changes import StartPlan, describe, digests, restart_sentences
+from pipectl.engines.changes import StartPlan, digests, restart_sentences
 from pipectl.engines.docker import identity, replacements
 from pipectl.engines.docker.apart import docker_run
 from pipectl.engines.docker.api import FOLDER_LABEL, SEE_SERVICES, DockerApi
@@ -145,31 +145,37 @@ class DockerEngine(Engine):
     def _plan(self) -> StartPlan:
         """Ask Compose how it would make the containers, with what a start would write to stack/.env."""
         before = self._settings.variables
-        self._configure(Observer())
-        now = self._settings.variables
-        changed = {name: value for name, value in now.items() if before.get(name) != value}
-        services = {
-            name: service
-            for name, service in self._compose.planned(changed).items()
-            if name in {*self._names, INIT}
-        }
-        images = {name: self._api.image(name) for name in {each["image"] for each in services.values()}}
-        running = [container for container in self._containers if container.pid]
-        kept = [each for each in running if each.service in self._names and self._keeps(each)]
         own = airflow_env.user_settings(self._settings.project)
-        restarts = replacements.foresee(kept, services, images, own)
+        while True:
+            self._configure(Observer())
+            now = self._settings.variables
+            changed = {name: value for name, value in now.items() if before.get(name) != value}
+            services = {
+                name: service
+                for name, service in self._compose.planned(changed).items()
+                if name in {*self._names, INIT}
+            }
+            images = {name: self._api.image(name) for name in {each["image"] for each in services.values()}}
+            running = [container for container in self._containers if container.pid]
+            kept = [each for each in running if each.service in self._names and self._keeps(each)]
+            compared = [each for each in kept if each.service not in self._would_stop]
+            replaced = replacements.foresee(compared, services, images, own)
+            if not replaced:
+                break
+            # Another look follows: what is replaced may get another port.
+            self._restarts |= replaced
+            self._would_stop |= replaced.keys()
+        restarts = self.restarts()
         shown = {_shown_name(container): container.service for container in kept}
         installs = [f"the image {name}" for name in sorted(images) if not images[name][0]]
         if self._changed_requirements():
-            installs.append("what requirements.txt asks for and the image lacks")
+            installs.append("what requirements.txt asks for and the image lacks, if it can be had")
         workers = [f"worker-{number + 1}" for number in range(self._workers)]
         names = [name for name in self._names if name != "worker"] + workers
         return StartPlan(
             installs=tuple(installs),
             starts=tuple(name for name in names if name not in shown),
-            restarts={
-                name: describe(restarts[service]) for name, service in shown.items() if service in restarts
-            },
+            restarts={name: restarts[service] for name, service in shown.items() if service in restarts},
             removes=tuple(sorted(_shown_name(each) for each in running if each not in kept)),
             moves=self._moved_ports,
         )

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipectl.engines.changes import StartState, digests, with_dependents
 from pipectl.services import databases
+from pipectl.services import find as find_service
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from pipectl.engines.docker.api import Container
     from pipectl.settings import Settings
@@ -53,6 +54,7 @@ def find(
     before: Mapping[str, Container], now: Collection[Container], user_settings: Collection[str]
 ) -> Replacements:
     """Compare the containers that ran `before`, by name, with those that Compose has made `now`."""
+    ports = _ports(before.values()), _ports(now)
     replaced: dict[str, tuple[str, ...]] = {}
     stopped = []
     for container in now:
@@ -60,7 +62,7 @@ def find(
         if old is None or not old.pid:
             continue
         if old.id != container.id:
-            replaced[container.service] = changes(old, container, user_settings)
+            replaced[container.service] = changes(old, container, user_settings, *ports)
         elif not container.pid:
             # Some versions of Compose stop what depends on a container that they replace.
             stopped.append(container.service)
@@ -84,14 +86,17 @@ def foresee(
     `services` are those of Compose.planned, `images` ids and variables by name. What depends on a container
     that is replaced may start anew too.
     """
-    replaced: dict[str, tuple[str, ...]] = {}
-    for container in running:
-        service = services.get(container.service)
-        if service is None:
-            continue
-        found = changes(container, _planned(container, service, *images[service["image"]]), user_settings)
-        if found != UNKNOWN:
-            replaced[container.service] = found
+    pairs = [
+        (container, _planned(container, service, *images[service["image"]]))
+        for container in running
+        if (service := services.get(container.service))
+    ]
+    ports = _ports(old for old, _ in pairs), _ports(new for _, new in pairs)
+    replaced = {
+        old.service: found
+        for old, new in pairs
+        if (found := changes(old, new, user_settings, *ports)) != UNKNOWN
+    }
     return with_dependents(replaced, {container.service for container in running})
 
 
@@ -114,11 +119,27 @@ def _planned(old: Container, service: dict[str, Any], image: str, variables: Map
         environment={**variables, **given},
         labels=service.get("labels") or {},
         user=service.get("user") or old.user,
-        ports=old.ports if published == old.published else str(published),
+        published=published,
     )
 
 
-def changes(old: Container, new: Container, user_settings: Collection[str]) -> tuple[str, ...]:
+def _ports(containers: Iterable[Container]) -> dict[str, int]:
+    """Return the published ports by their variables in stack/.env."""
+    return {
+        service.port_variable: port
+        for each in containers
+        for port in each.published.values()
+        if (service := find_service(each.service))
+    }
+
+
+def changes(
+    old: Container,
+    new: Container,
+    user_settings: Collection[str],
+    ports_before: Mapping[str, int],
+    ports_now: Mapping[str, int],
+) -> tuple[str, ...]:
     """Return what is different in the container that replaces another, in words."""
     if old.image != new.image:
         return ("its image",)
@@ -128,10 +149,11 @@ def changes(old: Container, new: Container, user_settings: Collection[str]) -> t
             files_of(container),
             {
                 "AIRFLOW_UID" if container.service not in databases() else "its user": container.user,
-                "its port": container.ports,
+                "its port": container.published,
             },
+            ports,
         )
-        for container in (old, new)
+        for container, ports in ((old, ports_before), (new, ports_now))
     ]
     return states[0].changes(states[1], user_settings) or UNKNOWN
 

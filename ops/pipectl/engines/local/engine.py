@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipectl.database_connections import prove
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
-from pipectl.engines.changes import TASK_SECONDS, StartPlan, describe, digests, restart_sentences
+from pipectl.engines.changes import TASK_SECONDS, StartPlan, digests, restart_sentences
 from pipectl.engines.local import logs
 from pipectl.engines.local.airflow import needs_triggerer, require_usable_path
 from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
@@ -113,22 +113,28 @@ class LocalEngine(Engine):
         """Compare as a start does; a port that would move concerns the services that ask there too."""
         from pipectl.engines.local.start import Start, look_for_software  # noqa: PLC0415  10 ms
 
-        software, installs, lacking = look_for_software(self._settings)
-        running = self._running() - self._usurped()
+        software, installs, removes, lacking = look_for_software(self._settings)
+        self._would_stop = self._usurped()
+        running = self._running()
         starts = tuple(name for name in self._names if name not in running)
-        self._fill_in_settings(Observer())
-        start = Start(
-            self._settings,
-            self._supervisor,
-            self._claims,
-            software,
-            Observer(),
-            self,
-            only_compares=True,
-        )
-        outdated = start.outdated(tuple(name for name in self._names if name in running - lacking))
-        restarts = {name: describe(changes) for name, changes in outdated.items()}
-        return StartPlan(installs, starts, restarts, moves=self._moved_ports)
+        while True:
+            self._fill_in_settings(Observer())
+            start = Start(
+                self._settings,
+                self._supervisor,
+                self._claims,
+                software,
+                Observer(),
+                self,
+                only_compares=True,
+            )
+            compared = self._running() - lacking
+            outdated = start.outdated(tuple(name for name in self._names if name in compared))
+            if not outdated:
+                break
+            self._restarts |= outdated
+            self._would_stop |= outdated.keys()
+        return StartPlan(installs, starts, self.restarts(), removes, self._moved_ports)
 
     def resize(self, *, executor: str | None, workers: int | None) -> None:
         """Take the executor that there is; UsageError for any other, and for workers."""

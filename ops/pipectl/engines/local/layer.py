@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pipectl import json_text, ordinary, surroundings
 from pipectl.engines.changes import REQUIREMENTS
 from pipectl.engines.local import uv
-from pipectl.engines.local.install import UvProgress, follow_tool, run_tool
+from pipectl.engines.local.install import UvProgress, follow_tool
 from pipectl.engines.requirements import INSTALLED, REMOVED, explained
 from pipectl.errors import EngineError, UsageError
 
@@ -51,31 +51,52 @@ def with_packages(settings: Settings, runtime: AirflowRuntime, report: Report, s
     if not marker.is_file():
         _build(settings.project, runtime, folder, report, show)
     packages = _packages(folder)
-    names = {_name(package) for package in packages}
-    if gone := [_name(package) for package in before if _name(package) not in names]:
+    if gone := _gone(before, packages):
         report(f"{REMOVED}: {', '.join(gone)}")
     marker.touch()
     return replace(runtime, python=_python(folder)) if packages else runtime
 
 
-def look_for_packages(settings: Settings, runtime: AirflowRuntime) -> tuple[AirflowRuntime, str]:
-    """Return what `with_packages` would, and say what it would install; empty for nothing."""
+def look_for_packages(
+    settings: Settings, runtime: AirflowRuntime
+) -> tuple[AirflowRuntime, str, tuple[str, ...]]:
+    """Return what `with_packages` would, what that would install (empty for nothing), and remove.
+
+    What the index has is not asked. Raises UsageError for lines that no index can help.
+    """
     folder = _folder(settings, runtime)
+    before = _last_packages(folder.parent)
     if (folder / COMPLETE).is_file():
-        return (replace(runtime, python=_python(folder)) if _packages(folder) else runtime), ""
+        packages = _packages(folder)
+        layered = replace(runtime, python=_python(folder)) if packages else runtime
+        return layered, "", _gone(before, packages)
     requirements = settings.project / REQUIREMENTS
     if not requirements.is_file():
-        return runtime, ""
+        return runtime, "", _gone(before, [])
     if not runtime.python.exists():
-        return runtime, f"what {REQUIREMENTS} asks for beside Airflow"
-    answer = run_tool(
-        (str(runtime.python), "-I", str(settings.project / PROGRAM), "unmet", str(requirements)),
-        EngineError(f"{REQUIREMENTS} cannot be read.", hint="Mend it."),
+        return runtime, f"what {REQUIREMENTS} asks for beside Airflow, if it can be had", ()
+    last = with_last_packages(settings, runtime).python
+    code, output = follow_tool(
+        (
+            *(str(runtime.python), "-I", str(settings.project / PROGRAM), "forecast", str(requirements)),
+            *(() if last == runtime.python else (str(last.parent.parent),)),
+        ),
+        EngineError(f"{runtime.python} cannot be started.", hint="Install Airflow anew: pipectl up"),
         surroundings.environment(),
     )
-    if lines := answer.splitlines():
-        return replace(runtime, python=_python(folder)), f"for {REQUIREMENTS}: {', '.join(lines)}"
-    return runtime, ""
+    if code:
+        raise explained(output, code, "Mend it.")
+    found = json_text.parse(output.splitlines()[-1])
+    missing, removed = ", ".join(found["missing"]), tuple(found["unneeded"])
+    is_layered = missing or (last != runtime.python and len(removed) < len(before))
+    layered = replace(runtime, python=_python(folder)) if is_layered else runtime
+    return layered, f"for {REQUIREMENTS}, if it can be had: {missing}" if missing else "", removed
+
+
+def _gone(before: list[str], packages: list[str]) -> tuple[str, ...]:
+    """Return the names of the packages of a layer that the next one has not."""
+    names = {_name(package) for package in packages}
+    return tuple(_name(package) for package in before if _name(package) not in names)
 
 
 def _folder(settings: Settings, runtime: AirflowRuntime) -> Path:

@@ -27,7 +27,7 @@ from pipectl.errors import (
     PipectlError,
 )
 from pipectl.models import DatabaseAddress
-from pipectl.services import databases
+from pipectl.services import SERVICES, databases, get
 from pipectl.wait import until
 
 if TYPE_CHECKING:
@@ -77,13 +77,15 @@ class _NothingInstalledError(Exception):
     """Says what would have been installed."""
 
 
-def look_for_software(settings: Settings) -> tuple[Software, tuple[str, ...], set[str]]:
-    """Return what `find_software` would, what that would install, and the databases that lack a server.
+def look_for_software(
+    settings: Settings,
+) -> tuple[Software, tuple[str, ...], tuple[str, ...], set[str]]:
+    """Return what `find_software` would, what that would install and remove, and databases without a server.
 
     Nothing is installed. Raises EngineError, UsageError.
     """
     airflow_runtime, what = look_for_airflow(settings.cache_dir, binaries.lock_file(settings, "airflow"))
-    runtime, packages = look_for_packages(settings, airflow_runtime)
+    runtime, packages, removes = look_for_packages(settings, airflow_runtime)
     installs = [what, packages]
 
     def refuse(sentence: str) -> None:
@@ -98,7 +100,7 @@ def look_for_software(settings: Settings) -> tuple[Software, tuple[str, ...], se
             servers.append(None)
             installs.append(str(error))
     lacking = {name for name in databases() if servers[name == "airbyte-mysql"] is None}
-    return Software(runtime, *servers), tuple(filter(None, installs)), lacking
+    return Software(runtime, *servers), tuple(filter(None, installs)), removes, lacking
 
 
 def _find_postgres(settings: Settings, report: Report, show: Show = ignore) -> PostgresBinaries:
@@ -208,7 +210,9 @@ class Start:
 
     def programs(self, names: tuple[str, ...]) -> Iterator[Program]:
         """Yield the program of each of the services `names`."""
-        yield from airflow.programs(self._site, self._software.airflow)
+        ports = {each.port_variable: self._settings.port(each.name) for each in SERVICES if each.default_port}
+        for program in airflow.programs(self._site, self._software.airflow):
+            yield replace(program, ports=ports)
         for name in names:
             if name in databases():
                 yield self._database_program(name)
@@ -221,7 +225,9 @@ class Start:
         else:
             config = self._stack / "postgres" / ("metadata.conf" if name == "postgres" else "business.conf")
             program = postgres.program(self._software.postgres, name, data_dir, port, config, copies=copies)
-        return replace(program, files=digests(self._settings.project, name))
+        return replace(
+            program, files=digests(self._settings.project, name), ports={get(name).port_variable: port}
+        )
 
     def _start_database(self, name: str) -> None:
         database_volume(self._settings.state_dir, name).ensure()

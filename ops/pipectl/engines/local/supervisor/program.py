@@ -16,8 +16,9 @@ class Program:
 
     `environment` is what the process gets besides `surroundings.with_network`: secrets travel in it, never in
     `command`. `files` are those that it reads at its start alone, with their digests. `port` is the one that
-    it listens on, if any. `stop_signal` is a signal's name without SIG; after `stop_seconds` the whole
-    process group is killed.
+    it listens on, if any; `ports` are those that its command or environment names, by their variables in
+    stack/.env. `stop_signal` is a signal's name without SIG; after `stop_seconds` the whole process group is
+    killed.
     """
 
     name: str
@@ -26,5 +27,6 @@ class Program:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     files: Mapping[str, str] = field(default_factory=dict)
     port: int | None = None
+    ports: Mapping[str, int] = field(default_factory=dict)
     stop_signal: str = "TERM"
     stop_seconds: int = 10

@@ -185,6 +185,7 @@ class Supervisor:
             "settings": _settings(program.environment),
             "files": dict(program.files),
             "port": program.port,
+            "ports": dict(program.ports),
         }
         write_private(self._description_path(program.name), json.dumps(description))
 
@@ -221,7 +222,8 @@ class Supervisor:
         if started is None:
             return ()
         words = (list(program.command), str(program.directory))
-        now = StartState(_settings(program.environment), program.files, {"its command": words})
+        rest = {"its command": words}
+        now = StartState(_settings(program.environment), program.files, rest, program.ports)
         return started.changes(now, user_settings)
 
     def _started(self, name: str, pid: int) -> StartState | None:
@@ -230,7 +232,8 @@ class Supervisor:
         if not (isinstance(settings, dict) and isinstance(files, dict)):
             return None
         words = (known.get("command"), known.get("directory"))
-        return StartState(settings, files, {"its command": words})
+        # An earlier version of pipectl wrote no ports down.
+        return StartState(settings, files, {"its command": words}, known.get("ports") or {})
 
     def _started_as(self, name: str, pid: int) -> dict[str, Any]:
         """Return the description that the running process `pid` was started with; empty if it is unknown."""
