@@ -152,20 +152,13 @@ class AirflowApi:
 
     def active_runs(self, dag_id: str) -> tuple[DagRun, ...]:
         """Return the runs that are queued or running, oldest first."""
-        return self._list_runs(dag_id, state=ACTIVE_STATES, limit=100, order_by=["run_after"])
+        return self._all_runs(dag_id, state=ACTIVE_STATES, order_by=["run_after"])
 
     def runs_between(self, dag_id: str, since: datetime, until: datetime) -> tuple[DagRun, ...]:
         """Return all runs whose logical date is neither before `since` nor after `until`, oldest first."""
-        answers = self._ask_for_all(
-            "dag_runs",
-            self._runs.get_dag_runs_without_preload_content,
-            dag_id,
-            dag_id=dag_id,
-            logical_date_gte=since,
-            logical_date_lte=until,
-            order_by=["logical_date"],
+        return self._all_runs(
+            dag_id, logical_date_gte=since, logical_date_lte=until, order_by=["logical_date"]
         )
-        return tuple(self._run(run) for run in answers)
 
     def backfill_slots(
         self, dag_id: str, since: datetime, until: datetime, reprocess: str = "none"
@@ -342,6 +335,11 @@ class AirflowApi:
             f"{dag_id} has a run{name} with the logical date {date} already, and can have no second one.",
             hint=again,
         )
+
+    def _all_runs(self, dag_id: str, **choice: Any) -> tuple[DagRun, ...]:  # noqa: ANN401  passed on
+        request = self._runs.get_dag_runs_without_preload_content
+        answers = self._ask_for_all("dag_runs", request, dag_id, dag_id=dag_id, **choice)
+        return tuple(self._run(run) for run in answers)
 
     def _list_runs(self, dag_id: str, **choice: Any) -> tuple[DagRun, ...]:  # noqa: ANN401  passed on
         answer = self._ask(self._runs.get_dag_runs_without_preload_content, dag_id, dag_id=dag_id, **choice)

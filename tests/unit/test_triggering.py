@@ -285,6 +285,13 @@ def test_queued_runs_that_come_first_count_and_those_of_a_backfill_do_not() -> N
     assert behind(1, ours, before) is None
 
 
+def test_a_run_that_has_begun_meanwhile_is_queued_behind_none_and_never_behind_itself() -> None:
+    """Airflow says which runs are active after it said that ours is queued."""
+    ours, other = run("ours", "queued"), run("other", "running")
+    for active in ((run("ours", "running"),), (run("ours", "running"), other), (other,), ()):
+        assert triggering._next_to_end(ours, active, 1) is None
+
+
 def parsed(api: FakeApi, dag_id: str, dags_dir: Path) -> ParsedDag:
     return triggering.wait_until_parsed(
         cast("AirflowApi", api), dag_id, dags_dir=dags_dir, observer=Observer()

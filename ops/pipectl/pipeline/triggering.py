@@ -318,9 +318,12 @@ class _FailedTries:
 def _next_to_end(run: DagRun, active: tuple[DagRun, ...], limit: int | None) -> DagRun | None:
     """Return the run that must end before a queued one starts; None if that one waits for none.
 
-    `active` are the DAG's active runs, oldest first. Airflow counts a backfill's runs apart.
+    `active` are the DAG's active runs, oldest first: a later answer than `run`, which may have begun, or even
+    ended, meanwhile. Airflow counts a backfill's runs apart.
     """
-    own = next((place for place, other in enumerate(active) if other.run_id == run.run_id), len(active))
+    own = next((place for place, other in enumerate(active) if other.run_id == run.run_id), None)
+    if own is None or active[own].state != "queued":
+        return None
     ahead = [
         other
         for place, other in enumerate(active)
