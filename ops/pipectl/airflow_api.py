@@ -222,7 +222,7 @@ class AirflowApi:
 
     def log(self, dag_id: str, run_id: str, task: TaskState, number: int = 0) -> tuple[str, ...]:
         """Return the lines of a task's try as its author wrote them; of the latest try without a number."""
-        return tuple(log_lines(self._log_entries(dag_id, run_id, task, number)))
+        return tuple(log_lines(error_last(self._log_entries(dag_id, run_id, task, number))))
 
     def last_error(self, dag_id: str, run_id: str, task: TaskState) -> str:
         """Return the last failure in the log of a task's try, in one line, empty if there is none."""
@@ -246,10 +246,6 @@ class AirflowApi:
             and is_since(read_time(event.get("timestamp")), since)
         )
         return sum(rows)
-
-    def failure_log(self, dag_id: str, run_id: str, task: TaskState) -> tuple[str, ...]:
-        """Return the lines of a task's latest try as `log` does, its last error after what it printed."""
-        return tuple(log_lines(error_last(self._log_entries(dag_id, run_id, task))))
 
     def retry_delay(self, dag_id: str, task_id: str) -> timedelta | None:
         """Return the shortest time from a failed try of a task to the next, None if Airflow does not say."""

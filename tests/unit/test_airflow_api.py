@@ -582,17 +582,26 @@ def test_the_last_error_of_a_log_is_one_line(newest: FakeAirflow, content: objec
 
 
 def test_what_a_task_printed_stands_before_its_error(newest: FakeAirflow) -> None:
-    """Airflow reads both from pipes of their own, and notes what was printed later."""
+    """Airflow reads both from pipes of their own, notes what was printed later, and sorts by time."""
     path = "GET /api/v2/dags/two_tasks/dagRuns/run/taskInstances/first/logs/1"
-    error = {"event": "Failed", "error_detail": [{"exc_type": "OSError", "exc_value": "no"}]}
-    printed = [{"event": text, "logger": "task.stdout"} for text in ("a", "b")]
-    content = [printed[0], error, printed[1], {"event": "c", "logger": "mine"}]
+    caught, error = (
+        {"event": event, "error_detail": [{"exc_type": "OSError", "exc_value": "no"}]}
+        for event in ("Caught", "Task failed with exception")
+    )
+    printed = [{"event": text, "logger": "task.stdout"} for text in ("a", "b", "b")]
+    content = [caught, printed[0], error, printed[1], {"event": "c", "logger": "mine"}, printed[2], "text"]
     newest.answers[path] = 200, {"content": content}
     api, task = AirflowApi(newest.address), TaskState("first", "failed", 1, None)
-    assert api.failure_log("two_tasks", "run", task) == ("a", "b", "Failed\nOSError: no", "c")
-    assert api.log("two_tasks", "run", task) == ("a", "Failed\nOSError: no", "b", "c")
-    newest.answers[path] = 200, {"content": printed}
-    assert api.failure_log("two_tasks", "run", task) == ("a", "b")
+
+    def log() -> tuple[str, ...]:
+        return api.log("two_tasks", "run", task)
+
+    failed = "Task failed with exception\nOSError: no"
+    assert log() == ("Caught\nOSError: no", "a", "b", "b", failed, "c", "text")
+    newest.answers[path] = 200, {"content": [caught, *printed]}
+    assert log() == ("Caught\nOSError: no", "a", "b", "b")
+    newest.answers[path] = 200, {"content": [{"event": "Task exited"}, *printed]}
+    assert log() == ("a", "b", "b", "Task exited")
 
 
 def test_the_rows_that_runs_wrote_are_those_of_their_events(newest: FakeAirflow) -> None:

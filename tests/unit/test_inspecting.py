@@ -196,6 +196,17 @@ def test_each_line_is_read_once_and_a_try_that_has_ended_never_again(
     assert len(api.asked) == count
 
 
+def test_a_line_that_comes_between_others_is_read_and_none_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow sorts what a task logs and prints by time, and notes the latter later."""
+    monkeypatch.setattr(inspecting, "LOG_SECONDS", 0)
+    api = FakeApi(())
+    reader = LogReader(cast("Any", api), RUN)
+    api.logs["load", 1] = ["same", "the end"]
+    assert texts(reader.new_lines(task("load", "running"))) == ["same", "the end"]
+    api.logs["load", 1] = ["same", "between", "same", "the end"]
+    assert texts(reader.new_lines(task("load", "failed"))) == ["between", "same"]
+
+
 def test_the_rest_of_a_try_is_read_although_the_next_one_has_begun() -> None:
     api = FakeApi(())
     reader = LogReader(cast("Any", api), RUN)

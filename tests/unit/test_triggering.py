@@ -101,9 +101,6 @@ class FakeApi:
         assert (dag_id, run_id) == ("mine", self.own)
         return tuple(f"{task.id} line {number}" for number in range(100))
 
-    def failure_log(self, dag_id: str, run_id: str, task: TaskState) -> tuple[str, ...]:
-        return self.log(dag_id, run_id, task)
-
     def rows_written(self, dag_id: str, asset: str, run_ids: set[str], since: datetime) -> int:
         assert (dag_id, asset, run_ids, since) == ("mine", "fraud_labels", {self.own}, START)
         return self.written

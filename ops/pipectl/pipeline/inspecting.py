@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -149,7 +150,7 @@ class LogReader:
         self._api = api
         self._run = run
         # By task, map index and try: lines read, when to read again, and whether the try has ended.
-        self._read: dict[tuple[str, int, int], int] = {}
+        self._read: dict[tuple[str, int, int], Counter[str]] = {}
         self._due: dict[tuple[str, int, int], float] = {}
         self._ended: set[tuple[str, int, int]] = set()
 
@@ -169,9 +170,14 @@ class LogReader:
                 lines = self._api.log(self._run.dag_id, self._run.run_id, task, number)
             except AirflowMissingError:
                 lines = ()
-            for text in lines[self._read.get(key, 0) :]:
-                yield TaskLogLine(task.id, number, text, task.map_index)
-            self._read[key] = max(len(lines), self._read.get(key, 0))
+            # Airflow sorts by time, so what is new may stand between lines that were read before.
+            read = self._read.setdefault(key, Counter())
+            left = Counter(read)
+            for text in lines:
+                left[text] -= 1
+                if left[text] < 0:
+                    read[text] += 1
+                    yield TaskLogLine(task.id, number, text, task.map_index)
             if not goes_on:
                 self._ended.add(key)
 

@@ -342,7 +342,7 @@ def failed_run(api: AirflowApi, dag_id: str, run_id: str, tasks: tuple[TaskState
     place = f" in {subject} {names}" if failed else ""
     logs = []
     for task in named:
-        text = fold_frames("\n".join(api.failure_log(dag_id, run_id, task)[-TASK_LOG_LINES:]))
+        text = fold_frames("\n".join(api.log(dag_id, run_id, task)[-TASK_LOG_LINES:]))
         logs.append(f"{task.name}:\n{text}" if len(failed) > 1 else text)
     hints = [f"In the browser: {api.address.url}/dags/{dag_id}/runs/{run_id}"]
     hints += [f"The whole log: {command('task-log', dag_id, run_id, task.name)}" for task in named]
