@@ -8,7 +8,7 @@ import pytest
 
 from pipectl.commands import cancel, clear
 from pipectl.errors import AirflowSilentError, UsageError
-from pipectl.models import DagRun, ParsedDag, TaskState
+from pipectl.models import AirflowAddress, DagRun, ParsedDag, TaskState
 from pipectl.observer import Observer
 from pipectl.pipeline import steering, triggering
 from pipectl.pipeline.triggering import Patience
@@ -105,6 +105,23 @@ def test_cleared_tasks_are_followed_to_the_end_of_their_run() -> None:
     text = plain(clear.result_text(result))
     assert "run: success\n" in text
     assert "Started again: load\n" in text
+
+
+def test_of_a_run_that_fails_again_the_logs_of_what_started_again_are_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An error of before says nothing of what was cleared."""
+    before, after = TaskState("extract", "failed", 1, 1.0), TaskState("load", "failed", 3, 1.0)
+    mapped = TaskState("load", "failed", 1, 1.0, 2)
+    api = FakeApi()
+    api.states = ["failed"]
+    monkeypatch.setattr(api, "tasks", lambda *_: (before, after, mapped))
+    monkeypatch.setattr(api, "log", lambda _dag, _run, task: (f"{task.name} failed",), raising=False)
+    monkeypatch.setattr(api, "address", AirflowAddress("http://127.0.0.1:1", "", ""), raising=False)
+    result = cleared(api)
+    error = triggering.failed_run(cast("Any", api), "mine", "run", result.tasks, result.started)
+    assert error.message == "The run run of mine failed in 3 tasks: load, load[2] and extract."
+    assert error.detail == "load:\nload failed\n\nload[2]:\nload[2] failed"
 
 
 def test_only_tries_that_fail_after_the_clearing_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from typer.testing import CliRunner
 
+from pipectl import cli
 from pipectl.airflow_health import unknown_dag
 from pipectl.commands.trigger import RunProgress, result_text, results_text
 from pipectl.console import Console
-from pipectl.errors import AirflowError, AirflowSilentError, DagError, WaitTimeoutError
+from pipectl.errors import AirflowError, AirflowSilentError, DagError, ExitCode, WaitTimeoutError
 from pipectl.models import AirflowAddress, Counts, DagRun, ImportFailure, ParsedDag, TaskLogLine, TaskState
 from pipectl.observer import Observer
 from pipectl.pipeline import triggering
@@ -260,6 +262,41 @@ def test_all_tasks_that_failed_are_named_each_with_its_log() -> None:
     assert "a line 99\n\nb:\nb line 80\n" in two.detail
 
 
+def typed(words: str, *states: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`trigger` with these words, whose runs end so, in task second if they fail."""
+    for name in ("dags", "stack"):
+        (project / name).mkdir()
+    monkeypatch.chdir(project)
+    api, left = FakeApi(), [*states]
+    api.own = "ours"
+    monkeypatch.setattr("pipectl.commands.trigger.airflow_api", lambda _: api)
+
+    def once(*_: object, **__: object) -> triggering.TriggerResult:
+        state = left.pop(0)
+        return triggering.TriggerResult("mine", "ours", state, 1.0, api.tasks("mine", "ours"), None)
+
+    monkeypatch.setattr("pipectl.commands.trigger._trigger_once", once)
+    return CliRunner().invoke(cli.app, ["--engine", "local", *words.split()])
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("trigger mine", True),
+        ("trigger mine --follow", False),
+        ("--quiet trigger mine --follow", True),
+        ("--json trigger mine --follow", True),
+    ],
+)
+def test_a_log_that_was_followed_is_not_shown_once_more(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, shown: bool
+) -> None:
+    done = typed(words, "failed", project=tmp_path, monkeypatch=monkeypatch)
+    assert done.exit_code == ExitCode.RUN_FAILED
+    assert ("second line 99" in done.stderr) == shown
+    assert "pipectl task-log mine ours second" in done.stderr
+
+
 @pytest.mark.parametrize(("scheduled", "limit"), [(False, 1), (True, 2), (True, 16), (True, None)], ids=str)
 def test_a_run_that_waits_for_no_other_names_none(*, scheduled: bool, limit: int | None) -> None:
     """Such a run is queued for a moment only; runs that come after it never keep it waiting."""
@@ -486,6 +523,22 @@ class RetryingApi(FakeApi):
     def retry_delay(self, dag_id: str, task_id: str) -> timedelta:
         assert (dag_id, task_id) == ("mine", "write")
         return timedelta(minutes=2)
+
+
+def test_what_tasks_have_become_at_the_end_of_their_run_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """A deferred task may go on, end, and end its run between two looks."""
+    looks = [("queued", "running"), ("success", "success")]
+
+    class Deferring(FakeApi):
+        def run(self, *_: str) -> DagRun:
+            self.task, state = looks.pop(0)
+            return run(self.own, state)
+
+        def tasks(self, *_: str) -> tuple[TaskState, ...]:
+            return (TaskState("wait", self.task, 1, 1.0),)
+
+    trigger(Deferring(), observer=RunProgress(Console()), asides=FakeApi())
+    assert capsys.readouterr().err.endswith("  wait: queued\n  wait: success\n")
 
 
 class ForgetfulApi(RetryingApi):

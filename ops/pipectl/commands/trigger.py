@@ -91,7 +91,9 @@ def trigger(
     )
     last = results[-1]
     if wait and last.state != "success":
-        raise triggering.failed_run(api, last.dag_id, last.run_id, last.tasks)
+        # Shown already, and not again; a program reads it in the error alone.
+        shown = follow and not invocation.console.quiet and not invocation.console.json
+        raise triggering.failed_run(api, last.dag_id, last.run_id, last.tasks, lambda _: not shown)
 
 
 def _trigger_once(

@@ -31,6 +31,11 @@ class ClearResult:
     tasks: tuple[TaskState, ...]
     paused: bool
 
+    def started(self, task: TaskState) -> bool:
+        """Whether a task is one of those cleared, or an instance of one that was not yet mapped."""
+        cleared = {(earlier.id, earlier.map_index) for earlier in self.cleared}
+        return not cleared.isdisjoint({(task.id, task.map_index), (task.id, -1)})
+
 
 @dataclass(frozen=True)
 class CancelledRun:

@@ -201,8 +201,6 @@ def trigger(
     counting = Aside(functools.partial(batch, run.run_id)) if batch and wait else None
     listing = Aside(functools.partial(api.runs, dag_id))
     tasks = api.tasks(dag_id, run.run_id) if wait else ()
-    if shown:
-        shown.look(tasks)
     delta = None
     if counting:
         try:
@@ -263,7 +261,8 @@ def follow(
             run = api.run(run.dag_id, run.run_id)
             active = api.active_runs(run.dag_id) if run.state == "queued" else ()
             behind = _next_to_end(run, active, limit)
-            tasks = api.tasks(run.dag_id, run.run_id) if run.state == "running" else ()
+            # Of a run that has ended too: tasks may have gone on since the last look.
+            tasks = api.tasks(run.dag_id, run.run_id) if run.state != "queued" else ()
         except AirflowSilentError as error:
             raise WaitTimeoutError(
                 f"The run {run.run_id} was {run.state} when Airflow last answered. {error.message}",
@@ -333,15 +332,21 @@ def _next_to_end(run: DagRun, active: tuple[DagRun, ...], limit: int | None) -> 
     return ahead[0] if limit and len(ahead) >= limit else None
 
 
-def failed_run(api: AirflowApi, dag_id: str, run_id: str, tasks: tuple[TaskState, ...]) -> RunFailedError:
-    """Return the error for a run that failed, with the last lines of its failed tasks' logs."""
-    failed = [task for task in tasks if task.state == "failed"]
+def failed_run(
+    api: AirflowApi,
+    dag_id: str,
+    run_id: str,
+    tasks: tuple[TaskState, ...],
+    is_news: Callable[[TaskState], bool] = lambda _: True,
+) -> RunFailedError:
+    """Return the error for a run that failed, with the ends of the logs of failed tasks that are news."""
+    failed = sorted((task for task in tasks if task.state == "failed"), key=lambda task: not is_news(task))
     named = failed[:NAMED_TASKS]
     names = listed([task.name for task in named], len(failed))
     subject = "task" if len(failed) == 1 else f"{counted(len(failed), 'task')}:"
     place = f" in {subject} {names}" if failed else ""
     logs = []
-    for task in named:
+    for task in filter(is_news, named):
         text = fold_frames("\n".join(api.log(dag_id, run_id, task)[-TASK_LOG_LINES:]))
         logs.append(f"{task.name}:\n{text}" if len(failed) > 1 else text)
     hints = [f"In the browser: {api.address.url}/dags/{dag_id}/runs/{run_id}"]
