@@ -148,7 +148,13 @@ class AirflowApi:
 
     def runs(self, dag_id: str, limit: int = 20) -> tuple[DagRun, ...]:
         """Return the runs that were made last, the newest first."""
-        return self._list_runs(dag_id, limit=limit, order_by=[NEWEST_FIRST])
+        return self.runs_and_total(dag_id, limit)[0]
+
+    def runs_and_total(self, dag_id: str, limit: int) -> tuple[tuple[DagRun, ...], int]:
+        """Return the runs that were made last, the newest first, and how many there are in all."""
+        answer = self._ask_for_runs(dag_id, limit=limit, order_by=[NEWEST_FIRST])
+        runs, total = self._read_runs(answer), answer.get("total_entries")
+        return runs, total if isinstance(total, int) else len(runs)
 
     def active_runs(self, dag_id: str) -> tuple[DagRun, ...]:
         """Return the runs that are queued or running, oldest first."""
@@ -323,7 +329,10 @@ class AirflowApi:
         return None if dag.get("is_stale") is True else dag
 
     def _taken(self, dag_id: str, logical_date: datetime | None) -> AirflowConflictError:
-        runs = self._list_runs(dag_id, logical_date_gte=logical_date, logical_date_lte=logical_date, limit=1)
+        answer = self._ask_for_runs(
+            dag_id, logical_date_gte=logical_date, logical_date_lte=logical_date, limit=1
+        )
+        runs = self._read_runs(answer)
         name = f" {runs[0].run_id}" if runs else ""
         again = f"To run it again: {command('clear', dag_id, runs[0].run_id)}" if runs else ""
         date = logical_date.isoformat() if logical_date else "none"
@@ -337,8 +346,10 @@ class AirflowApi:
         answers = self._ask_for_all("dag_runs", request, dag_id, dag_id=dag_id, **choice)
         return tuple(self._run(run) for run in answers)
 
-    def _list_runs(self, dag_id: str, **choice: Any) -> tuple[DagRun, ...]:  # noqa: ANN401  passed on
-        answer = self._ask(self._runs.get_dag_runs_without_preload_content, dag_id, dag_id=dag_id, **choice)
+    def _ask_for_runs(self, dag_id: str, **choice: Any) -> dict[str, Any]:  # noqa: ANN401  passed on
+        return self._ask(self._runs.get_dag_runs_without_preload_content, dag_id, dag_id=dag_id, **choice)
+
+    def _read_runs(self, answer: dict[str, Any]) -> tuple[DagRun, ...]:
         return tuple(self._run(run) for run in objects(answer.get("dag_runs")))
 
     def _ask_for_all(

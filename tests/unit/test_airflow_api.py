@@ -490,6 +490,14 @@ def test_a_second_run_of_a_logical_date_names_the_first(newest: FakeAirflow) -> 
     assert caught.value.hint == "To run it again: pipectl clear two_tasks run"
 
 
+def test_the_latest_runs_come_with_the_number_of_all(newest: FakeAirflow) -> None:
+    _, answer = newest.answers["GET /api/v2/dags/two_tasks/dagRuns"]
+    api = AirflowApi(newest.address)
+    for told, total in ((25, 25), (None, 1), ("many", 1)):
+        answer["total_entries"] = told
+        assert api.runs_and_total("two_tasks", 1) == (api.runs("two_tasks"), total)
+
+
 def test_lists_are_read_to_their_end(newest: FakeAirflow, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many task instances a run has: an answer has at most 100."""
     _, answer = newest.answers["GET /api/v2/dags/two_tasks/dagRuns/run/taskInstances"]

@@ -322,7 +322,7 @@ def test_runs_that_were_cancelled_are_not_called_failed() -> None:
     only = command._failure(replace(result, runs=(cancelled,)))
     assert only.message == "Of 1 run of mine 1 was cancelled."
     assert only.hint == "To start them again: the same with --failed"
-    text = plain(runs.result_text(runs.Runs("mine", (failed, cancelled))))
+    text = plain(runs.result_text(runs.Runs("mine", (failed, cancelled), 2)))
     assert [line.split()[2] for line in text.splitlines() if "backfill__" in line] == ["failed", "cancelled"]
 
 

@@ -171,6 +171,21 @@ def test_every_try_is_shown_with_its_times() -> None:
     assert f"Why load[1] failed: pipectl task-log mine {RUN.run_id} 'load[1]'\n" in text
 
 
+@pytest.mark.parametrize(
+    ("shown", "total", "told"),
+    [
+        (10, 10, ""),
+        (10, 25, "… 15 more: pipectl runs mine --limit 25\n"),
+        (10, 1_210, "… 1,200 more: pipectl runs mine --limit 100\n"),
+        (100, 1_300, "… 1,200 more: pipectl open\n"),
+    ],
+)
+def test_a_list_of_runs_says_how_many_more_there_are(shown: int, total: int, told: str) -> None:
+    text = plain(runs.result_text(runs.Runs("mine", (RUN,) * shown, total)))
+    assert text.endswith(told)
+    assert ("more" in text) == bool(told)
+
+
 def texts(lines: Any) -> list[str]:
     return [line.text for line in lines]
 
