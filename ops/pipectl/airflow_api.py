@@ -34,6 +34,7 @@ from pipectl.airflow_answers import (
 )
 from pipectl.airflow_health import (
     AirflowHealth,
+    broken_dag,
     no_answer,
     server_version,
     unknown_dag,
@@ -52,7 +53,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from datetime import datetime, timedelta
 
+    from pipectl.errors import DagError
     from pipectl.models import AirflowAddress, Backfill, DagRun, ImportFailure, ParsedDag, TaskState, TaskTry
+
+    Failures = tuple[ImportFailure, ...]
 
 REQUEST_SECONDS = 30.0
 # An answer that takes longer is waited for while Airflow answers other questions, up to here.
@@ -65,14 +69,21 @@ class AirflowApi:
     """A logged-in client. Every method may raise AirflowError, and DagError for an unknown DAG.
 
     Whenever it opens a connection, the server proves that it is this project's: ForeignAirflowError if not.
-    `report` is told of an answer that takes long.
+    `report` is told of an answer that takes long. `blame` returns the import failures because of which a DAG
+    is not one of those that Airflow has parsed.
     """
 
-    def __init__(self, address: AirflowAddress, report: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        address: AirflowAddress,
+        report: Callable[[str], None] = lambda _: None,
+        blame: Callable[[str, tuple[ParsedDag, ...], Failures], Failures] = lambda *_: (),
+    ) -> None:
         import airflow_client.client as airflow  # 1.1 s
 
         self._airflow = airflow
         self.address = address
+        self._blame = blame
         token = AirflowHealth(address).token()
         configuration = airflow.Configuration(host=address.url, retries=False, access_token=token)
         # It is on this machine, and else the client takes the proxy of the environment.
@@ -108,6 +119,13 @@ class AirflowApi:
     def dag_ids(self) -> tuple[str, ...]:
         """Ids of the DAGs that Airflow has parsed."""
         return tuple(dag.dag_id for dag in self.dags())
+
+    def missing_dag(self, dag_id: str) -> DagError:
+        """Return the error for a DAG that Airflow has not parsed: why not, if its file cannot be imported."""
+        dags, failures = self.dags(), self.import_failures()
+        if own := self._blame(dag_id, dags, failures):
+            return broken_dag(dag_id, own)
+        return unknown_dag(dag_id, tuple(dag.dag_id for dag in dags), failures)
 
     def set_paused(self, dag_id: str, *, paused: bool) -> None:
         """Pause or unpause a DAG."""
@@ -390,7 +408,7 @@ class AirflowApi:
         if response.status >= http.client.BAD_REQUEST:
             detail = refusal(answer) or response.reason or f"HTTP {response.status}"
             if response.status == http.client.NOT_FOUND and dag_id and self._dag(dag_id) is None:
-                raise unknown_dag(dag_id, self.dag_ids())
+                raise self.missing_dag(dag_id)
             kind = KINDS.get(response.status, AirflowError)
             if response.status >= http.client.INTERNAL_SERVER_ERROR:
                 kind = AirflowSilentError

@@ -352,10 +352,46 @@ def test_an_unknown_dag_is_answered_with_those_that_there_are(newest: FakeAirflo
         with pytest.raises(DagError) as caught:
             ask("two_task")
         assert caught.value.message == "Airflow knows no DAG 'two_task'."
-        assert caught.value.hint == f"Did you mean two_tasks? There are: {', '.join(sorted(api.dag_ids()))}."
+        [broken] = api.import_failures()
+        assert caught.value.hint == (
+            f"Did you mean two_tasks? There are: {', '.join(sorted(api.dag_ids()))}."
+            f"\nNot imported: {broken.filename}; why: pipectl dags"
+        )
     with pytest.raises(AirflowError, match="refused the request: Not Found") as missing:
         api.run("two_tasks", "no_such_run")
     assert not isinstance(missing.value, DagError)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "runs broken",
+        "runs broken latest",
+        "cancel broken",
+        "cancel broken run",
+        "pause broken",
+        "unpause broken",
+        "clear broken latest",
+        "task-log broken latest first",
+        "backfill broken --cancel",
+        "backfill broken --from 2026-01-01",
+        "trigger broken",
+    ],
+)
+def test_every_command_says_that_a_dags_file_cannot_be_imported(
+    newest: FakeAirflow, arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("dags", "stack"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "dags" / "broken.py").write_text("no_such_name\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipectl.pipeline.access.airflow_address", lambda _: newest.address)
+    done = CliRunner().invoke(cli.app, ["--engine", "local", *arguments.split()])
+    assert done.exit_code == ExitCode.DAG
+    assert "no_such_name" in done.stderr
+    assert (
+        "Error: The DAG 'broken' cannot run: Airflow cannot import broken.py.\nMend the file" in done.stderr
+    )
 
 
 def test_a_server_that_is_gone_is_told_in_a_sentence(

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from pipectl.airflow_health import unknown_dag
 from pipectl.commands import runs
 from pipectl.errors import AirflowMissingError, DagError, UsageError
 from pipectl.models import DagRun, ParsedDag, TaskLogLine, TaskState, TaskTry
@@ -44,6 +45,9 @@ class FakeApi:
 
     def dag_ids(self) -> tuple[str, ...]:
         return ("mine", "other")
+
+    def missing_dag(self, dag_id: str) -> DagError:
+        return unknown_dag(dag_id, self.dag_ids())
 
     def run(self, dag_id: str, run_id: str) -> DagRun:
         assert is_run_id(run_id)

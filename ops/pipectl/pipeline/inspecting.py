@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipectl.airflow_health import did_you_mean, unknown_dag
+from pipectl.airflow_health import did_you_mean
 from pipectl.errors import AirflowMissingError, DagError, UsageError
 from pipectl.models import TaskLogLine, TaskTry, instance_name
 from pipectl.names import command, counted, is_dag_id, is_run_id
@@ -77,7 +77,7 @@ def which(api: AirflowApi, default: str, first: str | None, second: str | None) 
     if found:
         return found[0], first
     if is_dag_id(first):
-        raise unknown_dag(first, ids)
+        raise api.missing_dag(first)
     raise AirflowMissingError(f"No DAG has a run {first!r}.", hint=f"Those of a DAG: pipectl runs {default}")
 
 

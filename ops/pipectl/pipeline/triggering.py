@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pipectl.airflow_answers import fold_frames
-from pipectl.airflow_health import unknown_dag
+from pipectl.airflow_health import broken_dag, unknown_dag
 from pipectl.errors import (
     AirflowError,
     AirflowSilentError,
@@ -25,7 +25,7 @@ from pipectl.errors import (
 from pipectl.models import TaskState
 from pipectl.names import command, counted, listed
 from pipectl.pipeline.inspecting import LogReader
-from pipectl.pipeline.readiness import Suspicion, broken_dag, failures_of, files_that_mention
+from pipectl.pipeline.readiness import Suspicion, failures_of, files_that_mention
 from pipectl.published import LABELS
 from pipectl.wait import Aside, attempts
 
