@@ -36,7 +36,9 @@ def trigger(
     *,
     conf: Annotated[
         list[str] | None,
-        typer.Option(help="Parameters of the run, as a JSON object or KEY=VALUE; several are merged."),
+        typer.Option(
+            help="Parameters of the run, as a JSON object, @FILE with one, or KEY=VALUE; several are merged."
+        ),
     ] = None,
     logical_date: Annotated[
         str | None,
