@@ -122,6 +122,16 @@ def test_a_mistyped_run_names_the_one_that_was_meant() -> None:
     assert caught.value.hint == f"Did you mean {RUN.run_id}? Its runs: pipectl runs mine"
 
 
+@pytest.mark.parametrize("typed", ["last", "latset", "newest"])
+def test_who_means_the_latest_run_is_told_its_word(typed: str) -> None:
+    with pytest.raises(AirflowMissingError, match=f"mine has no run '{typed}'") as caught:
+        find("mine", typed)
+    assert caught.value.hint.startswith("Did you mean latest?") == (typed != "newest")
+    with pytest.raises(DagError) as unknown:
+        which(typed)
+    assert unknown.value.hint.startswith("Did you mean latest?") == (typed != "newest")
+
+
 @pytest.mark.parametrize("run_id", ["", ".", "..", "a/b", "\udc80", "a\nb", "x" * 251])
 def test_what_can_be_no_run_is_none_and_is_not_asked_for(run_id: str) -> None:
     with pytest.raises(AirflowMissingError, match="mine has no run"):
@@ -144,11 +154,11 @@ def test_a_task_is_named_with_its_index_and_all_instances_without() -> None:
 
 @pytest.mark.parametrize("name", ["extrat", "load[2]", "extract[0]"])
 def test_a_task_that_there_is_not_names_those_that_there_are(name: str) -> None:
-    with pytest.raises(UsageError, match="The run has no task") as caught:
+    with pytest.raises(AirflowMissingError, match="The run has no task") as caught:
         inspecting.find_task(TASKS, name)
     assert caught.value.hint.startswith("Did you mean ")
     assert caught.value.hint.endswith("It has: extract, load[0], load[1].")
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(AirflowMissingError) as caught:
         inspecting.find_task((), name)
     assert caught.value.hint == "It has no tasks yet."
 
@@ -253,7 +263,7 @@ def test_the_log_of_the_latest_try_is_shown_or_that_of_another() -> None:
     api.logs = {("load", 1): ["first"], ("load", 2): ["second"]}
     assert logged(api) == ["second"]
     assert logged(api, number=1) == ["first"]
-    with pytest.raises(UsageError, match="has had 2 tries, and no try 3") as caught:
+    with pytest.raises(AirflowMissingError, match="has had 2 tries, and no try 3") as caught:
         logged(api, number=3)
     assert caught.value.hint == f"All tries: pipectl runs mine {RUN.run_id}"
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, cast
 import pytest
 
 from pipectl.commands import cancel, clear
-from pipectl.errors import AirflowSilentError, UsageError
+from pipectl.errors import AirflowMissingError, AirflowSilentError, UsageError
 from pipectl.models import AirflowAddress, DagRun, ParsedDag, TaskState
 from pipectl.observer import Observer
 from pipectl.pipeline import steering, triggering
@@ -84,7 +84,7 @@ def test_what_would_start_again_is_asked_of_airflow_and_nothing_starts() -> None
     names = ("load", "extract")
     assert steering.tasks_to_clear(cast("Any", api), FAILED, names, **choice) == TASKS[1:]
     assert api.calls == [{"tasks": (("load", -1), ("extract", -1)), **choice, "dry_run": True}]
-    with pytest.raises(UsageError, match="The run has no task 'lod'"):
+    with pytest.raises(AirflowMissingError, match="The run has no task 'lod'"):
         steering.tasks_to_clear(cast("Any", api), FAILED, ("lod",), **choice)
 
 

@@ -77,7 +77,9 @@ def which(api: AirflowApi, default: str, first: str | None, second: str | None) 
     if found:
         return found[0], first
     if is_dag_id(first):
-        raise api.missing_dag(first)
+        error = api.missing_dag(first)
+        error.hint = did_you_mean(first, [LATEST]) + error.hint
+        raise error
     raise AirflowMissingError(f"No DAG has a run {first!r}.", hint=f"Those of a DAG: pipectl runs {default}")
 
 
@@ -90,7 +92,7 @@ def find_run(api: AirflowApi, dag_id: str, run_id: str) -> DagRun:
     if is_run_id(run_id):
         with contextlib.suppress(AirflowMissingError):
             return api.run(dag_id, run_id)
-    meant = did_you_mean(run_id, [run.run_id for run in api.runs(dag_id)])
+    meant = did_you_mean(run_id, [LATEST, *(run.run_id for run in api.runs(dag_id))])
     raise AirflowMissingError(
         f"{dag_id} has no run {run_id!r}.", hint=f"{meant}Its runs: pipectl runs {dag_id}"
     )
@@ -118,14 +120,14 @@ def details(api: AirflowApi, run: DagRun) -> RunDetails:
 def find_tasks(tasks: tuple[TaskState, ...], name: str) -> tuple[TaskState, ...]:
     """Return the task instances that a name means: one with an index, all of a task without.
 
-    Raises UsageError with the name that may be meant if the run has none.
+    Raises AirflowMissingError with the name that may be meant if the run has none.
     """
     named = re.fullmatch(r"(.+)\[(\d+)\]", name)
     wanted, index = (named[1], int(named[2])) if named else (name, None)
     found = tuple(task for task in tasks if task.id == wanted and index in {None, task.map_index})
     if not found:
         names = dict.fromkeys(task.name for task in tasks)
-        raise UsageError(
+        raise AirflowMissingError(
             f"The run has no task {name!r}.",
             hint=f"{did_you_mean(name, names)}It has: {', '.join(names)}."
             if names
@@ -135,7 +137,7 @@ def find_tasks(tasks: tuple[TaskState, ...], name: str) -> tuple[TaskState, ...]
 
 
 def find_task(tasks: tuple[TaskState, ...], name: str) -> TaskState:
-    """Return the one task instance that a name means; UsageError for none, and for several."""
+    """Return the one task instance that a name means; UsageError for several, else as `find_tasks`."""
     task, *others = find_tasks(tasks, name)
     if others:
         names = [found.name for found in (task, *others)]
@@ -187,12 +189,13 @@ def task_log(
 ) -> Iterator[TaskLogLine]:
     """Yield the log of a task's try, of the latest one without a number.
 
-    With `follow` go on until that try has ended; without a number, until the task has. Raises UsageError for
-    a task or a try that there is not, AirflowMissingError if the task has not begun and is not followed.
+    With `follow` go on until that try has ended; without a number, until the task has. Raises
+    AirflowMissingError for a task or a try that there is not, and for a task that has not begun and is not
+    followed.
     """
     task = find_task(api.tasks(run.dag_id, run.run_id), name)
     if number and number > task.tries:
-        raise UsageError(
+        raise AirflowMissingError(
             f"The task {name} has had {counted(task.tries, 'try', 'tries')}, and no try {number}.",
             hint=f"All tries: {command('runs', run.dag_id, run.run_id)}",
         )

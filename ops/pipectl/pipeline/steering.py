@@ -63,7 +63,7 @@ def tasks_to_clear(
 ) -> tuple[TaskState, ...]:
     """Return the task instances that `clear` lets start again, as they are now.
 
-    Raises UsageError for a name that is that of no task of the run.
+    Raises AirflowMissingError for a name that is that of no task of the run.
     """
     tasks = _chosen(api, run, names)
     return api.clear(
