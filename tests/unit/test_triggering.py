@@ -203,7 +203,7 @@ def test_labels_that_a_run_wrote_of_older_transactions_are_told_apart(written: i
     result = trigger(api, batch=lambda _: Counts(60, 58, 2))
     assert result.other_labels == max(written - 58, 0)
     assert told in plain(result_text(result))
-    assert told in plain(results_text([result]))
+    assert told in plain(results_text([result], 1))
 
 
 def test_an_airflow_that_does_not_tell_what_was_written_fails_nothing() -> None:
@@ -295,6 +295,23 @@ def test_a_log_that_was_followed_is_not_shown_once_more(
     assert done.exit_code == ExitCode.RUN_FAILED
     assert ("second line 99" in done.stderr) == shown
     assert "pipectl task-log mine ours second" in done.stderr
+
+
+def test_runs_that_are_not_started_because_one_failed_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "trigger mine --repeat 4"
+    done = typed(words, "success", "failed", project=tmp_path, monkeypatch=monkeypatch)
+    assert done.exit_code == ExitCode.RUN_FAILED
+    assert "\n1 success, 1 failed, 2 not started\n" in done.stdout
+
+    def late(*_: object, **__: object) -> None:
+        raise WaitTimeoutError("It is still running.", hint="Look at it.")
+
+    monkeypatch.setattr("pipectl.commands.trigger._trigger_once", late)
+    done = CliRunner().invoke(cli.app, ["--engine", "local", *words.split()])
+    assert done.exit_code == ExitCode.TIMED_OUT
+    assert done.stderr.endswith("Look at it.\nNot started then: 3 runs of --repeat.\n")
 
 
 @pytest.mark.parametrize(("scheduled", "limit"), [(False, 1), (True, 2), (True, 16), (True, None)], ids=str)
@@ -481,7 +498,8 @@ def test_several_runs_are_a_table_with_their_sums() -> None:
             [
                 result("one", delta=Counts(60, 58, 2), other_runs=(other,)),
                 result("two", delta=Counts(1_000, 1_000, 3)),
-            ]
+            ],
+            2,
         )
     )
     rows = [line.split() for line in text.splitlines() if line.strip()]
@@ -496,9 +514,9 @@ def test_several_runs_are_a_table_with_their_sums() -> None:
 def test_a_table_of_runs_without_batches_has_no_columns_for_them() -> None:
     failed = TaskState("load", "failed", 2, 1.0)
     runs = [result("one"), replace(result("two", "failed"), tasks=(failed,))]
-    text = plain(results_text(runs))
+    text = plain(results_text(runs, 5))
     assert "transactions" not in text
-    assert "1 success, 1 failed\n" in text
+    assert "1 success, 1 failed, 3 not started\n" in text
     assert ["load", "failed", "2", "1.0", "s"] in [line.split() for line in text.splitlines()]
 
 
