@@ -134,7 +134,9 @@ def test_only_tries_that_fail_after_the_clearing_are_told(monkeypatch: pytest.Mo
 
     api = FakeApi()
     api.states = ["running", "running", "running", "success"]
-    looks = [(TaskState("load", state, tries, None),) for state, tries in (("running", 3), ("queued", 4))]
+    before = TaskState("extract", "failed", 2, 1.0)  # not cleared, so its tries are all of before
+    tries = (("failed", 2), ("running", 3), ("queued", 4))
+    looks = [(before, TaskState("load", *state, None)) for state in tries]
     monkeypatch.setattr(api, "tasks", lambda *_: looks.pop(0) if len(looks) > 1 else looks[0])
     assert cleared(api, observer=Told()).state == "success"
     assert Told.tries == [3]

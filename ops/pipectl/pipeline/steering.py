@@ -89,13 +89,14 @@ def clear(
     paused = bool(dag and dag.paused)
     tasks: tuple[TaskState, ...] = ()
     if cleared:
+        earlier = api.tasks(run.dag_id, run.run_id)
         api.clear(run.dag_id, run.run_id, tasks=tuple((task.id, task.map_index) for task in cleared))
         # Of all this only the question above must not be repeated: what it starts would start anew.
         patient = patience.repeating(api)
         run = patient.run(run.dag_id, run.run_id)
         if wait and not paused:
             limit = dag.max_active_runs if dag else None
-            run = follow(patient, run, limit, observer=observer, timeout=timeout, earlier=cleared, asides=api)
+            run = follow(patient, run, limit, observer=observer, timeout=timeout, earlier=earlier, asides=api)
         tasks = patient.tasks(run.dag_id, run.run_id)
     return ClearResult(run.dag_id, run.run_id, run.state, run.seconds, cleared, tasks, paused)
 

@@ -251,7 +251,7 @@ def follow(
 ) -> DagRun:
     """Return the run once it has ended; `limit` is how many runs of its DAG run at once.
 
-    Tries that failed are told, as far as `asides` answers, but for those that were `earlier`. Raises
+    Tries that failed are told, as far as `asides` answers, but for those that tasks had `earlier`. Raises
     WaitTimeoutError when the run has not ended after `timeout` seconds; it goes on.
     """
     behind = None
@@ -291,7 +291,7 @@ class _FailedTries:
         self._run = run
         self._observer = observer
         self._told: set[TaskState] = set()
-        self._earlier = {TaskState(task.id, "failed", task.tries, None, task.map_index) for task in earlier}
+        self._earlier = {(task.id, task.map_index): task.tries for task in earlier}
 
     def tell(self, tasks: tuple[TaskState, ...]) -> None:
         for task in tasks:
@@ -299,8 +299,8 @@ class _FailedTries:
             failed = TaskState(
                 task.id, "failed", task.tries if waits else task.tries - 1, None, task.map_index
             )
-            known = failed.tries < 1 or failed in self._told | self._earlier
-            if known or len(self._told) >= MOST_FAILED_TRIES:
+            earlier = self._earlier.get((task.id, task.map_index), 0)
+            if failed.tries <= earlier or failed in self._told or len(self._told) >= MOST_FAILED_TRIES:
                 continue
             self._told.add(failed)
             reason, due = "", None
