@@ -34,8 +34,9 @@ WITHOUT_SLOTS = {"", "@once", "@continuous", "Asset"}
 # Around the places in which Airflow found a log: other ones while the task runs.
 SOURCES, SOURCES_END = "::group::Log message source details", "::endgroup::"
 # What a task prints, by Airflow's name of its loggers, and what Airflow logs when the task's code has ended.
-PRINTED = {"task.stdout", "task.stderr"}
-ENDS = {"Task failed with exception", "Task exited"}
+# No sets: an answer may hold anything in their place, and not all of that has a hash.
+PRINTED = ("task.stdout", "task.stderr")
+ENDS = ("Task failed with exception", "Task exited")
 NEVER = datetime.max.replace(tzinfo=UTC)
 # Two or more frames of a traceback that lie in Airflow's installation, or its providers'.
 AIRFLOWS_FRAMES = re.compile(
