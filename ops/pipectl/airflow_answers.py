@@ -33,8 +33,10 @@ LONGEST_REASON = 300
 WITHOUT_SLOTS = {"", "@once", "@continuous", "Asset"}
 # Around the places in which Airflow found a log: other ones while the task runs.
 SOURCES, SOURCES_END = "::group::Log message source details", "::endgroup::"
-# What a task prints, by Airflow's name of its loggers.
+# What a task prints, by Airflow's name of its loggers, and what Airflow logs when the task's code has ended.
+# No sets: an answer may hold anything in their place, and not all of that has a hash.
 PRINTED = ("task.stdout", "task.stderr")
+ENDS = ("Task failed with exception", "Task exited")
 NEVER = datetime.max.replace(tzinfo=UTC)
 # Two or more frames of a traceback that lie in Airflow's installation, or its providers'.
 AIRFLOWS_FRAMES = re.compile(
@@ -231,19 +233,16 @@ def log_lines(content: list[Any]) -> Iterator[str]:
 
 
 def error_last(content: list[Any]) -> list[Any]:
-    """Return a log in which what a task printed before its last error stands there.
+    """Return a log in which what a task printed stands before the error that ended the task.
 
-    Airflow reads what a task prints and what it logs from two pipes, and may note the former later.
+    As in the log's file. Airflow's answer is in order of time, and what was printed has the time at which
+    Airflow read it from a pipe, which may be after the error.
     """
-    errors = [
-        place for place, line in enumerate(content) if isinstance(line, dict) and line.get("error_detail")
-    ]
-    if not errors:
-        return content
-    after = content[errors[-1] + 1 :]
-    printed = [line for line in after if isinstance(line, dict) and line.get("logger") in PRINTED]
-    others = [line for line in after if line not in printed]
-    return [*content[: errors[-1]], *printed, content[errors[-1]], *others]
+    facts = [line if isinstance(line, dict) else {} for line in content]
+    end = next((place for place, line in enumerate(facts) if line.get("event") in ENDS), len(content))
+    # Python's sort leaves all else in its order.
+    late = sorted(range(end, len(content)), key=lambda place: facts[place].get("logger") not in PRINTED)
+    return [*content[:end], *(content[place] for place in late)]
 
 
 def last_error(content: list[Any]) -> str:

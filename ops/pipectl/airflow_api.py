@@ -34,6 +34,7 @@ from pipectl.airflow_answers import (
 )
 from pipectl.airflow_health import (
     AirflowHealth,
+    broken_dag,
     no_answer,
     server_version,
     unknown_dag,
@@ -52,7 +53,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from datetime import datetime, timedelta
 
+    from pipectl.errors import DagError
     from pipectl.models import AirflowAddress, Backfill, DagRun, ImportFailure, ParsedDag, TaskState, TaskTry
+
+    Failures = tuple[ImportFailure, ...]
 
 REQUEST_SECONDS = 30.0
 # An answer that takes longer is waited for while Airflow answers other questions, up to here.
@@ -65,14 +69,21 @@ class AirflowApi:
     """A logged-in client. Every method may raise AirflowError, and DagError for an unknown DAG.
 
     Whenever it opens a connection, the server proves that it is this project's: ForeignAirflowError if not.
-    `report` is told of an answer that takes long.
+    `report` is told of an answer that takes long. `blame` returns the import failures because of which a DAG
+    is not one of those that Airflow has parsed.
     """
 
-    def __init__(self, address: AirflowAddress, report: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        address: AirflowAddress,
+        report: Callable[[str], None] = lambda _: None,
+        blame: Callable[[str, tuple[ParsedDag, ...], Failures], Failures] = lambda *_: (),
+    ) -> None:
         import airflow_client.client as airflow  # 1.1 s
 
         self._airflow = airflow
         self.address = address
+        self._blame = blame
         token = AirflowHealth(address).token()
         configuration = airflow.Configuration(host=address.url, retries=False, access_token=token)
         # It is on this machine, and else the client takes the proxy of the environment.
@@ -108,6 +119,13 @@ class AirflowApi:
     def dag_ids(self) -> tuple[str, ...]:
         """Ids of the DAGs that Airflow has parsed."""
         return tuple(dag.dag_id for dag in self.dags())
+
+    def missing_dag(self, dag_id: str) -> DagError:
+        """Return the error for a DAG that Airflow has not parsed: why not, if its file cannot be imported."""
+        dags, failures = self.dags(), self.import_failures()
+        if own := self._blame(dag_id, dags, failures):
+            return broken_dag(dag_id, own)
+        return unknown_dag(dag_id, tuple(dag.dag_id for dag in dags), failures)
 
     def set_paused(self, dag_id: str, *, paused: bool) -> None:
         """Pause or unpause a DAG."""
@@ -148,24 +166,23 @@ class AirflowApi:
 
     def runs(self, dag_id: str, limit: int = 20) -> tuple[DagRun, ...]:
         """Return the runs that were made last, the newest first."""
-        return self._list_runs(dag_id, limit=limit, order_by=[NEWEST_FIRST])
+        return self.runs_and_total(dag_id, limit)[0]
+
+    def runs_and_total(self, dag_id: str, limit: int) -> tuple[tuple[DagRun, ...], int]:
+        """Return the runs that were made last, the newest first, and how many there are in all."""
+        answer = self._ask_for_runs(dag_id, limit=limit, order_by=[NEWEST_FIRST])
+        runs, total = self._read_runs(answer), answer.get("total_entries")
+        return runs, total if isinstance(total, int) else len(runs)
 
     def active_runs(self, dag_id: str) -> tuple[DagRun, ...]:
         """Return the runs that are queued or running, oldest first."""
-        return self._list_runs(dag_id, state=ACTIVE_STATES, limit=100, order_by=["run_after"])
+        return self._all_runs(dag_id, state=ACTIVE_STATES, order_by=["run_after"])
 
     def runs_between(self, dag_id: str, since: datetime, until: datetime) -> tuple[DagRun, ...]:
         """Return all runs whose logical date is neither before `since` nor after `until`, oldest first."""
-        answers = self._ask_for_all(
-            "dag_runs",
-            self._runs.get_dag_runs_without_preload_content,
-            dag_id,
-            dag_id=dag_id,
-            logical_date_gte=since,
-            logical_date_lte=until,
-            order_by=["logical_date"],
+        return self._all_runs(
+            dag_id, logical_date_gte=since, logical_date_lte=until, order_by=["logical_date"]
         )
-        return tuple(self._run(run) for run in answers)
 
     def backfill_slots(
         self, dag_id: str, since: datetime, until: datetime, reprocess: str = "none"
@@ -229,7 +246,7 @@ class AirflowApi:
 
     def log(self, dag_id: str, run_id: str, task: TaskState, number: int = 0) -> tuple[str, ...]:
         """Return the lines of a task's try as its author wrote them; of the latest try without a number."""
-        return tuple(log_lines(self._log_entries(dag_id, run_id, task, number)))
+        return tuple(log_lines(error_last(self._log_entries(dag_id, run_id, task, number))))
 
     def last_error(self, dag_id: str, run_id: str, task: TaskState) -> str:
         """Return the last failure in the log of a task's try, in one line, empty if there is none."""
@@ -253,10 +270,6 @@ class AirflowApi:
             and is_since(read_time(event.get("timestamp")), since)
         )
         return sum(rows)
-
-    def failure_log(self, dag_id: str, run_id: str, task: TaskState) -> tuple[str, ...]:
-        """Return the lines of a task's latest try as `log` does, its last error after what it printed."""
-        return tuple(log_lines(error_last(self._log_entries(dag_id, run_id, task))))
 
     def retry_delay(self, dag_id: str, task_id: str) -> timedelta | None:
         """Return the shortest time from a failed try of a task to the next, None if Airflow does not say."""
@@ -334,7 +347,10 @@ class AirflowApi:
         return None if dag.get("is_stale") is True else dag
 
     def _taken(self, dag_id: str, logical_date: datetime | None) -> AirflowConflictError:
-        runs = self._list_runs(dag_id, logical_date_gte=logical_date, logical_date_lte=logical_date, limit=1)
+        answer = self._ask_for_runs(
+            dag_id, logical_date_gte=logical_date, logical_date_lte=logical_date, limit=1
+        )
+        runs = self._read_runs(answer)
         name = f" {runs[0].run_id}" if runs else ""
         again = f"To run it again: {command('clear', dag_id, runs[0].run_id)}" if runs else ""
         date = logical_date.isoformat() if logical_date else "none"
@@ -343,8 +359,15 @@ class AirflowApi:
             hint=again,
         )
 
-    def _list_runs(self, dag_id: str, **choice: Any) -> tuple[DagRun, ...]:  # noqa: ANN401  passed on
-        answer = self._ask(self._runs.get_dag_runs_without_preload_content, dag_id, dag_id=dag_id, **choice)
+    def _all_runs(self, dag_id: str, **choice: Any) -> tuple[DagRun, ...]:  # noqa: ANN401  passed on
+        request = self._runs.get_dag_runs_without_preload_content
+        answers = self._ask_for_all("dag_runs", request, dag_id, dag_id=dag_id, **choice)
+        return tuple(self._run(run) for run in answers)
+
+    def _ask_for_runs(self, dag_id: str, **choice: Any) -> dict[str, Any]:  # noqa: ANN401  passed on
+        return self._ask(self._runs.get_dag_runs_without_preload_content, dag_id, dag_id=dag_id, **choice)
+
+    def _read_runs(self, answer: dict[str, Any]) -> tuple[DagRun, ...]:
         return tuple(self._run(run) for run in objects(answer.get("dag_runs")))
 
     def _ask_for_all(
@@ -385,7 +408,7 @@ class AirflowApi:
         if response.status >= http.client.BAD_REQUEST:
             detail = refusal(answer) or response.reason or f"HTTP {response.status}"
             if response.status == http.client.NOT_FOUND and dag_id and self._dag(dag_id) is None:
-                raise unknown_dag(dag_id, self.dag_ids())
+                raise self.missing_dag(dag_id)
             kind = KINDS.get(response.status, AirflowError)
             if response.status >= http.client.INTERNAL_SERVER_ERROR:
                 kind = AirflowSilentError

@@ -232,6 +232,17 @@ def unknown_dag(dag_id: str, dag_ids: tuple[str, ...], failures: tuple[ImportFai
     )
 
 
+def broken_dag(dag_id: str, failures: tuple[ImportFailure, ...]) -> DagError:
+    """Return the error that shows the import errors, file by file."""
+    files = ", ".join(failure.filename for failure in failures)
+    return DagError(
+        f"The DAG {dag_id!r} cannot run: Airflow cannot import {files}.",
+        hint="Mend the file; pipectl check shows what is wrong with all of them. Airflow reads it anew within"
+        " seconds: then run the command again.",
+        detail="\n".join(failure.stack_trace.strip() for failure in failures),
+    )
+
+
 def did_you_mean(name: str, names: Iterable[str], likeness: float = 0.6) -> str:
     """Return a question with the name that is most like a mistyped one, and a space; empty if none is."""
     from difflib import get_close_matches  # noqa: PLC0415  5 ms, for an error alone

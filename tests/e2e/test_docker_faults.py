@@ -103,7 +103,7 @@ def test_an_interrupted_up_can_be_run_again(project: DockerProject) -> None:
     until(lambda: (project.folder / "stack" / ".env").exists() and bool(project.containers()), "containers")
     code, said = project.interrupt(started)
     assert code == 130
-    assert "can be run again" in said
+    assert "The same command starts the rest." in said
     assert project.json("up")["engine"] == "docker"
     assert project.json("status")["airflow"]["reachable"]
 

@@ -352,10 +352,46 @@ def test_an_unknown_dag_is_answered_with_those_that_there_are(newest: FakeAirflo
         with pytest.raises(DagError) as caught:
             ask("two_task")
         assert caught.value.message == "Airflow knows no DAG 'two_task'."
-        assert caught.value.hint == f"Did you mean two_tasks? There are: {', '.join(sorted(api.dag_ids()))}."
+        [broken] = api.import_failures()
+        assert caught.value.hint == (
+            f"Did you mean two_tasks? There are: {', '.join(sorted(api.dag_ids()))}."
+            f"\nNot imported: {broken.filename}; why: pipectl dags"
+        )
     with pytest.raises(AirflowError, match="refused the request: Not Found") as missing:
         api.run("two_tasks", "no_such_run")
     assert not isinstance(missing.value, DagError)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "runs broken",
+        "runs broken latest",
+        "cancel broken",
+        "cancel broken run",
+        "pause broken",
+        "unpause broken",
+        "clear broken latest",
+        "task-log broken latest first",
+        "backfill broken --cancel",
+        "backfill broken --from 2026-01-01",
+        "trigger broken",
+    ],
+)
+def test_every_command_says_that_a_dags_file_cannot_be_imported(
+    newest: FakeAirflow, arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("dags", "stack"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "dags" / "broken.py").write_text("no_such_name\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipectl.pipeline.access.airflow_address", lambda _: newest.address)
+    done = CliRunner().invoke(cli.app, ["--engine", "local", *arguments.split()])
+    assert done.exit_code == ExitCode.DAG
+    assert "no_such_name" in done.stderr
+    assert (
+        "Error: The DAG 'broken' cannot run: Airflow cannot import broken.py.\nMend the file" in done.stderr
+    )
 
 
 def test_a_server_that_is_gone_is_told_in_a_sentence(
@@ -490,6 +526,14 @@ def test_a_second_run_of_a_logical_date_names_the_first(newest: FakeAirflow) -> 
     assert caught.value.hint == "To run it again: pipectl clear two_tasks run"
 
 
+def test_the_latest_runs_come_with_the_number_of_all(newest: FakeAirflow) -> None:
+    _, answer = newest.answers["GET /api/v2/dags/two_tasks/dagRuns"]
+    api = AirflowApi(newest.address)
+    for told, total in ((25, 25), (None, 1), ("many", 1)):
+        answer["total_entries"] = told
+        assert api.runs_and_total("two_tasks", 1) == (api.runs("two_tasks"), total)
+
+
 def test_lists_are_read_to_their_end(newest: FakeAirflow, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many task instances a run has: an answer has at most 100."""
     _, answer = newest.answers["GET /api/v2/dags/two_tasks/dagRuns/run/taskInstances"]
@@ -582,17 +626,26 @@ def test_the_last_error_of_a_log_is_one_line(newest: FakeAirflow, content: objec
 
 
 def test_what_a_task_printed_stands_before_its_error(newest: FakeAirflow) -> None:
-    """Airflow reads both from pipes of their own, and notes what was printed later."""
+    """Airflow reads both from pipes of their own, notes what was printed later, and sorts by time."""
     path = "GET /api/v2/dags/two_tasks/dagRuns/run/taskInstances/first/logs/1"
-    error = {"event": "Failed", "error_detail": [{"exc_type": "OSError", "exc_value": "no"}]}
-    printed = [{"event": text, "logger": "task.stdout"} for text in ("a", "b")]
-    content = [printed[0], error, printed[1], {"event": "c", "logger": "mine"}]
+    caught, error = (
+        {"event": event, "error_detail": [{"exc_type": "OSError", "exc_value": "no"}]}
+        for event in ("Caught", "Task failed with exception")
+    )
+    printed = [{"event": text, "logger": "task.stdout"} for text in ("a", "b", "b")]
+    content = [caught, printed[0], error, printed[1], {"event": "c", "logger": "mine"}, printed[2], "text"]
     newest.answers[path] = 200, {"content": content}
     api, task = AirflowApi(newest.address), TaskState("first", "failed", 1, None)
-    assert api.failure_log("two_tasks", "run", task) == ("a", "b", "Failed\nOSError: no", "c")
-    assert api.log("two_tasks", "run", task) == ("a", "Failed\nOSError: no", "b", "c")
-    newest.answers[path] = 200, {"content": printed}
-    assert api.failure_log("two_tasks", "run", task) == ("a", "b")
+
+    def log() -> tuple[str, ...]:
+        return api.log("two_tasks", "run", task)
+
+    failed = "Task failed with exception\nOSError: no"
+    assert log() == ("Caught\nOSError: no", "a", "b", "b", failed, "c", "text")
+    newest.answers[path] = 200, {"content": [caught, *printed]}
+    assert log() == ("Caught\nOSError: no", "a", "b", "b")
+    newest.answers[path] = 200, {"content": [{"event": "Task exited"}, *printed]}
+    assert log() == ("a", "b", "b", "Task exited")
 
 
 def test_the_rows_that_runs_wrote_are_those_of_their_events(newest: FakeAirflow) -> None:

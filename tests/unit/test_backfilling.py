@@ -177,6 +177,14 @@ def test_what_an_interrupted_command_began_is_followed_by_the_next() -> None:
     assert {run.state for run in result.runs} == {"success"}
 
 
+def test_a_range_that_ends_now_is_told_to_the_second() -> None:
+    api = FakeApi()
+    since, until = command._times("2020-01-01", None)
+    assert datetime.now(UTC) - until < timedelta(minutes=1)
+    with pytest.raises(UsageError, match=r" to \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00, and one backfill"):
+        backfilling.plan(cast("Any", api), "mine", since, until)
+
+
 def test_a_backfill_of_other_times_is_named_with_the_way_to_end_it() -> None:
     api = FakeApi(run_of(SLOTS[0], "queued"))
     api.active = Backfill(7, "mine", FIRST, SLOTS[1], FIRST - timedelta(days=1))
@@ -322,7 +330,7 @@ def test_runs_that_were_cancelled_are_not_called_failed() -> None:
     only = command._failure(replace(result, runs=(cancelled,)))
     assert only.message == "Of 1 run of mine 1 was cancelled."
     assert only.hint == "To start them again: the same with --failed"
-    text = plain(runs.result_text(runs.Runs("mine", (failed, cancelled))))
+    text = plain(runs.result_text(runs.Runs("mine", (failed, cancelled), 2)))
     assert [line.split()[2] for line in text.splitlines() if "backfill__" in line] == ["failed", "cancelled"]
 
 

@@ -279,17 +279,17 @@ class AskedAirflow:
 
     asked: str = ""
 
-    def __init__(self, address: AirflowAddress, _: object) -> None:
+    def __init__(self, address: AirflowAddress, *_: object) -> None:
         self.address = address
 
     def set_paused(self, dag_id: str, *, paused: bool) -> None:
         del paused
         AskedAirflow.asked = dag_id
 
-    def runs(self, dag_id: str, limit: int = 0) -> tuple[()]:
+    def runs_and_total(self, dag_id: str, limit: int) -> tuple[tuple[()], int]:
         del limit
         AskedAirflow.asked = dag_id
-        return ()
+        return (), 0
 
     def dags(self) -> tuple[()]:
         return ()

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from pipectl.airflow_health import unknown_dag
 from pipectl.commands import runs
 from pipectl.errors import AirflowMissingError, DagError, UsageError
 from pipectl.models import DagRun, ParsedDag, TaskLogLine, TaskState, TaskTry
@@ -44,6 +45,9 @@ class FakeApi:
 
     def dag_ids(self) -> tuple[str, ...]:
         return ("mine", "other")
+
+    def missing_dag(self, dag_id: str) -> DagError:
+        return unknown_dag(dag_id, self.dag_ids())
 
     def run(self, dag_id: str, run_id: str) -> DagRun:
         assert is_run_id(run_id)
@@ -118,6 +122,16 @@ def test_a_mistyped_run_names_the_one_that_was_meant() -> None:
     assert caught.value.hint == f"Did you mean {RUN.run_id}? Its runs: pipectl runs mine"
 
 
+@pytest.mark.parametrize("typed", ["last", "latset", "newest"])
+def test_who_means_the_latest_run_is_told_its_word(typed: str) -> None:
+    with pytest.raises(AirflowMissingError, match=f"mine has no run '{typed}'") as caught:
+        find("mine", typed)
+    assert caught.value.hint.startswith("Did you mean latest?") == (typed != "newest")
+    with pytest.raises(DagError) as unknown:
+        which(typed)
+    assert unknown.value.hint.startswith("Did you mean latest?") == (typed != "newest")
+
+
 @pytest.mark.parametrize("run_id", ["", ".", "..", "a/b", "\udc80", "a\nb", "x" * 251])
 def test_what_can_be_no_run_is_none_and_is_not_asked_for(run_id: str) -> None:
     with pytest.raises(AirflowMissingError, match="mine has no run"):
@@ -140,11 +154,11 @@ def test_a_task_is_named_with_its_index_and_all_instances_without() -> None:
 
 @pytest.mark.parametrize("name", ["extrat", "load[2]", "extract[0]"])
 def test_a_task_that_there_is_not_names_those_that_there_are(name: str) -> None:
-    with pytest.raises(UsageError, match="The run has no task") as caught:
+    with pytest.raises(AirflowMissingError, match="The run has no task") as caught:
         inspecting.find_task(TASKS, name)
     assert caught.value.hint.startswith("Did you mean ")
     assert caught.value.hint.endswith("It has: extract, load[0], load[1].")
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(AirflowMissingError) as caught:
         inspecting.find_task((), name)
     assert caught.value.hint == "It has no tasks yet."
 
@@ -171,6 +185,21 @@ def test_every_try_is_shown_with_its_times() -> None:
     assert f"Why load[1] failed: pipectl task-log mine {RUN.run_id} 'load[1]'\n" in text
 
 
+@pytest.mark.parametrize(
+    ("shown", "total", "told"),
+    [
+        (10, 10, ""),
+        (10, 25, "… 15 more: pipectl runs mine --limit 25\n"),
+        (10, 1_210, "… 1,200 more: pipectl runs mine --limit 100\n"),
+        (100, 1_300, "… 1,200 more: pipectl open\n"),
+    ],
+)
+def test_a_list_of_runs_says_how_many_more_there_are(shown: int, total: int, told: str) -> None:
+    text = plain(runs.result_text(runs.Runs("mine", (RUN,) * shown, total)))
+    assert text.endswith(told)
+    assert ("more" in text) == bool(told)
+
+
 def texts(lines: Any) -> list[str]:
     return [line.text for line in lines]
 
@@ -194,6 +223,17 @@ def test_each_line_is_read_once_and_a_try_that_has_ended_never_again(
     count = len(api.asked)
     assert texts(reader.new_lines(task("load", tries=2))) == []
     assert len(api.asked) == count
+
+
+def test_a_line_that_comes_between_others_is_read_and_none_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow sorts what a task logs and prints by time, and notes the latter later."""
+    monkeypatch.setattr(inspecting, "LOG_SECONDS", 0)
+    api = FakeApi(())
+    reader = LogReader(cast("Any", api), RUN)
+    api.logs["load", 1] = ["same", "the end"]
+    assert texts(reader.new_lines(task("load", "running"))) == ["same", "the end"]
+    api.logs["load", 1] = ["same", "between", "same", "the end"]
+    assert texts(reader.new_lines(task("load", "failed"))) == ["between", "same"]
 
 
 def test_the_rest_of_a_try_is_read_although_the_next_one_has_begun() -> None:
@@ -223,7 +263,7 @@ def test_the_log_of_the_latest_try_is_shown_or_that_of_another() -> None:
     api.logs = {("load", 1): ["first"], ("load", 2): ["second"]}
     assert logged(api) == ["second"]
     assert logged(api, number=1) == ["first"]
-    with pytest.raises(UsageError, match="has had 2 tries, and no try 3") as caught:
+    with pytest.raises(AirflowMissingError, match="has had 2 tries, and no try 3") as caught:
         logged(api, number=3)
     assert caught.value.hint == f"All tries: pipectl runs mine {RUN.run_id}"
 

@@ -360,7 +360,7 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
             "import_failures": [{"filename": "shop.py", "stack_trace": "SyntaxError"}],
         },
     ),
-    ("runs", Runs("shop", (RUN,)), {"dag_id": "shop", "runs": [RUN_JSON]}),
+    ("runs", Runs("shop", (RUN,), 25), {"dag_id": "shop", "runs": [RUN_JSON], "total": 25}),
     (
         "runs",
         RunDetails(
@@ -547,13 +547,14 @@ def test_a_changed_property_is_refused(change: dict[str, object], reason: str) -
 def test_a_missing_property_is_refused(missing: str) -> None:
     run = {name: value for name, value in RUN_JSON.items() if name != missing}
     with pytest.raises(ValidationError) as raised:
-        validate("runs", {"dag_id": "shop", "runs": [run]})
+        validate("runs", {"dag_id": "shop", "runs": [run], "total": 1})
     assert f"'{missing}' is a required property" in str(raised.value.context)
 
 
 def test_a_time_without_a_zone_is_refused() -> None:
+    run = {**RUN_JSON, "start": "2026-05-04T22:00:00"}
     with pytest.raises(ValidationError):
-        validate("runs", {"dag_id": "shop", "runs": [{**RUN_JSON, "start": "2026-05-04T22:00:00"}]})
+        validate("runs", {"dag_id": "shop", "runs": [run], "total": 1})
 
 
 def test_output_is_checked_line_by_line_for_logs_and_as_one_document_otherwise() -> None:

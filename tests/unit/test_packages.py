@@ -206,7 +206,10 @@ def test_a_look_refuses_what_no_index_can_help_as_a_start_does(
 )
 def test_what_only_uv_can_judge_is_left_to_it(tmp_path: Path, line: str) -> None:
     (tmp_path / "folder").mkdir()
-    packages.refuse(tmp_path / "requirements.txt", line)
+    try:
+        packages.refuse(tmp_path / "requirements.txt", line)
+    except packages.InstallError as error:
+        pytest.fail(str(error))
 
 
 def test_layers_of_what_runs_and_of_before_are_kept(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,6 +10,9 @@ from pipectl.errors import ExitCode, UsageError
 from pipectl.models import DagParam, ParsedDag
 from pipectl.observer import Observer
 from pipectl.pipeline import run_conf
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HISTORY = {
     "transactions": DagParam(1_000_000, {"type": "integer", "minimum": 1}),
@@ -82,6 +85,35 @@ def test_a_value_has_the_type_that_its_param_takes(text: str, expected: object) 
 def test_what_is_neither_an_object_nor_an_assignment_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--conf"):
         run_conf.parse((text,))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("=3", "--conf names no key before its equals sign."),
+        ("days", "--conf is neither a JSON object nor KEY=VALUE."),
+        ("{days=7}", "--conf is not JSON: Expecting property name"),
+        ("@missing.json", "The file of --conf @missing.json cannot be read: No such file or directory."),
+        ("@.", "The file of --conf @. cannot be read: it is no ordinary file."),
+        ("@text", "The file of --conf @text is not JSON: Expecting value"),
+        ("@list", "The file of --conf @list must be a JSON object."),
+    ],
+)
+def test_what_is_wrong_with_a_conf_is_told_and_what_is_understood(
+    text: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text").write_text("days")
+    (tmp_path / "list").write_text("[1]")
+    error = refusal(text)
+    assert error.message.startswith(told)
+    assert error.hint == run_conf.EXAMPLE
+
+
+def test_an_object_may_stand_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a=1.json"
+    path.write_text('{"days": 7}\n')
+    assert conf_of(f"@{path}", "mode=part", params=HISTORY) == {"days": 7, "mode": "part"}
 
 
 @pytest.mark.parametrize("text", ['{"a": "\\u0000"}', '{"\\u0000": 1}', '{"a": "\\ud800"}', "a=\udc80"])

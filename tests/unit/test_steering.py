@@ -7,8 +7,8 @@ from typing import Any, ClassVar, cast
 import pytest
 
 from pipectl.commands import cancel, clear
-from pipectl.errors import AirflowSilentError, UsageError
-from pipectl.models import DagRun, ParsedDag, TaskState
+from pipectl.errors import AirflowMissingError, AirflowSilentError, UsageError
+from pipectl.models import AirflowAddress, DagRun, ParsedDag, TaskState
 from pipectl.observer import Observer
 from pipectl.pipeline import steering, triggering
 from pipectl.pipeline.triggering import Patience
@@ -84,7 +84,7 @@ def test_what_would_start_again_is_asked_of_airflow_and_nothing_starts() -> None
     names = ("load", "extract")
     assert steering.tasks_to_clear(cast("Any", api), FAILED, names, **choice) == TASKS[1:]
     assert api.calls == [{"tasks": (("load", -1), ("extract", -1)), **choice, "dry_run": True}]
-    with pytest.raises(UsageError, match="The run has no task 'lod'"):
+    with pytest.raises(AirflowMissingError, match="The run has no task 'lod'"):
         steering.tasks_to_clear(cast("Any", api), FAILED, ("lod",), **choice)
 
 
@@ -107,6 +107,23 @@ def test_cleared_tasks_are_followed_to_the_end_of_their_run() -> None:
     assert "Started again: load\n" in text
 
 
+def test_of_a_run_that_fails_again_the_logs_of_what_started_again_are_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An error of before says nothing of what was cleared."""
+    before, after = TaskState("extract", "failed", 1, 1.0), TaskState("load", "failed", 3, 1.0)
+    mapped = TaskState("load", "failed", 1, 1.0, 2)
+    api = FakeApi()
+    api.states = ["failed"]
+    monkeypatch.setattr(api, "tasks", lambda *_: (before, after, mapped))
+    monkeypatch.setattr(api, "log", lambda _dag, _run, task: (f"{task.name} failed",), raising=False)
+    monkeypatch.setattr(api, "address", AirflowAddress("http://127.0.0.1:1", "", ""), raising=False)
+    result = cleared(api)
+    error = triggering.failed_run(cast("Any", api), "mine", "run", result.tasks, result.started)
+    assert error.message == "The run run of mine failed in 3 tasks: load, load[2] and extract."
+    assert error.detail == "load:\nload failed\n\nload[2]:\nload[2] failed"
+
+
 def test_only_tries_that_fail_after_the_clearing_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     class Told(Observer):
         tries: ClassVar[list[int]] = []
@@ -117,7 +134,9 @@ def test_only_tries_that_fail_after_the_clearing_are_told(monkeypatch: pytest.Mo
 
     api = FakeApi()
     api.states = ["running", "running", "running", "success"]
-    looks = [(TaskState("load", state, tries, None),) for state, tries in (("running", 3), ("queued", 4))]
+    before = TaskState("extract", "failed", 2, 1.0)  # not cleared, so its tries are all of before
+    tries = (("failed", 2), ("running", 3), ("queued", 4))
+    looks = [(before, TaskState("load", *state, None)) for state in tries]
     monkeypatch.setattr(api, "tasks", lambda *_: looks.pop(0) if len(looks) > 1 else looks[0])
     assert cleared(api, observer=Told()).state == "success"
     assert Told.tries == [3]

@@ -7,11 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from typer.testing import CliRunner
 
+from pipectl import cli
 from pipectl.airflow_health import unknown_dag
 from pipectl.commands.trigger import RunProgress, result_text, results_text
 from pipectl.console import Console
-from pipectl.errors import AirflowError, AirflowSilentError, DagError, WaitTimeoutError
+from pipectl.errors import AirflowError, AirflowSilentError, DagError, ExitCode, WaitTimeoutError
 from pipectl.models import AirflowAddress, Counts, DagRun, ImportFailure, ParsedDag, TaskLogLine, TaskState
 from pipectl.observer import Observer
 from pipectl.pipeline import triggering
@@ -100,9 +102,6 @@ class FakeApi:
         del number
         assert (dag_id, run_id) == ("mine", self.own)
         return tuple(f"{task.id} line {number}" for number in range(100))
-
-    def failure_log(self, dag_id: str, run_id: str, task: TaskState) -> tuple[str, ...]:
-        return self.log(dag_id, run_id, task)
 
     def rows_written(self, dag_id: str, asset: str, run_ids: set[str], since: datetime) -> int:
         assert (dag_id, asset, run_ids, since) == ("mine", "fraud_labels", {self.own}, START)
@@ -204,7 +203,7 @@ def test_labels_that_a_run_wrote_of_older_transactions_are_told_apart(written: i
     result = trigger(api, batch=lambda _: Counts(60, 58, 2))
     assert result.other_labels == max(written - 58, 0)
     assert told in plain(result_text(result))
-    assert told in plain(results_text([result]))
+    assert told in plain(results_text([result], 1))
 
 
 def test_an_airflow_that_does_not_tell_what_was_written_fails_nothing() -> None:
@@ -263,6 +262,58 @@ def test_all_tasks_that_failed_are_named_each_with_its_log() -> None:
     assert "a line 99\n\nb:\nb line 80\n" in two.detail
 
 
+def typed(words: str, *states: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`trigger` with these words, whose runs end so, in task second if they fail."""
+    for name in ("dags", "stack"):
+        (project / name).mkdir()
+    monkeypatch.chdir(project)
+    api, left = FakeApi(), [*states]
+    api.own = "ours"
+    monkeypatch.setattr("pipectl.commands.trigger.airflow_api", lambda _: api)
+
+    def once(*_: object, **__: object) -> triggering.TriggerResult:
+        state = left.pop(0)
+        return triggering.TriggerResult("mine", "ours", state, 1.0, api.tasks("mine", "ours"), None)
+
+    monkeypatch.setattr("pipectl.commands.trigger._trigger_once", once)
+    return CliRunner().invoke(cli.app, ["--engine", "local", *words.split()])
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("trigger mine", True),
+        ("trigger mine --follow", False),
+        ("--quiet trigger mine --follow", True),
+        ("--json trigger mine --follow", True),
+    ],
+)
+def test_a_log_that_was_followed_is_not_shown_once_more(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, shown: bool
+) -> None:
+    done = typed(words, "failed", project=tmp_path, monkeypatch=monkeypatch)
+    assert done.exit_code == ExitCode.RUN_FAILED
+    assert ("second line 99" in done.stderr) == shown
+    assert "pipectl task-log mine ours second" in done.stderr
+
+
+def test_runs_that_are_not_started_because_one_failed_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "trigger mine --repeat 4"
+    done = typed(words, "success", "failed", project=tmp_path, monkeypatch=monkeypatch)
+    assert done.exit_code == ExitCode.RUN_FAILED
+    assert "\n1 success, 1 failed, 2 not started\n" in done.stdout
+
+    def late(*_: object, **__: object) -> None:
+        raise WaitTimeoutError("It is still running.", hint="Look at it.")
+
+    monkeypatch.setattr("pipectl.commands.trigger._trigger_once", late)
+    done = CliRunner().invoke(cli.app, ["--engine", "local", *words.split()])
+    assert done.exit_code == ExitCode.TIMED_OUT
+    assert done.stderr.endswith("Look at it.\nNot started then: 3 runs of --repeat.\n")
+
+
 @pytest.mark.parametrize(("scheduled", "limit"), [(False, 1), (True, 2), (True, 16), (True, None)], ids=str)
 def test_a_run_that_waits_for_no_other_names_none(*, scheduled: bool, limit: int | None) -> None:
     """Such a run is queued for a moment only; runs that come after it never keep it waiting."""
@@ -283,6 +334,13 @@ def test_queued_runs_that_come_first_count_and_those_of_a_backfill_do_not() -> N
     assert behind(2, before, ours, running) == running
     assert behind(1, backfill, ours) is None
     assert behind(1, ours, before) is None
+
+
+def test_a_run_that_has_begun_meanwhile_is_queued_behind_none_and_never_behind_itself() -> None:
+    """Airflow says which runs are active after it said that ours is queued."""
+    ours, other = run("ours", "queued"), run("other", "running")
+    for active in ((run("ours", "running"),), (run("ours", "running"), other), (other,), ()):
+        assert triggering._next_to_end(ours, active, 1) is None
 
 
 def parsed(api: FakeApi, dag_id: str, dags_dir: Path) -> ParsedDag:
@@ -440,7 +498,8 @@ def test_several_runs_are_a_table_with_their_sums() -> None:
             [
                 result("one", delta=Counts(60, 58, 2), other_runs=(other,)),
                 result("two", delta=Counts(1_000, 1_000, 3)),
-            ]
+            ],
+            2,
         )
     )
     rows = [line.split() for line in text.splitlines() if line.strip()]
@@ -455,9 +514,9 @@ def test_several_runs_are_a_table_with_their_sums() -> None:
 def test_a_table_of_runs_without_batches_has_no_columns_for_them() -> None:
     failed = TaskState("load", "failed", 2, 1.0)
     runs = [result("one"), replace(result("two", "failed"), tasks=(failed,))]
-    text = plain(results_text(runs))
+    text = plain(results_text(runs, 5))
     assert "transactions" not in text
-    assert "1 success, 1 failed\n" in text
+    assert "1 success, 1 failed, 3 not started\n" in text
     assert ["load", "failed", "2", "1.0", "s"] in [line.split() for line in text.splitlines()]
 
 
@@ -482,6 +541,22 @@ class RetryingApi(FakeApi):
     def retry_delay(self, dag_id: str, task_id: str) -> timedelta:
         assert (dag_id, task_id) == ("mine", "write")
         return timedelta(minutes=2)
+
+
+def test_what_tasks_have_become_at_the_end_of_their_run_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """A deferred task may go on, end, and end its run between two looks."""
+    looks = [("queued", "running"), ("success", "success")]
+
+    class Deferring(FakeApi):
+        def run(self, *_: str) -> DagRun:
+            self.task, state = looks.pop(0)
+            return run(self.own, state)
+
+        def tasks(self, *_: str) -> tuple[TaskState, ...]:
+            return (TaskState("wait", self.task, 1, 1.0),)
+
+    trigger(Deferring(), observer=RunProgress(Console()), asides=FakeApi())
+    assert capsys.readouterr().err.endswith("  wait: queued\n  wait: success\n")
 
 
 class ForgetfulApi(RetryingApi):

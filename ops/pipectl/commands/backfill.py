@@ -174,7 +174,7 @@ def cancelled_text(result: BackfillCancelled) -> RenderableType:
 
 
 def _times(since: str | None, until: str | None) -> tuple[datetime, datetime]:
-    now = datetime.now(UTC)
+    now = datetime.now(UTC).replace(microsecond=0)
     if since is None:
         raise UsageError("A backfill needs to know since when.", hint="Say it: --from 2026-01-31")
     first, last = point_in_time("--from", since), point_in_time("--to", until) if until else now

@@ -81,7 +81,7 @@ def clear(
     )
     invocation.console.emit(result, lambda: result_text(result))
     if result.state == "failed" and cleared:
-        raise triggering.failed_run(api, dag_id, run.run_id, result.tasks)
+        raise triggering.failed_run(api, dag_id, run.run_id, result.tasks, result.started)
 
 
 def result_text(result: ClearResult) -> RenderableType:

@@ -18,15 +18,18 @@ if TYPE_CHECKING:
     from pipectl.models import DagRun
     from pipectl.pipeline.inspecting import RunDetails
 
+MOST_RUNS = 100  # that Airflow gives in one answer
+
 Document: TypeAlias = "Runs | RunDetails"  # the latter for one run
 
 
 @dataclass(frozen=True)
 class Runs:
-    """The latest runs of a DAG, the one that was made last first."""
+    """The latest runs of a DAG, the one that was made last first, of `total` that there are."""
 
     dag_id: str
     runs: tuple[DagRun, ...]
+    total: int
 
 
 def runs(
@@ -42,7 +45,7 @@ def runs(
     ] = None,
     *,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=100, help="How many, made last first.")
+        int, typer.Option("--limit", "-n", min=1, max=MOST_RUNS, help="How many, made last first.")
     ] = 10,
 ) -> None:
     """List the latest runs of a DAG, or show the tasks of one run with every try and its times.
@@ -61,7 +64,7 @@ def runs(
         details = inspecting.details(api, inspecting.find_run(api, dag_id, chosen))
         invocation.console.emit(details, lambda: details_text(details))
         return
-    result = Runs(dag_id, api.runs(dag_id, limit))
+    result = Runs(dag_id, *api.runs_and_total(dag_id, limit))
     invocation.console.emit(result, lambda: result_text(result))
 
 
@@ -81,7 +84,15 @@ def result_text(result: Runs) -> RenderableType:
         for run in result.runs
     ]
     title = f"{result.dag_id}, made last first"
-    return table("run", "type", "state", "logical date", "started", "took", rows=rows, title=title)
+    parts = [table("run", "type", "state", "logical date", "started", "took", rows=rows, title=title)]
+    if (more := result.total - len(rows)) > 0:
+        how = (
+            command("runs", result.dag_id, "--limit", str(min(result.total, MOST_RUNS)))
+            if len(rows) < MOST_RUNS
+            else "pipectl open"
+        )
+        parts.append(line(f"… {more:,} more: {how}"))
+    return group(*parts)
 
 
 def details_text(details: RunDetails) -> RenderableType:

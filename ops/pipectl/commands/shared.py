@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipectl.airflow_api import AirflowApi
     from pipectl.console import Console
     from pipectl.invocation import Invocation
-    from pipectl.models import DatabaseContent, ImportFailure, Service, Volume
+    from pipectl.models import DatabaseContent, ImportFailure, ParsedDag, Service, Volume
 
 NAMED_FAILURES = 3
 WIDEST = 10_000
@@ -293,8 +293,14 @@ def airflow_api(invocation: Invocation) -> AirflowApi:
     """Return the REST API of this project's Airflow; AirflowError if it is not running."""
     from pipectl.airflow_api import AirflowApi  # noqa: PLC0415
     from pipectl.pipeline.access import airflow_address  # noqa: PLC0415
+    from pipectl.pipeline.readiness import Suspicion  # noqa: PLC0415
 
-    return AirflowApi(airflow_address(invocation.engine), invocation.console.say)
+    def blame(
+        dag_id: str, dags: tuple[ParsedDag, ...], failures: tuple[ImportFailure, ...]
+    ) -> tuple[ImportFailure, ...]:
+        return Suspicion(dag_id, invocation.engine.dags_dir, lambda: dags).confirmed(None, failures)
+
+    return AirflowApi(airflow_address(invocation.engine), invocation.console.say, blame)
 
 
 def _cell(value: object) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from pipectl import options
 from pipectl.commands.shared import Progress, airflow_api, group, line, moment, table
-from pipectl.errors import UsageError
+from pipectl.errors import PipectlError, UsageError
 from pipectl.names import command, counted
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ def trigger(
     *,
     conf: Annotated[
         list[str] | None,
-        typer.Option(help="Parameters of the run, as a JSON object or KEY=VALUE; several are merged."),
+        typer.Option(
+            help="Parameters of the run, as a JSON object, @FILE with one, or KEY=VALUE; several are merged."
+        ),
     ] = None,
     logical_date: Annotated[
         str | None,
@@ -78,20 +80,27 @@ def trigger(
     patience = triggering.Patience(invocation.engine, RunProgress(invocation.console), timeout)
     api = patience.ask(airflow_api, invocation)
     results: list[TriggerResult] = []
-    for _ in range(repeat):
-        result = _trigger_once(
-            invocation, api, dag_id, given, date_of, wait=wait, timeout=timeout, logs=follow
-        )
+    for left in reversed(range(repeat)):
+        try:
+            result = _trigger_once(
+                invocation, api, dag_id, given, date_of, wait=wait, timeout=timeout, logs=follow
+            )
+        except PipectlError as error:
+            if left:
+                error.hint = f"{error.hint}\nNot started then: {counted(left, 'run')} of --repeat.".lstrip()
+            raise
         results.append(result)
         if wait and result.state != "success":
             break
     document: Document = results[0] if repeat == 1 else tuple(results)
     invocation.console.emit(
-        document, lambda: result_text(results[0]) if repeat == 1 else results_text(results)
+        document, lambda: result_text(results[0]) if repeat == 1 else results_text(results, repeat)
     )
     last = results[-1]
     if wait and last.state != "success":
-        raise triggering.failed_run(api, last.dag_id, last.run_id, last.tasks)
+        # Shown already, and not again; a program reads it in the error alone.
+        shown = follow and not invocation.console.quiet and not invocation.console.json
+        raise triggering.failed_run(api, last.dag_id, last.run_id, last.tasks, lambda _: not shown)
 
 
 def _trigger_once(
@@ -162,8 +171,8 @@ def logical_dates(text: str | None, *, none: bool, repeat: int) -> Callable[[], 
     return lambda: date
 
 
-def results_text(results: list[TriggerResult]) -> RenderableType:
-    """Return what several runs did: a row each, their sums, and the tasks of one that failed."""
+def results_text(results: list[TriggerResult], number: int) -> RenderableType:
+    """Return what runs, of a `number`, did: a row each, their sums, and the tasks of one that failed."""
     from pipectl.models import Counts  # noqa: PLC0415
 
     deltas = [result.delta for result in results if result.delta]
@@ -178,6 +187,7 @@ def results_text(results: list[TriggerResult]) -> RenderableType:
     ]
     columns = ("transactions", "labels", "frauds") if deltas else ()
     ends = Counter(result.state for result in results)
+    ends += Counter({"not started": number - len(results)})
     parts = [table("run", "state", "took", *columns, rows=rows)]
     parts.append(line(", ".join(f"{number} {state}" for state, number in ends.items())))
     if deltas:

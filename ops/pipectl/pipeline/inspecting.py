@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipectl.airflow_health import did_you_mean, unknown_dag
+from pipectl.airflow_health import did_you_mean
 from pipectl.errors import AirflowMissingError, DagError, UsageError
 from pipectl.models import TaskLogLine, TaskTry, instance_name
 from pipectl.names import command, counted, is_dag_id, is_run_id
@@ -76,7 +77,9 @@ def which(api: AirflowApi, default: str, first: str | None, second: str | None) 
     if found:
         return found[0], first
     if is_dag_id(first):
-        raise unknown_dag(first, ids)
+        error = api.missing_dag(first)
+        error.hint = did_you_mean(first, [LATEST]) + error.hint
+        raise error
     raise AirflowMissingError(f"No DAG has a run {first!r}.", hint=f"Those of a DAG: pipectl runs {default}")
 
 
@@ -89,7 +92,7 @@ def find_run(api: AirflowApi, dag_id: str, run_id: str) -> DagRun:
     if is_run_id(run_id):
         with contextlib.suppress(AirflowMissingError):
             return api.run(dag_id, run_id)
-    meant = did_you_mean(run_id, [run.run_id for run in api.runs(dag_id)])
+    meant = did_you_mean(run_id, [LATEST, *(run.run_id for run in api.runs(dag_id))])
     raise AirflowMissingError(
         f"{dag_id} has no run {run_id!r}.", hint=f"{meant}Its runs: pipectl runs {dag_id}"
     )
@@ -117,14 +120,14 @@ def details(api: AirflowApi, run: DagRun) -> RunDetails:
 def find_tasks(tasks: tuple[TaskState, ...], name: str) -> tuple[TaskState, ...]:
     """Return the task instances that a name means: one with an index, all of a task without.
 
-    Raises UsageError with the name that may be meant if the run has none.
+    Raises AirflowMissingError with the name that may be meant if the run has none.
     """
     named = re.fullmatch(r"(.+)\[(\d+)\]", name)
     wanted, index = (named[1], int(named[2])) if named else (name, None)
     found = tuple(task for task in tasks if task.id == wanted and index in {None, task.map_index})
     if not found:
         names = dict.fromkeys(task.name for task in tasks)
-        raise UsageError(
+        raise AirflowMissingError(
             f"The run has no task {name!r}.",
             hint=f"{did_you_mean(name, names)}It has: {', '.join(names)}."
             if names
@@ -134,7 +137,7 @@ def find_tasks(tasks: tuple[TaskState, ...], name: str) -> tuple[TaskState, ...]
 
 
 def find_task(tasks: tuple[TaskState, ...], name: str) -> TaskState:
-    """Return the one task instance that a name means; UsageError for none, and for several."""
+    """Return the one task instance that a name means; UsageError for several, else as `find_tasks`."""
     task, *others = find_tasks(tasks, name)
     if others:
         names = [found.name for found in (task, *others)]
@@ -149,7 +152,7 @@ class LogReader:
         self._api = api
         self._run = run
         # By task, map index and try: lines read, when to read again, and whether the try has ended.
-        self._read: dict[tuple[str, int, int], int] = {}
+        self._read: dict[tuple[str, int, int], Counter[str]] = {}
         self._due: dict[tuple[str, int, int], float] = {}
         self._ended: set[tuple[str, int, int]] = set()
 
@@ -169,9 +172,14 @@ class LogReader:
                 lines = self._api.log(self._run.dag_id, self._run.run_id, task, number)
             except AirflowMissingError:
                 lines = ()
-            for text in lines[self._read.get(key, 0) :]:
-                yield TaskLogLine(task.id, number, text, task.map_index)
-            self._read[key] = max(len(lines), self._read.get(key, 0))
+            # Airflow sorts by time, so what is new may stand between lines that were read before.
+            read = self._read.setdefault(key, Counter())
+            left = Counter(read)
+            for text in lines:
+                left[text] -= 1
+                if left[text] < 0:
+                    read[text] += 1
+                    yield TaskLogLine(task.id, number, text, task.map_index)
             if not goes_on:
                 self._ended.add(key)
 
@@ -181,12 +189,13 @@ def task_log(
 ) -> Iterator[TaskLogLine]:
     """Yield the log of a task's try, of the latest one without a number.
 
-    With `follow` go on until that try has ended; without a number, until the task has. Raises UsageError for
-    a task or a try that there is not, AirflowMissingError if the task has not begun and is not followed.
+    With `follow` go on until that try has ended; without a number, until the task has. Raises
+    AirflowMissingError for a task or a try that there is not, and for a task that has not begun and is not
+    followed.
     """
     task = find_task(api.tasks(run.dag_id, run.run_id), name)
     if number and number > task.tries:
-        raise UsageError(
+        raise AirflowMissingError(
             f"The task {name} has had {counted(task.tries, 'try', 'tries')}, and no try {number}.",
             hint=f"All tries: {command('runs', run.dag_id, run.run_id)}",
         )

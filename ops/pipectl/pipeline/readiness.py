@@ -9,10 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipectl.airflow_answers import in_file, is_since
-from pipectl.airflow_health import unknown_dag
+from pipectl.airflow_health import broken_dag, unknown_dag
 from pipectl.errors import (
     AirflowError,
-    DagError,
     DatabaseError,
     DatabaseRefusedError,
     EngineError,
@@ -307,17 +306,6 @@ def files_that_mention(dag_id: str, dags_dir: Path) -> tuple[Path, ...]:
             return False
 
     return tuple(path for path in sorted(dags_dir.rglob("*.py")) if mentions(path))
-
-
-def broken_dag(dag_id: str, failures: tuple[ImportFailure, ...]) -> DagError:
-    """Return the error that shows the import errors, file by file."""
-    files = ", ".join(failure.filename for failure in failures)
-    return DagError(
-        f"The DAG {dag_id!r} cannot run: Airflow cannot import {files}.",
-        hint="Mend the file; pipectl check shows what is wrong with all of them. Airflow reads it anew within"
-        " seconds: then run the command again.",
-        detail="\n".join(failure.stack_trace.strip() for failure in failures),
-    )
 
 
 def _crash(engine: Engine, service: str) -> EngineError:

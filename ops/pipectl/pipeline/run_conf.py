@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipectl import json_text
+from pipectl import json_text, ordinary
 from pipectl.airflow_health import did_you_mean
 from pipectl.errors import UsageError
 
@@ -22,8 +23,11 @@ DEEPEST = 100
 LONGEST_REASON = 200
 # How like a param's name another key is if it can only be a typing error.
 SURELY_MEANT = 0.8
-EXAMPLE = """A JSON object in quotes, or a key and its value: --conf '{"count": 100}', --conf count=100"""
-ASSIGNMENT = re.compile(r'([^\s{}\[\]"=]+)=(.*)', re.DOTALL)
+EXAMPLE = (
+    "A JSON object in quotes, a file with one, or a key and its value:"
+    """ --conf '{"count": 100}', --conf @conf.json, --conf count=100"""
+)
+ASSIGNMENT = re.compile(r'([^\s{}\[\]"=@][^\s{}\[\]"=]*)=(.*)', re.DOTALL)
 # Keywords of JSON Schema that limit a value, as a sentence names them.
 LIMITS = {
     "enum": "one of {}",
@@ -43,10 +47,9 @@ Assignment = tuple[str, str]  # a key, and its value as it was typed
 
 
 def parse(texts: Sequence[str]) -> tuple[Object | Assignment, ...]:
-    """Return what each --conf gives. UsageError for what is neither a JSON object nor KEY=VALUE."""
+    """Return what each --conf gives: a JSON object, KEY=VALUE, or @FILE. UsageError for anything else."""
     return tuple(
-        (match[1], match[2]) if (match := ASSIGNMENT.fullmatch(text)) else _parse_object(text)
-        for text in texts
+        (match[1], match[2]) if (match := ASSIGNMENT.fullmatch(text)) else _object_of(text) for text in texts
     )
 
 
@@ -80,13 +83,24 @@ def conf_for(dag: ParsedDag, given: tuple[Object | Assignment, ...], observer: O
     return conf if given else None
 
 
-def _parse_object(text: str) -> Object:
+def _object_of(text: str) -> Object:
+    if text.startswith("="):
+        raise UsageError("--conf names no key before its equals sign.", hint=EXAMPLE)
+    source, is_meant = "--conf", text.lstrip().startswith(("{", "["))
+    if text.startswith("@"):
+        source, is_meant = f"The file of --conf {text}", True
+        try:
+            text = ordinary.read_text(Path(text[1:]))
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else "") or error
+            raise UsageError(f"{source} cannot be read: {reason}.", hint=EXAMPLE) from error
     try:
         value = _parse_json(text)
     except ValueError as error:
-        raise UsageError(f"--conf is not JSON: {error}.", hint=EXAMPLE) from error
+        reason = f"not JSON: {error}" if is_meant else "neither a JSON object nor KEY=VALUE"
+        raise UsageError(f"{source} is {reason}.", hint=EXAMPLE) from error
     if not isinstance(value, dict):
-        raise UsageError("--conf must be a JSON object.", hint=EXAMPLE)
+        raise UsageError(f"{source} must be a JSON object.", hint=EXAMPLE)
     _check_storable(value)
     return value
 

@@ -31,6 +31,11 @@ class ClearResult:
     tasks: tuple[TaskState, ...]
     paused: bool
 
+    def started(self, task: TaskState) -> bool:
+        """Whether a task is one of those cleared, or an instance of one that was not yet mapped."""
+        cleared = {(earlier.id, earlier.map_index) for earlier in self.cleared}
+        return not cleared.isdisjoint({(task.id, task.map_index), (task.id, -1)})
+
 
 @dataclass(frozen=True)
 class CancelledRun:
@@ -58,7 +63,7 @@ def tasks_to_clear(
 ) -> tuple[TaskState, ...]:
     """Return the task instances that `clear` lets start again, as they are now.
 
-    Raises UsageError for a name that is that of no task of the run.
+    Raises AirflowMissingError for a name that is that of no task of the run.
     """
     tasks = _chosen(api, run, names)
     return api.clear(
@@ -84,13 +89,14 @@ def clear(
     paused = bool(dag and dag.paused)
     tasks: tuple[TaskState, ...] = ()
     if cleared:
+        earlier = api.tasks(run.dag_id, run.run_id)
         api.clear(run.dag_id, run.run_id, tasks=tuple((task.id, task.map_index) for task in cleared))
         # Of all this only the question above must not be repeated: what it starts would start anew.
         patient = patience.repeating(api)
         run = patient.run(run.dag_id, run.run_id)
         if wait and not paused:
             limit = dag.max_active_runs if dag else None
-            run = follow(patient, run, limit, observer=observer, timeout=timeout, earlier=cleared, asides=api)
+            run = follow(patient, run, limit, observer=observer, timeout=timeout, earlier=earlier, asides=api)
         tasks = patient.tasks(run.dag_id, run.run_id)
     return ClearResult(run.dag_id, run.run_id, run.state, run.seconds, cleared, tasks, paused)
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pipectl.airflow_answers import fold_frames
-from pipectl.airflow_health import unknown_dag
+from pipectl.airflow_health import broken_dag, unknown_dag
 from pipectl.errors import (
     AirflowError,
     AirflowSilentError,
@@ -25,7 +25,7 @@ from pipectl.errors import (
 from pipectl.models import TaskState
 from pipectl.names import command, counted, listed
 from pipectl.pipeline.inspecting import LogReader
-from pipectl.pipeline.readiness import Suspicion, broken_dag, failures_of, files_that_mention
+from pipectl.pipeline.readiness import Suspicion, failures_of, files_that_mention
 from pipectl.published import LABELS
 from pipectl.wait import Aside, attempts
 
@@ -201,8 +201,6 @@ def trigger(
     counting = Aside(functools.partial(batch, run.run_id)) if batch and wait else None
     listing = Aside(functools.partial(api.runs, dag_id))
     tasks = api.tasks(dag_id, run.run_id) if wait else ()
-    if shown:
-        shown.look(tasks)
     delta = None
     if counting:
         try:
@@ -253,7 +251,7 @@ def follow(
 ) -> DagRun:
     """Return the run once it has ended; `limit` is how many runs of its DAG run at once.
 
-    Tries that failed are told, as far as `asides` answers, but for those that were `earlier`. Raises
+    Tries that failed are told, as far as `asides` answers, but for those that tasks had `earlier`. Raises
     WaitTimeoutError when the run has not ended after `timeout` seconds; it goes on.
     """
     behind = None
@@ -263,7 +261,8 @@ def follow(
             run = api.run(run.dag_id, run.run_id)
             active = api.active_runs(run.dag_id) if run.state == "queued" else ()
             behind = _next_to_end(run, active, limit)
-            tasks = api.tasks(run.dag_id, run.run_id) if run.state == "running" else ()
+            # Of a run that has ended too: tasks may have gone on since the last look.
+            tasks = api.tasks(run.dag_id, run.run_id) if run.state != "queued" else ()
         except AirflowSilentError as error:
             raise WaitTimeoutError(
                 f"The run {run.run_id} was {run.state} when Airflow last answered. {error.message}",
@@ -292,7 +291,7 @@ class _FailedTries:
         self._run = run
         self._observer = observer
         self._told: set[TaskState] = set()
-        self._earlier = {TaskState(task.id, "failed", task.tries, None, task.map_index) for task in earlier}
+        self._earlier = {(task.id, task.map_index): task.tries for task in earlier}
 
     def tell(self, tasks: tuple[TaskState, ...]) -> None:
         for task in tasks:
@@ -300,8 +299,8 @@ class _FailedTries:
             failed = TaskState(
                 task.id, "failed", task.tries if waits else task.tries - 1, None, task.map_index
             )
-            known = failed.tries < 1 or failed in self._told | self._earlier
-            if known or len(self._told) >= MOST_FAILED_TRIES:
+            earlier = self._earlier.get((task.id, task.map_index), 0)
+            if failed.tries <= earlier or failed in self._told or len(self._told) >= MOST_FAILED_TRIES:
                 continue
             self._told.add(failed)
             reason, due = "", None
@@ -318,9 +317,12 @@ class _FailedTries:
 def _next_to_end(run: DagRun, active: tuple[DagRun, ...], limit: int | None) -> DagRun | None:
     """Return the run that must end before a queued one starts; None if that one waits for none.
 
-    `active` are the DAG's active runs, oldest first. Airflow counts a backfill's runs apart.
+    `active` are the DAG's active runs, oldest first: a later answer than `run`, which may have begun, or even
+    ended, meanwhile. Airflow counts a backfill's runs apart.
     """
-    own = next((place for place, other in enumerate(active) if other.run_id == run.run_id), len(active))
+    own = next((place for place, other in enumerate(active) if other.run_id == run.run_id), None)
+    if own is None or active[own].state != "queued":
+        return None
     ahead = [
         other
         for place, other in enumerate(active)
@@ -330,16 +332,22 @@ def _next_to_end(run: DagRun, active: tuple[DagRun, ...], limit: int | None) -> 
     return ahead[0] if limit and len(ahead) >= limit else None
 
 
-def failed_run(api: AirflowApi, dag_id: str, run_id: str, tasks: tuple[TaskState, ...]) -> RunFailedError:
-    """Return the error for a run that failed, with the last lines of its failed tasks' logs."""
-    failed = [task for task in tasks if task.state == "failed"]
+def failed_run(
+    api: AirflowApi,
+    dag_id: str,
+    run_id: str,
+    tasks: tuple[TaskState, ...],
+    is_news: Callable[[TaskState], bool] = lambda _: True,
+) -> RunFailedError:
+    """Return the error for a run that failed, with the ends of the logs of failed tasks that are news."""
+    failed = sorted((task for task in tasks if task.state == "failed"), key=lambda task: not is_news(task))
     named = failed[:NAMED_TASKS]
     names = listed([task.name for task in named], len(failed))
     subject = "task" if len(failed) == 1 else f"{counted(len(failed), 'task')}:"
     place = f" in {subject} {names}" if failed else ""
     logs = []
-    for task in named:
-        text = fold_frames("\n".join(api.failure_log(dag_id, run_id, task)[-TASK_LOG_LINES:]))
+    for task in filter(is_news, named):
+        text = fold_frames("\n".join(api.log(dag_id, run_id, task)[-TASK_LOG_LINES:]))
         logs.append(f"{task.name}:\n{text}" if len(failed) > 1 else text)
     hints = [f"In the browser: {api.address.url}/dags/{dag_id}/runs/{run_id}"]
     hints += [f"The whole log: {command('task-log', dag_id, run_id, task.name)}" for task in named]
