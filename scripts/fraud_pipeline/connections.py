@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from fraud_pipeline.errors import DatabaseError, SettingError
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as PostgresConnection  # noqa: N812 -- a class named in lower case
 
 CONNECT_SECONDS = 10
+# libpq's time-out is of whole seconds. What ends this much later was late for another reason.
+LATE_SECONDS = 1.5
 HIGHEST_PORT = 65535
 # By libpq's words, for both databases.
 VERIFYING = ("verify-ca", "verify-full")
@@ -110,21 +114,31 @@ def open_postgres(database: Database, application: str) -> Iterator[PostgresConn
 
     forget_client_settings()
     trusted = (database.root_certificate or "system") if database.ssl_mode in VERIFYING else NO_FILE
+    connect = partial(
+        psycopg2.connect,
+        host=database.host,
+        port=database.port,
+        dbname=database.name,
+        user=database.user,
+        password=database.password,
+        connect_timeout=CONNECT_SECONDS,
+        application_name=application,
+        options="-c timezone=UTC",
+        sslmode=database.ssl_mode,
+        sslrootcert=trusted,
+        sslcert=NO_FILE,
+        gssencmode="disable",
+    )
+    begun = time.monotonic()
     try:
-        connection = psycopg2.connect(
-            host=database.host,
-            port=database.port,
-            dbname=database.name,
-            user=database.user,
-            password=database.password,
-            connect_timeout=CONNECT_SECONDS,
-            application_name=application,
-            options="-c timezone=UTC",
-            sslmode=database.ssl_mode,
-            sslrootcert=trusted,
-            sslcert=NO_FILE,
-            gssencmode="disable",
-        )
+        try:
+            connection = connect()
+        except psycopg2.OperationalError:
+            # libpq's time-out goes on while this process is stopped, as in a laptop that sleeps: then the
+            # server has not been asked for as long as that.
+            if time.monotonic() - begun < CONNECT_SECONDS + LATE_SECONDS:
+                raise
+            connection = connect()
     except psycopg2.OperationalError as error:
         raise DatabaseError(_postgres_refusal(database, str(error))) from error
     try:

@@ -75,6 +75,12 @@ def test_two_projects_that_start_at_once_get_ports_of_their_own(tmp_path: Path, 
         assert len(used) == 2 * len(NAMES)
 
 
+def test_the_port_of_a_service_that_is_started_again_is_kept_from_others(tmp_path: Path, wanted: int) -> None:
+    with Claims(tmp_path) as own, Claims(tmp_path) as others:
+        ports.choose(settings(tmp_path, wanted), NAMES[:1], NAMES[:1], own)
+        assert ports.next_free(wanted, set(), others) != wanted
+
+
 def test_a_port_can_be_had_again_once_its_command_has_ended(tmp_path: Path, wanted: int) -> None:
     with Claims(tmp_path) as first:
         port = ports.next_free(wanted, set(), first)

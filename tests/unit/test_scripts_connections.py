@@ -5,18 +5,21 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
+from fraud_pipeline import connections
 from fraud_pipeline.connections import (
     Database,
     missing_mysql_extension,
     mysql_database,
     postgres_database,
 )
-from fraud_pipeline.errors import SettingError
+from fraud_pipeline.errors import DatabaseError, SettingError
 
 
 def test_defaults_are_the_hosts_and_databases_of_the_stack() -> None:
@@ -56,3 +59,33 @@ def test_password_is_not_shown() -> None:
 def test_nothing_is_told_of_a_driver_that_has_its_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "_mysql_connector", ModuleType("_mysql_connector"))
     assert missing_mysql_extension() is None
+
+
+@pytest.mark.parametrize(("seconds", "tries"), [(0.1, 1), (connections.CONNECT_SECONDS + 1, 1), (300, 2)])
+def test_a_time_out_that_ran_while_the_process_was_stopped_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, tries: int
+) -> None:
+    psycopg2 = pytest.importorskip("psycopg2")
+    now, opened = [0.0], MagicMock()
+
+    def connect(**_: Any) -> MagicMock:
+        opened.tries += 1
+        if opened.tries == 1:
+            now[0] += seconds
+            raise psycopg2.OperationalError("connection to server failed: timeout expired")
+        return opened
+
+    opened.tries = 0
+    monkeypatch.setattr(psycopg2, "connect", connect)
+    monkeypatch.setattr(connections.time, "monotonic", lambda: now[0])
+    database = postgres_database({})
+    if tries == 1:
+        with (
+            pytest.raises(DatabaseError, match="timeout expired"),
+            connections.open_postgres(database, "test"),
+        ):
+            pass
+    else:
+        with connections.open_postgres(database, "test") as connection:
+            assert connection is opened
+    assert opened.tries == tries

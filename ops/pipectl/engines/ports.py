@@ -69,9 +69,11 @@ def choose(
     taken = {settings.port(name) for name in names if name in running} | set(reserved)
     moved = {}
     for name in names:
-        if name in running:
-            continue
         wanted = settings.port(name)
+        if name in running:
+            # Kept from others while it is started again: nobody listens then.
+            claims.take(f"port-{wanted}")
+            continue
         port = next_free(wanted, taken, claims, freed)
         taken.add(port)
         if port != wanted:
