@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipectl import database_connections
 from pipectl.engines.local import mariadb, postgres
 from pipectl.models import DatabaseAddress, ReplicationLogin
 from support import ROOT
 from support.needs import need_mariadb, need_postgres
 from support.server_process import free_port, start_program, until_it_answers
+from support.waiting import until
 
 if TYPE_CHECKING:
     import threading
@@ -202,6 +204,8 @@ def running_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
 @pytest.fixture
 def servers(running_servers: Servers) -> Servers:
     """The servers with empty databases."""
+    # A thread that the test before left would set psycopg2's one way to wait back amid a statement of ours.
+    until(lambda: not database_connections._interruptible_blocks, "the threads of the test before")
     running_servers.empty()
     return running_servers
 
