@@ -77,7 +77,7 @@ def test_a_time_out_that_ran_while_the_process_was_stopped_does_not_count(
 
     opened.tries = 0
     monkeypatch.setattr(psycopg2, "connect", connect)
-    monkeypatch.setattr(connections.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("fraud_pipeline.connections.time.monotonic", lambda: now[0])
     database = postgres_database({})
     if tries == 1:
         with (
