@@ -177,8 +177,8 @@ def test_ci_leaves_out_what_make_test_leaves_out_and_no_more() -> None:
     assert f'ordinary="{left_out[1]}"' in script
     assert re.findall(r"-m '([^']+) and \$ordinary'( [^\"]+)?", script) == [
         ("docker", ""),
-        ("not docker", " tests/unit"),
-        ("not docker", " tests/integration tests/e2e"),
+        ("not docker", " tests/integration"),
+        ("not docker", " tests/unit tests/e2e"),
     ]
 
 
