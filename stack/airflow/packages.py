@@ -122,13 +122,20 @@ def unmet(text: str) -> list[str]:
     return [line for line in lines_of(text) if not is_met(line)]
 
 
-def is_met(line: str) -> bool:
-    """Whether the distribution that a line names is installed in a version that it allows."""
+def parsed(line: str) -> Requirement | None:
+    """Return the requirement that a line is, without its hashes; None for all that only uv understands."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
-        requirement = Requirement(line.split(" --hash", maxsplit=1)[0])
+        return Requirement(line.split(" --hash", maxsplit=1)[0])
     except InvalidRequirement:
+        return None
+
+
+def is_met(line: str) -> bool:
+    """Whether the distribution that a line names is installed in a version that it allows."""
+    requirement = parsed(line)
+    if requirement is None:
         return False
     if requirement.marker and not requirement.marker.evaluate():
         return True
@@ -143,13 +150,10 @@ def is_met(line: str) -> bool:
 
 def refuse(requirements: Path, text: str) -> None:
     """Raise InstallError for a line that no index can help: no requirement, or against what is installed."""
-    from packaging.requirements import InvalidRequirement, Requirement
-
     present = installed()
     for line in lines_of(text):
-        try:
-            requirement = Requirement(line.split(" --hash", maxsplit=1)[0])
-        except InvalidRequirement:
+        requirement = parsed(line)
+        if requirement is None:
             refuse_nonsense(requirements.parent, line, text)
             continue
         name = normal(requirement.name)
@@ -214,16 +218,14 @@ class Layer:
 
     def serves(self, line: str) -> bool:
         """Whether what a line asks for is there, with all that this needs."""
-        from packaging.requirements import InvalidRequirement, Requirement
-
-        try:
-            return self._has(Requirement(line.split(" --hash", maxsplit=1)[0]))
-        except InvalidRequirement:
-            pass
+        requirement = parsed(line)
+        if requirement is not None:
+            return self._has(requirement)
         # A file or folder is known by where a package came from; other options name no package.
         path = re.sub(r"^(-e|--editable)[ =]*", "", line)
         found = [name for name, package in self._own.items() if basename(source(package)) == basename(path)]
-        return all(self._has(Requirement(name)) for name in found) if found else path.startswith("-")
+        named = filter(None, map(parsed, found))
+        return all(map(self._has, named)) if found else path.startswith("-")
 
     def _has(self, requirement: Requirement) -> bool:
         name, extras = normal(requirement.name), frozenset(requirement.extras)

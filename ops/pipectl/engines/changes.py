@@ -20,7 +20,6 @@ LAUNCHED = [
     "connections",
     "dag_tests",
     "launcher",
-    "dag_tests",
     "liveness",
     "login",
     "metadata_database",
