@@ -69,6 +69,24 @@ class AirflowHealth:
                 health[name] = "unhealthy"
         return health
 
+    def heartbeats(self) -> dict[str, datetime | None]:
+        """When each component that gives heartbeats has given its latest; None if it never has."""
+        _, body = self._request("GET", "/api/v2/monitor/health")
+        fields = {name: f"latest_{name}_heartbeat" for name in components()}
+        parts = {name: body.get(name) for name in fields}
+        return {
+            name: read_time(part[fields[name]])
+            for name, part in parts.items()
+            if isinstance(part, dict) and fields[name] in part
+        }
+
+    def read(self, path: str) -> dict[str, Any]:
+        """Return the answer to a request for which one must be logged in; AirflowError for a refusal."""
+        status, body = self._get(path)
+        if status != http.client.OK:
+            raise AirflowError(f"Airflow at {self.address.url} refused a request ({path}): HTTP {status}.")
+        return body
+
     def check(self) -> None:
         """Raise AirflowSilentError if Airflow does not answer, or says that it cannot."""
         if self.components({})["metadatabase"] == "unhealthy":

@@ -78,6 +78,9 @@ class FakeEngine(Engine):
         del service, arguments, observer
         return 0
 
+    def started_with(self) -> dict[str, dict[str, str]]:
+        return {}
+
     def tasks_api_problem(self) -> str:
         return ""
 

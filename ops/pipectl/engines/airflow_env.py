@@ -33,6 +33,12 @@ OF_THE_STACK = (
     "AIRFLOW__CORE__FERNET_KEY",
     "AIRFLOW_ADMIN_PASSWORD",
 )
+# Of them, those that all of Airflow's services must agree on, with what stack/.env calls them.
+SHARED_SECRETS = {
+    "AIRFLOW__API_AUTH__JWT_SECRET": "AIRFLOW_JWT_SECRET",
+    "AIRFLOW__API__SECRET_KEY": "AIRFLOW_API_SECRET_KEY",
+    "AIRFLOW__CORE__FERNET_KEY": "AIRFLOW_FERNET_KEY",
+}
 WITHOUT_STACK = {
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite://",
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": "sqlite+aiosqlite://",

@@ -124,6 +124,10 @@ class Engine(ABC):
         """The last `tail` lines of each service, and what comes while `follow` is set."""
 
     @abstractmethod
+    def started_with(self) -> Mapping[str, Mapping[str, str]]:
+        """The variables, secrets too, that each of Airflow's services which runs was started with."""
+
+    @abstractmethod
     def tasks_api_problem(self) -> str:
         """Ask Airflow's API for tasks as a task does; return what went wrong, empty if nothing did."""
 

@@ -309,6 +309,14 @@ class DockerEngine(Engine):
             if name:
                 yield LogLine(name, text)
 
+    def started_with(self) -> dict[str, Mapping[str, str]]:
+        """The variables that each of Airflow's containers was made with."""
+        return {
+            _shown_name(container): container.environment
+            for container in self._containers
+            if container.pid and container.service in {*airflow_programs(), "worker"}
+        }
+
     def tasks_api_problem(self) -> str:
         """Ask in the container that starts tasks."""
         service = "worker" if self._has_celery else "scheduler"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
+from pipectl.engines.airflow_env import SHARED_SECRETS
 from pipectl.errors import EngineError
 from pipectl.services import get
 
@@ -59,9 +60,7 @@ def choose(api: DockerApi, variables: Mapping[str, str], claims: Claims) -> tupl
 REPLICATION_PASSWORD = "AIRBYTE_REPLICATION_PASSWORD"  # noqa: S105  the name of a variable
 # Variables of containers, and those of stack/.env that they were made of.
 ENVIRONMENT = {
-    "AIRFLOW__API_AUTH__JWT_SECRET": "AIRFLOW_JWT_SECRET",
-    "AIRFLOW__API__SECRET_KEY": "AIRFLOW_API_SECRET_KEY",
-    "AIRFLOW__CORE__FERNET_KEY": "AIRFLOW_FERNET_KEY",
+    **SHARED_SECRETS,
     "REDISCLI_AUTH": "AIRFLOW_REDIS_PASSWORD",
     "MYSQL_ROOT_PASSWORD": "AIRBYTE_MYSQL_ROOT_PASSWORD",
     REPLICATION_PASSWORD: REPLICATION_PASSWORD,

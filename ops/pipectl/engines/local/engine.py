@@ -215,6 +215,14 @@ class LocalEngine(Engine):
         paths = {name: self._supervisor.log_path(name) for name in services}
         return logs.read(paths, tail=tail, follow=follow)
 
+    def started_with(self) -> dict[str, Mapping[str, str]]:
+        """The variables that each of Airflow's processes was started with."""
+        return {
+            process.name: self._supervisor.started(process.name).settings
+            for process in self._supervisor.processes()
+            if process.pid and process.name in airflow_programs()
+        }
+
     def tasks_api_problem(self) -> str:
         """Ask in Airflow's environment, with the variables of the services."""
         from pipectl.engines.local.start import ask_tasks_api, find_software  # noqa: PLC0415  10 ms
