@@ -14,6 +14,7 @@ import types
 import typing
 from dataclasses import is_dataclass
 from datetime import datetime
+from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,13 @@ def schema_of(kind: Any, definitions: dict[type, Schema]) -> Schema:  # noqa: AN
         return {"type": "array", "items": schema_of(arguments[0], definitions)}
     if origin is dict and arguments[0] is str:
         return {"type": "object", "additionalProperties": schema_of(arguments[1], definitions)}
+    return schema_of_class(kind, definitions)
+
+
+def schema_of_class(kind: Any, definitions: dict[type, Schema]) -> Schema:  # noqa: ANN401  any type annotation
+    """Return the schema of an enumeration or a dataclass. TypeError for others."""
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return {"type": "string", "enum": [str(member) for member in kind]}
     if isinstance(kind, type) and is_dataclass(kind):
         if kind not in definitions:
             definitions[kind] = {}  # so that a dataclass may hold its own kind

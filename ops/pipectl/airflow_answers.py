@@ -6,6 +6,7 @@ What pipectl needs of them, whatever a version of Airflow adds, leaves out or se
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ MOST_PAGES = 1000
 NEWEST_FIRST = "-id"
 LONGEST_LINE, MOST_LINES = 1_000, 200  # characters, and lines, of a trace
 LONGEST_REASON = 300
+RUN_CHANGED = "patch_dag_run"  # Airflow's name of the event
 # Summaries of schedules without slots of the past, which Airflow before 3.3 does not tell otherwise.
 WITHOUT_SLOTS = {"", "@once", "@continuous", "Asset"}
 # Around the places in which Airflow found a log: other ones while the task runs.
@@ -37,6 +39,12 @@ SOURCES, SOURCES_END = "::group::Log message source details", "::endgroup::"
 # No sets: an answer may hold anything in their place, and not all of that has a hash.
 PRINTED = ("task.stdout", "task.stderr")
 ENDS = ("Task failed with exception", "Task exited")
+# An error as programs print it: the last line of a traceback, or a line that begins with a level. Of a line
+# of NAME=value pairs what its `error` says.
+ERROR_LINE = re.compile(
+    r"(?:[A-Za-z_][\w.]*(?:Error|Exception)\b(?::|$)|(?:ERROR|FATAL|CRITICAL|error|fatal)\b|.*\blevel=error\b)"
+)
+TOLD_ERROR = re.compile(r'\berror="((?:[^"\\]|\\.)*)"')
 NEVER = datetime.max.replace(tzinfo=UTC)
 # Two or more frames of a traceback that lie in Airflow's installation, or its providers'.
 AIRFLOWS_FRAMES = re.compile(
@@ -67,9 +75,10 @@ def objects(value: object) -> list[dict[str, Any]]:
 
 def read_dag(answer: dict[str, Any]) -> ParsedDag:
     """Read a DAG, as it is listed or with its details."""
-    summary, periodic, limit, params = (
-        answer.get(name) for name in ("timetable_summary", "timetable_periodic", "max_active_runs", "params")
+    summary, periodic, params = (
+        answer.get(name) for name in ("timetable_summary", "timetable_periodic", "params")
     )
+    limit, tasks = answer.get("max_active_runs"), answer.get("max_active_tasks")
     schedule = str(summary) if summary and summary != "None" else ""
     return ParsedDag(
         paused=bool(answer.get("is_paused")),
@@ -82,6 +91,8 @@ def read_dag(answer: dict[str, Any]) -> ParsedDag:
         periodic=periodic if isinstance(periodic, bool) else schedule not in WITHOUT_SLOTS,
         stale=answer.get("is_stale") is True,
         max_active_runs=limit if isinstance(limit, int) else None,
+        max_active_tasks=tasks if isinstance(tasks, int) else None,
+        timeout=read_duration(answer.get("dag_run_timeout")),
         catchup=answer.get("catchup") is True,
         params={
             name: DagParam(
@@ -143,7 +154,32 @@ def read_run(answer: dict[str, Any]) -> DagRun | None:
         queued_at=read_time(answer.get("queued_at")),
         start=read_time(answer.get("start_date")),
         end=read_time(answer.get("end_date")),
+        run_after=read_time(answer.get("run_after")),
     )
+
+
+def read_stops(events: list[dict[str, Any]]) -> dict[tuple[str, str], datetime]:
+    """Read from Airflow's event log when somebody last set each run to failed, by DAG and run."""
+    stops: dict[tuple[str, str], datetime] = {}
+    for event in events:
+        when = read_time(event.get("when"))
+        if event.get("event") == RUN_CHANGED and '"failed"' in str(event.get("extra")) and when:
+            key = (str(event.get("dag_id")), str(event.get("run_id")))
+            stops[key] = max(when, stops.get(key, when))
+    return stops
+
+
+def may_be_stopped(run: DagRun) -> bool:
+    """Whether only Airflow's event log tells if a run failed by itself."""
+    return run.state == "failed" and run.start is not None
+
+
+def with_stop(run: DagRun, stops: dict[tuple[str, str], datetime]) -> DagRun:
+    """Return a run with the time at which somebody stopped it: of one that began again since, none."""
+    stopped = stops.get((run.dag_id, run.run_id))
+    if stopped is None or not may_be_stopped(run) or (run.queued_at and stopped < run.queued_at):
+        return run
+    return replace(run, stopped=stopped)
 
 
 def read_backfill(answer: dict[str, Any]) -> Backfill | None:
@@ -153,7 +189,16 @@ def read_backfill(answer: dict[str, Any]) -> Backfill | None:
     since, until, created = times
     if answer.get("completed_at") or not isinstance(number, int) or not since or not until or not created:
         return None
-    return Backfill(number, str(answer.get("dag_id") or ""), since, until, created)
+    limit = answer.get("max_active_runs")
+    return Backfill(
+        number,
+        str(answer.get("dag_id") or ""),
+        since,
+        until,
+        created,
+        limit if isinstance(limit, int) else None,
+        answer.get("is_paused") is True,
+    )
 
 
 def read_tasks(answers: list[dict[str, Any]]) -> tuple[TaskState, ...]:
@@ -249,8 +294,26 @@ def last_error(content: list[Any]) -> str:
     """Return the last failure in a log, in one line, empty if there is none."""
     for line in reversed(objects(content)):
         if line.get("error_detail") or line.get("level") in {"error", "critical"}:
-            reason = (_reasons(line) or [str(line.get("event") or "")])[-1]
-            return " ".join(reason.split())[:LONGEST_REASON]
+            return _one_line((_reasons(line) or [str(line.get("event") or "")])[-1])
+    return ""
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:LONGEST_REASON]
+
+
+def first_error(content: list[Any]) -> str:
+    """Return the first error that a task logged or printed before it ended, in one line; empty if none."""
+    for entry in objects(content):
+        if entry.get("event") in ENDS:
+            break
+        text = str(entry.get("event") or "")
+        if entry.get("level") in {"error", "critical"}:
+            return _one_line((_reasons(entry) or [text])[-1])
+        for line in text.splitlines():
+            if ERROR_LINE.match(line):
+                told = TOLD_ERROR.search(line)
+                return _one_line(told[1].replace('\\"', '"') if told else line)
     return ""
 
 

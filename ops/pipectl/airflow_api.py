@@ -15,11 +15,13 @@ from pipectl import json_text
 from pipectl.airflow_answers import (
     NEWEST_FIRST,
     PAGE,
+    RUN_CHANGED,
     all_pages,
     error_last,
     is_since,
     last_error,
     log_lines,
+    may_be_stopped,
     objects,
     read_backfill,
     read_dag,
@@ -27,10 +29,12 @@ from pipectl.airflow_answers import (
     read_import_failures,
     read_rows,
     read_run,
+    read_stops,
     read_tasks,
     read_time,
     read_try,
     refusal,
+    with_stop,
 )
 from pipectl.airflow_health import (
     AirflowHealth,
@@ -97,6 +101,7 @@ class AirflowApi:
         self._errors = airflow.ImportErrorApi(client)
         self._backfills = airflow.BackfillApi(client)
         self._assets = airflow.AssetApi(client)
+        self._events = airflow.EventLogApi(client)
 
     def dag(self, dag_id: str) -> ParsedDag | None:
         """Return a DAG with its details, None if Airflow has not parsed a DAG of that id.
@@ -160,9 +165,10 @@ class AirflowApi:
 
     def run(self, dag_id: str, run_id: str) -> DagRun:
         """Return a run as it is now."""
-        return self._run(
+        run = self._run(
             self._ask(self._runs.get_dag_run_without_preload_content, dag_id, run_id, dag_id=dag_id)
         )
+        return self._with_stops(dag_id, (run,))[0]
 
     def runs(self, dag_id: str, limit: int = 20) -> tuple[DagRun, ...]:
         """Return the runs that were made last, the newest first."""
@@ -171,7 +177,7 @@ class AirflowApi:
     def runs_and_total(self, dag_id: str, limit: int) -> tuple[tuple[DagRun, ...], int]:
         """Return the runs that were made last, the newest first, and how many there are in all."""
         answer = self._ask_for_runs(dag_id, limit=limit, order_by=[NEWEST_FIRST])
-        runs, total = self._read_runs(answer), answer.get("total_entries")
+        runs, total = self._read_runs(dag_id, answer), answer.get("total_entries")
         return runs, total if isinstance(total, int) else len(runs)
 
     def active_runs(self, dag_id: str) -> tuple[DagRun, ...]:
@@ -350,7 +356,7 @@ class AirflowApi:
         answer = self._ask_for_runs(
             dag_id, logical_date_gte=logical_date, logical_date_lte=logical_date, limit=1
         )
-        runs = self._read_runs(answer)
+        runs = self._read_runs(dag_id, answer)
         name = f" {runs[0].run_id}" if runs else ""
         again = f"To run it again: {command('clear', dag_id, runs[0].run_id)}" if runs else ""
         date = logical_date.isoformat() if logical_date else "none"
@@ -362,13 +368,24 @@ class AirflowApi:
     def _all_runs(self, dag_id: str, **choice: Any) -> tuple[DagRun, ...]:  # noqa: ANN401  passed on
         request = self._runs.get_dag_runs_without_preload_content
         answers = self._ask_for_all("dag_runs", request, dag_id, dag_id=dag_id, **choice)
-        return tuple(self._run(run) for run in answers)
+        return self._with_stops(dag_id, tuple(self._run(run) for run in answers))
 
     def _ask_for_runs(self, dag_id: str, **choice: Any) -> dict[str, Any]:  # noqa: ANN401  passed on
         return self._ask(self._runs.get_dag_runs_without_preload_content, dag_id, dag_id=dag_id, **choice)
 
-    def _read_runs(self, answer: dict[str, Any]) -> tuple[DagRun, ...]:
-        return tuple(self._run(run) for run in objects(answer.get("dag_runs")))
+    def _read_runs(self, dag_id: str, answer: dict[str, Any]) -> tuple[DagRun, ...]:
+        return self._with_stops(dag_id, tuple(self._run(run) for run in objects(answer.get("dag_runs"))))
+
+    def _with_stops(self, dag_id: str, runs: tuple[DagRun, ...]) -> tuple[DagRun, ...]:
+        """Return runs with the time at which somebody stopped them, as far as Airflow tells that."""
+        if not any(may_be_stopped(run) for run in runs):
+            return runs
+        with contextlib.suppress(AirflowError):  # what is only told fails no command
+            request = self._events.get_event_logs_without_preload_content
+            answer = self._ask(request, PAGE, 0, ["-when"], dag_id, event=RUN_CHANGED)
+            stops = read_stops(objects(answer.get("event_logs")))
+            return tuple(with_stop(run, stops) for run in runs)
+        return runs
 
     def _ask_for_all(
         self,

@@ -5,18 +5,22 @@ from __future__ import annotations
 import http.client
 import json
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from pipectl import json_text
 from pipectl.airflow_answers import (
     NEWEST_FIRST,
     PAGE,
+    RUN_CHANGED,
     all_pages,
+    may_be_stopped,
     objects,
     read_dag,
     read_import_failures,
     read_run,
+    read_stops,
     read_time,
+    with_stop,
 )
 from pipectl.airflow_login import ProvenConnection, api_token
 from pipectl.errors import AirflowError, AirflowLoginError, AirflowSilentError, DagError
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
 REQUEST_SECONDS = 20
 NAMED_DAGS = 10
+EVERY_DAG = "~"  # in the place of a DAG's id
 REFUSALS = {http.client.UNAUTHORIZED, http.client.FORBIDDEN}
 # The versions of Airflow that tests run: tests/integration/test_airflow_versions.py.
 OLDEST_AIRFLOW, NEWEST_AIRFLOW = "3.0", "3.4"
@@ -120,7 +125,7 @@ class AirflowHealth:
 
     def last_runs(self, dag_ids: Iterable[str]) -> dict[str, DagRun]:
         """The latest run of each of these DAGs that ever ran."""
-        runs = self._runs("~", f"limit={PAGE}&order_by={NEWEST_FIRST}")  # of all DAGs
+        runs = self._runs(EVERY_DAG, f"limit={PAGE}&order_by={NEWEST_FIRST}")
         latest = {run.dag_id: run for run in reversed(runs)}
         others = [dag_id for dag_id in dag_ids if dag_id not in latest] if len(runs) == PAGE else []
         return latest | {dag_id: run for dag_id in others if (run := self.last_run(dag_id))}
@@ -166,8 +171,16 @@ class AirflowHealth:
 
     def _runs(self, dag_id: str, query: str) -> list[DagRun]:
         status, body = self._get(f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns?{query}")
-        runs = objects(body.get("dag_runs")) if status == http.client.OK else []
-        return [run for answer in runs if (run := read_run(answer))]
+        answers = objects(body.get("dag_runs")) if status == http.client.OK else []
+        runs = [run for answer in answers if (run := read_run(answer))]
+        stops = self._stops(dag_id) if any(may_be_stopped(run) for run in runs) else {}
+        return [with_stop(run, stops) for run in runs]
+
+    def _stops(self, dag_id: str) -> dict[tuple[str, str], datetime]:
+        """When somebody stopped runs of a DAG, or of all; empty if Airflow does not tell."""
+        query = urlencode({"event": RUN_CHANGED, "order_by": "-when", "limit": PAGE})
+        of_dag = "" if dag_id == EVERY_DAG else f"&dag_id={quote(dag_id, safe='')}"
+        return read_stops(objects(self._get(f"/api/v2/eventLogs?{query}{of_dag}")[1].get("event_logs")))
 
     def _get(self, path: str) -> tuple[int, dict[str, Any]]:
         """Make a request for which one must be logged in."""

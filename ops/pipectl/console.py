@@ -178,4 +178,4 @@ def _shown(content: RenderableType) -> RenderableType:
 
 
 def _indent(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())
+    return "\n".join(f"  {line}" if line else "" for line in text.splitlines())

@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
 # Modes of encryption in which the server's certificate counts; the first leaves its name out.
 VERIFYING = ("verify-ca", "verify-full")
@@ -200,7 +200,8 @@ class Counts:
 class DagRun:
     """A run of a DAG as Airflow reports it; times are timezone-aware, `seconds` from start to end.
 
-    Airflow calls a run failed too that was `cancelled` before it began.
+    Airflow calls a run failed too that was `cancelled`: before it began, or when somebody `stopped` it. It
+    starts no run before `run_after`.
     """
 
     computed: ClassVar = ("seconds", "cancelled")
@@ -213,6 +214,8 @@ class DagRun:
     queued_at: datetime | None = None
     start: datetime | None = None
     end: datetime | None = None
+    run_after: datetime | None = field(default=None, metadata={"optional": True})
+    stopped: datetime | None = field(default=None, metadata={"optional": True})
 
     @property
     def seconds(self) -> float | None:
@@ -221,8 +224,8 @@ class DagRun:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the run, or its backfill, was ended before the run began: what fails has a start."""
-        return self.state == "failed" and self.start is None
+        """Whether somebody ended the run, or its backfill: what fails by itself has a start."""
+        return self.state == "failed" and (self.start is None or self.stopped is not None)
 
     @property
     def outcome(self) -> str:
@@ -237,13 +240,18 @@ class DagRun:
 
 @dataclass(frozen=True)
 class Backfill:
-    """Runs that Airflow has `created` for the logical dates from `since` up to and with `until`."""
+    """Runs that Airflow has `created` for the logical dates from `since` up to and with `until`.
+
+    No more than `max_active_runs` of them run at once, None if Airflow does not say, and none while `paused`.
+    """
 
     id: int
     dag_id: str
     since: datetime
     until: datetime
     created: datetime
+    max_active_runs: int | None = None
+    paused: bool = False
 
 
 def instance_name(task_id: str, map_index: int) -> str:
@@ -321,7 +329,8 @@ class ParsedDag:
 
     `next_run` is a time in ISO 8601, empty if no run is planned; `parsed` is when the file was read last.
     `schedule` is Airflow's short name of it, empty if only triggers start runs; it is `periodic` if it has
-    slots. A DAG is `stale` if its file no longer has it. Only the DAG's details tell `catchup` and `params`.
+    slots. A DAG is `stale` if its file no longer has it. Only the DAG's details tell `catchup`, `params` and
+    `timeout`, the longest that a run may take. Of each run `max_active_tasks` are at work at once.
     """
 
     paused: bool
@@ -334,6 +343,8 @@ class ParsedDag:
     periodic: bool = False
     stale: bool = False
     max_active_runs: int | None = None
+    max_active_tasks: int | None = None
+    timeout: timedelta | None = None
     catchup: bool = False
     params: dict[str, DagParam] = field(default_factory=dict)
 

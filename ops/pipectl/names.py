@@ -1,6 +1,12 @@
 """Names of DAGs and runs, and words for messages, apart so that `--help` need not import settings."""
 
+from __future__ import annotations
+
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 DAG_ID = "generate_transaction_and_labels"
 # Airflow's own rules.
@@ -8,6 +14,7 @@ LONGEST_ID = 250
 DAG_ID_RULE = f"at most {LONGEST_ID} letters, digits, dashes, dots and underscores"
 # What is rounded to one decimal, and would be 1,000.0.
 LEAST_OF_NEXT = 999.95
+MINUTE, HOUR = 60, 3600  # in seconds
 _DAG_ID = re.compile(rf"[\w.-]{{1,{LONGEST_ID}}}")
 
 
@@ -21,6 +28,21 @@ def listed(names: list[str], number: int) -> str:
     more = [f"{number - len(names):,} more"] if number > len(names) else []
     *first, last = [*names, *more] or [""]
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people read them."""
+    whole = round(seconds)
+    if whole < 2 * MINUTE:
+        return f"{whole} s"
+    if whole < 2 * HOUR:
+        return f"{whole // MINUTE} min {whole % MINUTE:02d} s"
+    return f"{whole // HOUR} h {whole % HOUR // MINUTE:02d} min"
+
+
+def moment(when: datetime | None) -> str:
+    """Return a time in the user's time zone, to the second, with the zone's name; nothing for None."""
+    return when.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z") if when else ""
 
 
 def size(count: int) -> str:

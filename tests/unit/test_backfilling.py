@@ -11,9 +11,9 @@ import pytest
 
 from pipectl.commands import backfill as command
 from pipectl.commands import runs
-from pipectl.commands.shared import moment
 from pipectl.errors import AirflowConflictError, AirflowSilentError, UsageError, WaitTimeoutError
 from pipectl.models import Backfill, Counts, DagRun, ParsedDag
+from pipectl.names import moment
 from pipectl.observer import Observer
 from pipectl.pipeline import backfilling, triggering
 from pipectl.pipeline.backfilling import BackfillResult

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pipectl.commands.load import duration, progress_text
+from pipectl.commands.load import progress_text
 from pipectl.models import LoadProgress
+from pipectl.names import duration
 from pipectl.pipeline.loading import Rate
 
 

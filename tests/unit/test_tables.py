@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipectl.commands.shared import INDENT, moment, table
-from pipectl.names import command, counted, size
+from pipectl.commands.shared import INDENT, table
+from pipectl.names import command, counted, moment, size
 
 SERVICES: list[tuple[object, ...]] = [
     ("airbyte-postgres", "running", "healthy", "5432", "fraud-pipeline-2-airbyte-postgres-1"),

@@ -259,7 +259,7 @@ def test_all_tasks_that_failed_are_named_each_with_its_log() -> None:
         "The whole log",
         "The whole log",
     ]
-    assert "a line 99\n\nb:\nb line 80\n" in two.detail
+    assert "a line 99\nb:\nb line 80\n" in two.detail
 
 
 def typed(words: str, *states: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -16,6 +16,7 @@ COMMANDS = {
     "trigger": "trigger",
     "dags": "dags",
     "runs": "runs",
+    "explain": "explain",
     "task-log": "task_log",
     "clear": "clear",
     "cancel": "cancel",

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from pipectl import options
-from pipectl.commands.shared import NAMED_FAILURES, airflow_api, group, line, moment
+from pipectl.commands.shared import NAMED_FAILURES, airflow_api, group, line
 from pipectl.commands.trigger import RunProgress, delta_text, point_in_time
 from pipectl.errors import RunFailedError, UsageError
-from pipectl.names import command, counted
+from pipectl.names import command, counted, moment
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -60,4 +60,5 @@ def _run_text(run: CancelledRun) -> str:
     }
     tasks = "".join(f" {state.capitalize()}: {', '.join(names)}." for state, names in states.items() if names)
     teardown = " Its teardown tasks run to their end." if run.state == "running" else ""
-    return f"{run.run_id}: {run.before} before, {run.state} now.{tasks}{teardown}"
+    now = "cancelled" if run.state == "failed" else run.state  # Airflow's word for both
+    return f"{run.run_id}: {run.before} before, {now} now.{tasks}{teardown}"

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import typer  # noqa: TC002  Typer reads annotations at run time
 
-from pipectl.commands.shared import group, line, moment, table
+from pipectl.commands.shared import group, line, table
+from pipectl.names import moment
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

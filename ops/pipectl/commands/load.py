@@ -10,7 +10,7 @@ import typer
 
 from pipectl.commands.shared import Progress, group, line
 from pipectl.errors import UsageError
-from pipectl.names import counted
+from pipectl.names import counted, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 MOST_SHARDS = 32
 BAR_WIDTH = 30
-MINUTE = 60
 # Without a terminal: a line of progress for each tenth.
 STEPS = 10
 
@@ -113,12 +112,6 @@ def progress_text(progress: LoadProgress) -> str:
     if progress.left is not None and progress.done < progress.total:
         text += f"  {duration(progress.left)} left"
     return text
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people read them."""
-    whole = round(seconds)
-    return f"{whole} s" if whole < 2 * MINUTE else f"{whole // MINUTE} min {whole % MINUTE:02d} s"
 
 
 def result_text(result: LoadResult) -> RenderableType:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from pipectl import options  # noqa: TC001  Typer reads annotations at run time
-from pipectl.commands.shared import NAMED_FAILURES, airflow_api, group, line, moment, table
-from pipectl.names import command
+from pipectl.commands.shared import NAMED_FAILURES, airflow_api, group, line, table
+from pipectl.names import command, moment
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -10,12 +10,11 @@ from textwrap import indent
 from typing import TYPE_CHECKING
 
 from pipectl.errors import UsageError
-from pipectl.names import counted, size
+from pipectl.names import counted, moment, size
 from pipectl.observer import Observer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from datetime import datetime
 
     import rich.console
     from rich.console import ConsoleOptions, RenderableType
@@ -146,11 +145,6 @@ def line(text: str, style: str = "") -> RenderableType:
     from rich.text import Text  # 25 ms
 
     return Text(text, style=style)
-
-
-def moment(when: datetime | None) -> str:
-    """Return a time in the user's time zone, to the second, with the zone's name; nothing for None."""
-    return when.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z") if when else ""
 
 
 def volumes_text(volumes: tuple[Volume, ...], title: str) -> RenderableType:

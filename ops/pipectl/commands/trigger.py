@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from pipectl import options
-from pipectl.commands.shared import Progress, airflow_api, group, line, moment, table
+from pipectl.commands.shared import Progress, airflow_api, group, line, table
 from pipectl.errors import PipectlError, UsageError
-from pipectl.names import command, counted
+from pipectl.names import command, counted, moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -260,13 +260,15 @@ class RunProgress(Progress):
 
     def see_run(self, run: DagRun, tasks: tuple[TaskState, ...], behind: DagRun | None) -> None:
         """Say what has changed since the last look."""
+        from pipectl.pipeline.causes import queued_behind, waiting  # noqa: PLC0415
+
         del run
         if behind and behind.run_id != self._behind:
             self._behind = behind.run_id
-            self._console.say(f"  queued behind {behind.run_id} ({behind.run_type})")
+            self._console.say(f"  {queued_behind(behind)}")
         for task in tasks:
             key = (task.id, task.map_index)
-            state = f"{task.state}, waits for {task.waits_for}" if task.waits_for else task.state
+            state = waiting(task)
             if task.state != "none" and self._states.get(key) != state:
                 self._states[key] = state
                 self._console.say(
@@ -283,8 +285,6 @@ class RunProgress(Progress):
 
     def see_failed_try(self, task: TaskState, reason: str, due: datetime | None) -> None:
         """Say why it failed, and when the next is due."""
-        self._console.say(
-            f"    {task.name}: try {task.tries} failed"
-            + (f": {reason}" if reason else "")
-            + (f"; try {task.tries + 1} is due at {moment(due)}" if due else "")
-        )
+        from pipectl.pipeline.causes import failed_try  # noqa: PLC0415
+
+        self._console.say(f"    {task.name}: {failed_try(task, reason, due)}")

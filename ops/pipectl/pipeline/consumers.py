@@ -180,9 +180,9 @@ def require_following(found: Consumers, databases: Databases) -> None:
     megabytes = math.ceil((needed + written + RESERVE_BYTES) / (1 << 20))
     raise UsageError(
         f"The deletions write {too_much_for(short, written)} Nothing was deleted.",
-        hint="Let what is behind be read, then run the command again: pipectl status. Or keep more for it: "
-        f"max_slot_wal_keep_size = {megabytes}MB {BOUND_PLACE}. Or delete without --propagate, and clear "
-        "what the reader has copied.",
+        hint="Let what is behind be read, then run the command again: pipectl status\n"
+        f"Or keep more for it: max_slot_wal_keep_size = {megabytes}MB {BOUND_PLACE}.\n"
+        "Or delete without --propagate, and clear what the reader has copied.",
     )
 
 

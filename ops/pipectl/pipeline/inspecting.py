@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pipectl.airflow_health import did_you_mean
 from pipectl.errors import AirflowMissingError, DagError, UsageError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pipectl.airflow_api import AirflowApi
-    from pipectl.models import DagRun, TaskState
+    from pipectl.models import DagRun, ParsedDag, TaskState
 
 LATEST = "latest"  # in the place of a run's id
 LOG_SECONDS = 1.0
@@ -53,7 +53,26 @@ class RunDetails:
     tasks: tuple[TaskHistory, ...]
 
 
-def which(api: AirflowApi, default: str, first: str | None, second: str | None) -> tuple[str, str | None]:
+class RunSource(Protocol):
+    """What knows DAGs and runs: AirflowApi, and AirflowFacts."""
+
+    def dag(self, dag_id: str) -> ParsedDag | None:
+        """Return a DAG, None if Airflow has not parsed one of that id."""
+
+    def dag_ids(self) -> tuple[str, ...]:
+        """Ids of the DAGs that Airflow has parsed."""
+
+    def missing_dag(self, dag_id: str) -> DagError:
+        """Return the error for a DAG that Airflow has not parsed."""
+
+    def run(self, dag_id: str, run_id: str) -> DagRun:
+        """Return a run; AirflowMissingError if there is none."""
+
+    def runs(self, dag_id: str, limit: int = 20) -> tuple[DagRun, ...]:
+        """Return the runs that were made last, the newest first."""
+
+
+def which(api: RunSource, default: str, first: str | None, second: str | None) -> tuple[str, str | None]:
     """Return the DAG and the run that one or two arguments mean; None for the run if they name none.
 
     One alone is a DAG's id, or that of a run: of the DAG `default`, or else of the only other one that has
@@ -83,7 +102,7 @@ def which(api: AirflowApi, default: str, first: str | None, second: str | None) 
     raise AirflowMissingError(f"No DAG has a run {first!r}.", hint=f"Those of a DAG: pipectl runs {default}")
 
 
-def find_run(api: AirflowApi, dag_id: str, run_id: str) -> DagRun:
+def find_run(api: RunSource, dag_id: str, run_id: str) -> DagRun:
     """Return a run. AirflowMissingError with the one that may be meant if there is none of that id."""
     if run_id == LATEST:
         if runs := api.runs(dag_id, 1):

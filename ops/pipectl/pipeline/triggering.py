@@ -24,6 +24,7 @@ from pipectl.errors import (
 )
 from pipectl.models import TaskState
 from pipectl.names import command, counted, listed
+from pipectl.pipeline.causes import next_to_end, queued_behind
 from pipectl.pipeline.inspecting import LogReader
 from pipectl.pipeline.readiness import Suspicion, failures_of, files_that_mention
 from pipectl.published import LABELS
@@ -260,7 +261,7 @@ def follow(
         try:
             run = api.run(run.dag_id, run.run_id)
             active = api.active_runs(run.dag_id) if run.state == "queued" else ()
-            behind = _next_to_end(run, active, limit)
+            behind = next_to_end(run, active, limit)
             # Of a run that has ended too: tasks may have gone on since the last look.
             tasks = api.tasks(run.dag_id, run.run_id) if run.state != "queued" else ()
         except AirflowSilentError as error:
@@ -274,10 +275,10 @@ def follow(
             shown.look(tasks)
         if run.finished:
             return run
-    because = f" behind {behind.run_id}" if behind else ""
+    state = queued_behind(behind) if behind else run.state
     raise WaitTimeoutError(
-        f"The run {run.run_id} is still {run.state}{because} after {timeout:g} s; it goes on.",
-        hint=f"Look at it: pipectl runs {run.dag_id}\nTo wait longer: --timeout SECONDS",
+        f"The run {run.run_id} is still {state} after {timeout:g} s; it goes on.",
+        hint=f"Why: {command('explain', run.dag_id, run.run_id)}\nTo wait longer: --timeout SECONDS",
     )
 
 
@@ -314,24 +315,6 @@ class _FailedTries:
                 self._observer.see_failed_try(failed, reason, due)
 
 
-def _next_to_end(run: DagRun, active: tuple[DagRun, ...], limit: int | None) -> DagRun | None:
-    """Return the run that must end before a queued one starts; None if that one waits for none.
-
-    `active` are the DAG's active runs, oldest first: a later answer than `run`, which may have begun, or even
-    ended, meanwhile. Airflow counts a backfill's runs apart.
-    """
-    own = next((place for place, other in enumerate(active) if other.run_id == run.run_id), None)
-    if own is None or active[own].state != "queued":
-        return None
-    ahead = [
-        other
-        for place, other in enumerate(active)
-        if other.run_type != "backfill" and (other.state == "running" or place < own)
-    ]
-    ahead.sort(key=lambda other: other.state != "running")
-    return ahead[0] if limit and len(ahead) >= limit else None
-
-
 def failed_run(
     api: AirflowApi,
     dag_id: str,
@@ -352,5 +335,5 @@ def failed_run(
     hints = [f"In the browser: {api.address.url}/dags/{dag_id}/runs/{run_id}"]
     hints += [f"The whole log: {command('task-log', dag_id, run_id, task.name)}" for task in named]
     return RunFailedError(
-        f"The run {run_id} of {dag_id} failed{place}.", hint="\n".join(hints), detail="\n\n".join(logs)
+        f"The run {run_id} of {dag_id} failed{place}.", hint="\n".join(hints), detail="\n".join(logs)
     )

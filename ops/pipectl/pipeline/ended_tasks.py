@@ -1,0 +1,308 @@
+"""Why a task ended as it did."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from pipectl.airflow_answers import ENDS, RUN_CHANGED, first_error, last_error, log_lines
+from pipectl.airflow_facts import MISMATCH, NO_HEARTBEAT, TASK_CHANGED
+from pipectl.names import command, listed, moment
+from pipectl.pipeline.causes import Cause, blamed_database, failed_try
+from pipectl.pipeline.evidence import (
+    NAMED,
+    SCHEDULER,
+    Evidence,
+    Explanation,
+    Fact,
+    Step,
+    again,
+    because,
+    beside,
+    event_fact,
+    sentence_end,
+    service_fact,
+    took,
+    trigger_rule,
+    trying,
+    upstream_of,
+    whole_log,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipectl.airflow_facts import Event, Instance
+    from pipectl.models import DagRun
+
+# A shell's command, whose own output says more than its exit code.
+EXIT_CODE = re.compile(r"(?:exit|return) code", re.IGNORECASE)
+KILLED = "Process terminated by signal"
+# Between the note that somebody marked a task, and the end of the task by that.
+MARK_SECONDS = 5
+
+
+def cancelled_run(evidence: Evidence, run: DagRun) -> Explanation | None:
+    """Say who ended a run by hand; None if it ended by itself."""
+    if not run.cancelled:
+        return None
+    event = _stop(evidence, run)
+    who = f" by {event.owner}" if event and event.owner else ""
+    when = f" at {moment(event.when)}" if event else (f" at {moment(run.end)}" if run.end else "")
+    before = "while it ran" if run.start else "before it began"
+    return because(
+        evidence,
+        Cause.CANCELLED,
+        f"{run.run_id} was ended by hand{who}{when}, {before}.",
+        *(event_fact(event) if event else ()),
+        Step("To run it again", command("clear", run.dag_id, run.run_id)),
+        of_run=True,
+    )
+
+
+def _stop(evidence: Evidence, run: DagRun) -> Event | None:
+    return next(
+        (
+            event
+            for event in evidence.events
+            if event.name == RUN_CHANGED and event.when is not None and event.when == run.stopped
+        ),
+        None,
+    )
+
+
+def tasks_api(evidence: Evidence, what: str) -> Explanation | None:
+    """Say why tasks cannot reach or open Airflow's API for them; None if nothing shows that they cannot."""
+    if evidence.disagreeing:
+        names = listed(list(evidence.disagreeing), len(evidence.disagreeing))
+        return because(
+            evidence,
+            Cause.TASKS_API,
+            f"{what}: Airflow's services were started with different values of {names},"
+            " so that one refuses what another signs.",
+            Step("To start them with the same", "pipectl up"),
+        )
+    if not evidence.tasks_api:
+        return None
+    return because(
+        evidence,
+        Cause.TASKS_API,
+        f"{what}: tasks cannot reach Airflow's API for them ({evidence.tasks_api}).",
+        Fact("API for tasks", evidence.tasks_api),
+        Step("To apply settings, once stack/airflow/user.env is right", "pipectl up"),
+    )
+
+
+def ended_task(evidence: Evidence, task: Instance) -> Explanation | None:
+    """Say why a task that has ended did so; None for any other, and if nothing shows why."""
+    rules = {
+        "success": _task_succeeded,
+        "failed": _task_failed,
+        "upstream_failed": _upstream_failed,
+        "skipped": _skipped,
+        "removed": _removed,
+    }
+    rule = rules.get(task.state)
+    return rule(evidence, task) if rule else None
+
+
+def _task_succeeded(evidence: Evidence, task: Instance) -> Explanation | None:
+    return because(
+        evidence,
+        Cause.SUCCEEDED,
+        f"{task.task.name} succeeded{took(task.task.seconds)}{beside(evidence, task.task.seconds)}.",
+        *trying(task),
+        whole_log(task),
+    )
+
+
+def _task_failed(evidence: Evidence, task: Instance) -> Explanation | None:
+    event = _marked(evidence, task)
+    if event is not None:
+        by = f" by {event.owner}" if event.owner else ""
+        return because(
+            evidence,
+            Cause.CANCELLED,
+            f"{task.task.name} was marked as failed{by} at {moment(event.when)}.",
+            *event_fact(event),
+            again(task),
+        )
+    run = evidence.run
+    if run is not None and run.stopped and task.task.end and task.task.end >= run.stopped:
+        return cancelled_run(evidence, run)
+    if lost := loss_of(evidence, task):
+        return because(
+            evidence,
+            Cause.WORKER_LOST,
+            f"{_failed(task, lost)}.",
+            *error_facts(evidence),
+            again(task),
+            whole_log(task),
+        )
+    if has_mismatch(evidence, task):
+        mismatch = _noted(evidence, task, MISMATCH)
+        found = tasks_api(evidence, f"{task.task.name} failed before it began")
+        return found or because(
+            evidence,
+            Cause.WORKER_LOST,
+            f"{_failed(task, 'its process ended without a word to Airflow')}.",
+            *(event_fact(mismatch) if mismatch else ()),
+            *error_facts(evidence),
+            Step("What the scheduler says", command("logs", SCHEDULER)),
+            again(task),
+        )
+    reason = reason_of(evidence)
+    service, product = blamed_database(reason, evidence.databases)
+    if product:
+        name = service or f"a database ({product})"
+        return because(
+            evidence,
+            Cause.DATABASE,
+            f"{_failed(task, reason, name)}.",
+            *([service_fact(evidence, service)] if service else ()),
+            *error_facts(evidence),
+            whole_log(task),
+            again(task),
+        )
+    silent = "" if reason else ", and its log has no error"
+    return because(
+        evidence,
+        Cause.TASK_FAILED,
+        f"{_failed(task, reason)}{silent}.",
+        *error_facts(evidence),
+        whole_log(task),
+        again(task),
+    )
+
+
+def _failed(task: Instance, reason: str, database: str = "") -> str:
+    """Say why the latest try failed, and on which database, without a full stop."""
+    on = f", on {database}" if database else ""
+    return f"{task.task.name}{on}: {sentence_end(failed_try(task.task, reason, None))}"
+
+
+def _upstream_failed(evidence: Evidence, task: Instance) -> Explanation | None:
+    failed = [each for each in ancestors(evidence, task) if each.state == "failed"]
+    failed = failed or [each for each in evidence.instances if each.state == "failed"]
+    if not failed:
+        return None
+    names = listed([each.task.name for each in failed[:NAMED]], len(failed))
+    return because(
+        evidence,
+        Cause.UPSTREAM_FAILED,
+        f"{task.task.name} did not start, because {names} failed before it.",
+        *trigger_rule(evidence, task),
+        Step("Why that failed", command("explain", task.dag_id, task.run_id, failed[0].task.name)),
+    )
+
+
+def _skipped(evidence: Evidence, task: Instance) -> Explanation | None:
+    run = evidence.run
+    if run is not None and run.cancelled:
+        return cancelled_run(evidence, run)
+    if evidence.left_out_by:
+        return because(
+            evidence,
+            Cause.SKIPPED,
+            f"{task.task.name} was skipped, because {evidence.left_out_by} chose to leave it out.",
+            Step("What that logged", command("task-log", task.dag_id, task.run_id, evidence.left_out_by)),
+        )
+    if task.task.start:
+        line = next((text for text in reversed(list(log_lines(list(evidence.log)))) if "kip" in text), "")
+        return because(
+            evidence,
+            Cause.SKIPPED,
+            f"{task.task.name} skipped itself{f': {sentence_end(line)}' if line else ''}.",
+            whole_log(task),
+        )
+    before = [
+        each for each in evidence.instances if each.task.id in upstream_of(task.task.id, evidence.definitions)
+    ]
+    states = [f"{each.task.name} ({each.state})" for each in before if each.state != "success"]
+    if not states:
+        return None
+    return because(
+        evidence,
+        Cause.SKIPPED,
+        f"{task.task.name} was skipped after {listed(states[:NAMED], len(states))}.",
+        *trigger_rule(evidence, task),
+        Step("The run's tasks", command("runs", task.dag_id, task.run_id)),
+    )
+
+
+def _removed(evidence: Evidence, task: Instance) -> Explanation | None:
+    return because(
+        evidence,
+        Cause.REMOVED,
+        f"{task.task.name} does not run any more: the DAG has no such task since {task.run_id} was made.",
+        Step("The run's tasks", command("runs", task.dag_id, task.run_id)),
+    )
+
+
+def loss_of(evidence: Evidence, task: Instance) -> str:
+    """Say how the process of a task's latest try was lost; empty if nothing shows that it was."""
+    if _noted(evidence, task, NO_HEARTBEAT):
+        return "its process gave no heartbeat any more, as one that was killed, or whose machine stood still"
+    for entry in evidence.log:
+        if str(entry.get("event") or "").startswith(KILLED):
+            return f"its process was ended by {entry.get('signal_name') or 'a signal'}"
+    return ""
+
+
+def _noted(evidence: Evidence, task: Instance, name: str) -> Event | None:
+    """Return what Airflow noted of the latest try under a name."""
+    number = task.task.tries
+    return next(
+        (
+            event
+            for event in evidence.events
+            if event.name == name
+            and (event.task_id, event.map_index, event.number) == (task.task.id, task.task.map_index, number)
+        ),
+        None,
+    )
+
+
+def has_mismatch(evidence: Evidence, task: Instance) -> bool:
+    """Whether the process of the latest try ended without a word to Airflow of its state."""
+    return _noted(evidence, task, MISMATCH) is not None
+
+
+def _marked(evidence: Evidence, task: Instance) -> Event | None:
+    """Return the note that somebody marked a task as failed, if that is its end."""
+    end = task.task.end
+    for event in evidence.events:
+        is_own = event.task_id == task.task.id and event.map_index in {-1, task.task.map_index}
+        if event.name == TASK_CHANGED and is_own and '"failed"' in event.extra and event.when and end:
+            return event if abs(event.when - end) < timedelta(seconds=MARK_SECONDS) else None
+    return None
+
+
+def reason_of(evidence: Evidence) -> str:
+    """Return why a try failed: its error, or what its program printed if the error is an exit code alone."""
+    first, last = first_error(list(evidence.log)), last_error(list(evidence.log))
+    return first if first and (not last or EXIT_CODE.search(last)) else last
+
+
+def error_facts(evidence: Evidence) -> Iterator[Fact]:
+    """Yield the first error in the log of a try, and the one that ended the task."""
+    log = list(evidence.log)
+    first = first_error(log)
+    last = last_error([entry for entry in log if entry.get("event") in ENDS])
+    if first:
+        yield Fact("first error in the log", first)
+    if last and last != first:
+        yield Fact("the task's end", last)
+
+
+def ancestors(evidence: Evidence, task: Instance) -> list[Instance]:
+    """Return all task instances before one, the nearest first."""
+    seen: list[str] = []
+    left = list(upstream_of(task.task.id, evidence.definitions))
+    while left:
+        name = left.pop(0)
+        if name not in seen:
+            seen.append(name)
+            left += upstream_of(name, evidence.definitions)
+    return [each for name in seen for each in evidence.instances if each.task.id == name]
