@@ -14,6 +14,7 @@ from support import asset_events, broken_dags
 from support.deferral import check_triggerer
 from support.docker_project import DockerProject, docker, new_docker_project
 from support.example_dags import check_sample
+from support.explained import Explained
 from support.needs import images, skip_on_podman
 from support.project_copy import COMMAND_SECONDS
 from support.waiting import until
@@ -272,3 +273,19 @@ def test_the_triggerer_starts_with_the_first_deferred_task_and_comes_back(projec
 
 def test_a_sample_of_airflows_own_examples_ends_as_its_authors_meant(project: DockerProject) -> None:
     check_sample(project)
+
+
+def test_each_cause_of_a_wait_or_a_failure_is_explained(project: DockerProject) -> None:
+    explained = Explained(project)
+    explained.begin()
+    explained.settle()
+    explained.fill()
+    stopped = ("scheduler", "dag-processor", "triggerer")
+    docker("stop", *(ids(project)[f"{name}-1"] for name in stopped))
+    project.dag("why_unread.py", "# The DAG why_unread is to come.\n")
+    explained.explain("why_behind", cause="no_scheduler", said="the service scheduler is stopped")
+    explained.explain("why_unread", cause="no_dag_processor", said="the service dag-processor is stopped")
+    explained.explain("why_deferred", cause="no_triggerer", said="the service triggerer is stopped")
+    project.run("up")
+    explained.cancel()
+    explained.break_file()

@@ -19,8 +19,10 @@ from pipectl.services import of_executor
 from support import asset_events, broken_dags
 from support.deferral import check_triggerer
 from support.example_dags import check_sample
+from support.explained import Explained
 from support.project_copy import COMMAND_SECONDS, DAG_ID, Project, new_local_project
 from support.server_process import listening_addresses
+from support.stacks import LocalStack
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -594,3 +596,18 @@ def test_the_triggerer_starts_with_the_first_deferred_task_and_comes_back(projec
 
 def test_a_sample_of_airflows_own_examples_ends_as_its_authors_meant(project: Project) -> None:
     check_sample(project)
+
+
+def test_each_cause_of_a_wait_or_a_failure_is_explained(project: Project) -> None:
+    explained = Explained(project)
+    explained.begin()
+    explained.settle()
+    explained.fill()
+    with LocalStack(project).stopped("scheduler"):
+        until(lambda: not project.client().healthy(), "the scheduler to be missed")
+        explained.explain(
+            "why_behind", cause="no_scheduler", said="the service scheduler runs and has given no"
+        )
+    explained.cancel()
+    explained.break_file()
+    assert len(explained.seconds) >= 12

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from pipectl.models import DagRun
 
 AT_WORK = {"running", "restarting"}
+# What waits for the triggerer or a human, whatever the scheduler does.
+ELSEWHERE = {"deferred", "awaiting_input"}
 # What a paused DAG's tasks do not leave: the others have been started, or wait for something else.
 HELD = {"none", "scheduled", "up_for_retry", "up_for_reschedule"}
 # In which order the tasks of an unfinished run are looked at: what needs somebody comes first.
@@ -233,8 +235,8 @@ def _held(evidence: Evidence) -> Explanation | None:
         )
     # What has its process goes on while the scheduler stands still; what the scheduler ran ends with it.
     scheduler = service_of(evidence, SCHEDULER)
-    is_at_work = chosen is not None and chosen.state in AT_WORK
-    goes_on = is_at_work and scheduler is not None and scheduler.state == "running"
+    has_process = scheduler is not None and scheduler.state == "running"
+    goes_on = chosen is not None and chosen.state in (AT_WORK | ELSEWHERE if has_process else ELSEWHERE)
     if not goes_on and (silence := silence_of(evidence, SCHEDULER)):
         return because(
             evidence,

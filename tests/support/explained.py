@@ -1,0 +1,224 @@
+"""Causes made on a real stack, and what `explain` says of each."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from support.waiting import until
+
+if TYPE_CHECKING:
+    from support.project_copy import Project
+
+# Each DAG is in one state that needs an explanation; what holds a slot sleeps until its run is cancelled.
+DAGS = """
+import os
+import shlex
+import signal
+from datetime import timedelta
+
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.providers.standard.operators.python import PythonOperator, ShortCircuitOperator
+from airflow.providers.standard.sensors.python import PythonSensor
+from airflow.providers.standard.sensors.time_delta import TimeDeltaSensor
+from airflow.sdk import DAG, task, task_group
+
+LONG = timedelta(hours=1)
+SCRIPTS = shlex.quote(os.environ.get("PIPECTL_SCRIPTS") or "/opt/airflow/scripts")
+
+
+def sleeper(task_id, **more):
+    return BashOperator(task_id=task_id, bash_command="exec sleep 3600", **more)
+
+
+with DAG("why_paused"):
+    sleeper("waits")
+with DAG("why_behind", max_active_runs=1):
+    sleeper("waits")
+with DAG("why_tasks", max_active_tasks=1):
+    sleeper("first", priority_weight=2)
+    sleeper("second")
+with DAG("why_pool"):
+    sleeper("first", pool="why_small", priority_weight=2)
+    sleeper("second", pool="why_small")
+    sleeper("lost", pool="why_gone")
+with DAG("why_slots"):
+    sleeper("first") >> sleeper("next")
+with DAG("why_late"):
+    sleeper("waits")
+with DAG("why_urgent"):
+    sleeper("waits", priority_weight=9)
+with DAG("why_retried"):
+    BashOperator(task_id="tries", bash_command="echo ERROR: no rows; exit 4", retries=1, retry_delay=LONG)
+with DAG("why_past", default_args={"depends_on_past": True}):
+
+    @task
+    def breaks(number=0):
+        raise ValueError(f"no rows in part {number}")
+
+    @task_group
+    def parts():
+        breaks.expand(number=[0, 1])
+
+    parts() >> sleeper("after")
+with DAG("why_database"):
+    BashOperator(
+        task_id="writes",
+        bash_command=f"python {SCRIPTS}/transaction_generator.py",
+        env={"AIRBYTE_POSTGRES_PASSWORD": "nonsense"},
+        append_env=True,
+    )
+with DAG("why_killed"):
+    PythonOperator(task_id="dies", python_callable=lambda: os.kill(os.getpid(), signal.SIGKILL))
+with DAG("why_skipped"):
+    ShortCircuitOperator(task_id="decides", python_callable=lambda: False) >> sleeper("left_out")
+with DAG("why_deferred"):
+    TimeDeltaSensor(task_id="waits", delta=LONG, deferrable=True)
+with DAG("why_asked"):
+    HITLOperator(task_id="asks", subject="Ship it?", options=["Yes", "No"])
+with DAG("why_looked"):
+    PythonSensor(task_id="looks", python_callable=lambda: False, mode="reschedule", poke_interval=600)
+"""
+# The states that runs of their own reach, and what is said of them: the words asked with, the cause, and a
+# part of the sentence.
+SETTLED = {
+    "why_retried": ("tries", "up_for_retry"),
+    "why_database": ("writes", "failed"),
+    "why_killed": ("dies", "failed"),
+    "why_skipped": ("left_out", "skipped"),
+    "why_deferred": ("waits", "deferred"),
+    "why_asked": ("asks", "awaiting_input"),
+    "why_looked": ("looks", "up_for_reschedule"),
+    "why_past": ("parts.breaks", "failed"),
+}
+SAID = [
+    (("why_retried",), "up_for_retry", "tries: try 1 failed: ERROR: no rows; try 2 is due at "),
+    (("why_database",), "database", "writes, on airbyte-postgres: try 1 failed: PostgreSQL at "),
+    (("why_killed", "latest"), "worker_lost", "dies: try 1 failed: its process was ended by SIGKILL."),
+    (
+        ("why_skipped", "latest", "left_out"),
+        "skipped",
+        "left_out was skipped, because decides chose to leave it",
+    ),
+    (("why_skipped",), "succeeded", " succeeded in "),
+    (("why_deferred",), "deferred", "waits has been deferred for "),
+    (("why_asked",), "awaiting_input", "for an answer in Airflow's user interface: “Ship it?”"),
+    (("why_looked",), "up_for_reschedule", "looks is a sensor that has not found what it waits for"),
+    (
+        ("why_past", "latest", "parts.breaks[1]"),
+        "task_failed",
+        "try 1 failed: ValueError: no rows in part 1.",
+    ),
+    (("why_past", "latest", "after"), "upstream_failed", "after did not start, because parts.breaks["),
+]
+HELD = [
+    (("why_paused",), "paused", " waits, because why_paused is paused."),
+    (("why_behind",), "behind_run", " has been queued behind "),
+    (("why_tasks", "latest", "first"), "running", "first has been running for "),
+    (("why_tasks",), "max_active_tasks", "at most 1 task of a run may be at work"),
+    (("why_pool", "latest", "second"), "pool_full", "second waits for the pool why_small"),
+    (("why_pool", "latest", "lost"), "pool_missing", "lost waits for the pool why_gone"),
+    (("why_slots", "latest", "next"), "upstream", "next waits for the task before it: first (running)."),
+    (("why_urgent",), "no_slots", "waits waits for a place among the 4 tasks"),
+    (("why_late",), "priority", "after 1 scheduled task of higher priority"),
+]
+
+
+class Explained:
+    """A stack with the DAGs above; `seconds` has how long each answer took."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.client = project.client()
+        self.seconds: dict[tuple[str, ...], float] = {}
+
+    def explain(self, *words: str, cause: str, said: str) -> Any:
+        """Ask, and check what is said."""
+        begin = time.monotonic()
+        found = self.project.json("explain", *words)
+        self.seconds[words] = time.monotonic() - begin
+        assert found["cause"] == cause, found
+        assert said in found["sentence"], found
+        return found
+
+    def state(self, dag_id: str, task_id: str, run_id: str = "~") -> str:
+        """Return the state of a task in the run of a DAG that it has."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='~')}/taskInstances?task_id={task_id}"
+        found = self.client.call(path)["task_instances"]
+        return str(found[0]["state"]) if found else ""
+
+    def wait(self, dag_id: str, task_id: str, state: str) -> None:
+        """Wait until a task is in a state."""
+        until(lambda: self.state(dag_id, task_id) == state, f"{task_id} of {dag_id} to be {state}")
+
+    def begin(self) -> None:
+        """Write the DAGs, and wait until Airflow has them."""
+        self.project.dag("why.py", DAGS)
+        self.client.call("/api/v2/pools", {"name": "why_small", "slots": 1})
+        until(lambda: self.client.sees("why_looked"), "the DAGs")
+
+    def settle(self) -> None:
+        """Have the runs that need no room reach their states, and explain each."""
+        for dag_id in SETTLED.keys() - {"why_past"}:
+            self.client.trigger(dag_id)
+        self._run_of("why_past", "2026-01-01T00:00:00Z")
+        for dag_id, (task_id, state) in SETTLED.items():
+            self.wait(dag_id, task_id, state)
+        self.client.end_of("why_past", self.latest("why_past"))
+        self.client.end_of("why_skipped", self.latest("why_skipped"))
+        for words, cause, said in SAID:
+            self.explain(*words, cause=cause, said=said)
+        second = self._run_of("why_past", "2026-01-02T00:00:00Z")
+        until(lambda: self.client.state("why_past", second) == "running", "the second run")
+        found = self.explain("why_past", cause="depends_on_past", said="parts.breaks")
+        assert found["run_id"] == second
+
+    def _run_of(self, dag_id: str, date: str) -> str:
+        """Trigger a run with a logical date, and return its id."""
+        self.client.pause(dag_id, paused=False)
+        body = {"logical_date": date, "run_after": date}
+        return str(self.client.call(f"/api/v2/dags/{dag_id}/dagRuns", body)["dag_run_id"])
+
+    def fill(self) -> None:
+        """Fill each limit with runs that hold it, and explain what waits for it."""
+        self.client.call("/api/v2/dags/why_paused/dagRuns", {"logical_date": None})
+        for dag_id, task_id in (("why_behind", "waits"), ("why_tasks", "first"), ("why_pool", "first")):
+            self.client.trigger(dag_id)
+            self.wait(dag_id, task_id, "running")
+        self.client.trigger("why_behind")
+        self.client.trigger("why_slots")
+        self.wait("why_slots", "first", "running")
+        for dag_id in ("why_late", "why_urgent"):
+            self.client.trigger(dag_id)
+            self.wait(dag_id, "waits", "scheduled")
+        for words, cause, said in HELD:
+            self.explain(*words, cause=cause, said=said)
+
+    def cancel(self) -> None:
+        """End what sleeps, by command; what was at work reads so."""
+        run_id = self.latest("why_slots")
+        assert "cancelled now" in self.project.run("cancel", "why_slots").stdout
+        self.explain("why_slots", cause="cancelled", said=f"{run_id} was ended by hand by admin at ")
+        assert self.project.json("runs", "why_slots")["runs"][0]["cancelled"]
+        for dag_id in ("why_behind", "why_tasks", "why_pool", "why_late", "why_urgent", "why_paused"):
+            self.project.run("cancel", dag_id, "--all")
+
+    def break_file(self) -> None:
+        """Break the DAG file, and explain one of its DAGs and one that nothing has."""
+        path = self.project.dag("why.py", DAGS + "\nnonsense(\n")
+        failures = "/api/v2/importErrors"
+        until(lambda: self.client.call(failures)["import_errors"], "the import error")
+        self.explain("why_late", cause="import_error", said="Airflow cannot import why.py: SyntaxError: ")
+        path.write_text(DAGS, encoding="utf-8")
+        until(lambda: not self.client.call(failures)["import_errors"], "the file to be mended")
+        assert "Did you mean why_late?" in self.project.run("explain", "why_latte", code=9).stderr
+
+    def latest(self, dag_id: str) -> str:
+        """Return the id of a DAG's latest run."""
+        return str(
+            self.client.call(f"/api/v2/dags/{dag_id}/dagRuns?order_by=-id&limit=1")["dag_runs"][0][
+                "dag_run_id"
+            ]
+        )
