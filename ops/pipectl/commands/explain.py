@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from pipectl.invocation import Invocation
-    from pipectl.pipeline.diagnosing import Explanation
+    from pipectl.pipeline.evidence import Explanation
 
 Document: TypeAlias = "Explanation"
 

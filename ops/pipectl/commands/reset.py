@@ -18,12 +18,12 @@ from pipectl.commands.shared import (
     content_text,
     group,
     line,
-    moment,
     say_commands,
     table,
     volumes_text,
 )
 from pipectl.errors import PipectlError, UsageError
+from pipectl.names import moment
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
