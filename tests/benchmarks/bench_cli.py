@@ -17,6 +17,7 @@ from pipectl.engines.choice import choose
 ROUNDS = 15
 VERSION_LIMIT = 1.5
 STATUS_LIMIT = 2.0
+EXPLAIN_LIMIT = 1.3
 AIRFLOW_LIMIT = 0.8
 PIPECTL = (sys.executable, "-m", "pipectl")
 
@@ -39,6 +40,7 @@ def main() -> int:
         "pipectl --version": (*PIPECTL, "--version"),
         "health request": (sys.executable, "-c", health),
         "pipectl status": (*PIPECTL, "status", "--json"),
+        "pipectl explain": (*PIPECTL, "explain", "--json"),
     }
     # What runs in a container is not this process's child.
     if engine.name == "local":
@@ -48,10 +50,11 @@ def main() -> int:
     for _ in range(ROUNDS):
         for name, command in commands.items():
             times[name].append(cpu(command))
-    typer, version, request, status, *airflow = (median(values) for values in times.values())
+    typer, version, request, status, explain, *airflow = (median(values) for values in times.values())
     ratios = [
         ("pipectl --version / import typer", version, version / typer, VERSION_LIMIT),
         ("pipectl status / (health request + --version)", status, status / (request + version), STATUS_LIMIT),
+        ("pipectl explain / pipectl status", explain, explain / status, EXPLAIN_LIMIT),
     ]
     if airflow:
         quick, plain = airflow

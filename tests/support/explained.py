@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -127,18 +126,15 @@ HELD = [
 
 
 class Explained:
-    """A stack with the DAGs above; `seconds` has how long each answer took."""
+    """A stack with the DAGs above."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
         self.client = project.client()
-        self.seconds: dict[tuple[str, ...], float] = {}
 
     def explain(self, *words: str, cause: str, said: str) -> Any:
         """Ask, and check what is said."""
-        begin = time.monotonic()
         found = self.project.json("explain", *words)
-        self.seconds[words] = time.monotonic() - begin
         assert found["cause"] == cause, found
         assert said in found["sentence"], found
         return found

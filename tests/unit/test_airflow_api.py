@@ -197,7 +197,7 @@ def test_the_answers_of_each_version_are_read(airflow: FakeAirflow) -> None:
         ("runs two_tasks latest", ("two_tasks run: success", "first", "second")),
         ("task-log two_tasks run first", ("the words of the task of",)),
         ("clear two_tasks run first --dry-run", ("would start again", "second", "failed")),
-        ("cancel slow run", ("run: running before, failed now. Failed: sleeper.",)),
+        ("cancel slow run", ("run: running before, cancelled now. Failed: sleeper.",)),
         ("cancel two_tasks run", ("run had ended already: success.",)),
     ],
 )

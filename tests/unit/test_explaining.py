@@ -28,7 +28,7 @@ NOW = datetime.now(UTC)
 
 
 def at(seconds_ago: float) -> str:
-    return (NOW - timedelta(seconds=seconds_ago)).isoformat()
+    return (datetime.now(UTC) - timedelta(seconds=seconds_ago)).isoformat()
 
 
 def run(run_id: str, state: str, **more: Any) -> dict[str, Any]:
@@ -266,7 +266,7 @@ def test_a_run_is_cancelled_if_somebody_failed_it_since_it_was_queued() -> None:
             "extra": extra,
         }
 
-    failed = stopped_run(NOW - timedelta(seconds=60))
+    failed = stopped_run(datetime.now(UTC) - timedelta(seconds=60))
     assert may_be_stopped(failed)
     assert not failed.cancelled
     for events, is_cancelled in (

@@ -38,6 +38,8 @@ from pipectl.models import (
     Volume,
 )
 from pipectl.pipeline.backfilling import BackfillCancelled, BackfillPlan, BackfillResult
+from pipectl.pipeline.causes import Cause
+from pipectl.pipeline.evidence import Explanation, Fact, Step
 from pipectl.pipeline.exporting import ExportResult
 from pipectl.pipeline.inspecting import RunDetails, TaskHistory
 from pipectl.pipeline.lifecycle import MovedPort, Phase, ResetResult, UpResult
@@ -451,6 +453,29 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
         "backfill",
         BackfillCancelled("shop", cancelled=True, failed=2, running=("backfill__1",)),
         {"dag_id": "shop", "cancelled": True, "failed": 2, "running": ["backfill__1"]},
+    ),
+    (
+        "explain",
+        Explanation(
+            "shop",
+            "manual__1",
+            "load[2]",
+            "scheduled",
+            Cause.POOL_FULL,
+            "load[2] waits.",
+            (Fact("pool", "full"),),
+            (Step("Look", "pipectl runs"),),
+        ),
+        {
+            "dag_id": "shop",
+            "run_id": "manual__1",
+            "task": "load[2]",
+            "state": "scheduled",
+            "cause": "pool_full",
+            "sentence": "load[2] waits.",
+            "evidence": [{"name": "pool", "value": "full"}],
+            "next": [{"purpose": "Look", "command": "pipectl runs"}],
+        },
     ),
     ("pause", DagSwitch("shop", paused=True), {"dag_id": "shop", "paused": True}),
     ("unpause", DagSwitch("shop", paused=False), {"dag_id": "shop", "paused": False}),

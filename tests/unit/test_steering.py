@@ -121,7 +121,7 @@ def test_of_a_run_that_fails_again_the_logs_of_what_started_again_are_shown(
     result = cleared(api)
     error = triggering.failed_run(cast("Any", api), "mine", "run", result.tasks, result.started)
     assert error.message == "The run run of mine failed in 3 tasks: load, load[2] and extract."
-    assert error.detail == "load:\nload failed\n\nload[2]:\nload[2] failed"
+    assert error.detail == "load:\nload failed\nload[2]:\nload[2] failed"
 
 
 def test_only_tries_that_fail_after_the_clearing_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ def test_the_one_active_run_is_ended() -> None:
     result = cancelled(api)
     assert api.calls == ["one"]
     text = plain(cancel.result_text(result))
-    assert text == "one: running before, failed now. Failed: load.\n"
+    assert text == "one: running before, cancelled now. Failed: load.\n"
 
 
 def test_a_run_with_teardown_tasks_ends_with_them(monkeypatch: pytest.MonkeyPatch) -> None:

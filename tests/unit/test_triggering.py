@@ -16,7 +16,7 @@ from pipectl.console import Console
 from pipectl.errors import AirflowError, AirflowSilentError, DagError, ExitCode, WaitTimeoutError
 from pipectl.models import AirflowAddress, Counts, DagRun, ImportFailure, ParsedDag, TaskLogLine, TaskState
 from pipectl.observer import Observer
-from pipectl.pipeline import triggering
+from pipectl.pipeline import causes, triggering
 from support.text import plain
 
 if TYPE_CHECKING:
@@ -327,7 +327,7 @@ def test_queued_runs_that_come_first_count_and_those_of_a_backfill_do_not() -> N
     backfill = run("backfill", "running", "backfill")
 
     def behind(limit: int, *active: DagRun) -> DagRun | None:
-        return triggering._next_to_end(ours, active, limit)
+        return causes.next_to_end(ours, active, limit)
 
     assert behind(1, before, ours) == before
     assert behind(2, before, ours) is None
@@ -340,7 +340,7 @@ def test_a_run_that_has_begun_meanwhile_is_queued_behind_none_and_never_behind_i
     """Airflow says which runs are active after it said that ours is queued."""
     ours, other = run("ours", "queued"), run("other", "running")
     for active in ((run("ours", "running"),), (run("ours", "running"), other), (other,), ()):
-        assert triggering._next_to_end(ours, active, 1) is None
+        assert causes.next_to_end(ours, active, 1) is None
 
 
 def parsed(api: FakeApi, dag_id: str, dags_dir: Path) -> ParsedDag:

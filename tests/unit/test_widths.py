@@ -22,6 +22,7 @@ from pipectl import cli
 from pipectl.commands import COMMANDS, RUN_PROGRAMS
 from pipectl.commands.shared import group
 from pipectl.console import Console
+from pipectl.pipeline.causes import Cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,10 +45,9 @@ WIDEST = 100_000
 def sample(kind: Any) -> Any:
     """Return a value of a type that takes much room."""
     known = {str: LONG, int: 1_234_567, float: 1234.5, bool: True, Path: Path(LONG)}
+    known |= {datetime: datetime(2026, 5, 4, 22, tzinfo=UTC), Cause: Cause.UNKNOWN}
     if kind in known:
         return known[kind]
-    if kind is datetime:
-        return datetime(2026, 5, 4, 22, tzinfo=UTC)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in {types.UnionType, typing.Union}:
         return sample(arguments[0])

@@ -34,13 +34,15 @@ from pipectl.pipeline.evidence import (
     subject_of,
     took,
     unpause,
+    upstream_of,
 )
 from pipectl.pipeline.waiting_tasks import waiting_task
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
-    from pipectl.airflow_facts import Instance
+    from pipectl.airflow_facts import Definition, Instance
     from pipectl.models import DagRun
 
 AT_WORK = {"running", "restarting"}
@@ -68,7 +70,12 @@ def explanation(evidence: Evidence) -> Explanation:
     return next(found for rule in (*rules, _unknown) if (found := rule(evidence)))
 
 
-def choose(instances: tuple[Instance, ...], run: DagRun, now: datetime) -> Instance | None:
+def choose(
+    instances: tuple[Instance, ...],
+    run: DagRun,
+    now: datetime,
+    definitions: Mapping[str, Definition] | None = None,
+) -> Instance | None:
     """Return the task instance of a run that says most about its state."""
     if run.finished:
         for state in ("failed", "upstream_failed", "skipped"):
@@ -88,6 +95,10 @@ def choose(instances: tuple[Instance, ...], run: DagRun, now: datetime) -> Insta
         return URGENCY.index(state) if state in URGENCY else len(URGENCY), since
 
     open_ones = [each for each in instances if each.state not in ENDED]
+    left = {each.task.id for each in open_ones}
+    # What waits for another task says less than that one.
+    first = [each for each in open_ones if left.isdisjoint(upstream_of(each.task.id, definitions or {}))]
+    open_ones = first if all(each.state == "none" for each in open_ones) and first else open_ones
     # All that is left may be failed tasks, for which the run has not been ended yet.
     return min(open_ones, key=urgency, default=None)
 

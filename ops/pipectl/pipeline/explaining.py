@@ -169,6 +169,9 @@ class _Inquiry:
         self._facts["instances"] = instances
         if run.state == "failed" or any(each.state in {"failed", "up_for_retry"} for each in instances):
             self._facts["events"] = api.events(run.dag_id, run.run_id)
+        # Of a DAG whose file is gone Airflow has no definitions any more.
+        with suppress(AirflowError):
+            self._facts["definitions"] = api.definitions(run.dag_id)
         chosen = self._chosen(run, instances)
         self._facts["chosen"] = chosen
         if chosen is not None:
@@ -180,16 +183,13 @@ class _Inquiry:
     def _chosen(self, run: DagRun, instances: tuple[Instance, ...]) -> Instance | None:
         now = datetime.now(UTC)
         if self._subject.task is None:
-            return choose(instances, run, now)
+            return choose(instances, run, now, self._facts.get("definitions"))
         named = inspecting.find_tasks(tuple(each.task for each in instances), self._subject.task)
         found = tuple(each for each in instances if each.task in named)
         return choose(found, run, now) or found[0]
 
     def _look_at_task(self, run: DagRun, task: Instance) -> None:
         api, state = self._api, task.state
-        # Of a DAG whose file is gone Airflow has no definitions any more.
-        with suppress(AirflowError):
-            self._facts["definitions"] = api.definitions(run.dag_id)
         # A try whose process has not begun, or was lost early, has none.
         if state in LOGGED and task.task.tries:
             with suppress(AirflowError):
