@@ -608,5 +608,6 @@ def test_each_cause_of_a_wait_or_a_failure_is_explained(project: Project) -> Non
         explained.explain(
             "why_behind", cause="no_scheduler", said="the service scheduler runs and has given no"
         )
+    until(project.client().healthy, "the scheduler to be back")
     explained.cancel()
     explained.break_file()
