@@ -76,7 +76,7 @@ def need_postgres() -> PostgresBinaries:
 
 
 def need_mariadb() -> MariadbBinaries:
-    """Return the local engine's MariaDB, which the first call installs, or the server of PIPECTL_MYSQL_BIN."""
+    """Return the server of PIPECTL_MYSQL_BIN, or MariaDB, which the first call installs."""
     return need("databases", _mariadb)
 
 
