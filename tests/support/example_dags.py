@@ -25,6 +25,7 @@ LEFT_OUT = {
     "example_analytics": "needs S3 and the package datafusion",
     "example_dag_decorator": "asks a server of the internet",
     "example_external_task_marker_child": "waits 10 minutes for a task group that its parent has not",
+    "example_kubernetes_executor": "needs a cluster of Kubernetes",
     "example_passing_params_via_test_command": "needs a param that `airflow tasks test` alone gives",
     "example_retry_policy": "asks a server of the internet",
     "example_sensors": "its TimeSensor, once deferred, waits for an hour",
@@ -34,6 +35,8 @@ LEFT_OUT = {
     "tutorial_objectstorage": "asks a server of the internet",
     "tutorial_taskflow_api_virtualenv": "installs packages from the internet",
 }
+# Those of packages that Airflow's image has and the local engine's Airflow has not.
+IMAGE_ONLY = {"example_kubernetes_executor"}
 # Those that are meant to fail.
 FAIL = {"example_failed_dag"}
 # Those that let another one run, and wait for it.
