@@ -25,7 +25,6 @@ LEFT_OUT = {
     "example_analytics": "needs S3 and the package datafusion",
     "example_dag_decorator": "asks a server of the internet",
     "example_external_task_marker_child": "waits 10 minutes for a task group that its parent has not",
-    "example_kubernetes_executor": "needs a cluster of Kubernetes",
     "example_passing_params_via_test_command": "needs a param that `airflow tasks test` alone gives",
     "example_retry_policy": "asks a server of the internet",
     "example_sensors": "its TimeSensor, once deferred, waits for an hour",
@@ -35,8 +34,12 @@ LEFT_OUT = {
     "tutorial_objectstorage": "asks a server of the internet",
     "tutorial_taskflow_api_virtualenv": "installs packages from the internet",
 }
-# Those of packages that Airflow's image has and the local engine's Airflow has not.
-IMAGE_ONLY = {"example_kubernetes_executor"}
+# What is left out on Docker beside these, for what is in the image.
+LEFT_OUT_OF_THE_IMAGE = {
+    "example_branch_operator": "asks for NumPy 1.26, which has no wheel for Python 3.13",
+    "example_branch_python_operator_decorator": "as example_branch_operator",
+    "example_kubernetes_executor": "needs a cluster; the local engine's Airflow does not have it",
+}
 # Those that are meant to fail.
 FAIL = {"example_failed_dag"}
 # Those that let another one run, and wait for it.
