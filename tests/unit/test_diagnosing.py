@@ -324,6 +324,7 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
         about(
             task("load", "deferred", waits_for="the triggerer, to run TimeTrigger"),
             services=(*SERVICES[:3], Service("triggerer", "running", "waiting")),
+            health={**HEALTH, "triggerer": "unknown"},
         ),
         "waits for the triggerer, to run TimeTrigger: the service triggerer has not started",
     ),
@@ -576,6 +577,13 @@ def test_the_task_that_is_told_of_is_one_that_the_run_waits_for_or_failed_by(
     else:
         assert chosen.state not in {"success", "failed", "skipped"}
         assert chosen.state == "awaiting_input" or "awaiting_input" not in states
+
+
+def test_a_triggerer_that_has_taken_the_trigger_has_started_whatever_its_container_still_says() -> None:
+    """Docker asks a container's health now and then alone."""
+    waiting = (*SERVICES[:3], Service("triggerer", "running", "waiting"))
+    found = explanation(about(task("load", "deferred", has_triggerer=True), services=waiting))
+    assert found.cause == Cause.DEFERRED
 
 
 def test_a_scheduled_task_is_about_to_start_only_for_so_long() -> None:

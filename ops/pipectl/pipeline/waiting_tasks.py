@@ -255,11 +255,10 @@ def _deferred(evidence: Evidence, task: Instance) -> Explanation | None:
     waits = waiting(task.task).removeprefix("deferred, ")
     since = task.task.start
     lasting = f" for {duration((evidence.now - since).total_seconds())}" if since else ""
+    silence = silence_of(evidence, TRIGGERER)
     service = service_of(evidence, TRIGGERER)
-    if service is not None and service.health == WAITING:
+    if silence and service is not None and service.health == WAITING and not task.has_triggerer:
         silence = f"the service {TRIGGERER} has not started yet, which it does within seconds"
-    else:
-        silence = silence_of(evidence, TRIGGERER)
     if silence:
         return because(
             evidence,
