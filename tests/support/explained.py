@@ -193,13 +193,22 @@ class Explained:
             self.explain(*words, cause=cause, said=said)
 
     def cancel(self) -> None:
-        """End what sleeps, by command; what was at work reads so."""
-        run_id = self.latest("why_slots")
+        """End what sleeps, and then a task at work, by command: its run reads so."""
+        for dag_id in (
+            "why_behind",
+            "why_tasks",
+            "why_pool",
+            "why_slots",
+            "why_late",
+            "why_urgent",
+            "why_paused",
+        ):
+            self.project.run("cancel", dag_id, "--all")
+        run_id = self.client.trigger("why_slots")
+        until(lambda: self.state("why_slots", "first", run_id) == "running", "a task at work")
         assert "cancelled now" in self.project.run("cancel", "why_slots").stdout
         self.explain("why_slots", cause="cancelled", said=f"{run_id} was ended by hand by admin at ")
         assert self.project.json("runs", "why_slots")["runs"][0]["cancelled"]
-        for dag_id in ("why_behind", "why_tasks", "why_pool", "why_late", "why_urgent", "why_paused"):
-            self.project.run("cancel", dag_id, "--all")
 
     def break_file(self) -> None:
         """Break the DAG file, and explain one of its DAGs and one that nothing has."""
