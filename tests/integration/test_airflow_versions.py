@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from pipectl.airflow_api import AirflowApi
+from pipectl.airflow_facts import AirflowFacts
 from pipectl.airflow_health import AirflowHealth
 from pipectl.engines import airflow_env
 from pipectl.engines.local import uv
@@ -232,8 +233,26 @@ def test_a_run_is_ended_before_its_time(address: AirflowAddress) -> None:
         return "\n".join(api.log("slow", run_id, task)) if task.state == "running" else ""
 
     until(lambda: "begun" in log(), "the first words of a task that runs")
+    facts = AirflowFacts(address)
+    [instance] = facts.instances("slow", run_id)
+    assert (instance.task.name, instance.state, instance.pool) == ("sleeper", "running", "default_pool")
+    busy, number = facts.instances_in("running", "queued")
+    assert (busy, number) == ((instance,), 1)
+    assert [run.run_id for run in facts.runs_under_way("slow")] == [run_id]
+    assert facts.definitions("two_tasks")["first"].downstream == ("second",)
+    pool = facts.pool("default_pool")
+    assert pool is not None
+    assert pool.slots - pool.open == 1
+    assert facts.pool("gone") is None
+    assert facts.blockers(instance) == ()
+    assert any("begun" in str(entry) for entry in facts.log(instance))
+    assert facts.seconds_of_earlier(instance) == ()
+    assert facts.backfill("slow") is None
     assert api.fail("slow", run_id).state == "failed"
     assert states() == ["failed"]
+    for run in (api.run("slow", run_id), facts.run("slow", run_id), facts.runs("slow")[0]):
+        assert (run.state, run.cancelled) == ("failed", True)
+    assert [event.name for event in facts.events("slow", run_id)] == ["patch_dag_run"]
 
 
 def test_a_logical_date_that_a_run_has_already_names_that_run(address: AirflowAddress) -> None:
