@@ -121,6 +121,7 @@ def details_text(details: RunDetails) -> RenderableType:
             line(f"Why {name} failed: {command('task-log', run.dag_id, run.run_id, name)}")
             for name in failed[:NAMED_FAILURES]
         ),
+        *([] if run.finished else [line(f"What it waits for: {command('explain', run.dag_id, run.run_id)}")]),
     )
 
 
