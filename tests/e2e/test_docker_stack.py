@@ -286,6 +286,11 @@ def test_each_cause_of_a_wait_or_a_failure_is_explained(project: DockerProject) 
     explained.explain("why_behind", cause="no_scheduler", said="the service scheduler is stopped")
     explained.explain("why_unread", cause="no_dag_processor", said="the service dag-processor is stopped")
     explained.explain("why_deferred", cause="no_triggerer", said="the service triggerer is stopped")
+    with pytest.MonkeyPatch.context() as shell:
+        shell.setenv("AIRFLOW_JWT_SECRET", "another" * 9)
+        project.compose("up", "--detach", "--no-deps", "scheduler")
+    assert explained.client.end_of("why_late", explained.latest("why_late")) == "failed"
+    explained.explain("why_late", cause="tasks_api", said="different values of AIRFLOW_JWT_SECRET")
     project.run("up")
     explained.cancel()
     explained.break_file()
