@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -27,11 +28,13 @@ from pipectl.pipeline.agreement import Disagreement, disagreements
 from pipectl.pipeline.doctor import bundle
 from pipectl.pipeline.doctor.checks import CHECKS, Finding
 from pipectl.pipeline.doctor.redaction import MASK, Redactor, parts
+from pipectl.services import of_executor
 from pipectl.settings import load
 from support import ROOT
 from support.fake_engine import FakeEngine
 from support.json_schemas import validate
 from support.project_copy import copy_project
+from support.server_process import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,7 +82,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIPECTL_CACHE_DIR", str(tmp_path / "cache"))
     folder = copy_project(tmp_path / "a project").folder
     env = folder / "stack" / ".env"
-    env.write_text("AIRFLOW_PORT=18080\n")
+    ports = [service.port_variable for service in of_executor("LocalExecutor") if service.default_port]
+    env.write_text("".join(f"{variable}={free_port()}\n" for variable in ports))
     env.chmod(0o600)
     return folder
 
@@ -198,7 +202,8 @@ def listening() -> Iterator[int]:
 
 def test_who_holds_a_port_is_named_with_its_process(project: Path) -> None:
     with listening() as port:
-        add(f"AIRBYTE_MYSQL_PORT={port}\n")(project)
+        path = project / "stack" / ".env"
+        path.write_text(re.sub(r"(?<=AIRBYTE_MYSQL_PORT=)\d+", str(port), path.read_text()))
         found = examine(project, "ports")["ports"]
     assert found.ok is False
     assert f"port {port} of airbyte-mysql is held by process {os.getpid()}" in found.found

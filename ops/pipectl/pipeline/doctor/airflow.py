@@ -138,7 +138,7 @@ def retention(desk: Desk) -> Finding:
             "--yes",
         )
         return bad(
-            f"{counted(len(kept), 'run')} older than {days} days, which no clean-up has deleted",
+            f"{counted(len(kept), 'run')} older than {counted(days, 'day')}, which no clean-up has deleted",
             shell(*clean),
         )
-    return fine(f"nothing older than {days} days")
+    return fine(f"nothing older than {counted(days, 'day')}")

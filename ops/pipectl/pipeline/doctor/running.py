@@ -35,7 +35,7 @@ def compose(desk: Desk) -> Finding:
 def ports(desk: Desk) -> Finding:
     """Each service has its port, or could have it."""
     running = {service.name for service in desk.services if service.state == "running"}
-    numbers = desk.engine.ports()
+    numbers, held = desk.engine.ports(), []
     for service, port in numbers.items():
         if service in running and desk.engine.holds(service, port):
             continue
@@ -43,7 +43,9 @@ def ports(desk: Desk) -> Finding:
             continue
         # A server that has just been started listens soon.
         if who := desk.engine.stranger(port):
-            return bad(f"port {port} of {service} is held by {who}", UP)
+            held.append(f"port {port} of {service} is held by {who}")
+    if held:
+        return bad("; ".join(held), UP)
     differing = desk.engine.differing_ports()
     for service, (named, used) in differing.items():
         return bad(f"{service} runs on port {used}, and the settings name {named}", UP)
