@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from pipectl import surroundings
 from pipectl.commands.output_file import OutputFile
-from pipectl.commands.shared import group, line, table
+from pipectl.commands.shared import group, line
 from pipectl.errors import EngineError, UsageError
 from pipectl.names import counted
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pipectl.pipeline.doctor.checks import Finding
 
 Document: TypeAlias = "DoctorResult"
-RESULTS = {True: "ok", False: "failed", None: "skipped"}
+STYLES = {True: "", False: "bold red"}
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ def _fix(invocation: Invocation, findings: tuple[Finding, ...]) -> dict[str, str
                 text=True,
                 errors="replace",
                 check=False,
+                env=surroundings.environment(),
             )
             if done.returncode:
                 invocation.console.say(
@@ -128,16 +130,22 @@ def _has_safe(failed: list[Finding]) -> bool:
 
 
 def result_text(result: DoctorResult) -> RenderableType:
-    """Return a row for each check, with the remedy below what was found."""
-    rows: list[tuple[object, ...]] = [
-        (
-            finding.id,
-            RESULTS[finding.ok],
-            finding.found + (f"\n→ {finding.remedy}" if finding.remedy else ""),
-        )
-        for finding in result.checks
-    ]
-    counts = {name: sum(row[1] == name for row in rows) for name in RESULTS.values()}
-    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    """Return a line for each check, the remedy below one that failed, and a line for each reason to skip some."""
     title = f"{result.project} ({result.engine})" if result.engine else str(result.project)
-    return group(table("check", "result", "found", rows=rows, title=title), line(told))
+    lines = [line(title, "table.title")]
+    width = max(len(finding.id) for finding in result.checks)
+    skipped: dict[str, list[str]] = {}
+    for finding in result.checks:
+        if finding.ok is None:
+            skipped.setdefault(finding.found, []).append(finding.id)
+            continue
+        lines.append(
+            line(
+                f"{'ok' if finding.ok else 'FAILED':<6}  {finding.id:<{width}}  {finding.found}",
+                STYLES[finding.ok],
+            )
+        )
+        if not finding.ok:
+            lines.append(line(f"{'':<{width + 8}}→ {finding.remedy}"))
+    lines += [line(f"skipped {', '.join(names)}: {why}", "dim") for why, names in skipped.items()]
+    return group(*lines)

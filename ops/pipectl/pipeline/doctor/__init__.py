@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipectl.airflow_health import did_you_mean
 from pipectl.errors import PipectlError, UsageError
-from pipectl.pipeline.doctor import airflow, databases, machine, project, running  # noqa: F401  they register
+from pipectl.pipeline.doctor import airflow, databases, machine, project, running
 from pipectl.pipeline.doctor.checks import CHECKS, Check, Desk, Finding, NotNowError, in_place, of_error
 from pipectl.settings import env_path
 from pipectl.wait import Aside, until
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # Airflow's requests end after 20 s, a silent database's after 5.
 MOST_SECONDS = 30.0
 POLL_SECONDS = 0.02
+# In the order in which they are shown.
+GROUPS = (machine, project, running, airflow, databases)
+ORDERED = [each for group in GROUPS for each in CHECKS.values() if each.look.__module__ == group.__name__]
 
 
 def named(text: str) -> tuple[str, ...]:
@@ -50,7 +53,7 @@ def of_settings(folder: Path, error: UsageError) -> Finding | None:
 
 def examine(engine: Engine, only: Collection[str] = ()) -> tuple[Finding, ...]:
     """Run the checks, all or those of `only`, side by side; what one finds does not stop another."""
-    chosen = [each for name, each in CHECKS.items() if not only or name in only]
+    chosen = [each for each in ORDERED if not only or each.id in only]
     return tuple(
         finding
         or Finding(each.id, ok=False, found=f"no answer in {MOST_SECONDS:.0f} s", remedy="pipectl status")
@@ -60,7 +63,7 @@ def examine(engine: Engine, only: Collection[str] = ()) -> tuple[Finding, ...]:
 
 def examine_briefly(engine: Engine, seconds: float) -> tuple[Finding, ...]:
     """Run those that look at causes, for so long at most; return what they have found wrong by then."""
-    chosen = [each for each in CHECKS.values() if each.is_brief]
+    chosen = [each for each in ORDERED if each.is_brief]
     return tuple(found for found in _run(engine, chosen, seconds) if found and found.ok is False)
 
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from pipectl.airflow_answers import NEWEST_FIRST, objects, read_time
 from pipectl.errors import PipectlError
 from pipectl.names import counted
-from pipectl.pipeline.doctor.checks import Desk, Finding, bad, check, fine, shell
+from pipectl.pipeline.doctor.checks import UP, Desk, Finding, bad, check, fine, shell
 from pipectl.pipeline.readiness import component_starts, processor_start
 from pipectl.services import SERVICES, WAITING
 
@@ -46,7 +46,7 @@ def heartbeats(desk: Desk) -> Finding:
         told.append(f"{service.name} {age}")
         if states[service.component] != "healthy" or service.name in down:
             since = f", the latest {age}" if beat else ""
-            return bad(f"{service.name} gives no heartbeats{since}", RESTART)
+            return bad(f"{service.name} gives no heartbeats{since}", UP if service.name in down else RESTART)
     return fine(", ".join(told))
 
 

@@ -59,7 +59,7 @@ class Check:
         return (self.look.__doc__ or "").splitlines()[0]
 
 
-# Every check by its id, in the order in which they are shown.
+# Every check by its id.
 CHECKS: dict[str, Check] = {}
 
 
