@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # Rows that no run has written, and that wait for their labels.
 UNLABELLED = """
     INSERT INTO public.transactions
-        (tx_time, customer_id, card_id, terminal_id, mcc, amount, currency, channel, country, lat, lon, status)
-    SELECT now(), customer_id, card_id, terminal_id, mcc, amount, currency, channel, country, lat, lon, status
+      (tx_time, customer_id, card_id, terminal_id, mcc, amount, currency, channel, country, lat, lon, status)
+    SELECT now(), customer_id, 1, terminal_id, mcc, amount, currency, channel, country, lat, lon, status
     FROM public.transactions LIMIT 5"""
 
 

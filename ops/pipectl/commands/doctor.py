@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pipectl.pipeline.doctor.checks import Finding
 
 Document: TypeAlias = "DoctorResult"
-STYLES = {True: "", False: "bold red"}
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def _has_safe(failed: list[Finding]) -> bool:
 
 
 def result_text(result: DoctorResult) -> RenderableType:
-    """Return a line for each check, the remedy below one that failed, and a line for each reason to skip some."""
+    """Return a line for each check, the remedy below one that failed, and one for each reason to skip."""
     title = f"{result.project} ({result.engine})" if result.engine else str(result.project)
     lines = [line(title, "table.title")]
     width = max(len(finding.id) for finding in result.checks)
@@ -139,12 +138,8 @@ def result_text(result: DoctorResult) -> RenderableType:
         if finding.ok is None:
             skipped.setdefault(finding.found, []).append(finding.id)
             continue
-        lines.append(
-            line(
-                f"{'ok' if finding.ok else 'FAILED':<6}  {finding.id:<{width}}  {finding.found}",
-                STYLES[finding.ok],
-            )
-        )
+        told = f"{'ok' if finding.ok else 'FAILED':<6}  {finding.id:<{width}}  {finding.found}"
+        lines.append(line(told, "" if finding.ok else "bold red"))
         if not finding.ok:
             lines.append(line(f"{'':<{width + 8}}→ {finding.remedy}"))
     lines += [line(f"skipped {', '.join(names)}: {why}", "dim") for why, names in skipped.items()]
