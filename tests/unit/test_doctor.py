@@ -27,7 +27,7 @@ from pipectl.pipeline import doctor, lifecycle
 from pipectl.pipeline.agreement import Disagreement, disagreements
 from pipectl.pipeline.doctor import bundle
 from pipectl.pipeline.doctor.checks import CHECKS, Finding
-from pipectl.pipeline.doctor.redaction import MASK, Redactor, parts
+from pipectl.pipeline.doctor.redaction import MASK, Redactor, parts, secrets_of
 from pipectl.services import of_executor
 from pipectl.settings import load
 from support import ROOT
@@ -437,7 +437,7 @@ def test_a_bundle_replaces_a_bundle_and_nothing_else(project: Path, tmp_path: Pa
 
 
 def test_documented_defaults_are_no_secrets(project: Path) -> None:
-    redact = Redactor(bundle.secrets_of(engine_of(project)))
+    redact = Redactor(secrets_of(engine_of(project)))
     line = "user docker logs in to airbyte as admin at 10:00"
     assert redact(line) == line
 

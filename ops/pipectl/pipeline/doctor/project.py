@@ -94,8 +94,8 @@ def env_volumes(desk: Desk) -> Finding:
     if not volumes:
         raise NotNowError("there are no data yet")
     if settings.restored:
-        lost = sorted(settings.restored)
-        return bad(f"stack/.env has lost {listed(lost[:NAMED], len(lost))}, which its copy has", UP)
+        names = sorted(settings.restored)
+        return bad(f"stack/.env has lost {listed(names[:NAMED], len(names))}, which its copy has", UP)
     if lost := desk.engine.lost_secrets():
         return bad(
             f"stack/.env has no {', '.join(lost)}, with which the data were made",

@@ -133,8 +133,8 @@ def secrets_of(engine: Engine) -> set[str]:
     for path in (OWN, INSTALL):
         for name, value in _assignments(settings, path):
             found |= set(parts(name, value))
-    for variables in (*_started(engine), os.environ):
-        for name, value in variables.items():
+    for started in (*_started(engine), dict(os.environ)):
+        for name, value in started.items():
             if name in OF_THE_STACK or (LOOKS_SECRET.search(name) and not name.endswith(("_PATH", "_DIR"))):
                 found |= set(parts(name, value))
     # Everybody knows the defaults, and the names of services are among them.
