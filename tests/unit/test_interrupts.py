@@ -155,7 +155,19 @@ LEFT = [
         "Whether there is a slot now: pipectl status",
     ),
 ]
-SHOW = ["status", "logs", "open", "verify-db", "dags", "runs", "task-log", "report", "connections", "check"]
+SHOW = [
+    "status",
+    "doctor",
+    "logs",
+    "open",
+    "verify-db",
+    "dags",
+    "runs",
+    "task-log",
+    "report",
+    "connections",
+    "check",
+]
 
 
 def interrupted(*_: object, **__: object) -> None:
