@@ -227,11 +227,12 @@ DAMAGES: dict[str, damages.Damage] = {
 }
 
 
-@pytest.mark.parametrize("check", DAMAGES)
-def test_the_doctor_names_what_is_damaged_and_its_remedy_as_printed_mends_it(
-    project: DockerProject, check: str, tmp_path: Path
+def test_the_doctor_names_what_is_damaged_in_turn_and_each_remedy_as_printed_mends_it(
+    project: DockerProject, tmp_path: Path
 ) -> None:
-    damages.assert_named_and_mended(project, check, DAMAGES[check], tmp_path)
+    project.populate()
+    for check, damage in DAMAGES.items():
+        damages.assert_named_and_mended(project, check, damage, tmp_path)
 
 
 def test_the_doctor_finds_nothing_wrong_with_a_stack_that_runs(project: DockerProject) -> None:

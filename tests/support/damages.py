@@ -44,7 +44,7 @@ def type_remedy(project: Project, remedy: str, folder: Path) -> None:
     """Type a remedy as it is printed, in a folder that is not the project's."""
     tool = folder / "bin" / "pipectl"
     if not tool.exists():
-        tool.parent.mkdir()
+        tool.parent.mkdir(parents=True)
         tool.write_text(f'#!/bin/sh\nexec {sys.executable} -m pipectl "$@"\n')
         tool.chmod(0o755)
     done = subprocess.run(

@@ -13,19 +13,26 @@ import subprocess
 import sys
 import tarfile
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 import pytest
 
+from pipectl import disk
+from pipectl.airflow_health import AirflowHealth
+from pipectl.databases import Databases
+from pipectl.engines.local import processes
 from pipectl.engines.local.airflow_install import environment_key
 from pipectl.engines.local.engine import LocalEngine
 from pipectl.engines.local.packages import SUMS
-from pipectl.errors import EngineError, UsageError, WaitTimeoutError
+from pipectl.errors import AirflowSilentError, EngineError, UsageError, WaitTimeoutError
+from pipectl.models import Service
 from pipectl.observer import Observer
-from pipectl.pipeline import doctor, lifecycle
+from pipectl.pipeline import consumers, doctor, lifecycle
 from pipectl.pipeline.agreement import Disagreement, disagreements
-from pipectl.pipeline.doctor import bundle
+from pipectl.pipeline.consumers import BinaryLog, Slot
+from pipectl.pipeline.doctor import bundle, machine
 from pipectl.pipeline.doctor.checks import CHECKS, Finding
 from pipectl.pipeline.doctor.redaction import MASK, Redactor, parts, secrets_of
 from pipectl.services import of_executor
@@ -326,6 +333,144 @@ def test_a_doctor_that_fails_hides_no_error(project: Path, monkeypatch: pytest.M
     with pytest.raises(WaitTimeoutError) as failure:
         lifecycle.up(FailingEngine(load(project)), "shop", timeout=1, observer=Observer())
     assert failure.value.detail == "its log"
+
+
+# --- What Airflow and the databases tell, and what a machine lacks.
+
+NOW = datetime.now(UTC)
+OLD = (NOW - timedelta(days=90)).isoformat()
+HEALTHY = {"status": "healthy"}
+HEALTH = {
+    "metadatabase": HEALTHY,
+    "scheduler": {**HEALTHY, "latest_scheduler_heartbeat": NOW.isoformat()},
+    "dag_processor": {**HEALTHY, "latest_dag_processor_heartbeat": NOW.isoformat()},
+    "triggerer": {**HEALTHY, "latest_triggerer_heartbeat": NOW.isoformat()},
+}
+SILENT = {"status": "unhealthy", "latest_scheduler_heartbeat": None}
+DEAD = {"status": "unhealthy", "latest_triggerer_heartbeat": OLD}
+POOL = {"name": "a pool", "slots": 4, "open_slots": 4}
+FULL = {**POOL, "open_slots": 0, "queued_slots": 3}
+BROKEN = {"filename": "shop.py", "stack_trace": "Traceback\nSyntaxError: it", "timestamp": NOW.isoformat()}
+RUNS = [
+    {"dag_id": "shop", "dag_run_id": f"run {number}", "start_date": OLD, "end_date": OLD} for number in (1, 2)
+]
+ANSWERS: dict[str, dict[str, Any]] = {
+    "/monitor/health": HEALTH,
+    "/importErrors": {"import_errors": []},
+    "state=deferred": {"total_entries": 0},
+    "/pools": {"pools": [POOL]},
+    "start_date_lte": {"dag_runs": []},
+    "/dagRuns": {"dag_runs": RUNS[:1]},
+    "/version": {"version": "3.3.2"},
+    "/dags": {"dag_id": "generate_transaction_and_labels", "dags": [], "is_paused": True},
+}
+LOST_SLOT = Slot("airbyte_slot", False, "lost", None, 100, None)
+
+
+class Engine(FakeEngine):
+    """All services are healthy; a test changes what it tells."""
+
+    health = "healthy"
+
+
+def finding(
+    project: Path, monkeypatch: pytest.MonkeyPatch, check: str, answers: dict[str, dict[str, Any]]
+) -> Finding:
+    """What a check finds if Airflow answers so."""
+
+    def answer(_: object, method: str, path: str, content: object = None) -> tuple[int, dict[str, Any]]:
+        del method, content
+        return 200, next(body for words, body in (*answers.items(), *ANSWERS.items()) if words in path)
+
+    monkeypatch.setattr(AirflowHealth, "_request", answer)
+    monkeypatch.setattr(AirflowHealth, "token", lambda _: "token")
+    [found] = doctor.examine(Engine(load(project)), (check,))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("check", "answers", "named", "remedy"),
+    [
+        (
+            "heartbeats",
+            {"/monitor/health": {**HEALTH, "scheduler": SILENT}},
+            "scheduler",
+            "down",
+        ),
+        ("dag-imports", {"/importErrors": {"import_errors": [BROKEN]}}, "shop.py", "pipectl check"),
+        (
+            "triggerer",
+            {"state=deferred": {"total_entries": 2}, "health": {**HEALTH, "triggerer": DEAD}},
+            "2 t",
+            "up",
+        ),
+        ("pools", {"/pools": {"pools": [{**POOL, "slots": 0}]}}, "a pool has no slots", "set 'a pool' 16"),
+        ("pools", {"/pools": {"pools": [FULL]}}, "all 4 slots", "pipectl airflow pools set 'a pool' 8"),
+        ("retention", {"start_date_lte": {"dag_runs": RUNS}}, "1 run older", "pipectl airflow db clean"),
+        ("airflow", {"/monitor/health": {"metadatabase": {"status": "unhealthy"}}}, "Airflow", "pipectl up"),
+    ],
+)
+def test_what_airflow_tells_is_judged(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    check: str,
+    answers: dict[str, dict[str, Any]],
+    named: str,
+    remedy: str,
+) -> None:
+    assert finding(project, monkeypatch, check, {}).ok is True
+    found = finding(project, monkeypatch, check, answers)
+    assert found.ok is False, found
+    assert named in found.found
+    assert remedy in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("check", "place", "value", "named", "remedy"),
+    [
+        ("tasks-api", (Engine, "tasks_api_problem"), "ConnectError: refused", "refused", "proxy"),
+        ("replication-slots", (consumers, "slots"), (LOST_SLOT,), "airbyte_slot is lost", "--drop-slot"),
+        ("binary-log", (consumers, "binary_log"), BinaryLog(5 << 30, None), "5.4 GB", "server.cnf"),
+        ("label-lag", (Databases, "label_lag"), (7, 9000.0), "7 transactions wait", "pipectl trigger"),
+        (
+            "services",
+            (Engine, "services"),
+            (Service("redis", "crashed"), Service("x", "running")),
+            "redis",
+            "up",
+        ),
+        ("clock", (Engine, "clock_ahead"), -60.0, "60 s behind", "Set the clock"),
+        ("memory", (processes, "available_memory"), 1 << 20, "1.0 MB left", "AIRFLOW_PARALLELISM"),
+        ("disk", (disk, "spaces"), (disk.Space(ROOT, 1 << 20, None),), str(ROOT), "du"),
+        ("disk", (disk, "spaces"), (disk.Space(ROOT, 1 << 40, 5),), "5 files left", "du"),
+        ("file-system", (machine, "_kind"), "nfs4", "nfs4", "disk of this machine"),
+        ("images", (Engine, "software"), (("Airflow 3",), ("MariaDB",)), "MariaDB", "pipectl up"),
+    ],
+)
+def test_what_is_not_in_order_is_named(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    check: str,
+    place: tuple[object, str],
+    value: object,
+    named: str,
+    remedy: str,
+) -> None:
+    monkeypatch.setattr(*place, lambda *_: value)
+    found = finding(project, monkeypatch, check, {})
+    assert found.ok is False, found
+    assert named in found.found
+    assert remedy in found.remedy
+
+
+def test_what_does_not_answer_is_told_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(*_: object, **__: object) -> None:
+        raise AirflowSilentError("Airflow does not answer.")
+
+    monkeypatch.setattr(AirflowHealth, "_request", silent)
+    checks = ("airflow", "heartbeats", "dag-imports", "pools", "retention", "triggerer")
+    found = {each.id: each.ok for each in doctor.examine(Engine(load(project)), checks)}
+    assert found == {**dict.fromkeys(checks), "airflow": False}
 
 
 # --- Secrets that services share.

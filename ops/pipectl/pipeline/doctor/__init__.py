@@ -9,7 +9,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pipectl.airflow_health import did_you_mean
-from pipectl.errors import PipectlError, UsageError
+from pipectl.errors import (
+    AirflowError,
+    DatabaseRefusedError,
+    DatabaseSilentError,
+    ForeignDatabaseError,
+    PipectlError,
+    UsageError,
+)
 from pipectl.pipeline.doctor import airflow, databases, machine, project, running
 from pipectl.pipeline.doctor.checks import CHECKS, Check, Desk, Finding, NotNowError, in_place, of_error
 from pipectl.settings import env_path
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
 # Airflow's requests end after 20 s, a silent database's after 5.
 MOST_SECONDS = 30.0
 POLL_SECONDS = 0.02
+UNREACHABLE = (AirflowError, DatabaseRefusedError, DatabaseSilentError, ForeignDatabaseError)
 # In the order in which they are shown.
 GROUPS = (machine, project, running, airflow, databases)
 ORDERED = [each for group in GROUPS for each in CHECKS.values() if each.look.__module__ == group.__name__]
@@ -80,6 +88,9 @@ def _look(each: Check, desk: Desk) -> Finding:
         finding = each.look(desk)
     except NotNowError as error:
         finding = Finding("", ok=None, found=str(error))
+    except UNREACHABLE as error:
+        # The checks of Airflow and of the databases say so.
+        finding = Finding("", ok=None, found=error.message)
     except PipectlError as error:
         finding = of_error(error)
     except OSError as error:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 from pipectl.airflow_answers import NEWEST_FIRST, objects, read_time
-from pipectl.errors import PipectlError
+from pipectl.errors import AirflowSilentError, PipectlError
 from pipectl.names import counted
 from pipectl.pipeline.doctor.checks import UP, Desk, Finding, bad, check, fine, shell
 from pipectl.pipeline.readiness import component_starts, processor_start
@@ -21,13 +21,16 @@ ROOM = 16
 
 @check("airflow")
 def airflow(desk: Desk) -> Finding:
-    """Airflow's API answers, is this project's, and reaches its metadata database."""
+    """Airflow's API answers, is this project's, takes its login, and reaches its metadata database."""
     health = desk.airflow()
     try:
         health.check()
+        health.read("/api/v2/dags?limit=1")
         return fine(f"Airflow {health.version()} at {health.address.url}")
-    except PipectlError as error:
+    except AirflowSilentError as error:
         return bad(error.message.removesuffix("."), RESTART)
+    except PipectlError as error:
+        return bad(error.message.removesuffix("."), UP)
 
 
 @check("heartbeats")

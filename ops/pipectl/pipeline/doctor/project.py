@@ -27,7 +27,7 @@ from pipectl.pipeline.doctor.checks import (
     shell,
     without_line,
 )
-from pipectl.services import business_databases
+from pipectl.services import get
 from pipectl.settings import LASTING, kept_path
 
 if TYPE_CHECKING:
@@ -101,20 +101,19 @@ def env_volumes(desk: Desk) -> Finding:
             f"stack/.env has no {', '.join(lost)}, with which the data were made",
             "Put the file back; pipectl down, then pipectl up make new ones and say what that loses.",
         )
-    proven = []
-    for address in desk.engine.databases():
-        if address.service not in {service.name for service in desk.services if service.state == "running"}:
-            continue
+    proven: dict[str, None] = {}
+    running = {service.name for service in desk.services if service.state == "running"}
+    addresses = [address for address in desk.engine.databases() if address.service in running]
+    login = settings.replication_login
+    for address in (*addresses, *(login.at(each) for each in addresses if login.password)):
         try:
             prove(address)
         except LoginError as error:
-            variable = next(
-                each.password_variable for each in business_databases() if each.name == address.service
-            )
+            variable = address.password_variable or get(address.service).password_variable
             return bad(error.message.removesuffix("."), _as_before(desk, variable))
         except DatabaseError:
             continue  # the check of the databases tells
-        proven.append(address.service)
+        proven[address.service] = None
     found = f"{counted(len(volumes), 'volume')}, all secrets there"
     return fine(found + (f", logged in to {' and '.join(proven)}" if proven else ""))
 
