@@ -22,6 +22,8 @@ import pytest
 from pipectl import disk
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
+from pipectl.engines.docker.api import DockerApi
+from pipectl.engines.docker.engine import DockerEngine
 from pipectl.engines.local import processes
 from pipectl.engines.local.airflow_install import environment_key
 from pipectl.engines.local.engine import LocalEngine
@@ -74,6 +76,8 @@ ASKED = {
     "pools": {"pools"},
     "retention": {"retention"},
 }
+# What this machine lacks, or has little of, is none of these tests' business.
+OF_THE_MACHINE = {"memory", "disk", "clock"}
 OF_THE_STACK = {
     *("secrets", "env-running", "services", "airflow", "heartbeats", "tasks-api", "dag-imports", "triggerer"),
     *("pools", "retention", "databases", "replication-slots", "binary-log", "label-lag"),
@@ -122,12 +126,13 @@ def test_everything_that_was_asked_for_is_looked_at() -> None:
 
 
 def test_without_a_stack_nothing_of_it_is_called_right_or_wrong(project: Path) -> None:
+    before = sorted(project.rglob("*"))
     found = examine(project)
+    assert sorted(project.rglob("*")) == before
     assert set(found) == set(CHECKS)
     assert {name for name, finding in found.items() if finding.ok is None} >= OF_THE_STACK
     assert not {name: finding for name, finding in found.items() if finding.ok is False} or (
-        # What this machine lacks, or has little of, is none of this test's business.
-        {name for name, finding in found.items() if finding.ok is False} <= {"memory", "disk", "clock"}
+        {name for name, finding in found.items() if finding.ok is False} <= OF_THE_MACHINE
     )
 
 
@@ -295,6 +300,17 @@ def test_checks_are_chosen_by_their_ids_and_close_names_are_offered(project: Pat
     mistyped = run(project, "doctor", "--only", "line-end")
     assert mistyped.returncode == 2
     assert "Did you mean line-ends?" in mistyped.stderr
+
+
+def test_an_engine_that_does_not_answer_is_told_once(project: Path, tmp_path: Path) -> None:
+    engine = DockerEngine(load(project, "docker"), DockerApi(f"unix://{tmp_path}/none.sock"))
+    found = {each.id: each for each in doctor.examine(engine)}
+    wrong = {name for name, each in found.items() if each.ok is False}
+    # A machine without the docker command has no Compose either.
+    assert "engine" in wrong
+    assert wrong <= {"engine", "compose", *OF_THE_MACHINE}
+    assert "none.sock" in found["engine"].found
+    assert {name for name, each in found.items() if each.ok is None} >= {*OF_THE_STACK, "images", "mounts"}
 
 
 def test_a_check_that_raises_stops_no_other(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

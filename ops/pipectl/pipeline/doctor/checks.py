@@ -108,8 +108,11 @@ class Desk:
 
     @property
     def is_running(self) -> bool:
-        """Whether any service runs."""
-        return len(down_services(self.services)) < len(self.services)
+        """Whether any service is known to run."""
+        try:
+            return len(down_services(self.services)) < len(self.services)
+        except NotNowError:
+            return False
 
     def require(self, *names: str) -> None:
         """Raise NotNowError unless these services run, or any without names."""
@@ -119,18 +122,22 @@ class Desk:
         if missing := [name for name in names if name in down]:
             raise NotNowError(f"{' and '.join(missing)} does not run")
 
+    def require_engine(self) -> None:
+        """Raise NotNowError if the engine does not answer, as its own check says."""
+        down_services(self.services)
+
     def airflow(self) -> AirflowHealth:
         """Return a connection to Airflow's API, for one check. Raises NotNowError."""
         self.require("webserver")
         return AirflowHealth(self.engine.airflow())
 
     def databases(self, *names: str) -> Databases:
-        """Return the business databases, of which those run that `names` has. Raises NotNowError."""
-        postgres, mysql = self.engine.databases()
+        """Return the business databases, of which those of `names` run. Raises NotNowError."""
         own = {service.name for service in self.services}
-        if names and own & set(names):
-            self.require(*(own & set(names)))
-        return Databases(postgres, mysql, lock_seconds=LOCK_SECONDS)
+        # One that stack/.env places elsewhere need not run here.
+        if wanted := [name for name in names if name in own]:
+            self.require(*wanted)
+        return Databases(*self.engine.databases(), lock_seconds=LOCK_SECONDS)
 
 
 def shell(*words: str | Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipectl import disk, surroundings
-from pipectl.errors import DatabaseError
+from pipectl.errors import PipectlError
 from pipectl.names import counted, listed, size
 from pipectl.pipeline.doctor.checks import Desk, Finding, NotNowError, bad, check, fine, shell
 from pipectl.services import business_databases
@@ -49,7 +49,10 @@ def memory(desk: Desk) -> Finding:
 @check("disk", brief=True)
 def disk_space(desk: Desk) -> Finding:
     """There is room for data, logs and installations, in bytes and in files."""
-    spaces = disk.spaces((*disk.folders(desk.settings), *desk.engine.folders()))
+    folders = list(disk.folders(desk.settings))
+    with suppress(PipectlError):  # an engine that does not answer
+        folders += desk.engine.folders()
+    spaces = disk.spaces(folders)
     for space in spaces:
         if space.bytes < LEAST_DISK_BYTES or (space.files is not None and space.files < LEAST_FILES):
             files = f" and {counted(space.files, 'file')}" if space.files is not None else ""
@@ -106,9 +109,11 @@ def clock(desk: Desk) -> Finding:
             return bad(
                 f"stack/.env was written at {written:%Y-%m-%d %H:%M} UTC, which is still to come", remedy
             )
-    clocks = {"the engine": desk.engine.clock_ahead()}
+    clocks: dict[str, float | None] = {}
+    with suppress(PipectlError):
+        clocks["the engine"] = desk.engine.clock_ahead()
     for definition in business_databases():
-        with suppress(NotNowError, DatabaseError):
+        with suppress(NotNowError, PipectlError):
             clocks[definition.name] = _ahead(desk, definition.name)
     for name, ahead in clocks.items():
         if ahead is not None and abs(ahead) > CLOCK_SECONDS:
@@ -203,6 +208,7 @@ def cache(desk: Desk) -> Finding:
 @check("images")
 def images(desk: Desk) -> Finding:
     """The images, or on the local engine the programs, that the services run on are there."""
+    desk.require_engine()
     present, lacking = desk.engine.software()
     if not lacking:
         return fine(", ".join(present))

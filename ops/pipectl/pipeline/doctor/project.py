@@ -90,6 +90,7 @@ def env_running(desk: Desk) -> Finding:
 def env_volumes(desk: Desk) -> Finding:
     """The data can be used with the secrets and passwords of stack/.env."""
     settings = desk.settings
+    desk.require_engine()
     volumes = desk.engine.volumes()
     if not volumes:
         raise NotNowError("there are no data yet")
@@ -179,6 +180,7 @@ def mounts(desk: Desk) -> Finding:
             f"{folders[0]} is a folder",
             f"{shell('rmdir', path)} && {_git(desk, 'checkout', '--', folders[0])}",
         )
+    desk.require_engine()
     try:
         desk.engine.check_mounts()
     except PipectlError as error:
@@ -211,6 +213,7 @@ def leftovers(desk: Desk) -> Finding:
     """No interrupted command has left anything behind."""
     if project.is_locked(desk.settings):
         raise NotNowError("another command is changing the stack")
+    desk.require_engine()
     found = desk.engine.leftovers()
     if not found:
         return fine("nothing")
