@@ -155,6 +155,7 @@ def add(text: str) -> Callable[[Path], None]:
 
 DAMAGES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "an unknown setting": ("env-file", add("AIRFLOW_PROT=1\n"), "AIRFLOW_PROT"),
+    "a value": ("env-file", add("PIPECTL_RETENTION_DAYS=soon\n"), "PIPECTL_RETENTION_DAYS='soon'"),
     "a mode": ("env-modes", lambda project: (project / "stack/.env").chmod(0o644), "stack/.env"),
     "line ends": ("line-ends", with_crlf, "stack/mysql/server.cnf"),
     "a run bit": ("run-bits", lambda project: (project / "entrypoint.sh").chmod(0o644), "entrypoint.sh"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
 NAMED = 3
 OF_OTHERS = stat.S_IRWXG | stat.S_IRWXO
-OPERATOR_FILES = ("user.env", "install.env")
+# How a sentence about a setting begins.
+VARIABLE = re.compile(r"(?:The environment variable )?([A-Z][A-Z0-9_]+)\b")
 
 
 @check("env-file", brief=True)
@@ -47,7 +49,12 @@ def env_file(desk: Desk) -> Finding:
         own = airflow_env.user_settings(settings.project)
         airflow_env.read(settings.project, settings.variables)
     except PipectlError as error:
-        return of_error(error)
+        variable = VARIABLE.match(error.message)
+        if variable is None or variable[1] not in settings.variables:
+            return of_error(error)
+        is_foreign = variable[1] in settings.from_environment
+        default = f"unset {variable[1]}" if is_foreign else without_line(settings.env_path, variable[1])
+        return bad(error.message.removesuffix("."), default)
     if unknown := tuple(project.unknown_names(settings)):
         name = unknown[0].split()[2].rstrip(",.")
         return bad(unknown[0].removesuffix("."), without_line(settings.env_path, name))
