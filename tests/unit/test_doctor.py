@@ -548,11 +548,13 @@ def secretive(project: Path) -> Path:
     all_of_them = [*SECRETS.values(), PASSWORD, OWN, "index-sesame"]
     lines = [f"it says {text} here" for secret in all_of_them for text in encoded(secret)]
     (logs / "scheduler.log").write_text("An ordinary line\n" + "\n".join(lines) + "\n")
-    state = {"environment": {"AIRFLOW__CORE__FERNET_KEY": "an-earlier-fernet-key"}}
+    address = {"AIRFLOW__API__BASE_URL": "http://127.0.0.1:8080"}
+    state = {"environment": {"AIRFLOW__CORE__FERNET_KEY": "an-earlier-fernet-key", **address}}
     (project / ".pipectl" / "run").mkdir()
     (project / ".pipectl" / "run" / "webserver.json").write_text(json.dumps(state))
     (logs / "webserver.log").write_text(
         "key an-earlier-fernet-key\nGET http://user:an-unknown-password@example.com/\n"
+        "Uvicorn running on http://127.0.0.1:8080\n"
         "Authorization: Bearer abcdefgh.ijklmnop\n"
     )
     return project
@@ -576,6 +578,7 @@ def test_no_secret_is_in_the_bundle_in_no_spelling(secretive: Path, tmp_path: Pa
         f"{bundle.FOLDER}/{name}"
         for name in ("README.txt", "checks.json", "versions.json", "settings.env", "logs/scheduler.log")
     }
+    assert "http://127.0.0.1:8080\n" in texts[f"{bundle.FOLDER}/logs/webserver.log"]
     assert "An ordinary line" in texts[f"{bundle.FOLDER}/logs/scheduler.log"]
     assert f"AIRFLOW_JWT_SECRET={MASK}" in texts[f"{bundle.FOLDER}/settings.env"]
     assert json.loads(texts[f"{bundle.FOLDER}/checks.json"])[0]["id"] == "line-ends"
@@ -608,6 +611,7 @@ def test_documented_defaults_are_no_secrets(project: Path) -> None:
     ("value", "inside"),
     [
         ("postgres://me:p%2Fw@host/db", {"p%2Fw", "p/w"}),
+        ("https://a-token@host/simple", {"a-token"}),
         ('{"password": "sesame", "extra": {"key_file": "abcd"}}', {"sesame", "abcd"}),
         ("host=db password='sesame' user=me", {"sesame"}),
         ("https://example.com/?token=sesame", {"sesame"}),

@@ -74,6 +74,8 @@ def doctor(
         # Without settings nothing else can be looked at.
         if not (finding := checking.of_settings(project, error)):
             raise
+        if output:
+            invocation.console.say(f"{output.path} was not written: without settings no secret is known.")
         _end(invocation, DoctorResult(project, "", (finding,)))
         return
     findings = checking.examine(engine, chosen)

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 MASK = "********"
 # Of documented settings. Of all others, and of a user's own files, every value is kept secret.
 SECRET_NAME = re.compile("PASSWORD|SECRET|KEY|WEBHOOK|TOKEN")
-LOOKS_SECRET = re.compile(
-    "PASS|SECRET|KEY|TOKEN|CRED|CONN|WEBHOOK|PWD|DSN|LOGIN|PROXY|INDEX|URL", re.IGNORECASE
-)
+LOOKS_SECRET = re.compile("PASS|SECRET|KEY|TOKEN|CRED|CONN|WEBHOOK|PWD|DSN", re.IGNORECASE)
 # Fields of a connection that are no secret; all others may be.
 OPEN_FIELDS = {"conn_type", "description", "host", "login", "port", "schema"}
 # What may stand in a file of settings, and everywhere else too.
@@ -38,7 +36,7 @@ SHORTEST = 4
 INSTALL = OWN.with_name("install.env")
 # Secrets that no file of the project has: tokens, logins in addresses, private keys.
 TOKENS = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+")
-LOGINS = re.compile(r"(?<=://)([^\s/@:'\"]*):[^\s/@'\"]+(?=@)")
+LOGINS = re.compile(r"(?<=://)[^\s/@'\"]+(?=@)")
 HEADERS = re.compile(r"(?i)\b((?:Basic|Bearer)\s+)[\w.~+/=-]{8,}")
 PRIVATE_KEYS = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
@@ -78,7 +76,7 @@ class Redactor:
         text = PRIVATE_KEYS.sub(MASK, text)
         text = TOKENS.sub(MASK, text)
         text = HEADERS.sub(rf"\g<1>{MASK}", text)
-        return LOGINS.sub(rf"\g<1>:{MASK}", text)
+        return LOGINS.sub(MASK, text)
 
 
 def spellings(secret: str) -> Iterator[str]:
@@ -135,11 +133,10 @@ def secrets_of(engine: Engine) -> set[str]:
             found |= set(parts(name, value))
     for started in (*_started(engine), dict(os.environ)):
         for name, value in started.items():
-            if name in OF_THE_STACK or (LOOKS_SECRET.search(name) and not name.endswith(("_PATH", "_DIR"))):
-                found |= set(parts(name, value))
+            is_secret = name in OF_THE_STACK or LOOKS_SECRET.search(name)
+            found |= set(parts(name, value) if is_secret else _of_address(value))
     # Everybody knows the defaults, and the names of services are among them.
-    known = {*documented.values(), settings.replication_login.user, *settings.admin[:1]}
-    return {secret for secret in found if secret and secret not in known}
+    return {secret for secret in found if secret and secret not in documented.values()}
 
 
 def _read(settings: Settings) -> dict[str, str]:
@@ -194,12 +191,12 @@ def parts(name: str, value: str) -> Iterator[str]:
 def _of_address(value: str) -> Iterator[str]:
     try:
         address = urlsplit(value)
-        password = address.password
     except ValueError:
         return
-    if password:
-        yield password
-        yield unquote(password)
+    # A token may stand in the place of the user.
+    if login := address.password or address.username:
+        yield login
+        yield unquote(login)
     if address.scheme and address.query:
         yield from (text for _, text in parse_qsl(address.query) if len(text) >= SHORTEST)
 
