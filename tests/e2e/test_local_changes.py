@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import socket
 import tarfile
 from typing import TYPE_CHECKING, Any
@@ -266,13 +267,20 @@ def a_port_of_another_program(project: Project, end: ExitStack) -> str:
     return damages.a_taken_port(project, end, "airbyte-mysql", "AIRBYTE_MYSQL_PORT")
 
 
+def a_killed_supervisor(project: Project, _: ExitStack) -> str:
+    supervisor = Supervisor(project.folder / ".pipectl")
+    os.kill(supervisor.pid(), signal.SIGKILL)
+    until(lambda: not supervisor.pid(), "the end of supervisord")
+    return "of a supervisord that has ended"
+
+
 DAMAGES: dict[str, damages.Damage] = {
     "secrets": damages.another_secret,
     "env-volumes": damages.another_password,
     "env-running": damages.another_option,
     "env-modes": damages.others_may_read,
     "line-ends": damages.windows_line_ends,
-    "leftovers": damages.a_draft,
+    "leftovers": a_killed_supervisor,
     "services": a_stopped_service,
     "ports": a_port_of_another_program,
     "pools": damages.a_pool_without_slots,

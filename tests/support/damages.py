@@ -106,12 +106,6 @@ def windows_line_ends(project: Project, _: ExitStack) -> str:
     return "stack/mysql/server.cnf"
 
 
-def a_draft(project: Project, _: ExitStack) -> str:
-    folder = project.folder / ".pipectl" / "volumes" / ".postgres.new-killed"
-    folder.mkdir(parents=True)
-    return str(folder)
-
-
 def a_pool_without_slots(project: Project, _: ExitStack) -> str:
     name = f"pool {secrets.token_hex(4)}"
     project.client().call("/api/v2/pools", {"name": name, "slots": 0})
