@@ -94,6 +94,22 @@ class Databases:
                 return 0
             return _estimate(cursor, published.TRANSACTIONS, published.TRANSACTIONS, is_postgres=True)
 
+    def clock(self, service: str) -> float:
+        """The time of one of them, in seconds since 1970."""
+        is_postgres = service == self.postgres.service
+        with self._postgres_cursor() if is_postgres else self._mysql_cursor() as cursor:
+            return _number(cursor, published.POSTGRES_CLOCK if is_postgres else published.MYSQL_CLOCK)
+
+    def label_lag(self) -> tuple[int, float]:
+        """How many transactions wait for their label, and the oldest for how many seconds."""
+        with self._mysql_cursor() as mysql, self._postgres_cursor() as postgres:
+            if not _postgres_has_transactions(postgres):
+                return 0, 0.0
+            _, place = _mark(mysql)
+            postgres.execute(published.WAITING, place)
+            [(waiting, seconds)] = postgres.fetchall()
+        return int(waiting), float(seconds)
+
     def batch(self, batch_id: str) -> Counts | None:
         """Transactions of a batch, their labels, and the frauds among these; None if there is no such batch.
 
@@ -417,17 +433,22 @@ def _number(cursor: Any, query: str, *values: float) -> float:  # noqa: ANN401  
     return float(cursor.fetchall()[0][0])
 
 
-def _causes(mysql: Any, postgres: Any, ranges: list[tuple[int, int]], ids: list[int]) -> Causes:  # noqa: ANN401
-    """Why transactions in ranges of ids, from the first to the last, and those of `ids` have no label."""
+def _mark(mysql: Any) -> tuple[Any, tuple[str, int]]:  # noqa: ANN401  untyped driver
+    """Return how far labels have come: the cluster, None if it is not known, and the place in it."""
     mark: dict[str, Any] = {}
     mysql.execute(published.HAS_PROGRESS)
     if mysql.fetchall():
         mysql.execute(published.MARK)
         names = [column[0] for column in mysql.description]
         mark = next((dict(zip(names, row, strict=True)) for row in mysql.fetchall()), {})
+    return mark.get("system_identifier"), (str(mark.get("last_xid", 0)), mark.get("last_transaction_id", 0))
+
+
+def _causes(mysql: Any, postgres: Any, ranges: list[tuple[int, int]], ids: list[int]) -> Causes:  # noqa: ANN401
+    """Why transactions in ranges of ids, from the first to the last, and those of `ids` have no label."""
+    of_mark, place = _mark(mysql)
     postgres.execute(published.CLUSTER)
-    cluster, of_mark = postgres.fetchall()[0][0], mark.get("system_identifier")
-    place = (str(mark.get("last_xid", 0)), mark.get("last_transaction_id", 0))
+    cluster = postgres.fetchall()[0][0]
     counted = Causes()
     parts: list[tuple[str, tuple[Any, ...]]] = [(published.CAUSES_OF_RANGE, part) for part in ranges]
     parts += [

@@ -6,7 +6,7 @@ import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipectl.errors import (
     AirflowError,
@@ -66,16 +66,30 @@ def folders(settings: Settings) -> tuple[Path, ...]:
     return settings.state_dir, settings.env_path.parent, settings.cache_dir, Path(tempfile.gettempdir())
 
 
-def fullest(paths: Iterable[Path]) -> tuple[Path, int] | None:
-    """Return the first folder whose disk is full, and the bytes that are left on it; None if none is."""
+class Space(NamedTuple):
+    """What is left on a folder's disk; `files` is None for a file system that bounds bytes alone."""
+
+    folder: Path
+    bytes: int
+    files: int | None
+
+
+def spaces(paths: Iterable[Path]) -> tuple[Space, ...]:
+    """Return what is left on the disks of folders, or of the nearest folder above each, a disk once."""
+    found: dict[int, Space] = {}
     for path in paths:
         existing = next((folder for folder in (path, *path.parents) if folder.is_dir()), Path("/"))
         try:
-            status = os.statvfs(existing)
+            status, disk = os.statvfs(existing), existing.stat().st_dev
         except OSError:
             continue
-        left = status.f_bavail * status.f_frsize
         # A file system without blocks, as some network mounts are, says nothing.
-        if status.f_blocks and left < LEAST_BYTES:
-            return existing, left
-    return None
+        if status.f_blocks:
+            left = status.f_bavail * status.f_frsize
+            found.setdefault(disk, Space(existing, left, status.f_favail if status.f_files else None))
+    return tuple(found.values())
+
+
+def fullest(paths: Iterable[Path]) -> tuple[Path, int] | None:
+    """Return the first folder whose disk is full, and the bytes that are left on it; None if none is."""
+    return next(((space.folder, space.bytes) for space in spaces(paths) if space.bytes < LEAST_BYTES), None)

@@ -92,6 +92,10 @@ CAUSES = f"""
     FROM {TRANSACTIONS}, pg_current_snapshot() AS now WHERE """
 CAUSES_OF_RANGE = f"{CAUSES} transaction_id BETWEEN %s AND %s"
 CAUSES_OF_IDS = f"{CAUSES} transaction_id = ANY(%s)"
+# Transactions that no label has come to yet, and for how many seconds the oldest waits.
+WAITING = f"""
+    SELECT count(*), COALESCE(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8
+    FROM {TRANSACTIONS} WHERE transaction_id >= 0 AND (xid, transaction_id) > (%s::text::xid8, %s)"""
 
 # Transactions whose customer or terminal has no row.
 DANGLING = f"""

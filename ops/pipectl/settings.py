@@ -285,11 +285,8 @@ def find_project(start: Path) -> Path:
     )
 
 
-def load(project: Path | None = None, engine: str | None = None) -> Settings:
-    """Read the settings of the project in or above the current folder.
-
-    Raises UsageError outside a project and for a broken `.env`.
-    """
+def root(project: Path | None = None) -> Path:
+    """Return the folder of the project that is named, or in or above the current one; UsageError without."""
     chosen = project or (Path(value) if (value := os.environ.get("PIPECTL_PROJECT")) else None)
     if chosen is not None:
         _require_folder(chosen)
@@ -303,11 +300,19 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
         # The processes that pipectl starts begin in the current folder.
         os.chdir(chosen)
         here = chosen
-    root = find_project((chosen or here).resolve())
-    written = EnvFile(env_path(root)).read()
-    restored = _restored(root, written)
+    return find_project((chosen or here).resolve())
+
+
+def load(project: Path | None = None, engine: str | None = None) -> Settings:
+    """Read the settings of the project in or above the current folder.
+
+    Raises UsageError outside a project and for a broken `.env`.
+    """
+    folder = root(project)
+    written = EnvFile(env_path(folder)).read()
+    restored = _restored(folder, written)
     written |= restored
-    origin = _origin(root, written)
+    origin = _origin(folder, written)
     if origin is not None:
         written = {name: value for name, value in written.items() if name not in IDENTITY}
         restored = {name: value for name, value in restored.items() if name not in IDENTITY}
@@ -325,7 +330,7 @@ def load(project: Path | None = None, engine: str | None = None) -> Settings:
         )
     }
     return Settings(
-        project=root,
+        project=folder,
         engine=engine or os.environ.get("PIPECTL_ENGINE") or "auto",
         cache_dir=cache_dir(),
         variables={**written, **overrides},

@@ -45,6 +45,11 @@ class Aside(Generic[Answer]):
         else:
             self._outcome = lambda: answer
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the question has been answered."""
+        return not self._thread.is_alive()
+
     def result(self) -> Answer:
         """Wait for the answer, or raise what the question raised."""
         # A signal that comes just before the wait begins would not end one without a limit.

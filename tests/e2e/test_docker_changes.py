@@ -8,7 +8,7 @@ from urllib.error import HTTPError
 import pytest
 
 from pipectl.engines.changes import TASKS_FAIL
-from support import own_settings
+from support import damages, own_settings
 from support.changed_stack import append, replaced_by_up
 from support.docker_project import DockerProject, docker, new_docker_project
 from support.needs import images, need_docker
@@ -16,6 +16,10 @@ from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from support.project_copy import Project
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 AIRFLOW = {"webserver-1", "scheduler-1", "dag-processor-1", "triggerer-1"}
@@ -208,3 +212,31 @@ def test_a_task_in_the_middle_of_a_restart_is_tried_again(project: DockerProject
     finally:
         flag.unlink()
         path.unlink()
+
+
+def a_stopped_container(project: Project, _: ExitStack) -> str:
+    assert isinstance(project, DockerProject)
+    docker("stop", project.containers()["dag-processor-1"]["Id"])
+    return "dag-processor is stopped"
+
+
+DAMAGES: dict[str, damages.Damage] = {
+    "secrets": damages.another_secret,
+    "env-volumes": damages.another_password,
+    "services": a_stopped_container,
+}
+
+
+def test_the_doctor_names_what_is_damaged_in_turn_and_each_remedy_as_printed_mends_it(
+    project: DockerProject, tmp_path: Path
+) -> None:
+    project.populate()
+    for check, damage in DAMAGES.items():
+        damages.assert_named_and_mended(project, check, damage, tmp_path)
+
+
+def test_the_doctor_finds_nothing_wrong_with_a_stack_that_runs(project: DockerProject) -> None:
+    project.populate()
+    found = {each["id"]: each for each in project.json("doctor")["checks"]}
+    assert [each for each in found.values() if each["ok"] is False] == []
+    assert {name for name, each in found.items() if each["ok"] is None} == {"cache"}

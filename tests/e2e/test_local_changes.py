@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import signal
 import socket
+import tarfile
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
+from urllib.parse import quote
 
 import pytest
 
 from pipectl.engines.changes import TASKS_FAIL
 from pipectl.engines.local.airflow import LOCK_FILE
 from pipectl.engines.local.airflow_install import environment_key
+from pipectl.engines.local.supervisor.supervisor import Supervisor
+from pipectl.engines.project import SECRETS
 from pipectl.services import of_executor
 from pipectl.settings import cache_dir
+from support import damages
 from support.changed_stack import append, replaced_by_up
 from support.project_copy import DAG_ID, Project, new_local_project
 from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import ExitStack
     from pathlib import Path
 
 pytestmark = pytest.mark.e2e
@@ -246,3 +255,74 @@ def test_a_package_arrives_everywhere_and_goes_with_its_line_and_a_conflict_chan
     assert restarted(project, "requirements.txt changed") == AIRFLOW
     providers = project.client().call("/api/v2/providers?limit=100")["providers"]
     assert "apache-airflow-providers-http" not in {provider["package_name"] for provider in providers}
+
+
+def a_stopped_service(project: Project, _: ExitStack) -> str:
+    Supervisor(project.folder / ".pipectl").stop(["dag-processor"])
+    return "dag-processor is stopped"
+
+
+def a_port_of_another_program(project: Project, end: ExitStack) -> str:
+    Supervisor(project.folder / ".pipectl").stop(["airbyte-mysql"])
+    return damages.a_taken_port(project, end, "airbyte-mysql", "AIRBYTE_MYSQL_PORT")
+
+
+def a_killed_supervisor(project: Project, _: ExitStack) -> str:
+    supervisor = Supervisor(project.folder / ".pipectl")
+    os.kill(supervisor.pid(), signal.SIGKILL)
+    until(lambda: not supervisor.pid(), "the end of supervisord")
+    return "of a supervisord that has ended"
+
+
+DAMAGES: dict[str, damages.Damage] = {
+    "secrets": damages.another_secret,
+    "env-volumes": damages.another_password,
+    "env-running": damages.another_option,
+    "env-modes": damages.others_may_read,
+    "line-ends": damages.windows_line_ends,
+    "leftovers": a_killed_supervisor,
+    "services": a_stopped_service,
+    "ports": a_port_of_another_program,
+    "pools": damages.a_pool_without_slots,
+    "label-lag": damages.labels_that_are_late,
+}
+
+
+def test_the_doctor_names_what_is_damaged_in_turn_and_each_remedy_as_printed_mends_it(
+    project: Project, tmp_path: Path
+) -> None:
+    project.populate()
+    for check, damage in DAMAGES.items():
+        damages.assert_named_and_mended(project, check, damage, tmp_path)
+
+
+def test_the_doctor_finds_nothing_wrong_with_a_stack_that_runs(project: Project) -> None:
+    project.populate()
+    project.run("connections", "--create-slot")
+    found = {each["id"]: each for each in project.json("doctor")["checks"]}
+    project.run("connections", "--drop-slot")
+    assert [each for each in found.values() if each["ok"] is False] == []
+    assert {name for name, each in found.items() if each["ok"] is None} == {"compose"}
+    for part in ("scheduler", "dag-processor"):
+        assert part in found["heartbeats"]["found"]
+
+
+def test_the_bundle_of_a_stack_that_runs_has_no_secret_of_it(project: Project, tmp_path: Path) -> None:
+    project.set_variable("PIPECTL_ALERT_WEBHOOK", "http://127.0.0.1:1/hook-sesame")
+    own_setting(project, 'AIRFLOW_CONN_SHOP=\'{"conn_type": "http", "password": "s3same/&+"}\'')
+    project.run("up")
+    path = tmp_path / "help.tar.gz"
+    project.run("doctor", "--bundle", str(path))
+    secrets = [
+        *(project.variable(name) for name in (*SECRETS, "AIRBYTE_POSTGRES_SUPERUSER_PASSWORD")),
+        *("http://127.0.0.1:1/hook-sesame", "s3same/&+"),
+    ]
+    with tarfile.open(path) as archive:
+        texts = {entry.name: archive.extractfile(entry) for entry in archive.getmembers()}
+        whole = "\n".join(file.read().decode() for file in texts.values() if file)
+    assert {f"pipectl-doctor/logs/{name}.log" for name in SERVICES} <= texts.keys()
+    for secret in secrets:
+        assert len(secret) > 8
+        for spelling in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1]):
+            assert spelling not in whole
+        assert base64.b64encode(f"airflow:{secret}".encode())[11:-4].decode() not in whole

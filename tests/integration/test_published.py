@@ -31,6 +31,7 @@ IN_MYSQL = {
 }
 # Values of other types than ids and sizes.
 VALUES: dict[str, tuple[object, ...]] = {
+    "WAITING": ("1", 1),
     "CAUSES_OF_RANGE": ("1", 1, "1", 1, 1, 9),
     "CAUSES_OF_IDS": ("1", 1, "1", 1, [1, 2]),
 }

@@ -30,6 +30,7 @@ from pipectl.errors import AirflowError, ExitCode
 from pipectl.models import LogLine
 from pipectl.names import is_dag_id
 from pipectl.pipeline import loading, run_conf
+from pipectl.pipeline.doctor.checks import Finding
 from support.fake_engine import FakeEngine
 
 if TYPE_CHECKING:
@@ -208,12 +209,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(Databases, "_postgres_cursor", fake_cursor)
         patch.setattr(Databases, "_mysql_cursor", fake_cursor)
         patch.setattr(loading, "HistoryLoader", FakeLoader)
+        # Each of the checks takes its time, and looks at the machine.
+        patch.setattr("pipectl.pipeline.doctor.examine", lambda *_: FOUND)
         patch.setattr("webbrowser.open", lambda _: False)
         patch.setattr("pipectl.pipeline.triggering.UNMENTIONED_SECONDS", 0)
         patch.setattr("pipectl.pipeline.triggering.PARSE_SECONDS", 0)
         patch.setattr("pipectl.pipeline.triggering.SILENCE_POLL_SECONDS", 0.001, raising=False)
         patch.setattr("pipectl.wait.POLL_SECONDS", 0.001)
         yield folder
+
+
+FOUND = (Finding("disk", ok=True, found="room"),)
 
 
 class FakeLoader:
@@ -252,7 +258,7 @@ def options_of(command: str) -> list[str]:
     """Return the options of a command, without those that write files or change the shell."""
     found = cli.import_command(command)
     names = [name for parameter in found.params for name in parameter.opts if name.startswith("-")]
-    return [name for name in names if "completion" not in name and name != "--html"]
+    return [name for name in names if "completion" not in name and name not in {"--html", "--bundle"}]
 
 
 OPTIONS = {command: [*options_of(command), *cli.GLOBAL_OPTIONS] for command in COMMANDS}

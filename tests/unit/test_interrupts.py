@@ -157,6 +157,7 @@ LEFT = [
 ]
 SHOW = [
     "status",
+    "doctor",
     "logs",
     "open",
     "verify-db",

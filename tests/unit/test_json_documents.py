@@ -14,6 +14,7 @@ from jsonschema import ValidationError
 import schemas
 from pipectl.commands import COMMANDS, RUN_PROGRAMS
 from pipectl.commands.clear import ClearDryRun
+from pipectl.commands.doctor import DoctorResult
 from pipectl.commands.down import DownDryRun, DownResult
 from pipectl.commands.open import Opening
 from pipectl.commands.pause import DagSwitch
@@ -40,6 +41,7 @@ from pipectl.models import (
 from pipectl.pipeline.backfilling import BackfillCancelled, BackfillPlan, BackfillResult
 from pipectl.pipeline.causes import Cause
 from pipectl.pipeline.evidence import Explanation, Fact, Step
+from pipectl.pipeline.doctor.checks import Finding
 from pipectl.pipeline.exporting import ExportResult
 from pipectl.pipeline.inspecting import RunDetails, TaskHistory
 from pipectl.pipeline.lifecycle import MovedPort, Phase, ResetResult, UpResult
@@ -513,6 +515,29 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
             "files": 4,
             "bytes": 1000,
             "seconds": 0.5,
+        },
+    ),
+    (
+        "doctor",
+        DoctorResult(
+            Path("/srv/project"),
+            "local",
+            (
+                Finding("disk", ok=True, found="9.0 GB left for /srv"),
+                Finding("ports", ok=False, found="port 8080 is held", remedy="pipectl up", is_safe=True),
+                Finding("compose", ok=None, found="the local engine does without it"),
+            ),
+            {"env-modes": "chmod 600 /srv/project/stack/.env"},
+        ),
+        {
+            "project": "/srv/project",
+            "engine": "local",
+            "checks": [
+                {"id": "disk", "ok": True, "found": "9.0 GB left for /srv", "remedy": ""},
+                {"id": "ports", "ok": False, "found": "port 8080 is held", "remedy": "pipectl up"},
+                {"id": "compose", "ok": None, "found": "the local engine does without it", "remedy": ""},
+            ],
+            "fixed": {"env-modes": "chmod 600 /srv/project/stack/.env"},
         },
     ),
     (

@@ -58,6 +58,7 @@ OF_OTHERS = {
     "COLUMNS": "the terminal's",
     "HOME": "the system's",
     "TMPDIR": "the system's",
+    "TZ": "the system's",
     "USER": "the system's",
     "UV_CONFIG_FILE": "uv's",
     "XDG_CONFIG_DIRS": "the system's",

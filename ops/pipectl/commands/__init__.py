@@ -10,6 +10,7 @@ COMMANDS = {
     "reset": "reset",
     "scale": "scale",
     "status": "status",
+    "doctor": "doctor",
     "logs": "logs",
     "open": "open",
     "verify-db": "verify_db",

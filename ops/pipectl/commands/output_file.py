@@ -12,6 +12,8 @@ from pipectl.errors import UsageError, remedy
 if TYPE_CHECKING:
     from pathlib import Path
 
+OTHERS_MAY_READ = 0o666  # as far as the umask lets them
+
 
 @dataclass(frozen=True)
 class OutputFile:
@@ -41,10 +43,18 @@ class OutputFile:
 
     def write(self, text: str) -> None:
         """Write the file atomically. Raises UsageError."""
+        self._write(text.encode(errors="replace"), OTHERS_MAY_READ)
+
+    def write_private(self, content: bytes) -> None:
+        """Write the file atomically, for this user alone. Raises UsageError."""
+        self._write(content, 0o600)
+
+    def _write(self, content: bytes, mode: int) -> None:
         path = self.path.resolve()
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            draft.write_text(text, encoding="utf-8", errors="replace")
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+                file.write(content)
             draft.replace(path)
         except OSError as error:
             with suppress(OSError):

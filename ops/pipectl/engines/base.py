@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
@@ -9,7 +10,16 @@ from typing import TYPE_CHECKING, ClassVar
 from pipectl.engines import airflow_env, ports
 from pipectl.engines.changes import describe
 from pipectl.engines.claims import Claims
-from pipectl.engines.project import SECRETS, check, folder_mark, keep_settings, new_password, project_lock
+from pipectl.engines.project import (
+    SECRETS,
+    Leftover,
+    check,
+    drafts,
+    folder_mark,
+    keep_settings,
+    new_password,
+    project_lock,
+)
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, PipectlError
 from pipectl.models import AirflowAddress
@@ -58,6 +68,11 @@ class Engine(ABC):
         self._writes = True
         # Services that run, and that a start would stop first: a plan goes on without them.
         self._would_stop: set[str] = set()
+
+    @property
+    def settings(self) -> Settings:
+        """The project's settings, with what the engine has changed of them."""
+        return self._settings
 
     @property
     @abstractmethod
@@ -122,6 +137,57 @@ class Engine(ABC):
     @abstractmethod
     def logs(self, services: tuple[str, ...], *, tail: int, follow: bool) -> Iterator[LogLine]:
         """The last `tail` lines of each service, and what comes while `follow` is set."""
+
+    # What the stack takes at rest, measured.
+    memory_bytes: ClassVar[int] = 700 << 20
+
+    def about(self) -> str:
+        """What the engine is, with its version; EngineError if it is missing, too old or silent."""
+        return self.name
+
+    def compose_version(self) -> str:
+        """Compose in its own words, empty for an engine without; EngineError if it is missing or too old."""
+        return ""
+
+    def software(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What the services run on: what this machine has with versions, and what it lacks.
+
+        Raises EngineError for data of another version.
+        """
+        return (), ()
+
+    def verify_installed(self) -> tuple[int, Mapping[Path, tuple[Path, ...]]] | None:
+        """Compare what is installed with the hashes of then: how many files, and folders with damaged ones.
+
+        None for an engine that installs nothing.
+        """
+        return None
+
+    def programs(self) -> tuple[Path, ...]:
+        """Files that the engine starts as programs."""
+        return ()
+
+    def folders(self) -> tuple[Path, ...]:
+        """Folders outside the project that services write to."""
+        return ()
+
+    def clock_ahead(self) -> float | None:
+        """How many seconds the engine's clock is ahead of this machine's; None if it is the same clock."""
+        return None
+
+    def check_mounts(self) -> None:  # noqa: B027  not every engine gives files to others
+        """Raise EngineError if services may not read files that they are given, with what lets them."""
+
+    def lost_secrets(self) -> tuple[str, ...]:
+        """Names of the secrets that stack/.env has not, and that no copy of it has."""
+        return tuple(name for name in self._secrets if not self._settings.variables.get(name))
+
+    def leftovers(self) -> tuple[Leftover, ...]:
+        """What interrupted commands have left, while no other one is at work."""
+        return tuple(
+            Leftover(f"{path} is half of a file or folder", shlex.join(("rm", "-r", str(path))), is_safe=True)
+            for path in drafts(self._settings)
+        )
 
     @abstractmethod
     def started_with(self) -> Mapping[str, Mapping[str, str]]:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipectl import ordinary
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pipectl.settings import Settings
 
 ENGINE_FILE = "engine"
+LOCK = "lock"
 LINUX_FILES = {".sh", ".cnf", ".conf", ".sql"}
 OURS = ("AIRFLOW_", "AIRBYTE_", "PIPECTL_")
 ALIKE = 0.8
@@ -101,7 +103,7 @@ def project_lock(settings: Settings, claims: Claims) -> Iterator[None]:
     """
     folder = state_folder(settings)
     try:
-        descriptor = lock_file(folder / "lock")
+        descriptor = lock_file(folder / LOCK)
     except OSError as error:
         raise _not_writable(folder, error) from error
     if descriptor is None:
@@ -114,6 +116,44 @@ def project_lock(settings: Settings, claims: Claims) -> Iterator[None]:
             yield
     finally:
         os.close(descriptor)
+
+
+def is_locked(settings: Settings) -> bool:
+    """Whether another command is changing the stack."""
+    return _is_held(settings.state_dir / LOCK)
+
+
+def _is_held(path: Path) -> bool:
+    if not path.exists():
+        return False
+    try:
+        descriptor = lock_file(path)
+    except OSError:
+        return False
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is None
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What an interrupted command has left; `is_safe` if the remedy loses nothing and stops nothing."""
+
+    what: str
+    remedy: str
+    is_safe: bool = False
+
+
+def drafts(settings: Settings) -> list[Path]:
+    """Return files and folders of which a command that was interrupted had not made the final one yet."""
+    stack, state = settings.env_path.parent, settings.state_dir
+    # Files of these names are moved into place in the moment in which they are whole.
+    found = [*stack.glob(".env.????????"), *state.glob("*.json.new"), *state.glob("run/*.new")]
+    cache = settings.cache_dir
+    folders = [state, state / "volumes", *([] if any(map(_is_held, cache.glob("*.lock"))) else [cache])]
+    for folder in folders:
+        found += [*folder.glob(".*.new-*"), *folder.glob(".*.deleted")]
+    return sorted(found)
 
 
 def check(settings: Settings, observer: Observer) -> None:
@@ -145,16 +185,24 @@ def unknown_names(settings: Settings) -> Iterator[str]:
             yield f"stack/.env sets {name}, which is no setting of pipectl{nearest}."
 
 
-def require_unix_line_ends(settings: Settings) -> None:
-    """Raise UsageError if a file that Linux reads was converted to Windows' line ends."""
+def with_windows_line_ends(settings: Settings) -> tuple[Path, ...]:
+    """Return the files that Linux reads and that were converted to Windows' line ends."""
     stack = settings.project / "stack"
     files = [path for path in stack.rglob("*") if path.suffix in LINUX_FILES]
-    for path in (settings.project / "entrypoint.sh", *files):
-        if path.is_file() and b"\r\n" in path.read_bytes():
-            raise UsageError(
-                f"{path} has Windows line ends (CRLF), with which Linux and the servers cannot read it.",
-                hint=f"Get it back with its own: rm {path} && git checkout {path}",
-            )
+    return tuple(
+        path
+        for path in (settings.project / "entrypoint.sh", *files)
+        if path.is_file() and b"\r\n" in path.read_bytes()
+    )
+
+
+def require_unix_line_ends(settings: Settings) -> None:
+    """Raise UsageError if there is such a file."""
+    for path in with_windows_line_ends(settings):
+        raise UsageError(
+            f"{path} has Windows line ends (CRLF), with which Linux and the servers cannot read it.",
+            hint=f"Get it back with its own: rm {path} && git checkout {path}",
+        )
 
 
 def remember_engine(settings: Settings, name: str) -> None:

@@ -63,6 +63,17 @@ def check(
     return (*_check_postgres(databases), *_check_mysql(databases))
 
 
+def server_checks(databases: Databases, database: str) -> Iterator[CaptureCheck]:
+    """Look at what a server is set to, for `postgres` or `mysql`, and change nothing; DatabaseError."""
+    if database == "postgres":
+        with databases.ask_postgres() as ask:
+            yield from _postgres_server(ask, databases.postgres.user)
+        return
+    with databases.ask_mysql() as ask:
+        yield _mysql_account(ask, databases.mysql.user)
+        yield from _mysql_server(ask)
+
+
 def _check_postgres(databases: Databases) -> Iterator[CaptureCheck]:
     address = databases.postgres
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
-from pipectl.errors import AirflowError, EngineError, PipectlError, WaitTimeoutError
+from pipectl.errors import AirflowError, EngineError, PipectlError, UsageError, WaitTimeoutError
 from pipectl.names import counted
 from pipectl.pipeline.access import own_databases
 from pipectl.pipeline.readiness import HealthProbe, processor_start, wait_until_healthy, wait_until_parsed
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pipectl.engines.base import Engine
     from pipectl.models import DatabaseContent, ImportFailure, Volume
     from pipectl.observer import Observer
+
+DIAGNOSIS_SECONDS = 1.5
+FAILED_CHECKS = "Checks that fail now, whether they have to do with it or not (pipectl doctor):"
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> Up
     `timeout` (seconds) bounds the wait, not the first installation. Raises EngineError for a crash,
     DagError for a DAG that cannot be imported, WaitTimeoutError.
     """
-    with engine.lock(), _naming_what_runs(engine):
+    with _diagnosed(engine), engine.lock(), _naming_what_runs(engine):
         return _up(engine, dag_id, timeout=timeout, observer=observer)
 
 
@@ -144,6 +147,33 @@ def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> U
 
 
 @contextmanager
+def _diagnosed(engine: Engine) -> Iterator[None]:
+    """Add to an error of a start which checks of the doctor's fail; it stays the same error otherwise.
+
+    They may have nothing to do with it. One that says the same is left out.
+    """
+    try:
+        yield
+    except UsageError:
+        raise  # about what the user has typed or written
+    except PipectlError as error:
+        from pipectl.pipeline.doctor import examine_briefly  # noqa: PLC0415  80 ms, for an error alone
+
+        failed = []
+        # Whatever goes wrong there, the error of the start is the one to tell.
+        with suppress(Exception):
+            told = f"{error.message}\n{error.hint}\n{error.detail}"
+            failed = [
+                f"{finding.id}: {finding.found}\n  → {finding.remedy}"
+                for finding in examine_briefly(engine, DIAGNOSIS_SECONDS)
+                if finding.found not in told
+            ]
+        if failed:
+            error.detail = "\n".join(filter(None, (error.detail, FAILED_CHECKS, *failed)))
+        raise
+
+
+@contextmanager
 def _naming_what_runs(engine: Engine) -> Iterator[None]:
     """Add to an error of the block which services run, if only some do."""
     try:
@@ -173,7 +203,7 @@ def reset(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) ->
 
     Raises EngineError if a volume of the new stack is older than the reset.
     """
-    with engine.lock():
+    with _diagnosed(engine), engine.lock():
         observer.report("Stopping the stack")
         engine.stop()
         deleted = engine.volumes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,7 @@ NO_COMPOSE = (
     "unknown shorthand flag: 'f'",
     "looking up compose provider failed",
 )
+_ENVIRONMENT = threading.Lock()
 OTHER_API = re.compile(r"client version \S+ is too (?:old|new)\. [^,\n]*")
 
 
@@ -172,12 +174,13 @@ class Compose:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Let Compose take variables before those of its file."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for variable in variables.keys() - before.keys():
-            del os.environ[variable]
-        os.environ.update(before)
+    """Let Compose take variables before those of its file, for one thread at a time."""
+    with _ENVIRONMENT:
+        before = dict(os.environ)
+        os.environ.update(variables)
+        try:
+            yield
+        finally:
+            for variable in variables.keys() - before.keys():
+                del os.environ[variable]
+            os.environ.update(before)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import shlex
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,10 +21,11 @@ from pipectl.engines.local.folders import DATA, airflow_volume, database_volume,
 from pipectl.engines.local.processes import listens
 from pipectl.engines.local.supervisor.supervisor import Supervisor
 from pipectl.engines.ports import is_free
-from pipectl.engines.project import forget_engine, new_password, remember_engine
+from pipectl.engines.project import Leftover, forget_engine, new_password, remember_engine
 from pipectl.engines.requirements import changed_note
-from pipectl.errors import DatabaseError, EngineSilentError, ForeignDatabaseError, UsageError
+from pipectl.errors import DatabaseError, EngineError, EngineSilentError, ForeignDatabaseError, UsageError
 from pipectl.models import Service
+from pipectl.names import counted
 from pipectl.observer import Observer
 from pipectl.services import WAITING, airflow_programs, databases, get
 
@@ -214,6 +219,60 @@ class LocalEngine(Engine):
         """Read the services' logs."""
         paths = {name: self._supervisor.log_path(name) for name in services}
         return logs.read(paths, tail=tail, follow=follow)
+
+    def about(self) -> str:
+        """Python, on which Airflow runs too, and how servers drop privileges."""
+        from pipectl.engines.local.airflow_install import require_supported_python  # noqa: PLC0415  10 ms
+        from pipectl.engines.local.privileges import privileges  # noqa: PLC0415
+
+        require_supported_python(sys.version_info[:2])
+        privileges()
+        pid = self._supervisor.pid()
+        if pid:
+            self._supervisor.processes()
+        state = f"supervisord is process {pid}" if pid else "supervisord does not run"
+        return f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {state}"
+
+    def software(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Airflow, PostgreSQL and MariaDB or MySQL."""
+        from pipectl.engines.local.start import installed  # noqa: PLC0415  10 ms
+
+        return installed(self._settings)
+
+    def verify_installed(self) -> tuple[int, dict[Path, tuple[Path, ...]]]:
+        """Hash what is installed for this project, in the cache and in its own layer."""
+        from pipectl.engines.local.hashes import verify  # noqa: PLC0415  10 ms
+
+        return verify(self._settings)
+
+    def programs(self) -> tuple[Path, ...]:
+        """The installed programs."""
+        from pipectl.engines.local.start import program_files  # noqa: PLC0415  10 ms
+
+        return program_files(self._settings)
+
+    def check_mounts(self) -> None:
+        """Raise what is wrong with the project's path, or EngineError for files that may not be read."""
+        require_usable_path(self._settings.project)
+        project = self._settings.project
+        for folder in ("dags", "scripts", "stack"):
+            for path in (project / folder, *(project / folder).rglob("*")):
+                if not path.name.startswith(".") and not os.access(path, os.R_OK):
+                    raise EngineError(
+                        f"{path} cannot be read by this user.",
+                        hint=f"Let it be read: {shlex.join(('chmod', '-R', 'u+rX', str(project / folder)))}",
+                    )
+
+    def leftovers(self) -> tuple[Leftover, ...]:
+        """What interrupted commands have left, processes included."""
+        orphans = self._supervisor.orphans()
+        found = [
+            Leftover(
+                f"{counted(len(orphans), 'process', 'processes')} of a supervisord that has ended",
+                "pipectl up",
+            )
+        ]
+        return (*super().leftovers(), *(found if orphans else ()))
 
     def started_with(self) -> dict[str, Mapping[str, str]]:
         """The variables that each of Airflow's processes was started with."""

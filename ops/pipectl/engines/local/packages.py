@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+# The md5 sums of what was unpacked, as Debian's packages bring them.
+SUMS = "md5sums"
 SIZE = re.compile(r"\[([\d,.]+) ([kMG]?)B\]$")
 UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}
 # The machine's hooks (appstream, packagekit, docker-clean) would touch the machine's state.
@@ -84,7 +86,10 @@ def unpack(
         watch=AptProgress(f"of {counted(len(packages), 'package')} downloaded", show),
     )
     show("unpacking", milestone=True)
+    sums = []
     for archive in sorted((work / "packages").glob("*.deb")):
+        told, listed = follow_tool(("dpkg-deb", "--info", str(archive), SUMS), unreachable)
+        sums.append("" if told else listed)
         run_tool(
             ("dpkg", "-x", str(archive), str(target)),
             EngineError(
@@ -92,6 +97,7 @@ def unpack(
                 hint="The lines above are dpkg's. Mend what they name, then run the command again.",
             ),
         )
+    (target / SUMS).write_text("".join(sums), encoding="utf-8")
     shutil.rmtree(work)
 
 

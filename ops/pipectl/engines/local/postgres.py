@@ -252,6 +252,13 @@ def running_pid(data_dir: Path) -> int | None:
     return server_pid(path, NAMES) if path.exists() else None
 
 
+def require_version(binaries: PostgresBinaries, data_dir: Path) -> None:
+    """Raise EngineError if a cluster that is there was made by another major version."""
+    version = data_version(data_dir)
+    if version is not None:
+        _require_version(binaries, data_dir, version)
+
+
 def _require_version(binaries: PostgresBinaries, data_dir: Path, version: int) -> None:
     if version != binaries.version[0]:
         raise EngineError(

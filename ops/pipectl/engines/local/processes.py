@@ -39,6 +39,20 @@ def server_pid(pid_file: Path, names: frozenset[str]) -> int | None:
         return None
 
 
+def available_memory() -> int:
+    """Return the bytes that new processes can have, also within a limit of this control group's."""
+    import psutil
+
+    left = int(psutil.virtual_memory().available)
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return left  # without a limit memory.max has a word
+    return min(left, limit - used + int(stat.get("inactive_file", 0)))
+
+
 class Listener(NamedTuple):
     """A process that accepts connections; without pid and name if it is another user's."""
 

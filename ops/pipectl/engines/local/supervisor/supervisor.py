@@ -344,6 +344,14 @@ class Supervisor:
         self.socket_path.unlink(missing_ok=True)
         return daemon is not None
 
+    def orphans(self) -> tuple[int, ...]:
+        """Return what a supervisord that is gone has left running: process ids, none while one runs."""
+        daemon, has_moved_away = self._daemon()
+        if daemon:
+            return ()
+        is_own = partial(self._is_own, has_moved_away=has_moved_away)
+        return tuple(process.pid for process in find_related(self._session(is_own), is_own))
+
     def pid(self) -> int:
         """Return the process id of supervisord, 0 if it is not running."""
         return self._daemon()[0] or 0

@@ -1,0 +1,147 @@
+"""Checks of Airflow: its API, heartbeats, DAG files, triggerer, pools and old runs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
+
+from pipectl.airflow_answers import NEWEST_FIRST, objects, read_time
+from pipectl.errors import AirflowSilentError, PipectlError
+from pipectl.names import counted
+from pipectl.pipeline.doctor.checks import UP, Desk, Finding, bad, check, fine, shell
+from pipectl.pipeline.readiness import component_starts, processor_start
+from pipectl.services import SERVICES, WAITING
+
+RESTART = "pipectl down && pipectl up"
+# The clean-up runs once a day, and a machine may be off for one.
+LATE_DAYS = 3
+DEFAULT_RETENTION = 30
+ROOM = 16
+
+
+@check("airflow")
+def airflow(desk: Desk) -> Finding:
+    """Airflow's API answers, is this project's, takes its login, and reaches its metadata database."""
+    health = desk.airflow()
+    try:
+        health.check()
+        health.read("/api/v2/dags?limit=1")
+        return fine(f"Airflow {health.version()} at {health.address.url}")
+    except AirflowSilentError as error:
+        return bad(error.message.removesuffix("."), RESTART)
+    except PipectlError as error:
+        return bad(error.message.removesuffix("."), UP)
+
+
+@check("heartbeats")
+def heartbeats(desk: Desk) -> Finding:
+    """Scheduler, DAG processor and triggerer give heartbeats."""
+    health = desk.airflow()
+    states, latest = health.components(component_starts(desk.services)), health.heartbeats()
+    waiting = {service.name for service in desk.services if service.health == WAITING}
+    down = {service.name for service in desk.services if service.state != "running"}
+    told, now = [], datetime.now(UTC)
+    for service in SERVICES:
+        if service.component not in latest or service.name in waiting:
+            continue
+        beat = latest[service.component]
+        age = f"{max((now - beat).total_seconds(), 0):.0f} s ago" if beat else "never"
+        told.append(f"{service.name} {age}")
+        if states[service.component] != "healthy" or service.name in down:
+            since = f", the latest {age}" if beat else ""
+            return bad(f"{service.name} gives no heartbeats{since}", UP if service.name in down else RESTART)
+    return fine(", ".join(told))
+
+
+@check("tasks-api")
+def tasks_api(desk: Desk) -> Finding:
+    """Tasks reach the API that they need, by the way and through the proxies that they take."""
+    desk.require("webserver", "scheduler")
+    if problem := desk.engine.tasks_api_problem():
+        return bad(
+            f"a task's request fails: {problem.splitlines()[-1]}",
+            "Mend the proxy that tasks get: of stack/airflow/user.env, or of the shell that ran pipectl up.",
+        )
+    return fine("it answers a request made as a task makes it")
+
+
+@check("dag-imports")
+def dag_imports(desk: Desk) -> Finding:
+    """Airflow can import every DAG file, and has parsed the pipeline's DAG."""
+    health, dag_id = desk.airflow(), desk.settings.dag_id
+    failures = health.import_failures(processor_start(desk.services))
+    if failures:
+        reason = "".join(failures[0].stack_trace.strip().splitlines()[-1:])
+        more = f", and {counted(len(failures) - 1, 'file')} more" if len(failures) > 1 else ""
+        return bad(f"{failures[0].filename} cannot be imported{more}: {reason}", "pipectl check")
+    dag = health.dag(dag_id)
+    if dag is None or dag.stale:
+        return bad(f"no file has the DAG {dag_id}", "pipectl dags")
+    return fine(f"{counted(len(health.dags()), 'DAG')}; {dag_id} is {'paused' if dag.paused else 'on'}")
+
+
+@check("triggerer")
+def triggerer(desk: Desk) -> Finding:
+    """The triggerer runs if tasks are deferred."""
+    health = desk.airflow()
+    answer = health.read("/api/v2/dags/~/dagRuns/~/taskInstances?state=deferred&limit=1")
+    deferred = answer.get("total_entries")
+    service = next((each for each in desk.services if each.name == "triggerer"), None)
+    state = (service.health if service and service.health == WAITING else "") or (
+        health.components(component_starts(desk.services)).get("triggerer", "unknown")
+    )
+    if not deferred:
+        return fine(f"no task is deferred; the triggerer is {state}")
+    if state == "healthy":
+        return fine(f"{counted(deferred, 'task is', 'tasks are')} deferred, and the triggerer is healthy")
+    return bad(f"{counted(deferred, 'task is', 'tasks are')} deferred, and the triggerer is {state}", RESTART)
+
+
+@check("pools")
+def pools(desk: Desk) -> Finding:
+    """Every pool has slots, and none that is full keeps tasks waiting."""
+    found = objects(desk.airflow().read("/api/v2/pools?limit=100").get("pools"))
+    told = []
+    for pool in found:
+        name, slots = str(pool.get("name")), pool.get("slots")
+        numbers = {key: pool.get(f"{key}_slots") or 0 for key in ("open", "queued", "scheduled", "running")}
+        waiting = numbers["queued"] + numbers["scheduled"]
+        remedy = f"pipectl airflow pools set {shell(name)} {ROOM} 'set by hand'"
+        if slots == 0:
+            return bad(f"the pool {name} has no slots, so its tasks never start", remedy)
+        if isinstance(slots, int) and slots > 0 and numbers["open"] <= 0 and waiting:
+            remedy = remedy.replace(f" {ROOM} ", f" {slots * 2} ")
+            return bad(f"all {counted(slots, 'slot')} of the pool {name} are taken, {waiting} wait", remedy)
+        told.append(f"{name} {slots if slots != -1 else 'unlimited'}")
+    return fine(", ".join(told) or "none")
+
+
+@check("retention")
+def retention(desk: Desk) -> Finding:
+    """Runs and logs that are older than PIPECTL_RETENTION_DAYS are gone."""
+    days = int(desk.settings.variables.get("PIPECTL_RETENTION_DAYS") or DEFAULT_RETENTION)
+    health, oldest = desk.airflow(), datetime.now(UTC) - timedelta(days=days)
+    bound = quote((oldest - timedelta(days=LATE_DAYS)).isoformat(), safe="")
+    path = f"/api/v2/dags/~/dagRuns?start_date_lte={bound}&order_by={NEWEST_FIRST}&limit=100"
+    answer = health.read(path)
+    old = [run for run in objects(answer.get("dag_runs")) if read_time(run.get("end_date"))]
+    # The clean-up leaves each DAG its latest run.
+    latest = {run.run_id for run in health.last_runs({str(run.get("dag_id")) for run in old}).values()}
+    kept = [run for run in old if run.get("dag_run_id") not in latest]
+    if kept:
+        moment = oldest.strftime("%Y-%m-%dT%H:%M:%S+00:00")
+        clean = (
+            "pipectl",
+            "airflow",
+            "db",
+            "clean",
+            "--clean-before-timestamp",
+            moment,
+            "--skip-archive",
+            "--yes",
+        )
+        return bad(
+            f"{counted(len(kept), 'run')} older than {counted(days, 'day')}, which no clean-up has deleted",
+            shell(*clean),
+        )
+    return fine(f"nothing older than {counted(days, 'day')}")

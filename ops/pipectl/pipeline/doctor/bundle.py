@@ -1,0 +1,112 @@
+"""What to attach to a question: logs, versions, settings and checks of a project, without one secret."""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+import sys
+import tarfile
+import time
+import zlib
+from typing import TYPE_CHECKING
+
+from pipectl import __version__
+from pipectl.documents import plain
+from pipectl.errors import PipectlError, UsageError
+from pipectl.pipeline.doctor.redaction import MASK, Redactor, documented_settings, is_open, secrets_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pipectl.engines.base import Engine
+    from pipectl.pipeline.doctor.checks import Finding
+
+FOLDER = "pipectl-doctor"
+# The first file of an archive, by which one is known again.
+FIRST = f"{FOLDER}/README.txt"
+README = """\
+Made by `pipectl doctor --bundle`: checks, versions, settings and the last lines of each service's log.
+Passwords, keys, tokens and everything of the user's own files of settings are masked. Logs of tasks, and rows
+of databases, are not in it. Read it before you hand it on: what a DAG prints may be anything.
+"""
+LOG_LINES = 2000
+
+
+def require_replaceable(path: Path) -> None:
+    """Raise UsageError if a file is there that no `doctor --bundle` has written."""
+    if not path.exists():
+        return
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            first = archive.next()
+    except (OSError, tarfile.TarError, EOFError, zlib.error):
+        first = None
+    if first is None or first.name != FIRST:
+        raise UsageError(
+            f"{path} was not written by pipectl doctor, so it is left alone.", hint="Name another file."
+        )
+
+
+def bundle(engine: Engine, findings: tuple[Finding, ...]) -> bytes:
+    """Return the archive, a tar.gz."""
+    redact = Redactor(secrets_of(engine))
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, text in _files(engine, findings):
+            content = redact(text).encode(errors="replace")
+            entry = tarfile.TarInfo(f"{FOLDER}/{name}")
+            entry.size, entry.mode, entry.mtime = len(content), 0o600, int(time.time())
+            archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def _files(engine: Engine, findings: tuple[Finding, ...]) -> Iterator[tuple[str, str]]:
+    yield "README.txt", README
+    yield "checks.json", json.dumps(plain(findings), indent=2, ensure_ascii=False)
+    yield "versions.json", json.dumps(_versions(engine), indent=2, ensure_ascii=False)
+    yield "settings.env", _settings(engine)
+    try:
+        services = engine.services()
+    except PipectlError as error:
+        yield "services.txt", error.message
+        return
+    yield "services.json", json.dumps(plain(services), indent=2, ensure_ascii=False)
+    for service in services:
+        try:
+            lines = [line.text for line in engine.logs((service.name,), tail=LOG_LINES, follow=False)]
+        except PipectlError as error:
+            lines = [error.message]
+        yield f"logs/{service.name}.log", "\n".join(lines) + "\n"
+
+
+def _versions(engine: Engine) -> dict[str, object]:
+    """Return versions; in the place of one that cannot be told, why."""
+    told: dict[str, object] = {
+        "pipectl": __version__,
+        "python": sys.version,
+        "platform": platform.platform(),
+        "engine": engine.name,
+    }
+    for name, tell in (
+        ("about", engine.about),
+        ("compose", engine.compose_version),
+        ("software", engine.software),
+    ):
+        try:
+            told[name] = tell()
+        except PipectlError as error:
+            told[name] = error.message
+    return told
+
+
+def _settings(engine: Engine) -> str:
+    """Return stack/.env with what the environment overrides, every secret masked."""
+    settings = engine.settings
+    documented = documented_settings(settings)
+    return "".join(
+        f"{name}={value if is_open(name, documented) or not value else MASK}"
+        f"{'  # from the environment' if name in settings.from_environment else ''}\n"
+        for name, value in sorted(settings.variables.items())
+    )

@@ -1,0 +1,631 @@
+"""The doctor without a stack: what each check finds damaged, and that the remedy as printed mends it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tarfile
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from pipectl import disk
+from pipectl.airflow_health import AirflowHealth
+from pipectl.databases import Databases
+from pipectl.engines.docker.api import DockerApi
+from pipectl.engines.docker.engine import DockerEngine
+from pipectl.engines.local import processes
+from pipectl.engines.local.airflow_install import environment_key
+from pipectl.engines.local.engine import LocalEngine
+from pipectl.engines.local.packages import SUMS
+from pipectl.errors import AirflowSilentError, EngineError, UsageError, WaitTimeoutError
+from pipectl.models import Service
+from pipectl.observer import Observer
+from pipectl.pipeline import consumers, doctor, lifecycle
+from pipectl.pipeline.agreement import Disagreement, disagreements
+from pipectl.pipeline.consumers import BinaryLog, Slot
+from pipectl.pipeline.doctor import bundle, machine
+from pipectl.pipeline.doctor.checks import CHECKS, Finding
+from pipectl.pipeline.doctor.redaction import MASK, Redactor, parts, secrets_of
+from pipectl.services import of_executor
+from pipectl.settings import load
+from support import ROOT
+from support.fake_engine import FakeEngine
+from support.json_schemas import validate
+from support.project_copy import copy_project
+from support.server_process import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+# What the doctor is asked to look at, and the checks that do.
+ASKED = {
+    "engine and versions": {"engine", "images", "airflow"},
+    "Compose": {"compose"},
+    "images": {"images"},
+    "ports and who holds them": {"ports"},
+    "memory": {"memory"},
+    "disk": {"disk"},
+    "file system": {"file-system"},
+    "clock": {"clock"},
+    "locale": {"locale"},
+    "proxy": {"proxy"},
+    ".env against what runs": {"env-running", "env-file", "env-modes"},
+    ".env against existing volumes": {"env-volumes"},
+    "mounts and run bits": {"mounts", "run-bits", "line-ends"},
+    "secrets equal across services": {"secrets"},
+    "cache integrity": {"cache"},
+    "leftovers": {"leftovers"},
+    "heartbeats": {"heartbeats", "services"},
+    "tasks' API path": {"tasks-api"},
+    "DAG import errors": {"dag-imports"},
+    "triggerer needed": {"triggerer"},
+    "replication slots and binlog": {"replication-slots", "binary-log", "databases"},
+    "label lag": {"label-lag"},
+    "pools": {"pools"},
+    "retention": {"retention"},
+}
+# What this machine lacks, or has little of, is none of these tests' business.
+OF_THE_MACHINE = {"memory", "disk", "clock"}
+OF_THE_STACK = {
+    *("secrets", "env-running", "services", "airflow", "heartbeats", "tasks-api", "dag-imports", "triggerer"),
+    *("pools", "retention", "databases", "replication-slots", "binary-log", "label-lag"),
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project that never ran, and a shell without proxies."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PIPECTL_CACHE_DIR", str(tmp_path / "cache"))
+    folder = copy_project(tmp_path / "a project").folder
+    env = folder / "stack" / ".env"
+    ports = [service.port_variable for service in of_executor("LocalExecutor") if service.default_port]
+    env.write_text("".join(f"{variable}={free_port()}\n" for variable in ports))
+    env.chmod(0o600)
+    return folder
+
+
+def engine_of(project: Path) -> LocalEngine:
+    return LocalEngine(load(project, "local"))
+
+
+def examine(project: Path, *only: str) -> dict[str, Finding]:
+    return {finding.id: finding for finding in doctor.examine(engine_of(project), only)}
+
+
+def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipectl", "--project", str(project), "--engine", "local", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_everything_that_was_asked_for_is_looked_at() -> None:
+    assert set().union(*ASKED.values()) == set(CHECKS)
+    assert len(CHECKS) >= 25
+    for check in CHECKS.values():
+        assert check.description.endswith("."), check.id
+        assert 15 < len(check.description) < 105, check.id
+
+
+def test_without_a_stack_nothing_of_it_is_called_right_or_wrong(project: Path) -> None:
+    before = sorted(project.rglob("*"))
+    found = examine(project)
+    assert sorted(project.rglob("*")) == before
+    assert set(found) == set(CHECKS)
+    assert {name for name, finding in found.items() if finding.ok is None} >= OF_THE_STACK
+    assert not {name: finding for name, finding in found.items() if finding.ok is False} or (
+        {name for name, finding in found.items() if finding.ok is False} <= OF_THE_MACHINE
+    )
+
+
+def with_crlf(project: Path) -> None:
+    path = project / "stack" / "mysql" / "server.cnf"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+
+
+def with_leftovers(project: Path) -> None:
+    (project / ".pipectl" / "volumes" / ".postgres.new-abc").mkdir(parents=True)
+
+
+def add(text: str) -> Callable[[Path], None]:
+    def added(project: Path) -> None:
+        with (project / "stack" / ".env").open("a") as file:
+            file.write(text)
+
+    return added
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path], None], str]] = {
+    "an unknown setting": ("env-file", add("AIRFLOW_PROT=1\n"), "AIRFLOW_PROT"),
+    "a value": ("env-file", add("PIPECTL_RETENTION_DAYS=soon\n"), "PIPECTL_RETENTION_DAYS='soon'"),
+    "a mode": ("env-modes", lambda project: (project / "stack/.env").chmod(0o644), "stack/.env"),
+    "line ends": ("line-ends", with_crlf, "stack/mysql/server.cnf"),
+    "a run bit": ("run-bits", lambda project: (project / "entrypoint.sh").chmod(0o644), "entrypoint.sh"),
+    "a draft": ("leftovers", with_leftovers, ".postgres.new-abc"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_what_is_damaged_is_named_and_the_remedy_as_printed_mends_it(project: Path, name: str) -> None:
+    check, damage, named = DAMAGES[name]
+    before = examine(project, check)[check]
+    assert before.ok is True, before
+    damage(project)
+    found = examine(project, check)[check]
+    assert found.ok is False
+    assert named in found.found
+    subprocess.run(["sh", "-c", found.remedy], check=True)
+    assert examine(project, check)[check].ok is True
+
+
+def test_a_line_that_is_no_assignment_is_named_and_its_remedy_deletes_it(project: Path) -> None:
+    add("sesame\n")(project)
+    asked = run(project, "doctor", "--json")
+    [finding] = json.loads(asked.stdout)["checks"]
+    assert (asked.returncode, finding["id"], finding["ok"]) == (3, "env-file", False)
+    assert "sesame" not in asked.stdout + asked.stderr
+    subprocess.run(["sh", "-c", finding["remedy"]], check=True)
+    assert examine(project, "env-file")["env-file"].ok is True
+
+
+@pytest.mark.parametrize(
+    ("check", "variable", "value", "named"),
+    [
+        ("locale", "LC_ALL", "xx_XX.UTF-8", "xx_XX.UTF-8"),
+        ("locale", "TZ", "Mars/Olympus", "Mars/Olympus"),
+        ("proxy", "HTTPS_PROXY", "http://me:sesame@127.0.0.1:1", "127.0.0.1:1"),
+    ],
+)
+def test_a_shell_that_services_cannot_use_is_told(
+    project: Path, monkeypatch: pytest.MonkeyPatch, check: str, variable: str, value: str, named: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    found = examine(project, check)[check]
+    assert found.ok is False
+    assert named in found.found
+    assert variable in found.remedy
+    assert "sesame" not in found.found + found.remedy
+
+
+@contextmanager
+def listening() -> Iterator[int]:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+def test_who_holds_a_port_is_named_with_its_process(project: Path) -> None:
+    with listening() as port:
+        path = project / "stack" / ".env"
+        path.write_text(re.sub(r"(?<=AIRBYTE_MYSQL_PORT=)\d+", str(port), path.read_text()))
+        found = examine(project, "ports")["ports"]
+    assert found.ok is False
+    assert f"port {port} of airbyte-mysql is held by process {os.getpid()}" in found.found
+    assert found.remedy == "pipectl up"
+
+
+def test_what_is_lost_of_the_settings_is_told_while_the_data_are_there(project: Path) -> None:
+    data = project / ".pipectl" / "volumes" / "postgres" / "data"
+    data.mkdir(parents=True)
+    found = examine(project, "env-volumes")["env-volumes"]
+    assert found.ok is False
+    assert "AIRFLOW_JWT_SECRET" in found.found
+    (project / ".pipectl" / "settings.json").write_text('{"AIRFLOW_JWT_SECRET": "sesame"}')
+    found = examine(project, "env-volumes")["env-volumes"]
+    assert (found.ok, found.remedy) == (False, "pipectl up")
+    assert "sesame" not in found.found
+
+
+def test_missing_files_are_named_with_what_brings_them_back(project: Path) -> None:
+    (project / "requirements.txt").unlink()
+    found = examine(project, "mounts")["mounts"]
+    assert (found.ok, found.found) == (False, "missing: requirements.txt")
+    (project / "requirements.txt").mkdir()
+    found = examine(project, "mounts")["mounts"]
+    assert (found.ok, found.found) == (False, "requirements.txt is a folder")
+
+
+def install(folder: Path) -> Path:
+    """Make an installation of one file, with its hash as a wheel brings it."""
+    site = folder / "lib" / "python3.11" / "site-packages"
+    (site / "shop-1.dist-info").mkdir(parents=True)
+    (site / "shop.py").write_bytes(b"price = 1\n")
+    digest = base64.urlsafe_b64encode(hashlib.sha256(b"price = 1\n").digest()).rstrip(b"=").decode()
+    (site / "shop-1.dist-info" / "RECORD").write_text(
+        f"shop.py,sha256={digest},10\nshop-1.dist-info/RECORD,,\n"
+    )
+    return site / "shop.py"
+
+
+def test_a_damaged_file_of_the_cache_is_named_by_its_hash(project: Path, tmp_path: Path) -> None:
+    key = environment_key((ROOT / "stack" / "airflow-requirements.txt").read_bytes())
+    folder = tmp_path / "cache" / f"airflow-{key}"
+    module = install(folder)
+    tool = tmp_path / "cache" / "mariadb" / "usr" / "sbin" / "mariadbd"
+    tool.parent.mkdir(parents=True)
+    tool.write_bytes(b"server")
+    sums = f"{hashlib.md5(b'server', usedforsecurity=False).hexdigest()}  usr/sbin/mariadbd\n"
+    (tmp_path / "cache" / "mariadb" / SUMS).write_text(sums)
+    assert examine(project, "cache")["cache"].found == "2 files as installed"
+    tool.write_bytes(b"serves")
+    assert "mariadbd" in examine(project, "cache")["cache"].found
+    tool.write_bytes(b"server")
+    module.write_bytes(b"price = 2\n")
+    found = examine(project, "cache")["cache"]
+    assert found.ok is False
+    assert "shop.py" in found.found
+    assert found.remedy == f"rm -r {folder} && pipectl up"
+
+
+def test_fix_runs_what_is_safe_and_says_it_before(project: Path) -> None:
+    with_crlf(project)
+    (project / "stack" / ".env").chmod(0o644)
+    add("AIRFLOW_PROT=1\n")(project)
+    only = ("--only", "line-ends,env-modes,env-file")
+    asked = run(project, "doctor", *only, "--fix", "--json")
+    answer = json.loads(asked.stdout)
+    validate("doctor", answer)
+    assert asked.returncode == 3
+    assert {each["id"]: each["ok"] for each in answer["checks"]} == {
+        "line-ends": True,
+        "env-modes": True,
+        "env-file": False,
+    }
+    assert set(answer["fixed"]) == {"line-ends", "env-modes"}
+    for command in answer["fixed"].values():
+        assert f": {command}" in asked.stderr
+
+
+def test_checks_are_chosen_by_their_ids_and_close_names_are_offered(project: Path) -> None:
+    asked = run(project, "doctor", "--only", "locale, line-ends", "--json")
+    assert [each["id"] for each in json.loads(asked.stdout)["checks"]] == ["locale", "line-ends"]
+    mistyped = run(project, "doctor", "--only", "line-end")
+    assert mistyped.returncode == 2
+    assert "Did you mean line-ends?" in mistyped.stderr
+
+
+def test_an_engine_that_does_not_answer_is_told_once(project: Path, tmp_path: Path) -> None:
+    engine = DockerEngine(load(project, "docker"), DockerApi(f"unix://{tmp_path}/none.sock"))
+    found = {each.id: each for each in doctor.examine(engine)}
+    wrong = {name for name, each in found.items() if each.ok is False}
+    # A machine without the docker command has no Compose either.
+    assert "engine" in wrong
+    assert wrong <= {"engine", "compose", *OF_THE_MACHINE}
+    assert "none.sock" in found["engine"].found
+    assert {name for name, each in found.items() if each.ok is None} >= {*OF_THE_STACK, "images", "mounts"}
+
+
+def test_a_check_that_raises_stops_no_other(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(engine: object) -> str:
+        del engine
+        raise EngineError("The engine is gone.", hint="Start it.")
+
+    monkeypatch.setattr(LocalEngine, "about", broken)
+    found = examine(project, "engine", "line-ends")
+    assert found["engine"] == Finding("engine", ok=False, found="The engine is gone", remedy="Start it.")
+    assert found["line-ends"].ok is True
+
+
+class FailingEngine(FakeEngine):
+    def install(self, observer: Observer) -> None:
+        del observer
+        raise WaitTimeoutError("Not healthy in time: webserver.", hint="See why.", detail="its log")
+
+
+def test_a_start_that_fails_says_which_checks_fail_and_stays_the_same_error(project: Path) -> None:
+    with_crlf(project)
+    with pytest.raises(WaitTimeoutError) as failure:
+        lifecycle.up(FailingEngine(load(project)), "shop", timeout=1, observer=Observer())
+    error = failure.value
+    assert (error.message, error.code) == ("Not healthy in time: webserver.", 8)
+    assert error.hint.startswith("See why.") or error.hint.endswith("See why.")
+    assert error.detail.startswith(f"its log\n{lifecycle.FAILED_CHECKS}\n")
+    assert "line-ends: stack/mysql/server.cnf has Windows line ends" in error.detail
+
+
+def test_a_doctor_that_fails_hides_no_error(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(doctor, "examine_briefly", broken)
+    with pytest.raises(WaitTimeoutError) as failure:
+        lifecycle.up(FailingEngine(load(project)), "shop", timeout=1, observer=Observer())
+    assert failure.value.detail == "its log"
+
+
+# --- What Airflow and the databases tell, and what a machine lacks.
+
+NOW = datetime.now(UTC)
+OLD = (NOW - timedelta(days=90)).isoformat()
+HEALTHY = {"status": "healthy"}
+HEALTH = {
+    "metadatabase": HEALTHY,
+    "scheduler": {**HEALTHY, "latest_scheduler_heartbeat": NOW.isoformat()},
+    "dag_processor": {**HEALTHY, "latest_dag_processor_heartbeat": NOW.isoformat()},
+    "triggerer": {**HEALTHY, "latest_triggerer_heartbeat": NOW.isoformat()},
+}
+SILENT = {"status": "unhealthy", "latest_scheduler_heartbeat": None}
+DEAD = {"status": "unhealthy", "latest_triggerer_heartbeat": OLD}
+POOL = {"name": "a pool", "slots": 4, "open_slots": 4}
+FULL = {**POOL, "open_slots": 0, "queued_slots": 3}
+BROKEN = {"filename": "shop.py", "stack_trace": "Traceback\nSyntaxError: it", "timestamp": NOW.isoformat()}
+RUNS = [
+    {"dag_id": "shop", "dag_run_id": f"run {number}", "start_date": OLD, "end_date": OLD} for number in (1, 2)
+]
+ANSWERS: dict[str, dict[str, Any]] = {
+    "/monitor/health": HEALTH,
+    "/importErrors": {"import_errors": []},
+    "state=deferred": {"total_entries": 0},
+    "/pools": {"pools": [POOL]},
+    "start_date_lte": {"dag_runs": []},
+    "/dagRuns": {"dag_runs": RUNS[:1]},
+    "/version": {"version": "3.3.2"},
+    "/dags": {"dag_id": "generate_transaction_and_labels", "dags": [], "is_paused": True},
+}
+LOST_SLOT = Slot("airbyte_slot", False, "lost", None, 100, None)
+
+
+class Engine(FakeEngine):
+    """All services are healthy; a test changes what it tells."""
+
+    health = "healthy"
+
+
+def finding(
+    project: Path, monkeypatch: pytest.MonkeyPatch, check: str, answers: dict[str, dict[str, Any]]
+) -> Finding:
+    """What a check finds if Airflow answers so."""
+
+    def answer(_: object, method: str, path: str, content: object = None) -> tuple[int, dict[str, Any]]:
+        del method, content
+        return 200, next(body for words, body in (*answers.items(), *ANSWERS.items()) if words in path)
+
+    monkeypatch.setattr(AirflowHealth, "_request", answer)
+    monkeypatch.setattr(AirflowHealth, "token", lambda _: "token")
+    [found] = doctor.examine(Engine(load(project)), (check,))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("check", "answers", "named", "remedy"),
+    [
+        (
+            "heartbeats",
+            {"/monitor/health": {**HEALTH, "scheduler": SILENT}},
+            "scheduler",
+            "down",
+        ),
+        ("dag-imports", {"/importErrors": {"import_errors": [BROKEN]}}, "shop.py", "pipectl check"),
+        (
+            "triggerer",
+            {"state=deferred": {"total_entries": 2}, "health": {**HEALTH, "triggerer": DEAD}},
+            "2 t",
+            "up",
+        ),
+        ("pools", {"/pools": {"pools": [{**POOL, "slots": 0}]}}, "a pool has no slots", "set 'a pool' 16"),
+        ("pools", {"/pools": {"pools": [FULL]}}, "all 4 slots", "pipectl airflow pools set 'a pool' 8"),
+        ("retention", {"start_date_lte": {"dag_runs": RUNS}}, "1 run older", "pipectl airflow db clean"),
+        ("airflow", {"/monitor/health": {"metadatabase": {"status": "unhealthy"}}}, "Airflow", "pipectl up"),
+    ],
+)
+def test_what_airflow_tells_is_judged(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    check: str,
+    answers: dict[str, dict[str, Any]],
+    named: str,
+    remedy: str,
+) -> None:
+    assert finding(project, monkeypatch, check, {}).ok is True
+    found = finding(project, monkeypatch, check, answers)
+    assert found.ok is False, found
+    assert named in found.found
+    assert remedy in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("check", "place", "value", "named", "remedy"),
+    [
+        ("tasks-api", (Engine, "tasks_api_problem"), "ConnectError: refused", "refused", "proxy"),
+        ("replication-slots", (consumers, "slots"), (LOST_SLOT,), "airbyte_slot is lost", "--drop-slot"),
+        ("binary-log", (consumers, "binary_log"), BinaryLog(5 << 30, None), "5.4 GB", "server.cnf"),
+        ("label-lag", (Databases, "label_lag"), (7, 9000.0), "7 transactions wait", "pipectl trigger"),
+        (
+            "services",
+            (Engine, "services"),
+            (Service("redis", "crashed"), Service("x", "running")),
+            "redis",
+            "up",
+        ),
+        ("clock", (Engine, "clock_ahead"), -60.0, "60 s behind", "Set the clock"),
+        ("memory", (processes, "available_memory"), 1 << 20, "1.0 MB left", "AIRFLOW_PARALLELISM"),
+        ("disk", (disk, "spaces"), (disk.Space(ROOT, 1 << 20, None),), str(ROOT), "du"),
+        ("disk", (disk, "spaces"), (disk.Space(ROOT, 1 << 40, 5),), "5 files left", "du"),
+        ("file-system", (machine, "_kind"), "nfs4", "nfs4", "disk of this machine"),
+        ("images", (Engine, "software"), (("Airflow 3",), ("MariaDB",)), "MariaDB", "pipectl up"),
+    ],
+)
+def test_what_is_not_in_order_is_named(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    check: str,
+    place: tuple[object, str],
+    value: object,
+    named: str,
+    remedy: str,
+) -> None:
+    monkeypatch.setattr(*place, lambda *_: value)
+    found = finding(project, monkeypatch, check, {})
+    assert found.ok is False, found
+    assert named in found.found
+    assert remedy in found.remedy
+
+
+def test_what_does_not_answer_is_told_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(*_: object, **__: object) -> None:
+        raise AirflowSilentError("Airflow does not answer.")
+
+    monkeypatch.setattr(AirflowHealth, "_request", silent)
+    checks = ("airflow", "heartbeats", "dag-imports", "pools", "retention", "triggerer")
+    found = {each.id: each.ok for each in doctor.examine(Engine(load(project)), checks)}
+    assert found == {**dict.fromkeys(checks), "airflow": False}
+
+
+# --- Secrets that services share.
+
+
+def test_services_with_other_secrets_are_named() -> None:
+    variables = {"AIRFLOW_JWT_SECRET": "new", "AIRFLOW_POSTGRES_PASSWORD": "p/w"}
+    name, login = "AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+    address = "postgresql+psycopg2://airflow:p%2Fw@127.0.0.1:5433/airflow"
+    started = {"webserver": {name: "new", login: address}, "scheduler": {name: "old", login: address}}
+    assert disagreements(started, variables, ()) == (
+        Disagreement("AIRFLOW_JWT_SECRET", ("scheduler",), among_themselves=True),
+    )
+    same = {service: {**values, name: "old"} for service, values in started.items()}
+    assert [found.services for found in disagreements(same, variables, ())] == [("webserver", "scheduler")]
+    assert disagreements(same, variables, {name}) == ()
+    assert disagreements({}, variables, ()) == ()
+
+
+# --- The bundle.
+
+PASSWORD = "s3same/&+open 'me'"
+OWN = "user's-own=value%1"
+SECRETS = {
+    "AIRFLOW_ADMIN_PASSWORD": "open/sesame+1",
+    "AIRFLOW_JWT_SECRET": "jwt-secret-of-this-project",
+    "AIRFLOW_FERNET_KEY": "Zm9yIHRlc3RzIGFsb25lLCAzMiBieXRlcyBvZiBpdCE=",
+    "AIRBYTE_MYSQL_PASSWORD": "xyz",
+    "PIPECTL_ALERT_WEBHOOK": "https://hooks.example.com/T0KEN/abcdefgh",
+    "MODEL_TOKEN": "token-of-a-model",
+}
+
+
+def encoded(secret: str) -> set[str]:
+    """A secret as it may turn up in logs and settings, written by other means than the doctor's."""
+    spelt = {secret, quote(secret), quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]}
+    for user in ("", "admin:", "docker:", "a:"):
+        for end in ("", "@host", "\n"):
+            login = base64.b64encode(f"{user}{secret}{end}".encode()).decode().rstrip("=")
+            # The last characters stand for what follows, the first ones for what goes before.
+            first, last = -(-8 * len(user) // 6), 8 * (len(user) + len(secret.encode())) // 6
+            spelt |= {login[first:last], login[first:last].translate(str.maketrans("+/", "-_"))}
+    return {text for text in spelt if len(text) > 3} | {secret}
+
+
+@pytest.fixture
+def secretive(project: Path) -> Path:
+    """A project with secrets in its files, and logs that tell them in every way."""
+    (project / "stack" / ".env").write_text("".join(f"{name}={value}\n" for name, value in SECRETS.items()))
+    connection = json.dumps({"conn_type": "postgres", "host": "db.example.com", "password": PASSWORD})
+    user_env = project / "stack" / "airflow" / "user.env"
+    user_env.write_text(f'AIRFLOW_CONN_SHOP={json.dumps(connection)}\nOWN_VALUE="{OWN}"\n')
+    (project / "stack" / "airflow" / "install.env").write_text(
+        "UV_DEFAULT_INDEX=https://me:index-sesame@packages.example.com/simple\n"
+    )
+    logs = project / ".pipectl" / "logs"
+    logs.mkdir(parents=True)
+    all_of_them = [*SECRETS.values(), PASSWORD, OWN, "index-sesame"]
+    lines = [f"it says {text} here" for secret in all_of_them for text in encoded(secret)]
+    (logs / "scheduler.log").write_text("An ordinary line\n" + "\n".join(lines) + "\n")
+    address = {"AIRFLOW__API__BASE_URL": "http://127.0.0.1:8080"}
+    state = {"environment": {"AIRFLOW__CORE__FERNET_KEY": "an-earlier-fernet-key", **address}}
+    (project / ".pipectl" / "run").mkdir()
+    (project / ".pipectl" / "run" / "webserver.json").write_text(json.dumps(state))
+    (logs / "webserver.log").write_text(
+        "key an-earlier-fernet-key\nGET http://user:an-unknown-password@example.com/\n"
+        "Uvicorn running on http://127.0.0.1:8080\n"
+        "Authorization: Bearer abcdefgh.ijklmnop\n"
+    )
+    return project
+
+
+def test_no_secret_is_in_the_bundle_in_no_spelling(secretive: Path, tmp_path: Path) -> None:
+    path = tmp_path / "help.tar.gz"
+    done = run(secretive, "doctor", "--only", "line-ends", "--bundle", str(path))
+    assert done.returncode == 0, done.stderr
+    assert path.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(path) as archive:
+        members = {entry.name: archive.extractfile(entry) for entry in archive.getmembers()}
+        texts = {name: file.read().decode() for name, file in members.items() if file}
+    whole = "\n".join(texts.values())
+    for secret in (*SECRETS.values(), PASSWORD, OWN, "index-sesame"):
+        assert [text for text in encoded(secret) if text in whole] == [], secret
+    assert "an-earlier-fernet-key" not in whole
+    assert "an-unknown-password" not in whole
+    assert "abcdefgh.ijklmnop" not in whole
+    assert set(texts) >= {
+        f"{bundle.FOLDER}/{name}"
+        for name in ("README.txt", "checks.json", "versions.json", "settings.env", "logs/scheduler.log")
+    }
+    assert "http://127.0.0.1:8080\n" in texts[f"{bundle.FOLDER}/logs/webserver.log"]
+    assert "An ordinary line" in texts[f"{bundle.FOLDER}/logs/scheduler.log"]
+    assert f"AIRFLOW_JWT_SECRET={MASK}" in texts[f"{bundle.FOLDER}/settings.env"]
+    assert json.loads(texts[f"{bundle.FOLDER}/checks.json"])[0]["id"] == "line-ends"
+    assert json.loads(texts[f"{bundle.FOLDER}/versions.json"])["engine"] == "local"
+
+
+def test_a_bundle_replaces_a_bundle_and_nothing_else(project: Path, tmp_path: Path) -> None:
+    path = tmp_path / "help.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("somebody's"), io.BytesIO())
+    before = path.read_bytes()
+    for content in (before, b"a letter", b"\x1f\x8b", b""):
+        path.write_bytes(content)
+        done = run(project, "doctor", "--only", "line-ends", "--bundle", str(path))
+        assert (done.returncode, path.read_bytes()) == (2, content)
+        assert "was not written by pipectl doctor" in done.stderr
+    path.unlink()
+    for _ in range(2):
+        assert run(project, "doctor", "--only", "line-ends", "--bundle", str(path)).returncode == 0
+    assert not list(tmp_path.glob(".help*"))
+
+
+def test_documented_defaults_are_no_secrets(project: Path) -> None:
+    redact = Redactor(secrets_of(engine_of(project)))
+    line = "user docker logs in to airbyte as admin at 10:00"
+    assert redact(line) == line
+
+
+@pytest.mark.parametrize(
+    ("value", "inside"),
+    [
+        ("postgres://me:p%2Fw@host/db", {"p%2Fw", "p/w"}),
+        ("https://a-token@host/simple", {"a-token"}),
+        ('{"password": "sesame", "extra": {"key_file": "abcd"}}', {"sesame", "abcd"}),
+        ("host=db password='sesame' user=me", {"sesame"}),
+        ("https://example.com/?token=sesame", {"sesame"}),
+    ],
+)
+def test_secrets_inside_a_value_are_found(value: str, inside: set[str]) -> None:
+    assert inside <= set(parts("ANY", value))
+
+
+def test_a_folder_outside_a_project_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError):
+        load()
+    done = subprocess.run(
+        [sys.executable, "-m", "pipectl", "doctor"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 2
