@@ -53,7 +53,7 @@ class FakeEngine(Engine):
         del folder
         return ()
 
-    def lay_beside(self, folder: Path, settings: Mapping[str, str]) -> None:
+    def lay_beside(self, folder: Path | None, settings: Mapping[str, str]) -> None:
         pass
 
     def exchange(self) -> None:
@@ -101,6 +101,10 @@ class FakeEngine(Engine):
     ) -> Command:
         del observer, pytest, tolerant
         return Command((program, *words), {}, self._settings.project)
+
+    def tool(self, service: str, words: tuple[str, ...], observer: Observer) -> Command:
+        del service, observer
+        return Command(words, {}, self._settings.project)
 
     def client(self, service: str, arguments: tuple[str, ...], observer: Observer) -> int:
         del service, arguments, observer

@@ -465,9 +465,9 @@ class NotingEngine(FakeEngine):
         (folder / "file").touch()
         self._note("copy")
 
-    def lay_beside(self, folder: Path, settings: Any) -> None:
+    def lay_beside(self, folder: Path | None, settings: Any) -> None:
         del settings
-        assert (folder / "airbyte-mysql").is_dir()
+        assert folder is None or (folder / "airbyte-mysql").is_dir()
         self._note("lay beside")
 
     def exchange(self) -> None:
@@ -493,6 +493,7 @@ class NotingEngine(FakeEngine):
 def engine(project: Path, monkeypatch: pytest.MonkeyPatch) -> NotingEngine:
     monkeypatch.setattr(snapshots, "wait_until_healthy", lambda *_, **__: None)
     monkeypatch.setattr(snapshots, "_prepare", lambda *_: True)
+    monkeypatch.setattr(snapshots, "_wait_for_databases", lambda _: None)
     monkeypatch.setattr(snapshots, "_sequences", lambda _: {"public.ids": 5})
     monkeypatch.setattr(snapshots, "_rows", lambda _: {"public.transactions": 3})
     monkeypatch.setattr(snapshots.AirflowHealth, "running", lambda _: ())
@@ -502,7 +503,9 @@ def engine(project: Path, monkeypatch: pytest.MonkeyPatch) -> NotingEngine:
 
 def save(engine: NotingEngine, store: Store, name: str = "mine", hold: float = 0) -> Any:
     settings = engine._settings
-    return snapshots.save(engine, settings, store, name, hold_timeout=hold, up_timeout=1, observer=Observer())
+    return snapshots.save(
+        engine, settings, store, name, portable=False, hold_timeout=hold, up_timeout=1, observer=Observer()
+    )
 
 
 def restore(engine: NotingEngine, store: Store, *, keep_slots: bool | None = None) -> Any:

@@ -60,6 +60,9 @@ def snapshot(
         str | None, typer.Argument(metavar="NAME", help="The snapshot's name.", show_default=False)
     ] = None,
     *,
+    portable: Annotated[
+        bool, typer.Option("--portable", help="save: as dumps, for any engine and machine.")
+    ] = False,
     keep_slots: Annotated[
         bool | None,
         typer.Option(
@@ -100,15 +103,19 @@ def snapshot(
         )
     if keep_slots is not None and action is not Action.RESTORE:
         raise UsageError("--keep-slots and --drop-slots go with restore.", hint="Leave them out.")
+    if portable and action is not Action.SAVE:
+        raise UsageError("--portable goes with save.", hint="Leave it out: a snapshot says what it is.")
     if action is Action.SAVE:
-        save(invocation, store, name, wait=wait, timeout=timeout)
+        save(invocation, store, name, portable=portable, wait=wait, timeout=timeout)
     elif action is Action.RESTORE:
         _restore(invocation, store, name, keep_slots=keep_slots, wait=wait, timeout=timeout, yes=yes)
     else:
         _remove(invocation, store, name, yes=yes)
 
 
-def save(invocation: Invocation, store: Store, name: str, *, wait: float, timeout: float) -> None:
+def save(
+    invocation: Invocation, store: Store, name: str, *, portable: bool = False, wait: float, timeout: float
+) -> None:
     """Make a snapshot, and show it."""
     from pipectl.pipeline import snapshots  # noqa: PLC0415  with what it imports 60 ms
 
@@ -119,6 +126,7 @@ def save(invocation: Invocation, store: Store, name: str, *, wait: float, timeou
             invocation.settings,
             store,
             name,
+            portable=portable,
             hold_timeout=wait,
             up_timeout=timeout,
             observer=observer,

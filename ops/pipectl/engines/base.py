@@ -135,8 +135,8 @@ class Engine(ABC):
         """Return the replication slots that are in a copy; UsageError if it is none of this engine's data."""
 
     @abstractmethod
-    def lay_beside(self, folder: Path, settings: Mapping[str, str]) -> None:
-        """Copy data from a folder beside that of the databases, which may run.
+    def lay_beside(self, folder: Path | None, settings: Mapping[str, str]) -> None:
+        """Copy data from a folder beside that of the databases, which may run; None for new, empty databases.
 
         `settings` are those of stack/.env that it was made with.
         """
@@ -217,6 +217,10 @@ class Engine(ABC):
         runs on is installed, or pulled, if it is missing. A `tolerant` one runs with the packages that are
         there if requirements.txt cannot be installed: airflow_env.PROBLEM then has what was said of it.
         """
+
+    @abstractmethod
+    def tool(self, service: str, words: tuple[str, ...], observer: Observer) -> Command:
+        """Return what runs one of a database's own tools, logged in. Raises as `execute`."""
 
     @abstractmethod
     def client(self, service: str, arguments: tuple[str, ...], observer: Observer) -> int:

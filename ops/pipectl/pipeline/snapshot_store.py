@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pipectl.settings import Settings
 
 PROGRAM, FORMAT = "pipectl snapshot", 1
+# In the place of an engine: dumps, which every engine loads.
+PORTABLE = "portable"
 MANIFEST, SETTINGS, DATA = "snapshot.json", "settings.json", "data"
 # The folder of all snapshots says whose they are; a copy of the project takes it along.
 OWNER = ".owner"
@@ -151,10 +153,10 @@ class Store:
             snapshot = _parsed(name, value)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise _broken(name, f"{MANIFEST} is not as pipectl wrote it") from error
-        if snapshot.owner != self._owner():
+        if snapshot.engine != PORTABLE and snapshot.owner != self._owner():
             raise UsageError(
                 f"The snapshot {name} is another project's: {folder} was not made here.",
-                hint="Restore it in that project.",
+                hint="Restore it in that project, or make one there that goes anywhere: --portable",
             )
         return snapshot
 

@@ -26,8 +26,9 @@ from pipectl.names import listed, size
 from pipectl.pipeline import lifecycle
 from pipectl.pipeline.access import airflow_address, down_services
 from pipectl.pipeline.consumers import drop_slots
+from pipectl.pipeline.portable import dump, load
 from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy
-from pipectl.pipeline.snapshot_store import DATA, Snapshot, with_text
+from pipectl.pipeline.snapshot_store import DATA, PORTABLE, Snapshot, with_text
 from pipectl.services import business_databases, databases
 from pipectl.wait import until
 
@@ -35,13 +36,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from pipectl.engines.base import Engine
-    from pipectl.models import ReplicationLogin, Volume
+    from pipectl.models import Volume
     from pipectl.observer import Observer
     from pipectl.pipeline.lifecycle import UpResult
     from pipectl.pipeline.snapshot_store import Store
     from pipectl.settings import Settings
 
-HOLD_SECONDS = 120.0
+# Of what Airflow has encrypted.
+KEY = "AIRFLOW_FERNET_KEY"
 DATABASE_SECONDS = 60.0
 POLL_SECONDS = 0.1
 # What starts runs and tasks; what else uses the databases all the time. The web server bears a pause.
@@ -98,11 +100,14 @@ def save(
     store: Store,
     name: str,
     *,
+    portable: bool,
     hold_timeout: float,
     up_timeout: float,
     observer: Observer,
 ) -> SnapshotSaved:
     """Copy all data to a snapshot, and leave what runs running; active runs are waited for.
+
+    A `portable` one is dumped by the servers, which go on meanwhile.
 
     Raises UsageError for a name that is taken, for a database that runs elsewhere, and if there is no space;
     WaitTimeoutError if a run stays active for `hold_timeout` seconds.
@@ -114,27 +119,38 @@ def save(
         versions, data = engine.versions(), _data(engine)
         count = sum(volume.bytes for volume in data)
         store.require_space(_needed(engine, settings, count), "The snapshot")
-        is_up = not down_services(engine.services())
+        down = down_services(engine.services())
+        is_up = not down
+        if portable and not down.isdisjoint(databases()):
+            raise EngineError("Not all databases run, and they write the dumps.", hint="pipectl up")
         rest = _Rest(engine)
         with store.making(name) as folder, ExitStack() as stack:
             stack.callback(rest.end)
             _hold_schedule(engine, rest, timeout=hold_timeout, observer=observer)
             rows = _rows(engine)
-            observer.report(f"Copying {size(count)} while the databases rest")
-            began = time.monotonic()
-            rest.begin((*WRITING, *databases()))
-            engine.copy_data(folder / DATA)
+            away = 0.0
+            if portable:
+                observer.report("Dumping all databases")
+                dump(engine, settings, folder / DATA, observer)
+            else:
+                observer.report(f"Copying {size(count)} while the databases rest")
+                began = time.monotonic()
+                rest.begin((*WRITING, *databases()))
+                engine.copy_data(folder / DATA)
             rest.end()
-            away = time.monotonic() - began if is_up else 0.0
+            if is_up and not portable:
+                away = time.monotonic() - began
+            made_with = settings.of_data
             snapshot = store.finish(
                 folder,
-                settings.of_data,
+                # Logins are the servers' there. What Airflow has encrypted is in the dump.
+                {KEY: made_with[KEY]} if portable else made_with,
                 created=datetime.now(UTC),
-                engine=engine.name,
+                engine=PORTABLE if portable else engine.name,
                 pipectl=__version__,
                 versions=versions,
                 rows=rows,
-                slots=engine.slots_in(folder / DATA),
+                slots=() if portable else engine.slots_in(folder / DATA),
             )
         if is_up:
             deadline = time.monotonic() + up_timeout
@@ -149,18 +165,21 @@ def require_restorable(
     """Return a snapshot that this project can go back to; UsageError, before anything is touched, if not."""
     _require_own(settings, "restored")
     snapshot = store.read(name)
-    if snapshot.engine != engine.name:
+    is_portable = snapshot.engine == PORTABLE
+    if not is_portable and snapshot.engine != engine.name:
         raise UsageError(
             f"The snapshot {name} is the {snapshot.engine} engine's, and this is the {engine.name} engine.",
-            hint=f"Restore it there: pipectl --engine {snapshot.engine} snapshot restore {name}",
+            hint=f"Restore it there: pipectl --engine {snapshot.engine} snapshot restore {name}\n"
+            "What goes to every engine: pipectl snapshot save NAME --portable",
         )
-    if problem := _version_problem(snapshot.versions, engine.versions()):
+    compare = _dump_problem if is_portable else _version_problem
+    if problem := compare(snapshot.versions, engine.versions()):
         raise UsageError(
             f"The snapshot {name} cannot be used here: {problem}.",
             hint="Run the version that it was made with, then the command again.",
         )
     store.require_whole(snapshot)
-    if engine.slots_in(store.path(name) / DATA) and keep_slots is None:
+    if not is_portable and engine.slots_in(store.path(name) / DATA) and keep_slots is None:
         raise UsageError(
             f"The snapshot {name} holds replication slots, whose readers have gone on since:"
             f" {', '.join(snapshot.slots)}.",
@@ -191,9 +210,12 @@ def restore(
         store.require_space(_needed(engine, settings, snapshot.bytes), "The restore")
         made_with = store.settings_of(snapshot)
         engine.drop_beside()
-        observer.report(f"Copying {size(snapshot.bytes)} beside the data that is there")
         stack.callback(engine.drop_beside)
-        engine.lay_beside(store.path(snapshot.name) / DATA, made_with)
+        data = store.path(snapshot.name) / DATA
+        is_portable = snapshot.engine == PORTABLE
+        if not is_portable:
+            observer.report(f"Copying {size(snapshot.bytes)} beside the data that is there")
+        engine.lay_beside(None if is_portable else data, made_with)
         rest = _Rest(engine)
         stack.callback(rest.end)
         with suppress(AirflowError):  # one that is broken is no reason not to go back
@@ -207,7 +229,11 @@ def restore(
             engine.install(observer)
             engine.start(observer, only=databases())
             dropped = () if keep_slots else snapshot.slots
-            raised = _prepare(engine, settings.replication_login, numbers or {}, dropped)
+            _wait_for_databases(engine)
+            if is_portable:
+                observer.report("Loading the dumps")
+                load(engine, settings, data, observer)
+            raised = _prepare(engine, numbers or {}, dropped)
             engine.start(observer)
             deadline = time.monotonic() + up_timeout
             probe = HealthProbe(Databases(*engine.databases()), AirflowHealth(engine.airflow()))
@@ -326,10 +352,21 @@ def _sequences(engine: Engine) -> dict[str, int] | None:
     return None
 
 
-def _prepare(
-    engine: Engine, login: ReplicationLogin, numbers: dict[str, int], slots: tuple[str, ...]
-) -> bool:
-    """Wait for the databases, let sequences go on, drop slots; return whether a sequence goes on."""
+def _prepare(engine: Engine, numbers: dict[str, int], slots: tuple[str, ...]) -> bool:
+    """Let sequences go on, and drop slots; return whether a sequence goes on."""
+    asked = Databases(*engine.databases())
+    raised = False
+    with asked.ask_postgres() as ask:
+        for name, last in ask(SEQUENCES):
+            if (before := numbers.get(str(name), 0)) > (last or 0):
+                ask(GO_ON, name, before)
+                raised = True
+    drop_slots(asked, slots)
+    return raised
+
+
+def _wait_for_databases(engine: Engine) -> None:
+    """Wait until both business databases answer; DatabaseError if they do not in time."""
     asked = Databases(*engine.databases())
 
     def answer() -> bool:
@@ -343,16 +380,6 @@ def _prepare(
     if not until(answer, DATABASE_SECONDS, POLL_SECONDS):
         for definition in business_databases():
             asked.ping(definition.name)
-    raised = False
-    with asked.ask_postgres() as ask:
-        for name, last in ask(SEQUENCES):
-            if (before := numbers.get(str(name), 0)) > (last or 0):
-                ask(GO_ON, name, before)
-                raised = True
-    if slots:
-        postgres = login.at(asked.postgres) if login.password else asked.postgres
-        drop_slots(Databases(postgres, asked.mysql), slots)
-    return raised
 
 
 def _version_problem(made_with: dict[str, str], now: dict[str, str]) -> str:
@@ -367,6 +394,16 @@ def _version_problem(made_with: dict[str, str], now: dict[str, str]) -> str:
     for name, (then, here) in (("MySQL", mysql), ("Airflow", airflow)):
         if then and here and _numbers(then) > _numbers(here):
             return f"its data is that of {name} {then}, and here runs {here}, which is older"
+    return ""
+
+
+def _dump_problem(made_with: dict[str, str], now: dict[str, str]) -> str:
+    """Say which server or Airflow is older than what made the dumps; empty if none is."""
+    for key, name in (("postgres", "PostgreSQL"), ("airflow", "Airflow")):
+        then, here = made_with.get(key, ""), now.get(key, "")
+        digits = 1 if key == "postgres" else 2
+        if then and here and _numbers(then)[:digits] > _numbers(here)[:digits]:
+            return f"it was made by {name} {then}, and here runs {here}, which is older"
     return ""
 
 

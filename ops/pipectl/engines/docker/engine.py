@@ -15,6 +15,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from pipectl import surroundings
 from pipectl.database_connections import prove
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
@@ -27,6 +28,7 @@ from pipectl.engines.docker.connection import WITHOUT_DOCKER
 from pipectl.engines.docker.execute import CLIENTS, execute, words_in_container
 from pipectl.engines.docker.mounts import DEFAULT_USER, USER, require_readable
 from pipectl.engines.docker.pull import pull_all, variables_of
+from pipectl.engines.foreground import Command
 from pipectl.engines.project import forget_engine, keep_settings, new_password, remember_engine
 from pipectl.engines.requirements import INSTALLED, REMOVED, changed_note
 from pipectl.env_file import EnvFile
@@ -49,7 +51,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipectl.engines.docker.api import Container, EngineVersion
-    from pipectl.engines.foreground import Command
     from pipectl.services import Definition
     from pipectl.settings import Settings
 
@@ -291,11 +292,13 @@ class DockerEngine(Engine):
         """Look at what the tar files hold."""
         return archives.slots_in(folder)
 
-    def lay_beside(self, folder: Path, settings: Mapping[str, str]) -> None:
+    def lay_beside(self, folder: Path | None, settings: Mapping[str, str]) -> None:
         """Make volumes with the next suffix, and unpack the tar files there."""
         self.drop_beside()
         suffix = archives.next_suffix(self._settings.variables.get(archives.SUFFIX) or "")
         self._beside = {archives.SUFFIX: suffix, **self._settings_of_data(settings)}
+        if folder is None:
+            return  # Compose makes empty ones
         labels = {identity.PROJECT_LABEL: self._project_id, identity.COMPOSE_LABEL: self._project_name}
         for service, name in archives.VOLUMES.items():
             self._compose.make_volume(self._location(service, self._beside), {**labels, VOLUME_LABEL: name})
@@ -412,10 +415,23 @@ class DockerEngine(Engine):
     def execute(self, service: str, words: tuple[str, ...], observer: Observer | None = None) -> int:
         """Run the program in the service's container."""
         del observer
+        container = self._running_container(service)
+        return execute(self._api.host, container.id, words_in_container(container.service, words))
+
+    def tool(self, service: str, words: tuple[str, ...], observer: Observer) -> Command:
+        """Return the tool in the database's container."""
+        del observer
+        container = self._running_container(service)
+        docker = ("docker", "--host", self._api.host, "exec", "--interactive", container.id)
+        return Command(
+            (*docker, *words_in_container(service, words)), surroundings.of_docker(), self._settings.project
+        )
+
+    def _running_container(self, service: str) -> Container:
         container = next((each for each in self._containers if _shown_name(each) == service), None)
         if container is None or container.state != "running":
             raise EngineError(f"{service} has no container that runs.", hint=SEE_SERVICES)
-        return execute(self._api.host, container.id, words_in_container(container.service, words))
+        return container
 
     def apart(
         self,

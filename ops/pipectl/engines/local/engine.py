@@ -232,11 +232,11 @@ class LocalEngine(Engine):
         slots = folder / "airbyte-postgres" / DATA / "pg_replslot"
         return tuple(sorted(path.name for path in slots.iterdir())) if slots.is_dir() else ()
 
-    def lay_beside(self, folder: Path, settings: Mapping[str, str]) -> None:
+    def lay_beside(self, folder: Path | None, settings: Mapping[str, str]) -> None:
         """Copy the folders of data, and note their settings there."""
         self._settings_of_data(settings)
         self.drop_beside()
-        self._copy([folder / name for name in databases()], self._beside)
+        self._copy([folder / name for name in databases()] if folder else [], self._beside)
         write_private(self._beside / SETTINGS, json.dumps(dict(settings)))
         os.sync()
 
@@ -362,6 +362,13 @@ class LocalEngine(Engine):
 
         command = program_apart(self._settings, program, words, observer, tolerant=tolerant)
         return replace(command, environment={**command.environment, airflow_env.PYTEST: str(pytest or "")})
+
+    def tool(self, service: str, words: tuple[str, ...], observer: Observer) -> Command:
+        """Return the tool beside the server, or that on PATH, or one that is installed."""
+        from pipectl.engines.local.programs import beside_database  # noqa: PLC0415  20 ms
+
+        started = self._supervisor.started(service)
+        return beside_database(started, words, self._proven(service), self._settings, observer)
 
     def client(self, service: str, arguments: tuple[str, ...], observer: Observer) -> int:
         """Become the client."""
