@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pipectl.commands import reset, snapshot, up
 from pipectl.console import Console
 from pipectl.engines.docker import archives
+from pipectl.engines.docker.engine import DockerEngine
 from pipectl.engines.local import folders
 from pipectl.engines.local.engine import LocalEngine
 from pipectl.errors import (
@@ -35,7 +36,7 @@ from pipectl.observer import Observer
 from pipectl.pipeline import snapshots
 from pipectl.pipeline.snapshot_store import DATA, MANIFEST, SETTINGS, Snapshot, Store, contents
 from pipectl.services import databases
-from pipectl.settings import Settings
+from pipectl.settings import Settings, load
 from support.fake_engine import FakeEngine
 
 if TYPE_CHECKING:
@@ -707,6 +708,105 @@ def test_what_the_environment_sets_must_not_contradict_the_data(
         assert words in caught.value.message or value == "old"
         engine._settings = replace(engine._settings, from_environment=frozenset())
     assert not (project / ".pipectl/volumes.beside").exists()
+
+
+class OneEngine:
+    """The volumes of a Docker engine; those that somebody uses cannot be removed."""
+
+    host = "unix:///nowhere"
+
+    def __init__(self) -> None:
+        self.there: dict[str, dict[str, str]] = {}
+        self.unpacked: list[tuple[str, str]] = []
+
+    def volumes(self, labels: dict[str, str]) -> list[dict[str, Any]]:
+        return [
+            {"Name": name, "Labels": held, "CreatedAt": MADE.isoformat()}
+            for name, held in self.there.items()
+            if labels.items() <= held.items()
+        ]
+
+    def volume_sizes(self) -> dict[str, int]:
+        return {}
+
+    def make_volume(self, name: str, labels: dict[str, str]) -> None:
+        assert name not in self.there
+        self.there[name] = labels
+
+    def remove_volume(self, name: str) -> None:
+        del self.there[name]
+
+
+@pytest.fixture
+def docker_engine(project: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[DockerEngine, OneEngine]:
+    """A project with its volumes on an engine, beside those of another project."""
+    fake: Any = OneEngine()
+    chosen = {"PIPECTL_PROJECT_ID": "me", "COMPOSE_PROJECT_NAME": "mine", "AIRBYTE_MYSQL_PASSWORD": "new"}
+    engine = DockerEngine(settings_of(project, **chosen), fake)
+    monkeypatch.setattr(DockerEngine, "_compose", fake)
+    monkeypatch.setattr(DockerEngine, "_tar_image", "postgres:17")
+    monkeypatch.setattr(archives, "unpack", lambda *words: fake.unpacked.append((words[2].name, words[3])))
+    for owner, name in (("me", "mine"), ("you", "yours")):
+        for volume in (*archives.VOLUMES.values(), "airflow_logs"):
+            fake.there[f"{name}_{volume}"] = {
+                "org.pipectl.project": owner,
+                "com.docker.compose.volume": volume,
+            }
+    return engine, fake
+
+
+def test_on_docker_one_write_goes_over_to_other_volumes_and_back(
+    project: Path, docker_engine: tuple[DockerEngine, OneEngine]
+) -> None:
+    engine, fake = docker_engine
+    before = dict(fake.there)
+    engine.lay_beside(project, {"AIRBYTE_MYSQL_PASSWORD": "old"})
+    new = {f"mine_{volume}_2" for volume in archives.VOLUMES.values()}
+    assert fake.there.keys() == before.keys() | new
+    assert sorted(fake.unpacked) == sorted(
+        (f"{service}.tar", f"mine_{volume}_2") for service, volume in archives.VOLUMES.items()
+    )
+    assert not (project / "stack/.env").exists()
+    engine.exchange()
+    assert {volume.location for volume in engine.data()} == new
+    text = (project / "stack/.env").read_text()
+    assert "PIPECTL_DATA_SUFFIX=_2\n" in text
+    assert "AIRBYTE_MYSQL_PASSWORD=old\n" in text
+    engine.exchange()
+    text = (project / "stack/.env").read_text()
+    assert "PIPECTL_DATA_SUFFIX=\n" in text
+    assert "AIRBYTE_MYSQL_PASSWORD=new\n" in text
+    engine.drop_beside()
+    assert fake.there == before
+
+
+def test_on_docker_a_restore_that_was_killed_leaves_volumes_that_the_next_drops(
+    project: Path, docker_engine: tuple[DockerEngine, OneEngine]
+) -> None:
+    engine, fake = docker_engine
+    before = set(fake.there)
+    engine.lay_beside(project, {})
+    engine.exchange()
+    engine.drop_beside()
+    old = {f"mine_{volume}" for volume in archives.VOLUMES.values()}
+    assert fake.there.keys() == before - old | {f"{name}_2" for name in old}
+    engine.lay_beside(project, {})
+    engine.lay_beside(project, {})
+    assert {name for name in fake.there if name.endswith("_3")} == {f"{name}_3" for name in old}
+
+
+def test_lost_settings_still_name_the_volumes_of_a_restore(
+    project: Path, docker_engine: tuple[DockerEngine, OneEngine]
+) -> None:
+    engine, _ = docker_engine
+    engine.lay_beside(project, {})
+    engine.exchange()
+    (project / "stack/.env").unlink()
+    assert load(project).variables["PIPECTL_DATA_SUFFIX"] == "_2"
+    engine.exchange()
+    loaded = load(project)
+    assert not loaded.variables.get("PIPECTL_DATA_SUFFIX")
+    assert "PIPECTL_DATA_SUFFIX" not in loaded.restored
 
 
 def test_a_failed_migration_says_what_there_is_to_go_back_to(

@@ -188,6 +188,7 @@ def _remove(invocation: Invocation, store: Store, name: str, *, yes: bool) -> No
     if name not in store.names():
         store.read(name)
     confirm(invocation, f"Delete the snapshot {name}?", f"snapshot rm {name}", yes=yes)
+    invocation.if_interrupted = "It is there, or gone: pipectl snapshot list"
     with invocation.engine.lock():
         store.remove(name)
     removed = SnapshotRemoved(name)

@@ -21,7 +21,7 @@ from pipectl import json_text, ordinary
 from pipectl.engines.local.folders import VolumeFolder, atomic_folder
 from pipectl.engines.project import new_password, state_folder, write_private
 from pipectl.errors import EngineError, UsageError
-from pipectl.names import listed, size
+from pipectl.names import counted, listed, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -177,14 +177,13 @@ class Store:
         found = contents(
             self.path(snapshot.name) / DATA, name=snapshot.name, with_text=with_text(snapshot.engine)
         )
-        if found.digest != snapshot.digest:
-            raise _broken(
-                snapshot.name,
-                f"it has {found.files:,} files with {size(found.bytes)}, and was made of "
-                f"{snapshot.files:,} with {size(snapshot.bytes)}"
-                if (found.files, found.bytes) != (snapshot.files, snapshot.bytes)
-                else "files of it have changed",
+        if (found.files, found.bytes) != (snapshot.files, snapshot.bytes):
+            there, made = (
+                f"{counted(each.files, 'file')} with {size(each.bytes)}" for each in (found, snapshot)
             )
+            raise _broken(snapshot.name, f"it was made of {made}, and has {there}")
+        if found.digest != snapshot.digest:
+            raise _broken(snapshot.name, "files of it have changed")
 
     def require_new(self, name: str) -> None:
         """Raise UsageError if there is a snapshot of this name."""
