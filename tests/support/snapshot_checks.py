@@ -73,9 +73,9 @@ def check_killing(stack: Stack, kills: int, seconds: float) -> None:
     project.run("snapshot", "save", "new")
     seen = []
     for number in range(kills):
-        words = ("snapshot", "restore", ("old", "new")[number % 2], "--yes")
+        words = ["snapshot", "restore", ("old", "new")[number % 2], "--yes"]
         if number % 3 == 2:
-            words = ("snapshot", "save", f"killed-{number}")
+            words = ["snapshot", "save", f"killed-{number}"]
         process = project.start(*words)
         pass_time(random.uniform(0, seconds))  # noqa: S311  a moment, no secret
         process.send_signal(signal.SIGKILL)

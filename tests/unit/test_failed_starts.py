@@ -138,7 +138,8 @@ class FailingEngine(FakeEngine):
     failed: tuple[str, ...] = ("airbyte-postgres",)
     hint = "Mend it."
 
-    def start(self, observer: Observer) -> tuple[str, ...]:
+    def start(self, observer: Observer, only: Collection[str] = ()) -> tuple[str, ...]:
+        del only
         self._fill_in_settings(observer)
         raise EngineError("airbyte-postgres did not start.", hint=self.hint)
 

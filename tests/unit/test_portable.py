@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipectl.airflow_health import AirflowHealth
 from pipectl.engines.foreground import Command
 from pipectl.errors import DatabaseError, UsageError
 from pipectl.observer import Observer
@@ -117,7 +118,7 @@ def test_a_portable_snapshot_goes_to_another_project_and_holds_no_login(
     engine: DumpingEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshots, "wait_until_healthy", lambda *_, **__: None)
-    monkeypatch.setattr(snapshots.AirflowHealth, "running", lambda _: ())
+    monkeypatch.setattr(AirflowHealth, "running", lambda _: ())
     monkeypatch.setattr(snapshots, "_rows", lambda _: {})
     monkeypatch.setattr(snapshots, "_data", lambda _: ())
     chosen = {"AIRBYTE_MYSQL_PASSWORD": "sesame", "AIRFLOW_FERNET_KEY": f"{'k' * 43}="}

@@ -16,7 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from pipectl import cli
+from pipectl.airflow_health import AirflowHealth
 from pipectl.commands import reset, snapshot, up
 from pipectl.console import Console
 from pipectl.engines.docker import archives
@@ -25,15 +28,16 @@ from pipectl.engines.local import folders
 from pipectl.engines.local.engine import LocalEngine
 from pipectl.errors import (
     EngineError,
+    ExitCode,
     MigrationError,
-    PipectlError,
     UsageError,
     WaitTimeoutError,
 )
 from pipectl.invocation import Invocation
 from pipectl.models import DagRun
 from pipectl.observer import Observer
-from pipectl.pipeline import snapshots
+from pipectl.pipeline import lifecycle, snapshots
+from pipectl.pipeline.consumers import Consumers
 from pipectl.pipeline.snapshot_store import DATA, MANIFEST, SETTINGS, Snapshot, Store, contents
 from pipectl.services import databases
 from pipectl.settings import Settings, load
@@ -335,7 +339,7 @@ def test_folders_are_exchanged(
             (here / name / file).write_bytes(text)
     with pytest.MonkeyPatch.context() as patch:
         if in_steps:
-            patch.setattr(folders.ctypes, "CDLL", lambda _: object())
+            patch.setattr("ctypes.CDLL", lambda _: object())
         folders.exchange(here / "first", here / "second")
     for name, files in (("first", second), ("second", first)):
         assert {path.name: path.read_bytes() for path in (here / name).iterdir()} == files
@@ -497,8 +501,8 @@ def engine(project: Path, monkeypatch: pytest.MonkeyPatch) -> NotingEngine:
     monkeypatch.setattr(snapshots, "_wait_for_databases", lambda _: None)
     monkeypatch.setattr(snapshots, "_sequences", lambda _: {"public.ids": 5})
     monkeypatch.setattr(snapshots, "_rows", lambda _: {"public.transactions": 3})
-    monkeypatch.setattr(snapshots.AirflowHealth, "running", lambda _: ())
-    monkeypatch.setattr(snapshots.lifecycle, "up_locked", lambda *_, **__: "up")
+    monkeypatch.setattr(AirflowHealth, "running", lambda _: ())
+    monkeypatch.setattr(lifecycle, "up_locked", lambda *_, **__: "up")
     return NotingEngine(settings_of(project))
 
 
@@ -555,7 +559,7 @@ RUN = DagRun("shop", "manual__1", "manual", "running", MADE, MADE, MADE, None)
 def test_a_run_that_stays_active_is_named_and_nothing_rests(
     engine: NotingEngine, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshots.AirflowHealth, "running", lambda _: (RUN,))
+    monkeypatch.setattr(AirflowHealth, "running", lambda _: (RUN,))
     with pytest.raises(WaitTimeoutError, match="manual__1 of shop") as caught:
         save(engine, store)
     assert "--wait" in caught.value.hint
@@ -567,7 +571,7 @@ def test_a_run_that_begins_just_then_is_let_go_on(
     engine: NotingEngine, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter([(), (RUN,), (RUN,), (), (), ()])
-    monkeypatch.setattr(snapshots.AirflowHealth, "running", lambda _: next(answers))
+    monkeypatch.setattr(AirflowHealth, "running", lambda _: next(answers))
     save(engine, store, hold=5)
     assert engine.done[:4] == [
         f"rest {STARTING}",
@@ -874,7 +878,16 @@ def test_a_snapshot_is_offered_to_who_is_there_to_answer(
     assert all(name.startswith("before-reset-") for name in saved)
 
 
-def test_reset_offers_one_before_it_asks(project: Path) -> None:
-    assert reset.offer_snapshot is snapshot.offer_snapshot
-    with pytest.raises(PipectlError):
-        Store(settings_of(project)).read("none")
+@pytest.mark.parametrize("words", [("reset",), ("reset", "--data-only")])
+def test_reset_offers_one_before_it_asks(
+    engine: NotingEngine, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    offered: list[str] = []
+    monkeypatch.setattr(Invocation, "engine", engine)
+    monkeypatch.setattr(NotingEngine, "volumes", NotingEngine.data)
+    monkeypatch.setattr(reset, "offer_snapshot", lambda *_, **__: offered.append("offered"))
+    monkeypatch.setattr(reset, "_consumers", lambda *_: Consumers())
+    done = CliRunner().invoke(cli.app, words)
+    assert done.exit_code == ExitCode.USAGE
+    assert offered == ["offered"]
+    assert "nothing was deleted" in done.stderr
