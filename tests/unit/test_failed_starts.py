@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from typer.testing import CliRunner
@@ -29,6 +30,9 @@ SERVERS = {
     "airbyte-mysql": mariadb.PID_FILE,
     "postgres": postgres.PID_FILE,
 }
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 def data_dir(project: Path, name: str) -> Path:

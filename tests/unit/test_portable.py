@@ -60,7 +60,7 @@ def test_what_is_dumped_is_loaded(engine: DumpingEngine, tmp_path: Path) -> None
         assert (tmp_path / f"{service}.in").read_bytes() == (tmp_path / f"{service}.out").read_bytes()
 
 
-@given(text=st.binary(max_size=3000))
+@given(text=st.binary(min_size=1, max_size=3000))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=10, deadline=None)
 def test_any_bytes_come_back(
     engine: DumpingEngine, tmp_path_factory: pytest.TempPathFactory, text: bytes

@@ -308,7 +308,7 @@ def _files(folder: Path, name: str) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def _digest(path: Path) -> str:
-    with ordinary.opened(path) as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
