@@ -21,7 +21,7 @@ from support.deferral import check_triggerer
 from support.example_dags import check_sample
 from support.project_copy import COMMAND_SECONDS, DAG_ID, Project, new_local_project
 from support.server_process import listening_addresses
-from support.snapshot_checks import check_killing, check_saving_and_restoring
+from support.snapshot_checks import check_killing, check_moving, check_saving_and_restoring
 from support.stacks import LocalStack
 from support.waiting import until
 
@@ -567,6 +567,11 @@ def test_reset_lists_deletes_and_proves(populated: Project) -> None:
 
 def test_a_snapshot_is_gone_back_to_and_the_next_run_doubles_nothing(populated: Project) -> None:
     check_saving_and_restoring(LocalStack(populated))
+
+
+def test_a_portable_snapshot_fills_new_databases(populated: Project) -> None:
+    stack = LocalStack(populated)
+    check_moving(stack, stack)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 from typing import TYPE_CHECKING
 
@@ -88,3 +89,31 @@ def check_killing(stack: Stack, kills: int, seconds: float) -> None:
         assert project.json("snapshot", "list")["unusable"] == {}
     for name in [each["name"] for each in project.json("snapshot", "list")["snapshots"]]:
         project.run("snapshot", "rm", name, "--yes")
+
+
+def check_moving(source: Stack, target: Stack) -> None:
+    """Carry a portable snapshot to another stack: rows, runs and what Airflow has encrypted are there."""
+    connection = {"connection_id": "warehouse", "conn_type": "postgres", "password": "sesame"}
+    source.project.client().call("/api/v2/connections", connection)
+    before = counts(source)
+    saved = source.project.json("snapshot", "save", "moved", "--portable")
+    assert saved["away_seconds"] == 0
+    path = target.project.folder / ".pipectl" / "snapshots" / "moved"
+    if target.project is not source.project:
+        path.parent.mkdir(exist_ok=True)
+        shutil.move(saved["folder"], path)
+    for _ in range(RUNS):
+        target.project.run("trigger")
+    target.project.settle()
+    highest = last_id(target)
+    target.project.run("snapshot", "restore", "moved", "--yes")
+    assert counts(target) == before
+    assert target.harm() == NO_HARM
+    target.project.settle()
+    target.project.run("trigger")
+    target.project.settle()
+    assert last_id(target) > highest
+    assert target.harm() == NO_HARM
+    shown = target.project.run("airflow", "connections", "get", "warehouse", "-o", "json").stdout
+    assert '"sesame"' in shown
+    target.project.run("snapshot", "rm", "moved", "--yes")
