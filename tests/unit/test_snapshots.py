@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -880,9 +881,11 @@ def test_a_snapshot_is_offered_to_who_is_there_to_answer(
 
 @pytest.mark.parametrize("words", [("reset",), ("reset", "--data-only")])
 def test_reset_offers_one_before_it_asks(
-    engine: NotingEngine, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+    engine: NotingEngine, store: Store, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
     offered: list[str] = []
+    make(store, "mine")
+    monkeypatch.setattr(Invocation, "settings", engine._settings)
     monkeypatch.setattr(Invocation, "engine", engine)
     monkeypatch.setattr(NotingEngine, "volumes", NotingEngine.data)
     monkeypatch.setattr(reset, "offer_snapshot", lambda *_, **__: offered.append("offered"))
@@ -891,3 +894,21 @@ def test_reset_offers_one_before_it_asks(
     assert done.exit_code == ExitCode.USAGE
     assert offered == ["offered"]
     assert "nothing was deleted" in done.stderr
+    assert ("Snapshots stay: mine." in done.stderr) == (words == ("reset",))
+
+
+@pytest.mark.parametrize(("is_live", "rows", "said"), [(True, 5, True), (True, 0, False), (False, 5, False)])
+def test_a_load_over_rows_says_how_to_go_back(
+    engine: NotingEngine, monkeypatch: pytest.MonkeyPatch, *, is_live: bool, rows: int, said: bool
+) -> None:
+    there = Mock()
+    there.estimated_transactions.return_value = rows
+    monkeypatch.setattr(Invocation, "settings", engine._settings)
+    monkeypatch.setattr(Invocation, "engine", engine)
+    monkeypatch.setattr(Console, "is_live", is_live)
+    monkeypatch.setattr("pipectl.pipeline.access.business_databases", lambda _: there)
+    monkeypatch.setattr("pipectl.pipeline.consumers.binary_log", lambda _: None)
+    monkeypatch.setattr("pipectl.pipeline.loading.HistoryLoader.load", Mock(side_effect=KeyboardInterrupt))
+    done = CliRunner().invoke(cli.app, ["load"])
+    assert done.exit_code == ExitCode.INTERRUPTED
+    assert ("pipectl snapshot save before-the-load" in done.stderr) == said

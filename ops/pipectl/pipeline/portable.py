@@ -10,6 +10,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any
 
+from pipectl.database_connections import MYSQL
 from pipectl.errors import DatabaseError
 from pipectl.services import databases, get
 from pipectl.wait import until
@@ -75,7 +76,7 @@ def load(engine: Engine, settings: Settings, folder: Path, observer: Observer) -
 
 
 def _dump_words(settings: Settings, service: str) -> tuple[str, ...]:
-    if service != "airbyte-mysql":
+    if service != MYSQL:
         return PG_DUMP
     address = settings.database(service)
     user, options = f"--user={address.user}", ("--single-transaction", "--no-tablespaces", "--hex-blob")
@@ -83,7 +84,7 @@ def _dump_words(settings: Settings, service: str) -> tuple[str, ...]:
 
 
 def _load_words(settings: Settings, service: str) -> tuple[str, ...]:
-    if service == "airbyte-mysql":
+    if service == MYSQL:
         address = settings.database(service)
         return ("mysql", f"--user={address.user}", "--default-character-set=utf8mb4", address.database)
     database = get(service).database if service == "postgres" else settings.database(service).database
@@ -107,7 +108,7 @@ def _run(
                 while chunk := process.stdout.read(CHUNK):
                     target.write(chunk)
             if source and process.stdin:
-                _feed(source, process.stdin)
+                _feed(source, process.stdin, service)
         if process.returncode:
             said.seek(0)
             lines = said.read().decode(errors="replace").strip().splitlines()
@@ -118,8 +119,8 @@ def _run(
             )
 
 
-def _feed(source: IO[bytes], stdin: IO[bytes]) -> None:
-    first = source.readline()
+def _feed(source: IO[bytes], stdin: IO[bytes], service: str) -> None:
+    first = source.readline() if service == MYSQL else b""
     with suppress(BrokenPipeError):  # it says why itself
         if not first.startswith(SANDBOX):
             stdin.write(first)
