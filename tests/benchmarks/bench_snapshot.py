@@ -74,7 +74,10 @@ def main() -> None:
     ):
         project = stack.project
         project.run("up")
-        project.run("load", "--transactions", str(arguments.rows))
+        # Of ten million rows it takes longer than any command of a test may.
+        load = project.start("load", "--transactions", str(arguments.rows))
+        _, errors = load.communicate()
+        assert not load.returncode, errors
         copies, saves, away = [], [], []
         target = Path(folder) / "copy"
         target.mkdir()

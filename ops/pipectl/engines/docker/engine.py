@@ -294,6 +294,8 @@ class DockerEngine(Engine):
 
     def lay_beside(self, folder: Path | None, settings: Mapping[str, str]) -> None:
         """Make volumes with the next suffix, and unpack the tar files there."""
+        if not self._project_id:  # before the first start
+            self._configure(Observer())
         self.drop_beside()
         suffix = archives.next_suffix(self._settings.variables.get(archives.SUFFIX) or "")
         self._beside = {archives.SUFFIX: suffix, **self._settings_of_data(settings)}
