@@ -30,6 +30,7 @@ bench: .venv/ready-dev ## Measure speed, as ratios within one run
 	.venv/bin/python tests/benchmarks/bench_local.py
 	.venv/bin/pipectl up --quiet && .venv/bin/python tests/benchmarks/bench_cli.py
 	.venv/bin/python tests/benchmarks/bench_data.py
+	.venv/bin/python tests/benchmarks/bench_snapshot.py
 	if docker version >/dev/null 2>&1; then .venv/bin/python tests/benchmarks/bench_docker.py; \
 	else echo "No Docker engine answers: bench_docker.py is left out"; fi
 

@@ -135,6 +135,10 @@ class AirflowHealth:
         runs = self._runs(dag_id, "state=running&state=queued&order_by=run_after")
         return tuple(run.run_id for run in runs)
 
+    def running(self) -> tuple[DagRun, ...]:
+        """The runs of all DAGs that are running, oldest first; those that are queued have done nothing."""
+        return tuple(self._runs("~", f"state=running&limit={PAGE}&order_by=run_after"))
+
     def import_failures(self, since: datetime | None = None) -> tuple[ImportFailure, ...]:
         """The DAG files that Airflow could not import, of those that it has tried `since` then."""
         answers = all_pages(

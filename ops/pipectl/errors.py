@@ -63,6 +63,10 @@ class EngineError(PipectlError):
     code = ExitCode.ENGINE
 
 
+class MigrationError(EngineError):
+    """Airflow's metadata database could not be migrated."""
+
+
 class EngineSilentError(EngineError):
     """What runs the services is there and does not answer: they are not to be taken for stopped."""
 

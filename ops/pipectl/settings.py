@@ -38,6 +38,16 @@ LASTING = (
     "AIRBYTE_POSTGRES_SUPERUSER_PASSWORD",
     "AIRBYTE_MYSQL_ROOT_PASSWORD",
     "AIRBYTE_REPLICATION_PASSWORD",
+    # Without it, the docker engine would start with the volumes of before a restore.
+    "PIPECTL_DATA_SUFFIX",
+)
+# Beside names and logins: what data is encrypted, or its servers' accounts were made, with.
+OF_DATA = (
+    "AIRFLOW_FERNET_KEY",
+    "AIRFLOW_POSTGRES_PASSWORD",
+    "AIRBYTE_POSTGRES_SUPERUSER_PASSWORD",
+    "AIRBYTE_MYSQL_ROOT_PASSWORD",
+    "AIRBYTE_REPLICATION_PASSWORD",
 )
 # By libpq's words, for both databases.
 SSL_MODES = frozenset({"disable", "prefer", "require", *VERIFYING})
@@ -109,6 +119,17 @@ class Settings:
             self.variables.get("AIRBYTE_REPLICATION_USER") or "airbyte",
             self.variables.get(ReplicationLogin.password_variable) or "",
         )
+
+    @property
+    def of_data(self) -> dict[str, str]:
+        """What the data of the databases was made with, and goes with it: names, logins, keys."""
+        values = {name: self.variables.get(name) or "" for name in OF_DATA}
+        for definition in services.business_databases():
+            address = self.database(definition.name)
+            values[f"{definition.prefix}_DATABASE"] = address.database
+            values[f"{definition.prefix}_USER"] = address.user
+            values[definition.password_variable] = address.password
+        return values | {"AIRBYTE_REPLICATION_USER": self.replication_login.user}
 
     def is_external(self, service: str) -> bool:
         """Whether stack/.env places this database elsewhere, so that no engine starts or wipes it."""
@@ -247,7 +268,7 @@ def _restored(project: Path, written: dict[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in json_text.read_object(kept_path(project)).items()
-        if isinstance(value, str) and (not written or (name in LASTING and not written.get(name)))
+        if isinstance(value, str) and value and (not written or (name in LASTING and not written.get(name)))
     }
 
 

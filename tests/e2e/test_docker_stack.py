@@ -17,6 +17,8 @@ from support.example_dags import check_sample
 from support.explained import Explained
 from support.needs import images, skip_on_podman
 from support.project_copy import COMMAND_SECONDS
+from support.snapshot_checks import check_killing, check_saving_and_restoring
+from support.stacks import DockerStack
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 SERVICES = tuple(service.name for service in of_executor("LocalExecutor"))
 RUNNING = {f"{name}-1" for name in SERVICES}
+VOLUMES = 6
 SLOW_DAG = """
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
@@ -226,6 +229,21 @@ def test_reset_deletes_this_projects_volumes_and_no_others(populated: DockerProj
     assert project.psql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == "0"
     assert project.mysql("SHOW TABLES") == ""
     assert project.json("verify-db", "--expect", "empty")["ok"]
+
+
+def test_a_snapshot_is_gone_back_to_and_the_next_run_doubles_nothing(populated: DockerProject) -> None:
+    check_saving_and_restoring(DockerStack(populated, celery=False))
+    assert len(populated.volumes()) == VOLUMES
+    before = ids(populated)
+    populated.compose("create")
+    assert ids(populated) == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_snapshots_that_are_killed_leave_the_old_or_the_new(populated: DockerProject) -> None:
+    check_killing(DockerStack(populated, celery=False), kills=6, seconds=30)
+    assert len(populated.volumes()) == VOLUMES
 
 
 def test_a_broken_dag_ends_with_its_code_and_the_trace(project: DockerProject) -> None:

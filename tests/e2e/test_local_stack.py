@@ -22,6 +22,7 @@ from support.example_dags import check_sample
 from support.explained import Explained
 from support.project_copy import COMMAND_SECONDS, DAG_ID, Project, new_local_project
 from support.server_process import listening_addresses
+from support.snapshot_checks import check_killing, check_moving, check_saving_and_restoring
 from support.stacks import LocalStack
 from support.waiting import until
 
@@ -563,6 +564,21 @@ def test_reset_lists_deletes_and_proves(populated: Project) -> None:
     assert all(volume["created"] > before[volume["name"]] for volume in result["created"])
     assert project.json("verify-db")["ok"]
     assert project.json("status")["dag"]["paused"]
+
+
+def test_a_snapshot_is_gone_back_to_and_the_next_run_doubles_nothing(populated: Project) -> None:
+    check_saving_and_restoring(LocalStack(populated))
+
+
+def test_a_portable_snapshot_fills_new_databases(populated: Project) -> None:
+    stack = LocalStack(populated)
+    check_moving(stack, stack)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_snapshots_that_are_killed_leave_the_old_or_the_new(populated: Project) -> None:
+    check_killing(LocalStack(populated), kills=12, seconds=9)
 
 
 def test_a_changed_password_is_exit_5_and_names_the_variable(empty: Project) -> None:

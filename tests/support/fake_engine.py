@@ -10,7 +10,7 @@ from pipectl.engines.foreground import Command
 from pipectl.models import LogLine, Service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     from pipectl.models import Volume
@@ -30,9 +30,37 @@ class FakeEngine(Engine):
     def install(self, observer: Observer) -> None:
         pass
 
-    def start(self, observer: Observer) -> tuple[str, ...]:
+    def start(self, observer: Observer, only: Collection[str] = ()) -> tuple[str, ...]:
         del observer
-        return self._names
+        return tuple(name for name in self._names if not only or name in only)
+
+    def rest(self, names: Collection[str]) -> tuple[str, ...]:
+        return tuple(names)
+
+    def wake(self, names: Collection[str]) -> None:
+        pass
+
+    def versions(self) -> dict[str, str]:
+        return {}
+
+    def data(self) -> tuple[Volume, ...]:
+        return self.volumes()
+
+    def copy_data(self, folder: Path) -> None:
+        folder.mkdir()
+
+    def slots_in(self, folder: Path) -> tuple[str, ...]:
+        del folder
+        return ()
+
+    def lay_beside(self, folder: Path | None, settings: Mapping[str, str]) -> None:
+        pass
+
+    def exchange(self) -> None:
+        pass
+
+    def _drop_beside(self) -> None:
+        pass
 
     def resize(self, *, executor: str | None, workers: int | None) -> None:
         pass
@@ -73,6 +101,10 @@ class FakeEngine(Engine):
     ) -> Command:
         del observer, pytest, tolerant
         return Command((program, *words), {}, self._settings.project)
+
+    def tool(self, service: str, words: tuple[str, ...], observer: Observer) -> Command:
+        del service, observer
+        return Command(words, {}, self._settings.project)
 
     def client(self, service: str, arguments: tuple[str, ...], observer: Observer) -> int:
         del service, arguments, observer

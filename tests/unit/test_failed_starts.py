@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from typer.testing import CliRunner
@@ -29,6 +30,9 @@ SERVERS = {
     "airbyte-mysql": mariadb.PID_FILE,
     "postgres": postgres.PID_FILE,
 }
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 def data_dir(project: Path, name: str) -> Path:
@@ -138,7 +142,8 @@ class FailingEngine(FakeEngine):
     failed: tuple[str, ...] = ("airbyte-postgres",)
     hint = "Mend it."
 
-    def start(self, observer: Observer) -> tuple[str, ...]:
+    def start(self, observer: Observer, only: Collection[str] = ()) -> tuple[str, ...]:
+        del only
         self._fill_in_settings(observer)
         raise EngineError("airbyte-postgres did not start.", hint=self.hint)
 

@@ -125,6 +125,17 @@ LEFT = [
         "loading.HistoryLoader.load",
         "Nothing is written any more, and what is committed stays: the same command goes on from there.",
     ),
+    ("snapshot save mine", "snapshots.save", "Nothing was saved. If services rest still: pipectl up"),
+    (
+        "snapshot restore mine --yes",
+        "snapshots.restore",
+        "All data is that of before, or all is that of the snapshot. To start with it: pipectl up",
+    ),
+    (
+        "snapshot rm mine --yes",
+        "snapshot_store.Store.remove",
+        "It is there, or gone: pipectl snapshot list",
+    ),
     ("export there", "exporting.export", "Nothing was exported: run the same command again."),
     (
         "verify-db --repair",
@@ -188,6 +199,8 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> MagicMock:
     for name in ("AirflowApi", "AirflowHealth"):
         monkeypatch.setattr(f"pipectl.airflow_{'api' if name == 'AirflowApi' else 'health'}.{name}", made)
     monkeypatch.setattr("pipectl.pipeline.consumers.binary_log", lambda _: None)
+    monkeypatch.setattr("pipectl.pipeline.snapshots.require_restorable", lambda *_, **__: MagicMock())
+    monkeypatch.setattr("pipectl.pipeline.snapshot_store.Store.names", lambda _: ("mine",))
     monkeypatch.setattr("pipectl.commands.reset._consumers", lambda *_: Consumers())
     monkeypatch.setattr("pipectl.pipeline.triggering.wait_until_parsed", made.parsed)
     monkeypatch.setattr("pipectl.pipeline.inspecting.find_run", lambda *_: MagicMock(run_id="last"))

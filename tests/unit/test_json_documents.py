@@ -20,6 +20,7 @@ from pipectl.commands.open import Opening
 from pipectl.commands.pause import DagSwitch
 from pipectl.commands.reset import DataReset, DataResetDryRun, ResetDryRun
 from pipectl.commands.runs import Runs
+from pipectl.commands.snapshot import SnapshotList, SnapshotRemoved
 from pipectl.commands.status import document_of
 from pipectl.commands.up import UpDryRun
 from pipectl.documents import Failure, Problem, dump
@@ -48,6 +49,8 @@ from pipectl.pipeline.lifecycle import MovedPort, Phase, ResetResult, UpResult
 from pipectl.pipeline.listing import DagList, ListedDag
 from pipectl.pipeline.loading import LoadResult
 from pipectl.pipeline.overview import AirflowStatus, DagStatus, DatabaseStatus, Status
+from pipectl.pipeline.snapshot_store import Snapshot
+from pipectl.pipeline.snapshots import SnapshotRestored, SnapshotSaved
 from pipectl.pipeline.steering import CancelledRun, CancelResult, ClearResult
 from pipectl.pipeline.triggering import TriggerResult
 from pipectl.pipeline.verification import Verification
@@ -89,6 +92,30 @@ UP_JSON = {
     "notes": ["webserver runs on port 8081"],
     "import_failures": [{"filename": "broken.py", "stack_trace": "SyntaxError"}],
     "removed": ["worker-2"],
+}
+SNAPSHOT = Snapshot(
+    name="mine",
+    created=START,
+    engine="local",
+    pipectl="0.1.0",
+    versions={"airflow": "3.3.2"},
+    rows={"public.transactions": 3},
+    slots=("reader",),
+    files=7,
+    bytes=12_345,
+    digest="sesame",
+    owner="sesame",
+)
+SNAPSHOT_JSON = {
+    "name": "mine",
+    "created": "2026-05-04T22:00:00+00:00",
+    "engine": "local",
+    "pipectl": "0.1.0",
+    "versions": {"airflow": "3.3.2"},
+    "rows": {"public.transactions": 3},
+    "slots": ["reader"],
+    "files": 7,
+    "bytes": 12_345,
 }
 RUN = DagRun(
     "shop", "scheduled__1", "scheduled", "success", START, START, START, START + timedelta(seconds=3)
@@ -479,6 +506,32 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
             "next": [{"purpose": "Look", "command": "pipectl runs"}],
         },
     ),
+        "snapshot",
+        SnapshotSaved(SNAPSHOT, "/srv/project/.pipectl/snapshots/mine", 3.0, 1.5),
+        {
+            "snapshot": SNAPSHOT_JSON,
+            "folder": "/srv/project/.pipectl/snapshots/mine",
+            "seconds": 3.0,
+            "away_seconds": 1.5,
+        },
+    ),
+    (
+        "snapshot",
+        SnapshotList((SNAPSHOT,), {"theirs": "It is another project's."}),
+        {"snapshots": [SNAPSHOT_JSON], "unusable": {"theirs": "It is another project's."}},
+    ),
+    (
+        "snapshot",
+        SnapshotRestored(SNAPSHOT, ("AIRFLOW_FERNET_KEY",), ("reader",), UP, ("A note.",)),
+        {
+            "snapshot": SNAPSHOT_JSON,
+            "settings": ["AIRFLOW_FERNET_KEY"],
+            "slots_dropped": ["reader"],
+            "up": UP_JSON,
+            "notes": ["A note."],
+        },
+    ),
+    ("snapshot", SnapshotRemoved("mine"), {"removed": "mine"}),
     ("pause", DagSwitch("shop", paused=True), {"dag_id": "shop", "paused": True}),
     ("unpause", DagSwitch("shop", paused=False), {"dag_id": "shop", "paused": False}),
     (

@@ -55,6 +55,7 @@ OF_OTHERS = {
     "REQUESTS_CA_BUNDLE": "pip's",
     "SSL_CERT_FILE": "OpenSSL's",
     "AIRFLOW_USER_HOME_DIR": "of Airflow's image",
+    "AIRFLOW_VERSION": "of Airflow's image",
     "COLUMNS": "the terminal's",
     "HOME": "the system's",
     "TMPDIR": "the system's",

@@ -33,7 +33,7 @@ from pipectl.settings import Settings
 from support.fake_engine import FakeEngine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from pipectl.databases import Databases
     from pipectl.engines.base import Engine
@@ -51,9 +51,9 @@ def settings(folder: Path, **variables: str) -> Settings:
 class StartingEngine(FakeEngine):
     """Fills in the settings too, as every engine does at its start."""
 
-    def start(self, observer: Observer) -> tuple[str, ...]:
+    def start(self, observer: Observer, only: Collection[str] = ()) -> tuple[str, ...]:
         self._fill_in_settings(observer)
-        return super().start(observer)
+        return super().start(observer, only)
 
     def logs(self, services: tuple[str, ...], *, tail: int, follow: bool) -> Iterator[LogLine]:
         assert tail

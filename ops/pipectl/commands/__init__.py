@@ -24,6 +24,7 @@ COMMANDS = {
     "backfill": "backfill",
     "pause": "pause",
     "unpause": "pause",
+    "snapshot": "snapshot",
     "load": "load",
     "report": "report.command",
     "export": "export",

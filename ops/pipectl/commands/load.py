@@ -72,6 +72,8 @@ def load(
     for address in addresses:
         databases.ping(address.service)
     log = consumers.binary_log(databases)
+    if console.is_live and databases.estimated_transactions():
+        console.say("To be able to go back: Ctrl-C, then pipectl snapshot save before-the-load")
     invocation.if_interrupted = (
         "Nothing is written any more, and what is committed stays: the same command goes on from there."
     )

@@ -22,6 +22,7 @@ from pipectl.commands.shared import (
     table,
     volumes_text,
 )
+from pipectl.commands.snapshot import offer_snapshot
 from pipectl.errors import PipectlError, UsageError
 from pipectl.names import moment
 
@@ -114,6 +115,8 @@ def reset(
         )
         return
     _say_before(console, notes, yes=yes)
+    if volumes:
+        offer_snapshot(invocation, "before-reset", yes=yes)
     confirm_volumes(invocation, volumes, "reset", yes=yes)
     say_commands(invocation, "reset")
     invocation.if_interrupted = (
@@ -152,6 +155,7 @@ def _reset_data(invocation: Invocation, *, propagate: bool, dry_run: bool, yes: 
     _say_before(console, notes, yes=yes)
     question = "Delete every row of airbyte-postgres and airbyte-mysql?"
     command = "reset --data-only --propagate" if propagate else "reset --data-only"
+    offer_snapshot(invocation, "before-reset", yes=yes)
     confirm(invocation, question, command, yes=yes)
     invocation.if_interrupted = (
         "Labels go before transactions, so some rows may be gone: the same command deletes the rest, "

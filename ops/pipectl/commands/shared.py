@@ -10,7 +10,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING
 
 from pipectl.errors import UsageError
-from pipectl.names import counted, moment, size
+from pipectl.names import counted, listed, moment, size
 from pipectl.observer import Observer
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pipectl.invocation import Invocation
     from pipectl.models import DatabaseContent, ImportFailure, ParsedDag, Service, Volume
 
-NAMED_FAILURES = 3
+NAMED = NAMED_FAILURES = 3
 WIDEST = 10_000
 INDENT = 5
 STATE_STYLES = {
@@ -204,6 +204,10 @@ def confirm_volumes(invocation: Invocation, volumes: tuple[Volume, ...], command
         return
     if not yes:
         invocation.console.show(volumes_text(volumes, "To be deleted"))
+        from pipectl.pipeline.snapshot_store import Store  # noqa: PLC0415  20 ms, for a question alone
+
+        if names := Store(invocation.settings).names():
+            invocation.console.say(f"Snapshots stay: {listed(list(names[:NAMED]), len(names))}.")
     confirm(
         invocation,
         f"Delete {'this' if len(volumes) == 1 else 'these'} {counted(len(volumes), 'volume')}?",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -17,12 +18,18 @@ from pipectl.commands.shared import (
     line,
     say_commands,
 )
+from pipectl.errors import EngineError, MigrationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import RenderableType
 
     from pipectl.invocation import Invocation
     from pipectl.pipeline.lifecycle import MovedPort, UpResult
+
+# The container that migrates, as a message names it.
+MIGRATES = "'airflow-init'"
 
 Document: TypeAlias = "UpResult | UpDryRun"
 
@@ -89,11 +96,24 @@ def start(invocation: Invocation, timeout: float) -> None:
 
     say_commands(invocation, "up")
     invocation.if_interrupted = "What was started goes on: pipectl status. The same command starts the rest."
-    with StartProgress(invocation.console).shown() as observer:
+    with naming_snapshots(invocation), StartProgress(invocation.console).shown() as observer:
         result = lifecycle.up(
             invocation.engine, invocation.settings.dag_id, timeout=timeout, observer=observer
         )
     invocation.console.emit(result, lambda: result_text(result))
+
+
+@contextmanager
+def naming_snapshots(invocation: Invocation) -> Iterator[None]:
+    """Say which snapshots there are if the metadata database cannot be migrated in the block."""
+    try:
+        yield
+    except EngineError as error:
+        if isinstance(error, MigrationError) or MIGRATES in error.message:
+            from pipectl.pipeline.snapshot_store import Store  # noqa: PLC0415  20 ms
+
+            error.hint = "\n".join(filter(None, (error.hint, Store(invocation.settings).hint())))
+        raise
 
 
 def result_text(result: UpResult) -> RenderableType:

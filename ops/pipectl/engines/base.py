@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -21,10 +22,11 @@ from pipectl.engines.project import (
     project_lock,
 )
 from pipectl.env_file import EnvFile
-from pipectl.errors import EngineError, PipectlError
+from pipectl.errors import EngineError, PipectlError, UsageError
 from pipectl.models import AirflowAddress
 from pipectl.services import business_databases, of_executor
 from pipectl.settings import FOLDER, IDENTITY, folder_text
+from pipectl.wait import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -46,6 +48,7 @@ CLAIMS = {
     "AIRFLOW__API_AUTH__JWT_ISSUER": "issuer",
 }
 
+DROP_SECONDS = 10
 
 DEFAULT_LOGINS = (
     "Any user of this machine can log in to Airflow as admin / admin and to the databases as docker / docker."
@@ -108,8 +111,11 @@ class Engine(ABC):
         """Bring what the services run on to this machine."""
 
     @abstractmethod
-    def start(self, observer: Observer) -> tuple[str, ...]:
-        """Start what is not running, and anew what would start with something else now; return the names."""
+    def start(self, observer: Observer, only: Collection[str] = ()) -> tuple[str, ...]:
+        """Start what is not running, and anew what would start with something else now; return the names.
+
+        `only` names the services to start, if not all.
+        """
 
     @abstractmethod
     def resize(self, *, executor: str | None, workers: int | None) -> None:
@@ -118,6 +124,64 @@ class Engine(ABC):
     @abstractmethod
     def stop(self) -> tuple[str, ...]:
         """Stop everything, and return the names of what was running."""
+
+    @abstractmethod
+    def rest(self, names: Collection[str]) -> tuple[str, ...]:
+        """Stop those of the services that run, side by side, and return their names: `wake` takes them."""
+
+    @abstractmethod
+    def wake(self, names: Collection[str]) -> None:
+        """Start services that rest as they ran before."""
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """Version of `airflow`, `postgres` and `mysql` that a start would run; MariaDB's with its name."""
+
+    @abstractmethod
+    def data(self) -> tuple[Volume, ...]:
+        """Those of `volumes` that hold the databases' data."""
+
+    @abstractmethod
+    def copy_data(self, folder: Path) -> None:
+        """Copy the data of all databases to a new folder. None of them may run."""
+
+    @abstractmethod
+    def slots_in(self, folder: Path) -> tuple[str, ...]:
+        """Return the replication slots that are in a copy; UsageError if it is none of this engine's data."""
+
+    @abstractmethod
+    def lay_beside(self, folder: Path | None, settings: Mapping[str, str]) -> None:
+        """Copy data from a folder beside that of the databases, which may run; None for new, empty databases.
+
+        `settings` are those of stack/.env that it was made with.
+        """
+
+    @abstractmethod
+    def exchange(self) -> None:
+        """Exchange the databases' data and what lies beside it, with the settings of both, in one step.
+
+        No database may run.
+        """
+
+    def drop_beside(self) -> None:
+        """Delete what lies beside the databases' data.
+
+        A copy that a killed command has begun may go on there until it finds its folder gone.
+        """
+
+        def is_dropped() -> bool:
+            try:
+                self._drop_beside()
+            except EngineError:
+                return False
+            return True
+
+        if not until(is_dropped, DROP_SECONDS):
+            self._drop_beside()
+
+    @abstractmethod
+    def _drop_beside(self) -> None:
+        """Delete it; EngineError if something is at work there."""
 
     @abstractmethod
     def services(self) -> tuple[Service, ...]:
@@ -223,6 +287,10 @@ class Engine(ABC):
         runs on is installed, or pulled, if it is missing. A `tolerant` one runs with the packages that are
         there if requirements.txt cannot be installed: airflow_env.PROBLEM then has what was said of it.
         """
+
+    @abstractmethod
+    def tool(self, service: str, words: tuple[str, ...], observer: Observer) -> Command:
+        """Return what runs one of a database's own tools, logged in. Raises as `execute`."""
 
     @abstractmethod
     def client(self, service: str, arguments: tuple[str, ...], observer: Observer) -> int:
@@ -430,6 +498,26 @@ class Engine(ABC):
             if name not in self._moved_ports
         ]
         return (*self._notes, *differing)
+
+    def _settings_of_data(self, settings: Mapping[str, str]) -> dict[str, str]:
+        """Return what must change in stack/.env so that data which was made with `settings` can be used.
+
+        Raises UsageError for what only the user can change.
+        """
+        now = self._settings.of_data
+        changes = {name: value for name, value in settings.items() if value and value != now.get(name)}
+        for name, value in changes.items():
+            if name in self._settings.from_environment:
+                raise UsageError(
+                    f"The snapshot was made with another {name}, and the environment sets this one.",
+                    hint=f"Remove it: unset {name}",
+                )
+            if not re.fullmatch(r"[^\s'\"$\\#`]+", value) or not value.isprintable():
+                raise UsageError(
+                    f"The snapshot was made with another {name}, which stack/.env must name again.",
+                    hint=f"Set {name} to what settings.json in the snapshot's folder says.",
+                )
+        return changes
 
     def _change_settings(self, changes: Mapping[str, str]) -> None:
         """Write variables to stack/.env, and go on with them."""

@@ -105,10 +105,11 @@ def up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> Up
     DagError for a DAG that cannot be imported, WaitTimeoutError.
     """
     with _diagnosed(engine), engine.lock(), _naming_what_runs(engine):
-        return _up(engine, dag_id, timeout=timeout, observer=observer)
+        return up_locked(engine, dag_id, timeout=timeout, observer=observer)
 
 
-def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> UpResult:
+def up_locked(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> UpResult:
+    """Do what `up` does, for a command that has the project's lock."""
     stopwatch = Stopwatch()
     with stopwatch.phase("install"):
         engine.install(observer)
@@ -120,6 +121,9 @@ def _up(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> U
     with stopwatch.phase("healthy"):
         probe = HealthProbe(Databases(*engine.databases()), health)
         wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
+    # What a restore that was killed has kept, until the new data has proved to be usable.
+    with suppress(EngineError):
+        engine.drop_beside()
     with stopwatch.phase("dag parsed"):
         asking = Aside(engine.tasks_api_problem)
         wait_until_parsed(engine, health, dag_id, dags_dir=engine.dags_dir, deadline=deadline)
@@ -215,7 +219,7 @@ def reset(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) ->
                 hint="Run the command again; what is left then can be deleted by hand.",
             )
         with _naming_what_runs(engine):
-            result = _up(engine, dag_id, timeout=timeout, observer=observer)
+            result = up_locked(engine, dag_id, timeout=timeout, observer=observer)
         created = engine.volumes()
         before = {volume.name: volume.created for volume in deleted}
         for volume in created:

@@ -90,6 +90,11 @@ class Compose:
             self._client.container.stop(ids)
             self._client.container.remove(ids)
 
+    def make_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        """Make an empty volume."""
+        with self._explained(f"The volume {name} could not be made."):
+            self._client.volume.create(name, labels=dict(labels))
+
     def remove_volume(self, name: str) -> None:
         """Delete a volume."""
         with self._explained(f"The volume {name} could not be deleted."):

@@ -14,13 +14,15 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
+from pipectl import surroundings
 from pipectl.database_connections import prove
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.changes import StartPlan, digests, restart_sentences
-from pipectl.engines.docker import identity, replacements
+from pipectl.engines.docker import archives, identity, replacements
 from pipectl.engines.docker.apart import docker_run
 from pipectl.engines.docker.api import FOLDER_LABEL, SEE_SERVICES, DockerApi
 from pipectl.engines.docker.compose import Compose
@@ -28,7 +30,14 @@ from pipectl.engines.docker.connection import WITHOUT_DOCKER
 from pipectl.engines.docker.execute import CLIENTS, execute, words_in_container
 from pipectl.engines.docker.mounts import DEFAULT_USER, USER, require_readable
 from pipectl.engines.docker.pull import pull_all, variables_of
-from pipectl.engines.project import Leftover, forget_engine, new_password, remember_engine
+from pipectl.engines.foreground import Command
+from pipectl.engines.project import (
+    Leftover,
+    forget_engine,
+    keep_settings,
+    new_password,
+    remember_engine,
+)
 from pipectl.engines.requirements import INSTALLED, REMOVED, changed_note
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError
@@ -49,7 +58,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from pipectl.engines.docker.api import Container, EngineVersion
-    from pipectl.engines.foreground import Command
     from pipectl.services import Definition
     from pipectl.settings import Settings
 
@@ -60,9 +68,16 @@ INIT = "airflow-init"
 ONE_OFF_LABEL = "com.docker.compose.oneoff"
 EXECUTORS = {"local": "LocalExecutor", "celery": "CeleryExecutor"}
 METADATA_VOLUME, METADATA_PASSWORD = "postgres_airflow_data", "AIRFLOW_POSTGRES_PASSWORD"
+# A version, a service that has it, and the variable in which its official image says it.
+IMAGE_VERSIONS = (
+    ("airflow", "webserver", "AIRFLOW_VERSION"),
+    ("postgres", "airbyte-postgres", "PG_MAJOR"),
+    ("mysql", "airbyte-mysql", "MYSQL_VERSION"),
+)
 LOOPBACK = ("localhost", "127.", "::1")
 PORT_TAKEN = ("port is already allocated", "address already in use")
 RESTARTING = "restarting"
+VOLUME_LABEL = "com.docker.compose.volume"
 STOPPED_CODES = {0, 130, 137, 143}  # ended by itself or by the signals of a stop
 
 
@@ -76,6 +91,8 @@ class DockerEngine(Engine):
     def __init__(self, settings: Settings, api: DockerApi | None = None) -> None:
         super().__init__(settings)
         self._api = api or DockerApi()
+        # What stack/.env would say of the data that lies beside.
+        self._beside: dict[str, str] = {}
         if not self._project_id:
             self._recover()
 
@@ -190,7 +207,7 @@ class DockerEngine(Engine):
     def _keeps(self, container: Container) -> bool:
         return container.service != "worker" or _number(container) <= self._workers
 
-    def start(self, observer: Observer) -> tuple[str, ...]:
+    def start(self, observer: Observer, only: Collection[str] = ()) -> tuple[str, ...]:
         """Start what is not running, and make anew what is configured otherwise by now."""
         remember_engine(self._settings, self.name)
         # Another program can take a port between its choice and its use: then choose again, once.
@@ -199,7 +216,11 @@ class DockerEngine(Engine):
             self._create()
             self._note_removed(before)
             self._note_restarts(before, observer)
-            stopped = [container for container in self._containers if container.state != "running"]
+            stopped = [
+                container
+                for container in self._containers
+                if container.state != "running" and (not only or container.service in only)
+            ]
             if all(container.service == INIT and not container.exit_code for container in stopped):
                 return ()
             names = tuple(
@@ -241,6 +262,91 @@ class DockerEngine(Engine):
         if containers:
             self._compose.down()
         return tuple(service.name for service in SERVICES if service.name in running)
+
+    def rest(self, names: Collection[str]) -> tuple[str, ...]:
+        """Stop containers, which stay."""
+        running = [each for each in self._containers if each.state == "running" and each.service in names]
+        self._side_by_side(self._api.stop, [container.id for container in running])
+        return tuple(container.name for container in running)
+
+    def wake(self, names: Collection[str]) -> None:
+        """Start containers that `rest` has stopped, the databases first."""
+        self._start_all([container for container in self._containers if container.name in names])
+
+    def versions(self) -> dict[str, str]:
+        """Return what the images say of themselves, in a variable or their tag."""
+        images = {name: service["image"] for name, service in self._described.items()}
+        versions = {}
+        for name, service, variable in IMAGE_VERSIONS:
+            said = self._api.image(images[service])[1].get(variable, "") or images[service].rpartition(":")[2]
+            if match := re.match(r"\d+(\.\d+)*", said):
+                versions[name] = match[0]
+        return versions
+
+    def data(self) -> tuple[Volume, ...]:
+        """The volumes of the databases that stack/.env names."""
+        named = {self._location(service) for service in archives.VOLUMES}
+        return tuple(volume for volume in self.volumes() if volume.location in named)
+
+    def copy_data(self, folder: Path) -> None:
+        """Write a tar file for each volume of a database."""
+        folder.mkdir(mode=0o700)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda service: self._pack(service, folder), archives.VOLUMES))
+
+    def _pack(self, service: str, folder: Path) -> None:
+        archives.pack(self._api.host, self._tar_image, self._location(service), folder / f"{service}.tar")
+
+    def slots_in(self, folder: Path) -> tuple[str, ...]:
+        """Look at what the tar files hold."""
+        return archives.slots_in(folder)
+
+    def lay_beside(self, folder: Path | None, settings: Mapping[str, str]) -> None:
+        """Make volumes with the next suffix, and unpack the tar files there."""
+        if not self._project_id:  # before the first start
+            self._configure(Observer())
+        self.drop_beside()
+        suffix = archives.next_suffix(self._settings.variables.get(archives.SUFFIX) or "")
+        self._beside = {archives.SUFFIX: suffix, **self._settings_of_data(settings)}
+        if folder is None:
+            return  # Compose makes empty ones
+        labels = {identity.PROJECT_LABEL: self._project_id, identity.COMPOSE_LABEL: self._project_name}
+        for service, name in archives.VOLUMES.items():
+            self._compose.make_volume(self._location(service, self._beside), {**labels, VOLUME_LABEL: name})
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda service: self._unpack(service, folder), archives.VOLUMES))
+
+    def _unpack(self, service: str, folder: Path) -> None:
+        target = self._location(service, self._beside)
+        archives.unpack(self._api.host, self._tar_image, folder / f"{service}.tar", target)
+
+    def exchange(self) -> None:
+        """Name the other volumes, and the settings of their data, in stack/.env."""
+        before = {archives.SUFFIX: "", **self._settings.variables, **self._settings.of_data}
+        now, self._beside = self._beside, {name: before[name] for name in self._beside}
+        self._change_settings(now)
+        keep_settings(self._settings)
+
+    def _drop_beside(self) -> None:
+        """Delete volumes of databases that stack/.env does not name."""
+        named = {self._location(service) for service in archives.VOLUMES}
+        label = {identity.PROJECT_LABEL: self._project_id}
+        for answer in self._api.volumes(label) if self._project_id else ():
+            name = (answer.get("Labels") or {}).get(VOLUME_LABEL)
+            if name in archives.VOLUMES.values() and answer["Name"] not in named:
+                self._compose.remove_volume(answer["Name"])
+
+    def _location(self, service: str, changes: Mapping[str, str] = MappingProxyType({})) -> str:
+        return archives.location(self._project_name, service, {**self._settings.variables, **changes})
+
+    @cached_property
+    def _described(self) -> dict[str, dict[str, Any]]:
+        """Compose's own reading of the services."""
+        return self._compose.planned(dict.fromkeys(self._secrets, "-"))
+
+    @property
+    def _tar_image(self) -> str:
+        return str(self._described["postgres"]["image"])
 
     def services(self) -> tuple[Service, ...]:
         """Every service with the state of its container, and the one-shot service if it failed."""
@@ -285,7 +391,7 @@ class DockerEngine(Engine):
         sizes = self._api.volume_sizes() if answers else {}
         volumes = (
             Volume(
-                name=(answer.get("Labels") or {}).get("com.docker.compose.volume") or answer["Name"],
+                name=(answer.get("Labels") or {}).get(VOLUME_LABEL) or answer["Name"],
                 location=answer["Name"],
                 created=datetime.fromisoformat(answer["CreatedAt"]),
                 bytes=max(0, sizes.get(answer["Name"], 0)),
@@ -328,10 +434,23 @@ class DockerEngine(Engine):
     def execute(self, service: str, words: tuple[str, ...], observer: Observer | None = None) -> int:
         """Run the program in the service's container."""
         del observer
+        container = self._running_container(service)
+        return execute(self._api.host, container.id, words_in_container(container.service, words))
+
+    def tool(self, service: str, words: tuple[str, ...], observer: Observer) -> Command:
+        """Return the tool in the database's container."""
+        del observer
+        container = self._running_container(service)
+        docker = ("docker", "--host", self._api.host, "exec", "--interactive", container.id)
+        return Command(
+            (*docker, *words_in_container(service, words)), surroundings.of_docker(), self._settings.project
+        )
+
+    def _running_container(self, service: str) -> Container:
         container = next((each for each in self._containers if _shown_name(each) == service), None)
         if container is None or container.state != "running":
             raise EngineError(f"{service} has no container that runs.", hint=SEE_SERVICES)
-        return execute(self._api.host, container.id, words_in_container(container.service, words))
+        return container
 
     def apart(
         self,

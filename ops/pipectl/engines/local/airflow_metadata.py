@@ -22,7 +22,7 @@ from pipectl.engines.local.airflow import (
 )
 from pipectl.engines.local.folders import atomic_folder, count_files
 from pipectl.engines.local.install import install_lock, last_lines
-from pipectl.errors import DatabaseError, EngineError
+from pipectl.errors import DatabaseError, EngineError, MigrationError
 from pipectl.models import DatabaseAddress
 from pipectl.wait import until
 
@@ -195,7 +195,7 @@ def migrate_metadata(site: AirflowSite, runtime: AirflowRuntime) -> bool:
 
 
 def run_migration(variables: dict[str, str], runtime: AirflowRuntime) -> None:
-    """Run `airflow db migrate`, 5 to 10 s on an empty database; EngineError with its last lines."""
+    """Run `airflow db migrate`, 5 to 10 s on an empty database; MigrationError with its last lines."""
     command = (str(runtime.python), "-m", "airflow", "db", "migrate")
     try:
         done = subprocess.run(
@@ -213,12 +213,12 @@ def run_migration(variables: dict[str, str], runtime: AirflowRuntime) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise EngineError(
+        raise MigrationError(
             f"Airflow's metadata database was not migrated within {MIGRATION_SECONDS} s.",
             hint="Run the command again: it goes on with what is migrated.",
         ) from error
     if done.returncode:
-        raise EngineError(
+        raise MigrationError(
             f"Airflow's metadata database could not be migrated to Airflow {runtime.version}.",
             hint="The lines above are Airflow's. Mend what they name, or start with new data: pipectl reset",
             detail=last_lines(done.stdout, DETAIL_LINES),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
@@ -11,17 +12,27 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from pipectl import json_text
 from pipectl.database_connections import prove
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.changes import TASK_SECONDS, StartPlan, digests, restart_sentences
 from pipectl.engines.local import logs
 from pipectl.engines.local.airflow import needs_triggerer, require_usable_path
-from pipectl.engines.local.folders import DATA, airflow_volume, database_volume, server_mark
+from pipectl.engines.local.folders import (
+    DATA,
+    VolumeFolder,
+    airflow_volume,
+    copy_contents,
+    database_volume,
+    exchange,
+    restore_exchanged,
+    server_mark,
+)
 from pipectl.engines.local.processes import listens
 from pipectl.engines.local.supervisor.supervisor import Supervisor
 from pipectl.engines.ports import is_free
-from pipectl.engines.project import Leftover, forget_engine, new_password, remember_engine
+from pipectl.engines.project import Leftover, forget_engine, new_password, remember_engine, write_private
 from pipectl.engines.requirements import changed_note
 from pipectl.errors import DatabaseError, EngineError, EngineSilentError, ForeignDatabaseError, UsageError
 from pipectl.models import Service
@@ -34,7 +45,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipectl.engines.foreground import Command
-    from pipectl.engines.local.folders import VolumeFolder
     from pipectl.engines.local.start import Software
     from pipectl.engines.local.supervisor.supervisor import ProcessState
     from pipectl.models import DatabaseAddress, LogLine, Volume
@@ -42,6 +52,8 @@ if TYPE_CHECKING:
 
 # Nobody but pipectl's own single-user runs, which ask for none, needs it.
 SUPERUSER_PASSWORD = "AIRBYTE_POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105  the name of a variable
+# Of the data that it lies beside, until stack/.env has them.
+SETTINGS = "settings.json"
 # supervisord's words for a process, in ours.
 STATES = {
     "RUNNING": "running",
@@ -82,7 +94,7 @@ class LocalEngine(Engine):
         self.check(observer)
         self._software = find_software(self._settings, observer)
 
-    def start(self, observer: Observer) -> tuple[str, ...]:
+    def start(self, observer: Observer, only: Collection[str] = ()) -> tuple[str, ...]:
         """Start what is not running, and anew what would be started with something else now.
 
         Airflow's programs import while the databases are made and started.
@@ -90,6 +102,8 @@ class LocalEngine(Engine):
         from pipectl.engines.local.start import Start, find_software  # noqa: PLC0415  10 ms
 
         remember_engine(self._settings, self.name)
+        restore_exchanged(self._data)
+        self._adopt_settings()
         software = self._software or find_software(self._settings, observer)
         while True:
             running = self._running() - self._usurped()
@@ -108,6 +122,8 @@ class LocalEngine(Engine):
             if "scheduler" in outdated:
                 self._supervisor.end_work("scheduler", TASK_SECONDS)
             self._stop_in_order(outdated)
+        if only:
+            missing = tuple(name for name in missing if name in only)
         if missing:
             start.start(missing, self._names)
         # Even if nothing was missing: an earlier start may have been interrupted before this step.
@@ -163,6 +179,97 @@ class LocalEngine(Engine):
     def _stop_in_order(self, names: Collection[str]) -> None:
         self._supervisor.stop(name for name in names if name not in databases())
         self._supervisor.stop(name for name in names if name in databases())
+
+    def rest(self, names: Collection[str]) -> tuple[str, ...]:
+        """Stop processes, which the supervisor keeps in mind."""
+        running = tuple(
+            process.name for process in self._supervisor.processes() if process.pid and process.name in names
+        )
+        self._supervisor.stop(running)
+        return running
+
+    def wake(self, names: Collection[str]) -> None:
+        """Start processes with what the supervisor has kept in mind."""
+        for name in sorted(names, key=lambda name: name not in databases()):
+            self._supervisor.start(name)
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of what is installed; nothing of what is not."""
+        from pipectl.engines.local.start import look_for_software  # noqa: PLC0415  10 ms
+
+        software, *_, lacking = look_for_software(self._settings)
+        versions = {"airflow": software.airflow.version}
+        if "postgres" not in lacking:
+            versions["postgres"] = ".".join(map(str, software.postgres.version))
+        if "airbyte-mysql" not in lacking:
+            mariadb = software.mariadb
+            name = "MariaDB " if mariadb.flavor == "mariadb" else ""
+            versions["mysql"] = name + ".".join(map(str, mariadb.version))
+        return versions
+
+    def data(self) -> tuple[Volume, ...]:
+        """The folders of the databases."""
+        state_dir = self._settings.state_dir
+        folders = (database_volume(state_dir, name) for name in databases())
+        return tuple(volume for folder in folders if (volume := folder.describe()))
+
+    def copy_data(self, folder: Path) -> None:
+        """Copy the folders of data side by side, with cp: blocks are shared if the file system can."""
+        sources = [database_volume(self._settings.state_dir, name).path for name in databases()]
+        self._copy(sources, folder)
+
+    def _copy(self, sources: Collection[Path], folder: Path) -> None:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  10 ms
+
+        folder.mkdir(mode=0o700)
+        targets = [folder / source.name for source in sources]
+        for target in targets:
+            target.mkdir()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(copy_contents, sources, targets))
+
+    def slots_in(self, folder: Path) -> tuple[str, ...]:
+        """Look into PostgreSQL's folder of slots."""
+        for name in databases():
+            if not (folder / name / DATA).is_dir():
+                raise UsageError(f"{folder} has no data of {name}.", hint="Delete it: pipectl snapshot rm")
+        slots = folder / "airbyte-postgres" / DATA / "pg_replslot"
+        return tuple(sorted(path.name for path in slots.iterdir())) if slots.is_dir() else ()
+
+    def lay_beside(self, folder: Path | None, settings: Mapping[str, str]) -> None:
+        """Copy the folders of data, and note their settings there."""
+        self._settings_of_data(settings)
+        self.drop_beside()
+        self._copy([folder / name for name in databases()] if folder else [], self._beside)
+        write_private(self._beside / SETTINGS, json.dumps(dict(settings)))
+        os.sync()
+
+    def exchange(self) -> None:
+        """Exchange the two folders, each with its settings in it, then take over those."""
+        self._data.mkdir(parents=True, exist_ok=True)
+        write_private(self._data / SETTINGS, json.dumps(self._settings.of_data))
+        exchange(self._data, self._beside)
+        self._adopt_settings()
+
+    def _adopt_settings(self) -> None:
+        """Write the settings of exchanged data to stack/.env, also if an interrupted command has not."""
+        path = self._data / SETTINGS
+        if settings := json_text.read_object(path):
+            self._change_settings(self._settings_of_data(settings))
+            path.unlink()
+
+    def _drop_beside(self) -> None:
+        """Delete the other folder."""
+        if self._beside.exists():
+            VolumeFolder(self._beside.name, self._beside).delete()
+
+    @property
+    def _data(self) -> Path:
+        return self._settings.state_dir / "volumes"
+
+    @property
+    def _beside(self) -> Path:
+        return self._settings.state_dir / "volumes.beside"
 
     def services(self) -> tuple[Service, ...]:
         """Every service with the state of its process."""
@@ -322,6 +429,13 @@ class LocalEngine(Engine):
         command = program_apart(self._settings, program, words, observer, tolerant=tolerant)
         return replace(command, environment={**command.environment, airflow_env.PYTEST: str(pytest or "")})
 
+    def tool(self, service: str, words: tuple[str, ...], observer: Observer) -> Command:
+        """Return the tool beside the server, or that on PATH, or one that is installed."""
+        from pipectl.engines.local.programs import beside_database  # noqa: PLC0415  20 ms
+
+        started = self._supervisor.started(service)
+        return beside_database(started, words, self._proven(service), self._settings, observer)
+
     def client(self, service: str, arguments: tuple[str, ...], observer: Observer) -> int:
         """Become the client."""
         from pipectl.engines import clients  # noqa: PLC0415  20 ms
@@ -348,7 +462,12 @@ class LocalEngine(Engine):
     @property
     def _folders(self) -> tuple[VolumeFolder, ...]:
         state_dir = self._settings.state_dir
-        return (*(database_volume(state_dir, name) for name in databases()), airflow_volume(state_dir))
+        beside = VolumeFolder(self._beside.name, self._beside)
+        return (
+            *(database_volume(state_dir, name) for name in databases()),
+            airflow_volume(state_dir),
+            beside,
+        )
 
 
 def _service(name: str, process: ProcessState | None, port: int | None) -> Service:

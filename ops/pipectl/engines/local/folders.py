@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 CREATED = "created"
 DATA = "data"
+# renameat2(2): paths from the current folder, and both stay. renamex_np(2) on macOS.
+HERE, LINUX_EXCHANGE, DARWIN_SWAP = -100, 2, 2
 
 
 @contextmanager
@@ -79,6 +83,49 @@ def copy_contents(source: Path, target: Path) -> None:
             return
     # Busybox and others know no such option.
     shutil.copytree(source, target, dirs_exist_ok=True, symlinks=True)
+
+
+def exchange(first: Path, second: Path) -> None:
+    """Exchange two folders, in one step if system and file system can; `restore_exchanged` helps if not."""
+    names = os.fsencode(first), os.fsencode(second)
+    library = ctypes.CDLL(None)
+    with suppress(AttributeError):  # a C library without the function
+        if sys.platform == "darwin":
+            failed = library.renamex_np(*names, DARWIN_SWAP)
+        else:
+            failed = library.renameat2(HERE, names[0], HERE, names[1], LINUX_EXCHANGE)
+        if not failed:
+            return
+    spare = _spare(first)
+    first.rename(spare)
+    second.rename(first)
+    spare.rename(second)
+
+
+def restore_exchanged(first: Path) -> None:
+    """Put a folder back that an interrupted exchange, not in one step, has left under another name."""
+    spare = _spare(first)
+    if spare.is_dir() and not first.exists():
+        spare.rename(first)
+
+
+def _spare(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.exchanged")
+
+
+def shares_blocks(folder: Path) -> bool:
+    """Whether copies of files in `folder` share their blocks, and so take neither time nor space."""
+    if sys.platform != "linux":
+        return False
+    with tempfile.TemporaryDirectory(prefix=".probe-", dir=folder) as probe:
+        Path(probe, "from").write_bytes(b"a" * 4096)
+        copied = subprocess.run(
+            ("cp", "--reflink=always", f"{probe}/from", f"{probe}/to"),
+            capture_output=True,
+            check=False,
+            env=surroundings.environment(),
+        )
+        return copied.returncode == 0
 
 
 def count_files(folder: Path) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipectl import surroundings
 from pipectl.database_connections import MYSQL
 from pipectl.engines import clients
-from pipectl.engines.foreground import become
+from pipectl.engines.foreground import Command, become
 from pipectl.engines.local import mariadb, postgres
 from pipectl.engines.local.client_programs import POSTGRES_TOOLS, find_psql
 
@@ -38,7 +38,15 @@ def become_in_airflow(started: Started, words: tuple[str, ...], project: Path) -
 def become_beside_database(
     started: Started, words: tuple[str, ...], address: DatabaseAddress, settings: Settings, observer: Observer
 ) -> NoReturn:
-    """Become a program that is logged in to a database, the server's own tools before those on PATH.
+    """Become a program that is logged in to a database; raises as `beside_database`."""
+    command = beside_database(started, words, address, settings, observer)
+    become(command.words, command.environment)
+
+
+def beside_database(
+    started: Started, words: tuple[str, ...], address: DatabaseAddress, settings: Settings, observer: Observer
+) -> Command:
+    """Return a program that is logged in to a database, the server's own tools before those on PATH.
 
     Raises EngineError if the program is a tool of the database's that is missing and cannot be installed.
     """
@@ -50,7 +58,8 @@ def become_beside_database(
         folders.insert(0, clients.mysql_tools(settings, address, observer, server, words[0]))
     elif words[0] in POSTGRES_TOOLS:
         folders.append(find_psql(settings, observer, server, words[0]).parent)
-    become((*SHELL, *words), variables | {"PATH": os.pathsep.join([*map(str, folders), variables["PATH"]])})
+    path = os.pathsep.join([*map(str, folders), variables["PATH"]])
+    return Command((*SHELL, *words), variables | {"PATH": path}, settings.project)
 
 
 def server_of(started: Started) -> Path | None:

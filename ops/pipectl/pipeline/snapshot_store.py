@@ -1,0 +1,370 @@
+"""Snapshots as folders of .pipectl/snapshots: their names, what each says of itself, and whether it is whole.
+
+A snapshot has a manifest, the settings that its data was made with, and the data. All of it may have come
+from elsewhere: nothing in it is believed before it has been looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pipectl import json_text, ordinary
+from pipectl.engines.local.folders import VolumeFolder, atomic_folder
+from pipectl.engines.project import new_password, state_folder, write_private
+from pipectl.errors import EngineError, UsageError
+from pipectl.names import counted, listed, size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from pipectl.settings import Settings
+
+PROGRAM, FORMAT = "pipectl snapshot", 1
+# In the place of an engine: dumps, which every engine loads.
+PORTABLE = "portable"
+MANIFEST, SETTINGS, DATA = "snapshot.json", "settings.json", "data"
+# The folder of all snapshots says whose they are; a copy of the project takes it along.
+OWNER = ".owner"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+NAME_RULE = "at most 64 letters, digits, dashes, dots and underscores, a letter or digit first"
+NAMED = 5
+# Left free on the disk beside what a copy needs.
+RESERVE_BYTES = 256 << 20
+SEE_LIST = "What there is: pipectl snapshot list"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a snapshot says of itself.
+
+    `engine` made it, `versions` are those of Airflow and the servers, and `rows` those of the business
+    databases' tables, large numbers as the servers estimate them; none if the databases did not run.
+    """
+
+    name: str
+    created: datetime
+    engine: str
+    pipectl: str
+    versions: dict[str, str]
+    rows: dict[str, int]
+    slots: tuple[str, ...]
+    files: int
+    bytes: int
+    digest: str = field(repr=False)
+    owner: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All files of a folder: how many, their bytes, and a digest of their names and sizes, or contents."""
+
+    files: int
+    bytes: int
+    digest: str
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be a snapshot's name."""
+    return NAME.fullmatch(text) is not None
+
+
+class Store:
+    """The snapshots of one project. Methods that change something need the project's lock."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.folder = settings.state_dir / "snapshots"
+
+    def path(self, name: str) -> Path:
+        """Return the folder of a snapshot, whether it is there or not; UsageError for what can be no name."""
+        if not is_name(name):
+            raise UsageError(
+                f"There can be no snapshot {name!r}.", hint=f"A snapshot's name has {NAME_RULE}."
+            )
+        return self.folder / name
+
+    def names(self) -> tuple[str, ...]:
+        """Names of what lies among the snapshots, whole or not."""
+        try:
+            return tuple(sorted(path.name for path in self.folder.iterdir() if is_name(path.name)))
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+
+    def all(self) -> tuple[tuple[Snapshot, ...], dict[str, str]]:
+        """Return the snapshots, oldest first, and of those that cannot be used what is wrong with each."""
+        found, broken = [], {}
+        for name in self.names():
+            try:
+                found.append(self.read(name))
+            except UsageError as error:
+                broken[name] = error.message
+        return tuple(sorted(found, key=lambda snapshot: snapshot.created)), broken
+
+    def hint(self) -> str:
+        """Say which snapshots there are, the latest by name, and how to go back; empty if there is none."""
+        snapshots, _ = self.all()
+        if not snapshots:
+            return ""
+        named = [
+            f"{each.name} ({each.created.astimezone():%Y-%m-%d %H:%M})" for each in snapshots[:-NAMED:-1]
+        ]
+        return (
+            f"Snapshots: {listed(named, len(snapshots))}."
+            f" To go back, with the versions of then: pipectl snapshot restore {snapshots[-1].name}"
+        )
+
+    def read(self, name: str) -> Snapshot:
+        """Return what a snapshot says of itself; UsageError if there is none, or it is not to be used.
+
+        Its data is not looked at: `require_whole` does that.
+        """
+        folder = self.path(name)
+        if not folder.is_dir() or folder.is_symlink():
+            if os.path.lexists(folder):
+                raise UsageError(f"{folder} is no folder, so it is no snapshot.", hint=SEE_LIST)
+            others = f" There are: {listed(list(self.names()[:NAMED]), len(self.names()))}." * bool(
+                self.names()
+            )
+            raise UsageError(
+                f"There is no snapshot {name!r}.{others}", hint="Make one: pipectl snapshot save NAME"
+            )
+        try:
+            value = json_text.parse(_text(folder / MANIFEST))
+        except (OSError, ValueError) as error:
+            raise _broken(name, f"{MANIFEST} cannot be read") from error
+        if not isinstance(value, dict) or value.get("program") != PROGRAM:
+            raise UsageError(f"{folder} is no snapshot of pipectl's.", hint=SEE_LIST)
+        if isinstance(value.get("format"), int) and value["format"] > FORMAT:
+            raise UsageError(
+                f"The snapshot {name} was made by pipectl {value.get('pipectl')}, which is newer than this.",
+                hint="Update pipectl, then run the command again.",
+            )
+        try:
+            snapshot = _parsed(name, value)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise _broken(name, f"{MANIFEST} is not as pipectl wrote it") from error
+        if snapshot.engine != PORTABLE and snapshot.owner != self._owner():
+            raise UsageError(
+                f"The snapshot {name} is another project's: {folder} was not made here.",
+                hint="Restore it in that project, or make one there that goes anywhere: --portable",
+            )
+        return snapshot
+
+    def settings_of(self, snapshot: Snapshot) -> dict[str, str]:
+        """Return the settings that the data was made with, by the names of stack/.env. Raises UsageError."""
+        try:
+            value = json_text.parse(_text(self.path(snapshot.name) / SETTINGS))
+        except (OSError, ValueError) as error:
+            raise _broken(snapshot.name, f"{SETTINGS} cannot be read") from error
+        known = self._settings.of_data
+        if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+            raise _broken(snapshot.name, f"{SETTINGS} is not as pipectl wrote it")
+        # Whatever stands there beside, such as a path or a port, is none of a snapshot's business.
+        return {name: text for name, text in value.items() if name in known}
+
+    def require_whole(self, snapshot: Snapshot) -> None:
+        """Raise UsageError if the data is not that of the manifest, or holds links or devices."""
+        found = contents(
+            self.path(snapshot.name) / DATA, name=snapshot.name, with_text=with_text(snapshot.engine)
+        )
+        if (found.files, found.bytes) != (snapshot.files, snapshot.bytes):
+            there, made = (
+                f"{counted(each.files, 'file')} with {size(each.bytes)}" for each in (found, snapshot)
+            )
+            raise _broken(snapshot.name, f"it was made of {made}, and has {there}")
+        if found.digest != snapshot.digest:
+            raise _broken(snapshot.name, "files of it have changed")
+
+    def require_new(self, name: str) -> None:
+        """Raise UsageError if there is a snapshot of this name."""
+        if os.path.lexists(self.path(name)):
+            raise UsageError(
+                f"There is a snapshot {name} already; nothing was saved.",
+                hint=f"Delete it (pipectl snapshot rm {name}), or choose another name.",
+            )
+
+    def require_space(self, needed: int, what: str) -> None:
+        """Raise UsageError if the disk has not so many bytes left."""
+        free = shutil.disk_usage(state_folder(self._settings)).free
+        if needed + RESERVE_BYTES > free:
+            raise UsageError(
+                f"{what} needs {size(needed)}, and the disk of {self.folder} has {size(free)} left.",
+                hint="Free space on it, or delete a snapshot: pipectl snapshot list",
+            )
+
+    @contextmanager
+    def making(self, name: str) -> Iterator[Path]:
+        """Give a folder that becomes the snapshot when the block succeeds: all of it, or nothing.
+
+        The block makes the folder DATA in it, and calls `finish`.
+        """
+        self.require_new(name)
+        state_folder(self._settings)
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        self.folder.chmod(0o700)
+        if not self._owner():
+            write_private(self.folder / OWNER, new_password())
+        self.clear()
+        with atomic_folder(self.path(name)) as folder:
+            yield folder
+        _sync_folder(self.folder)
+
+    def finish(self, folder: Path, settings: Mapping[str, str], **facts: Any) -> Snapshot:  # noqa: ANN401  Snapshot's
+        """Write manifest and settings of a folder that holds the data, and all of it to the disk."""
+        found = contents(folder / DATA, with_text=with_text(facts["engine"]))
+        name = folder.name.removeprefix(".").partition(".new-")[0]
+        snapshot = Snapshot(
+            name=name,
+            files=found.files,
+            bytes=found.bytes,
+            digest=found.digest,
+            owner=self._owner(),
+            **facts,
+        )
+        manifest = {
+            "program": PROGRAM,
+            "format": FORMAT,
+            **vars(snapshot),
+            "created": snapshot.created.isoformat(),
+        }
+        del manifest["name"]  # that of the folder
+        write_private(folder / SETTINGS, json.dumps(dict(settings)))
+        write_private(folder / MANIFEST, json.dumps(manifest, indent=2))
+        os.sync()
+        return snapshot
+
+    def remove(self, name: str) -> None:
+        """Delete a snapshot, or what lies in its place, in one step; UsageError if there is none."""
+        path = self.path(name)
+        if not os.path.lexists(path):
+            self.read(name)
+        if path.is_dir():
+            VolumeFolder(name, path).delete()
+        else:
+            path.unlink()
+
+    def clear(self) -> None:
+        """Delete what interrupted commands have left."""
+        for path in self.folder.iterdir():
+            if (
+                re.fullmatch(r"\..*\.(new-\w+|deleted)", path.name)
+                and path.is_dir()
+                and not path.is_symlink()
+            ):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _owner(self) -> str:
+        try:
+            return ordinary.read_text(self.folder / OWNER, "ascii")
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+
+def with_text(engine: str) -> bool:
+    """Whether the digest is of the files' contents too: not of a copy that shares its blocks with the data.
+
+    Reading that would take far longer than making it. Both servers check their own pages.
+    """
+    return engine != "local"
+
+
+def contents(folder: Path, *, name: str = "", with_text: bool = False) -> Contents:
+    """Return what a folder holds; UsageError if that is anything but folders and ordinary files."""
+    count, total, digest = 0, 0, hashlib.sha256()
+    lines = []
+    try:
+        for path, status in _files(folder, name):
+            count, total = count + 1, total + status.st_size
+            text = _digest(path) if with_text else ""
+            place = os.fsencode(path.relative_to(folder)).hex()
+            lines.append(f"{place} {status.st_size} {text}\n")
+    except OSError as error:
+        raise _broken(name, f"{error.filename} cannot be read: {error.strerror}") from error
+    digest.update("".join(sorted(lines)).encode())
+    return Contents(count, total, digest.hexdigest())
+
+
+def _files(folder: Path, name: str) -> Iterator[tuple[Path, os.stat_result]]:
+    if not stat.S_ISDIR(folder.lstat().st_mode):
+        raise _broken(name, f"{folder.name} is no folder")
+    for path in folder.iterdir():
+        status = path.lstat()
+        if stat.S_ISDIR(status.st_mode):
+            yield from _files(path, name)
+        elif stat.S_ISREG(status.st_mode):
+            yield path, status
+        else:
+            raise _broken(name, f"{path} is neither a file nor a folder, but a link or a device")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file of a snapshot's own, which is no link."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise OSError(f"{path} is no ordinary file")
+    return ordinary.read_text(path)
+
+
+def _parsed(name: str, value: Mapping[str, Any]) -> Snapshot:
+    """Read a manifest; AttributeError, LookupError, TypeError or ValueError if it is none."""
+    created = datetime.fromisoformat(value["created"])
+    texts = [value[key] for key in ("engine", "pipectl", "digest", "owner")]
+    numbers = [value[key] for key in ("files", "bytes")]
+    versions, rows, slots = value["versions"], value["rows"], value["slots"]
+    is_right = (
+        value["format"] == FORMAT
+        and created.tzinfo is not None
+        and all(isinstance(text, str) for text in (*texts, *slots, *versions, *versions.values(), *rows))
+        and all(_is_count(number) for number in (*numbers, *rows.values()))
+        and isinstance(slots, list)
+    )
+    if not is_right:
+        raise ValueError
+    return Snapshot(
+        name=name,
+        created=created,
+        engine=value["engine"],
+        pipectl=value["pipectl"],
+        versions=versions,
+        rows=rows,
+        slots=tuple(slots),
+        files=value["files"],
+        bytes=value["bytes"],
+        digest=value["digest"],
+        owner=value["owner"],
+    )
+
+
+def _is_count(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 0
+
+
+def _broken(name: str, reason: str) -> UsageError | EngineError:
+    if not name:
+        return EngineError(f"The data cannot be saved: {reason}.", hint="Put that right, then run it again.")
+    return UsageError(
+        f"The snapshot {name} is broken: {reason}.",
+        hint=f"Nothing of it is used. Delete it: pipectl snapshot rm {name}",
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

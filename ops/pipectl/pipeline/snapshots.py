@@ -1,0 +1,415 @@
+"""Save the data of both business databases and of Airflow at one moment, and go back to it."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pipectl import __version__
+from pipectl.airflow_health import AirflowHealth
+from pipectl.databases import Databases
+from pipectl.engines.local.folders import shares_blocks
+from pipectl.engines.project import state_folder
+from pipectl.errors import (
+    AirflowError,
+    DatabaseError,
+    EngineError,
+    PipectlError,
+    UsageError,
+    WaitTimeoutError,
+)
+from pipectl.names import listed, size
+from pipectl.pipeline import lifecycle
+from pipectl.pipeline.access import airflow_address, down_services
+from pipectl.pipeline.consumers import drop_slots
+from pipectl.pipeline.portable import dump, load
+from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy
+from pipectl.pipeline.snapshot_store import DATA, PORTABLE, Snapshot, with_text
+from pipectl.services import business_databases, databases
+from pipectl.wait import until
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from pipectl.engines.base import Engine
+    from pipectl.models import Volume
+    from pipectl.observer import Observer
+    from pipectl.pipeline.lifecycle import UpResult
+    from pipectl.pipeline.snapshot_store import Store
+    from pipectl.settings import Settings
+
+# Of what Airflow has encrypted.
+KEY = "AIRFLOW_FERNET_KEY"
+DATABASE_SECONDS = 60.0
+POLL_SECONDS = 0.1
+# What starts runs and tasks; what else uses the databases all the time. The web server bears a pause.
+STARTING, WRITING = ("scheduler", "worker", "triggerer"), ("dag-processor",)
+# Numbers that sequences have given, and the statement that lets one go on from there.
+SEQUENCES = "SELECT format('%I.%I', schemaname, sequencename), last_value FROM pg_sequences"
+GO_ON = "SELECT setval(%s::regclass, %s)"
+
+
+@dataclass(frozen=True)
+class SnapshotSaved:
+    """What `snapshot save` made: where, how long it took, and how long the databases were away."""
+
+    snapshot: Snapshot
+    folder: str
+    seconds: float
+    away_seconds: float
+
+
+@dataclass(frozen=True)
+class SnapshotRestored:
+    """What `snapshot restore` did.
+
+    `settings` are the variables of stack/.env that are again as the data needs them, `slots_dropped` the
+    replication slots of the snapshot that were dropped, and `notes` sentences.
+    """
+
+    snapshot: Snapshot
+    settings: tuple[str, ...]
+    slots_dropped: tuple[str, ...]
+    up: UpResult
+    notes: tuple[str, ...] = field(default=(), metadata={"optional": True})
+
+
+class _Rest:
+    """Services that were stopped for a while."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._names: tuple[str, ...] = ()
+
+    def begin(self, names: Collection[str]) -> None:
+        self._names += self._engine.rest(names)
+
+    def end(self) -> None:
+        if self._names:
+            self._engine.wake(self._names)
+            self._names = ()
+
+
+def save(
+    engine: Engine,
+    settings: Settings,
+    store: Store,
+    name: str,
+    *,
+    portable: bool,
+    hold_timeout: float,
+    up_timeout: float,
+    observer: Observer,
+) -> SnapshotSaved:
+    """Copy all data to a snapshot, and leave what runs running; active runs are waited for.
+
+    A `portable` one is dumped by the servers, which go on meanwhile.
+
+    Raises UsageError for a name that is taken, for a database that runs elsewhere, and if there is no space;
+    WaitTimeoutError if a run stays active for `hold_timeout` seconds.
+    """
+    stopwatch = lifecycle.Stopwatch()
+    with engine.lock():
+        _require_own(settings, "saved")
+        store.require_new(name)
+        versions, data = engine.versions(), _data(engine)
+        count = sum(volume.bytes for volume in data)
+        store.require_space(_needed(engine, settings, count), "The snapshot")
+        down = down_services(engine.services())
+        is_up = not down
+        if portable and not down.isdisjoint(databases()):
+            raise EngineError("Not all databases run, and they write the dumps.", hint="pipectl up")
+        rest = _Rest(engine)
+        with store.making(name) as folder, ExitStack() as stack:
+            stack.callback(rest.end)
+            _hold_schedule(engine, rest, timeout=hold_timeout, observer=observer)
+            rows = _rows(engine)
+            away = 0.0
+            if portable:
+                observer.report("Dumping all databases")
+                dump(engine, settings, folder / DATA, observer)
+            else:
+                observer.report(f"Copying {size(count)} while the databases rest")
+                began = time.monotonic()
+                rest.begin((*WRITING, *databases()))
+                engine.copy_data(folder / DATA)
+            rest.end()
+            if is_up and not portable:
+                away = time.monotonic() - began
+            made_with = settings.of_data
+            snapshot = store.finish(
+                folder,
+                # Logins are the servers' there. What Airflow has encrypted is in the dump.
+                {KEY: made_with[KEY]} if portable else made_with,
+                created=datetime.now(UTC),
+                engine=PORTABLE if portable else engine.name,
+                pipectl=__version__,
+                versions=versions,
+                rows=rows,
+                slots=() if portable else engine.slots_in(folder / DATA),
+            )
+        if is_up:
+            deadline = time.monotonic() + up_timeout
+            probe = HealthProbe(Databases(*engine.databases()), AirflowHealth(engine.airflow()))
+            wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
+    return SnapshotSaved(snapshot, str(store.path(name)), stopwatch.seconds, round(away, 3))
+
+
+def require_restorable(
+    engine: Engine, settings: Settings, store: Store, name: str, *, keep_slots: bool | None
+) -> Snapshot:
+    """Return a snapshot that this project can go back to; UsageError, before anything is touched, if not."""
+    _require_own(settings, "restored")
+    snapshot = store.read(name)
+    is_portable = snapshot.engine == PORTABLE
+    if not is_portable and snapshot.engine != engine.name:
+        raise UsageError(
+            f"The snapshot {name} is the {snapshot.engine} engine's, and this is the {engine.name} engine.",
+            hint=f"Restore it there: pipectl --engine {snapshot.engine} snapshot restore {name}\n"
+            "What goes to every engine: pipectl snapshot save NAME --portable",
+        )
+    compare = _dump_problem if is_portable else _version_problem
+    if problem := compare(snapshot.versions, engine.versions()):
+        raise UsageError(
+            f"The snapshot {name} cannot be used here: {problem}.",
+            hint="Run the version that it was made with, then the command again.",
+        )
+    store.require_whole(snapshot)
+    if not is_portable and engine.slots_in(store.path(name) / DATA) and keep_slots is None:
+        raise UsageError(
+            f"The snapshot {name} holds replication slots, whose readers have gone on since:"
+            f" {', '.join(snapshot.slots)}.",
+            hint="Choose: --drop-slots, and clear what their readers have copied;"
+            " or --keep-slots, if these go back to the same moment too.",
+        )
+    return snapshot
+
+
+def restore(
+    engine: Engine,
+    settings: Settings,
+    store: Store,
+    snapshot: Snapshot,
+    dag_id: str,
+    *,
+    keep_slots: bool | None,
+    hold_timeout: float,
+    up_timeout: float,
+    observer: Observer,
+) -> SnapshotRestored:
+    """Replace all data by that of a snapshot that `require_restorable` has returned, and start the stack.
+
+    The data of before is kept until all services are healthy with the new, and comes back if they are not.
+    Ids that have been used are not used again. Raises as `save` does, and what a start raises.
+    """
+    with engine.lock(), ExitStack() as stack:
+        store.require_space(_needed(engine, settings, snapshot.bytes), "The restore")
+        made_with = store.settings_of(snapshot)
+        engine.drop_beside()
+        stack.callback(engine.drop_beside)
+        data = store.path(snapshot.name) / DATA
+        is_portable = snapshot.engine == PORTABLE
+        if not is_portable:
+            observer.report(f"Copying {size(snapshot.bytes)} beside the data that is there")
+        engine.lay_beside(None if is_portable else data, made_with)
+        rest = _Rest(engine)
+        stack.callback(rest.end)
+        with suppress(AirflowError):  # one that is broken is no reason not to go back
+            _hold_schedule(engine, rest, timeout=hold_timeout, observer=observer)
+        numbers = _sequences(engine)
+        observer.report("Stopping the stack")
+        engine.stop()
+        stack.pop_all()
+        engine.exchange()
+        with _back_if_it_fails(engine, observer):
+            engine.install(observer)
+            engine.start(observer, only=databases())
+            dropped = () if keep_slots else snapshot.slots
+            _wait_for_databases(engine)
+            if is_portable:
+                observer.report("Loading the dumps")
+                load(engine, settings, data, observer)
+            raised = _prepare(engine, numbers or {}, dropped)
+            engine.start(observer)
+            deadline = time.monotonic() + up_timeout
+            probe = HealthProbe(Databases(*engine.databases()), AirflowHealth(engine.airflow()))
+            wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
+        engine.drop_beside()
+        result = lifecycle.up_locked(engine, dag_id, timeout=up_timeout, observer=observer)
+    now = settings.of_data
+    changed = tuple(sorted(name for name, value in made_with.items() if value and value != now.get(name)))
+    return SnapshotRestored(
+        snapshot,
+        changed,
+        dropped,
+        result,
+        _notes(changed, dropped, has_run=numbers is not None, raised=raised),
+    )
+
+
+def _notes(
+    changed: tuple[str, ...], dropped: tuple[str, ...], *, has_run: bool, raised: bool
+) -> tuple[str, ...]:
+    notes = []
+    if changed:
+        notes.append(f"stack/.env has again what the data was made with: {', '.join(changed)}.")
+    if dropped:
+        notes.append(
+            f"Dropped: {', '.join(dropped)}. To read changes again: pipectl connections --create-slot"
+        )
+    if raised:
+        notes.append("Ids go on from the last that were used, so none is used twice.")
+    elif not has_run:
+        notes.append(
+            "airbyte-postgres did not run before, so ids that were given after the snapshot are given again."
+        )
+    notes.append("Whoever reads changes has rows of after the snapshot: clear what they have copied.")
+    return tuple(notes)
+
+
+@contextmanager
+def _back_if_it_fails(engine: Engine, observer: Observer) -> Iterator[None]:
+    """Put the data of before back, and start the stack with it, if the block fails."""
+    try:
+        yield
+    except BaseException as error:
+        observer.report("The stack does not start with the snapshot: putting the data of before back")
+        engine.stop()
+        engine.exchange()
+        engine.drop_beside()
+        if isinstance(error, PipectlError):
+            error.hint = (
+                f"The data of before is in its place again. To start with it: pipectl up\n{error.hint}"
+            )
+        raise
+
+
+def _require_own(settings: Settings, what: str) -> None:
+    names = [each.name for each in business_databases() if settings.is_external(each.name)]
+    if names:
+        raise UsageError(
+            f"{' and '.join(names)} runs elsewhere (stack/.env), so nothing can be {what}.",
+            hint="Use that server's own backups.",
+        )
+
+
+def _data(engine: Engine) -> tuple[Volume, ...]:
+    """Return the volumes of the databases; EngineError if not all are there."""
+    data = engine.data()
+    if len(data) < len(databases()):
+        raise EngineError("There is no data yet, or not of all databases.", hint="Make it: pipectl up")
+    return data
+
+
+def _needed(engine: Engine, settings: Settings, count: int) -> int:
+    """How many of so many bytes a copy takes on the disk of the project."""
+    return 0 if not with_text(engine.name) and shares_blocks(state_folder(settings)) else count
+
+
+def _hold_schedule(engine: Engine, rest: _Rest, *, timeout: float, observer: Observer) -> None:
+    """Stop what starts runs, at a moment when none is active.
+
+    Nothing of it stays if this command is killed, but services that `pipectl up` starts: no DAG is paused.
+    """
+    deadline = time.monotonic() + timeout
+    while "scheduler" not in down_services(engine.services()):
+        health = AirflowHealth(airflow_address(engine))
+        if active := health.running():
+            observer.report(f"Waiting for the end of the run {active[0].run_id} of {active[0].dag_id}")
+            until(lambda health=health: not health.running(), deadline - time.monotonic(), POLL_SECONDS)  # type: ignore[misc]
+            active = health.running()
+        if active:
+            names = [f"{run.run_id} of {run.dag_id}" for run in active[:3]]
+            raise WaitTimeoutError(
+                f"Active, so that only a part of it would be saved: {listed(names, len(active))}.",
+                hint="Wait for longer (--wait SECONDS), or end the run: pipectl cancel",
+            )
+        rest.begin(STARTING)
+        if not health.running():
+            return
+        rest.end()  # one has begun in between
+
+
+def _rows(engine: Engine) -> dict[str, int]:
+    """Rows of each table of the business databases, large numbers as estimates; none if one does not run."""
+    asked = Databases(*engine.databases())
+    rows: dict[str, int] = {}
+    with suppress(DatabaseError):
+        for definition in business_databases():
+            rows |= {name: count for name, (count, _) in asked.row_counts(definition.name).items()}
+        return rows
+    return {}
+
+
+def _sequences(engine: Engine) -> dict[str, int] | None:
+    """Return the last number of each sequence of airbyte-postgres; None if it does not answer."""
+    with suppress(DatabaseError), Databases(*engine.databases()).ask_postgres() as ask:
+        return {str(name): int(last) for name, last in ask(SEQUENCES) if last is not None}
+    return None
+
+
+def _prepare(engine: Engine, numbers: dict[str, int], slots: tuple[str, ...]) -> bool:
+    """Let sequences go on, and drop slots; return whether a sequence goes on."""
+    asked = Databases(*engine.databases())
+    raised = False
+    with asked.ask_postgres() as ask:
+        for name, last in ask(SEQUENCES):
+            if (before := numbers.get(str(name), 0)) > (last or 0):
+                ask(GO_ON, name, before)
+                raised = True
+    drop_slots(asked, slots)
+    return raised
+
+
+def _wait_for_databases(engine: Engine) -> None:
+    """Wait until both business databases answer; DatabaseError if they do not in time."""
+    asked = Databases(*engine.databases())
+
+    def answer() -> bool:
+        try:
+            for definition in business_databases():
+                asked.ping(definition.name)
+        except DatabaseError:
+            return False
+        return True
+
+    if not until(answer, DATABASE_SECONDS, POLL_SECONDS):
+        for definition in business_databases():
+            asked.ping(definition.name)
+
+
+def _version_problem(made_with: dict[str, str], now: dict[str, str]) -> str:
+    """Say which server or Airflow cannot use data that others have made; empty if all can."""
+    postgres, mysql, airflow = (
+        (made_with.get(name, ""), now.get(name, "")) for name in ("postgres", "mysql", "airflow")
+    )
+    if all(postgres) and _numbers(postgres[0])[0] != _numbers(postgres[1])[0]:
+        return f"its data is PostgreSQL {postgres[0]}'s, and here runs {postgres[1]}"
+    if all(mysql) and ("MariaDB" in mysql[0]) != ("MariaDB" in mysql[1]):
+        return f"its data is that of {_mysql(mysql[0])}, and here runs {_mysql(mysql[1])}"
+    for name, (then, here) in (("MySQL", mysql), ("Airflow", airflow)):
+        if then and here and _numbers(then) > _numbers(here):
+            return f"its data is that of {name} {then}, and here runs {here}, which is older"
+    return ""
+
+
+def _dump_problem(made_with: dict[str, str], now: dict[str, str]) -> str:
+    """Say which server or Airflow is older than what made the dumps; empty if none is."""
+    for key, name in (("postgres", "PostgreSQL"), ("airflow", "Airflow")):
+        then, here = made_with.get(key, ""), now.get(key, "")
+        digits = 1 if key == "postgres" else 2
+        if then and here and _numbers(then)[:digits] > _numbers(here)[:digits]:
+            return f"it was made by {name} {then}, and here runs {here}, which is older"
+    return ""
+
+
+def _mysql(version: str) -> str:
+    return version if "MariaDB" in version else f"MySQL {version}"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2]) or (0,)
