@@ -14,6 +14,7 @@ from pipectl.airflow_answers import (
     all_pages,
     objects,
     read_dag,
+    read_dags,
     read_import_failures,
     read_run,
     read_time,
@@ -93,7 +94,7 @@ class AirflowHealth:
                 raise AirflowError(f"Airflow at {self.address.url} does not list its DAGs: HTTP {status}.")
             return body
 
-        return tuple(read_dag(answer) for answer in all_pages(page, "dags") if answer.get("dag_id"))
+        return read_dags(all_pages(page, "dags"))
 
     def last_run(self, dag_id: str) -> DagRun | None:
         """The latest run of the DAG, None if it never ran."""
