@@ -351,8 +351,18 @@ def fold_help() -> None:
     vars(rich_utils)["Table"] = type("Folding", (table,), {"add_row": add_row})
 
 
+def mend_zsh_script() -> None:
+    """Let zsh complete at the first Tab: it runs Typer's file then, which only says who completes."""
+    from typer import _completion_shared  # noqa: PLC0415  for these options alone
+
+    scripts: dict[str, str] = vars(_completion_shared)["_completion_scripts"]
+    scripts["zsh"] += "[[ $zsh_eval_context[-1] != loadautofunc ]] || %(complete_func)s\n"
+
+
 def main() -> None:
     """Run the CLI."""
+    if any(word.endswith("-completion") for word in sys.argv):
+        mend_zsh_script()
     if len(sys.argv) == 1 or not {"-h", "--help"}.isdisjoint(sys.argv):
         fold_help()
     # Imports make objects by the ten thousand; looking for garbage among them is a twentieth of a command.

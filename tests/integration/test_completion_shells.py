@@ -37,7 +37,7 @@ class Terminal:
         environment = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(home),
-            "TERM": "dumb" if shell == "bash" else "vt100",
+            "TERM": "dumb",
             "LC_ALL": "C.UTF-8",
         }
         words = (need_program("shells", shell), *INTERACTIVE[shell])
@@ -87,9 +87,8 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def home(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+def home(tmp_path: Path, shell: str) -> Path:
     """A home folder in which a shell of this name has completion switched on, by the documented command."""
-    shell = request.getfixturevalue("shell")
     folder = tmp_path / "home"
     folder.mkdir()
     environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(folder)}
@@ -106,7 +105,7 @@ def home(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
             file.write(f"\nPS1='{PROMPT}'\n")
     elif shell == "zsh":
         with (folder / ".zshrc").open("a", encoding="utf-8") as file:
-            file.write(f"\nPS1='{PROMPT}'; unsetopt zle_bracketed_paste; unsetopt prompt_sp\n")
+            file.write(f"\nPS1='{PROMPT}'; unsetopt prompt_sp\n")
     return folder
 
 

@@ -94,7 +94,7 @@ def test_rows_and_values_are_bounded(servers: Servers, database: str) -> None:
 def test_an_error_is_at_its_line_of_the_file(servers: Servers) -> None:
     for database, query, line, said in (
         (POSTGRES, "SELECT 1\nFROM (SELECT 2) AS two\nWHERE nonsense", 6, '"nonsense" does not exist'),
-        (POSTGRES, "SELECT 1\nFRO", 5, "syntax error"),
+        (POSTGRES, "SELECT 1\nFROM FROM", 5, "syntax error"),
         (POSTGRES, "SELECT 1 / (SELECT 0)", 4, "division by zero"),
         (MYSQL, "SELECT 1\nFROM (SELECT 2) AS two\nWHER 3", 6, "syntax"),
         (MYSQL, "SELECT nonsense", 4, "nonsense"),
@@ -160,7 +160,7 @@ def test_the_script_logs_what_was_found_and_ends_with_the_worst_code(kept: Serve
         (tmp_path / "a.sql").write_text("\n".join(texts), encoding="utf-8")
         code, log = kept.run("sql_checks", str(tmp_path), "--timeout=0.3")
         assert code == expected, log
-    assert f"place={tmp_path}/a.sql:4 rows=2" in log
+    assert f"place={tmp_path}/a.sql:5 rows=2" in log
     assert 'event=row values="id=1"' in log or "event=row values=id=1" in log
     assert "Traceback" not in log
     code, log = kept.run("sql_checks", "--json", str(tmp_path), "--timeout=0.3")
