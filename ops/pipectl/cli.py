@@ -363,7 +363,8 @@ def main() -> None:
     """Run the CLI."""
     if any(word.endswith("-completion") for word in sys.argv):
         mend_zsh_script()
-    if len(sys.argv) == 1 or not {"-h", "--help"}.isdisjoint(sys.argv):
+    completes = bool(os.environ.get(COMPLETION))
+    if not completes and (len(sys.argv) == 1 or not {"-h", "--help"}.isdisjoint(sys.argv)):
         fold_help()
     # Imports make objects by the ten thousand; looking for garbage among them is a twentieth of a command.
     gc.set_threshold(COLLECT_AFTER)
@@ -376,7 +377,7 @@ def main() -> None:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, terminate)
     try:
-        (complete if os.environ.get(COMPLETION) else app)(prog_name="pipectl")
+        (complete if completes else app)(prog_name="pipectl")
     except OSError:
         # Typer's own message about the command line, on a stderr that cannot be written.
         give_up(sys.stderr)

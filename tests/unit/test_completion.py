@@ -146,8 +146,8 @@ def test_each_shell_gets_its_own_form() -> None:
     words = ("pipectl", "task-log", "orders", "manual__2026-11-26T15", ":", "18")
     bash = asked("bash", "", COMP_WORDS="\n".join(words), COMP_CWORD="5")
     assert (bash.stdout, bash.stderr) == ("18:19.123+00:00\n", "")
-    words = ("pipectl", "verify-db", "--expect", "=", "")
-    assert asked("bash", "", COMP_WORDS="\n".join(words), COMP_CWORD="4").stdout.split() == [
+    choice = "pipectl\nverify-db\n--expect\n=\n"
+    assert asked("bash", "", COMP_WORDS=choice, COMP_CWORD="4").stdout.split() == [
         "empty",
         "populated",
         "reconciled",
@@ -190,11 +190,13 @@ def test_a_line_that_means_nothing_is_met_with_silence(
 
 def test_a_completion_imports_no_more_than_the_command() -> None:
     code = (
-        "import os, sys; os.environ.update(COMP_WORDS='pipectl\\ntrigger\\n', COMP_CWORD='2');"
-        " from pipectl import cli, completion; completion.answer('bash');"
-        " print(*sys.modules)"
+        "import atexit, sys; from pipectl import cli; sys.argv = ['pipectl'];"
+        " atexit.register(lambda: print(*sys.modules)); cli.main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    line = {"_PIPECTL_COMPLETE": "complete_bash", "COMP_WORDS": "pipectl\ntrigger\n", "COMP_CWORD": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | line, capture_output=True, text=True, check=True
+    )
     loaded = set(done.stdout.split())
     assert "pipectl.commands.trigger" in loaded
     assert not loaded & {
@@ -243,7 +245,7 @@ class TestSeen:
         self, project: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         started: list[list[str]] = []
-        monkeypatch.setattr(completion.subprocess, "Popen", lambda words, **_: started.append(words))
+        monkeypatch.setattr("subprocess.Popen", lambda words, **_: started.append(words))
         complete("trigger ")
         assert started == []
         os.utime(project / ".pipectl" / seen.FILE, (1, 1))
