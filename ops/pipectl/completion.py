@@ -31,6 +31,7 @@ SNAPSHOTS = "snapshots"
 LATEST = "latest"
 # Answers that are older than this are asked for anew, behind the user's back, for the next completion.
 FRESH_SECONDS = 10.0
+SNAPSHOT_ACTIONS = ("save", "list", "restore", "rm")
 EXECUTORS = ("local", "celery")
 # Of a command line before any command: those that work after its name too are in `Line.options`.
 ROOT_OPTIONS = ("--help", "--version", "--install-completion", "--show-completion")
@@ -198,7 +199,7 @@ def _runs(line: Line) -> Iterable[str]:
 
 
 def _tasks(line: Line) -> Iterable[str]:
-    dag_id, run_id = line.value_of("dag_id"), line.value_of("run_id")
+    dag_id, run_id = line.value_of("dag_id") or line.value_of("dag_or_run"), line.value_of("run_id")
     if dag_id in line.seen.dags:
         _refresh(line, "runs", "--", dag_id, run_id or LATEST)
     return line.seen.tasks.get(dag_id, {})
@@ -212,18 +213,17 @@ def _snapshots(line: Line) -> Iterable[str]:
 
 # By the name of the parameter of a command's function.
 VALUES: dict[str, Callable[[Line], Iterable[str]]] = {
-    "dag": _dags,
+    "action": lambda _: SNAPSHOT_ACTIONS,
     "dag_id": _dags,
     "dag_or_run": _dags_and_runs,
     "engine": lambda _: (AUTO, *ENGINES),
     "executor": lambda _: EXECUTORS,
     "expect": lambda _: EXPECTATIONS,
     "file_format": lambda _: EXPORT_FORMATS,
-    "run": _runs,
+    "name": _snapshots,
     "run_id": _runs,
     "service": _services,
     "services": _services,
-    "snapshot": _snapshots,
     "task": _tasks,
     "tasks": _tasks,
 }

@@ -91,14 +91,14 @@ def test_a_line_is_completed_by_what_may_stand_there(line: str, expected: list[s
 def test_snapshots_are_the_folders_that_are_whole(project: Path) -> None:
     line = completion.read([])
     assert line
-    assert list(VALUES["snapshot"](line)) == ["before"]
+    assert list(VALUES["name"](line)) == ["before"]
     assert line.project == project
 
 
 def test_names_of_parameters_are_those_of_commands() -> None:
     """Else nothing would be completed, and no test would tell."""
     parameters = {parameter.name for command in COMMANDS for parameter in cli.import_command(command).params}
-    of_later_commands = {"dag", "run", "snapshot"}
+    of_later_commands = {"action", "name"}
     assert VALUES.keys() - parameters <= {"engine", *of_later_commands}
     required = [
         f"{command} {parameter.name}"

@@ -56,6 +56,8 @@ OF_OTHERS = {
     "SSL_CERT_FILE": "OpenSSL's",
     "AIRFLOW_USER_HOME_DIR": "of Airflow's image",
     "COLUMNS": "the terminal's",
+    "COMP_CWORD": "bash's",
+    "COMP_WORDS": "bash's",
     "HOME": "the system's",
     "TMPDIR": "the system's",
     "USER": "the system's",

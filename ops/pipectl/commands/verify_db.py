@@ -270,7 +270,7 @@ def _checked_text(result: Verification | None, checks: tuple[SqlCheck, ...]) -> 
     for check in checks:
         told = {"failed": f": {_found(check)}", "passed": ""}.get(check.state, f": {check.error}")
         parts.append(
-            line(f"{check.state:<9} {check.check} [{_place(check)}]{told}", CHECK_STYLES[check.state])
+            line(f"{check.state:<9} {check.check} [{_place(check)}]{told}", CHECK_STYLES.get(check.state, ""))
         )
         if check.rows and check.columns:
             rows = [tuple("NULL" if value is None else value for value in row) for row in check.rows]
