@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 AIRFLOW = {"webserver-1", "scheduler-1", "dag-processor-1", "triggerer-1"}
-MACHINES_CERTIFICATES = os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt"
-INDEX_AND_PROXY = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL", "HTTPS_PROXY", "https_proxy")
 # The flag is a file in the folder of DAGs, which containers see; no file is written there by a task.
 SLOW_DAG = """
 from datetime import timedelta
@@ -99,12 +95,8 @@ def test_a_comment_replaces_nothing_and_neither_does_plain_compose(project: Dock
 def test_a_package_that_requirements_ask_for_arrives_behind_the_machines_proxy(
     project: DockerProject,
 ) -> None:
-    airflow = project.folder / "stack" / "airflow"
-    shutil.copyfile(MACHINES_CERTIFICATES, airflow / "ca.crt")
-    settings = {name: os.environ[name] for name in INDEX_AND_PROXY if name in os.environ}
-    settings["SSL_CERT_FILE"] = "/opt/airflow/stack/ca.crt"
-    lines = [f"{name}={value}" for name, value in settings.items()]
-    (airflow / "install.env").write_text("# For this test\n" + "\n".join(lines), encoding="utf-8")
+    settings = "# For this test\n" + project.ways_to_packages()
+    (project.folder / "stack" / "airflow" / "install.env").write_text(settings, encoding="utf-8")
     unchanged = (project.folder / "requirements.txt").read_text()
     append(project.folder / "requirements.txt", "iniconfig==2.0.0")
     changed = "requirements.txt, stack/airflow/ca.crt, stack/airflow/install.env changed"

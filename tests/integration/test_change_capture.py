@@ -179,11 +179,11 @@ def test_each_committed_transaction_is_in_the_stream_once_while_scripts_write(se
 
 
 def test_each_label_is_in_the_binary_log_once_while_scripts_write(servers: Servers) -> None:
-    start = servers.ask_mysql("SHOW MASTER STATUS")[0][:2]
+    start = servers.binary_log_end()
     servers.run("transaction_generator")
     servers.run("detection_generator")
     with ThreadPoolExecutor() as pool:
-        reading = pool.submit(read_mysql, servers, (start[0], start[1]), LAST)
+        reading = pool.submit(read_mysql, servers, start, LAST)
         for name in "ab":
             servers.run("transaction_generator", PIPECTL_BATCH_ID=name)
         labellers = [servers.start("detection_generator") for _ in range(2)]
@@ -213,7 +213,7 @@ def documented(table: str) -> set[str]:
 
 @pytest.mark.usefixtures("slot")
 def test_a_consumer_gets_the_columns_that_the_docs_name(servers: Servers) -> None:
-    start = servers.ask_mysql("SHOW MASTER STATUS")[0][:2]
+    start = servers.binary_log_end()
     servers.run("transaction_generator")
     servers.run("detection_generator")
     servers.ask_postgres("DELETE FROM public.transactions WHERE transaction_id = 2")
@@ -236,7 +236,7 @@ def test_a_consumer_gets_the_columns_that_the_docs_name(servers: Servers) -> Non
         assert row.keys() == documented("transactions")
         values = {name for name, value in row.items() if value is not None}
         assert values == ({"transaction_id"} if kind == "D" else row.keys())
-    labels = read_mysql(servers, (start[0], start[1]), "end")
+    labels = read_mysql(servers, start, "end")
     for _, row in labels:
         assert row.keys() == documented("fraud_labels")
         assert row["confidence"] is not None
@@ -251,7 +251,7 @@ def test_consumers_follow_a_reset_that_propagates_and_no_other(
     # Several transactions of each server.
     monkeypatch.setattr(asked_module, "BLOCKS_AT_ONCE", 1)
     monkeypatch.setattr(asked_module, "ROWS_AT_ONCE", 50)
-    start = servers.ask_mysql("SHOW MASTER STATUS")[0][:2]
+    start = servers.binary_log_end()
     servers.run("transaction_generator")
     servers.run("transaction_generator", PIPECTL_BATCH_ID="more")
     servers.run("detection_generator")
@@ -278,7 +278,7 @@ def test_consumers_follow_a_reset_that_propagates_and_no_other(
             assert not [kind for kind, _ in changes[table] if kind == "D"]
     copies = (
         applied(changes["transactions"]),
-        applied(read_mysql(servers, (start[0], start[1]), LAST)),
+        applied(read_mysql(servers, start, LAST)),
     )
     gone = next(table.rows for table in emptied[1].tables if table.name == "fraud_labels")
     assert gone > 50

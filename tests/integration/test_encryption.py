@@ -160,6 +160,9 @@ def test_a_server_without_encryption_is_named_as_the_cause(
     servers: Servers, certificates: Path, mode: str
 ) -> None:
     for prefix, code, said in outcomes(servers, "localhost", mode, str(certificates / "ours.crt")):
+        # MySQL makes itself a certificate.
+        if code == 0 and prefix == "AIRBYTE_MYSQL" and mode == "require" and not servers.is_mariadb():
+            continue
         assert code == 5, (prefix, said)
         assert "SSL" in said or "offers no encryption" in said
         assert f"{prefix}_SSLMODE" in said

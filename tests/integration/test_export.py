@@ -123,7 +123,7 @@ def test_as_of_a_moment_later_reports_are_honest_and_later_transactions_have_no_
     )
     history.ask_mysql(
         "UPDATE fraud_labels SET is_fraud = 1, fraud_type = 'x', label_source = 'chargeback',"
-        " detected_at = %s WHERE transaction_id = (SELECT MIN(transaction_id) FROM fraud_labels)",
+        " detected_at = %s ORDER BY transaction_id LIMIT 1",
         (moment + timedelta(seconds=1)).replace(tzinfo=None),
     )
 

@@ -333,6 +333,8 @@ def test_transactions_that_are_dated_ahead_may_wait_for_their_labels(history: Hi
 
 def test_ids_are_compared_without_a_row_for_each_label(history: History) -> None:
     """The driver in pure Python takes 5 µs for a row."""
+    if not history.servers.is_mariadb():
+        pytest.skip("MySQL does not count the rows that it sends to a session")
     history.insert(5_000)
     history.label(1)
     history.change_labels("DELETE FROM fraud_labels WHERE MOD(transaction_id, 1000) = 7")

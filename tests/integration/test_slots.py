@@ -314,4 +314,5 @@ def test_check_names_time_outs_that_are_too_short(servers: Servers) -> None:
 
     assert not found["time-outs"].ok
     assert "net_write_timeout 60 s" in found["time-outs"].found
-    assert found["time-outs"].remedy == "Set net_write_timeout to 3600 and slave_net_timeout to 120."
+    reader = "slave" if servers.is_mariadb() else "replica"
+    assert found["time-outs"].remedy == f"Set net_write_timeout to 3600 and {reader}_net_timeout to 120."

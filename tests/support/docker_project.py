@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DOCKER_SECONDS = 120
+MACHINES_CERTIFICATES = os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt"
+INDEX_AND_PROXY = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL", "HTTPS_PROXY", "https_proxy")
 
 
 class DockerProject(Project):
@@ -52,6 +56,13 @@ class DockerProject(Project):
         return docker(
             "exec", "--env", "MYSQL_PWD=docker", container, "mysql", "-udocker", "data", "-Ne", statement
         ).strip()
+
+    def ways_to_packages(self) -> str:
+        """Put the machine's certificates beside the settings; return the lines that reach its index."""
+        shutil.copyfile(MACHINES_CERTIFICATES, self.folder / "stack" / "airflow" / "ca.crt")
+        settings = {name: os.environ[name] for name in INDEX_AND_PROXY if name in os.environ}
+        settings["SSL_CERT_FILE"] = "/opt/airflow/stack/ca.crt"
+        return "".join(f"{name}={value}\n" for name, value in settings.items())
 
     @property
     def compose_files(self) -> list[str]:

@@ -34,6 +34,12 @@ LEFT_OUT = {
     "tutorial_objectstorage": "asks a server of the internet",
     "tutorial_taskflow_api_virtualenv": "installs packages from the internet",
 }
+# What is left out on Docker beside these, for what is in the image.
+LEFT_OUT_OF_THE_IMAGE = {
+    "example_branch_operator": "asks for NumPy 1.26, which has no wheel for Python 3.13",
+    "example_branch_python_operator_decorator": "as example_branch_operator",
+    "example_kubernetes_executor": "needs a cluster; the local engine's Airflow does not have it",
+}
 # Those that are meant to fail.
 FAIL = {"example_failed_dag"}
 # Those that let another one run, and wait for it.

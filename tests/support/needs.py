@@ -76,7 +76,7 @@ def need_postgres() -> PostgresBinaries:
 
 
 def need_mariadb() -> MariadbBinaries:
-    """Return the local engine's MariaDB, which the first call installs."""
+    """Return the server of PIPECTL_MYSQL_BIN, or MariaDB, which the first call installs."""
     return need("databases", _mariadb)
 
 
@@ -89,7 +89,7 @@ def _postgres() -> PostgresBinaries:
 
 
 def _mariadb() -> MariadbBinaries:
-    return find_mariadb(cache_dir(), print)
+    return find_mariadb(cache_dir(), print, choice=os.environ.get("PIPECTL_MYSQL_BIN", ""))
 
 
 def need_docker() -> None:

@@ -121,6 +121,14 @@ class Servers:
     def ask_mysql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         return _ask(self.mysql(), statement, values)
 
+    def is_mariadb(self) -> bool:
+        return "MariaDB" in self.ask_mysql("SELECT VERSION()")[0][0]
+
+    def binary_log_end(self) -> tuple[str, int]:
+        """Return the file and the position at which the binary log ends."""
+        [end] = self.ask_mysql("SHOW MASTER STATUS" if self.is_mariadb() else "SHOW BINARY LOG STATUS")
+        return end[0], end[1]
+
     def insert_beside(self, stop: threading.Event) -> None:
         """Take ids in the middle of a chunk's, stay open for a while, and roll some back."""
         chance = random.Random(5)  # noqa: S311 -- a test that can be repeated
