@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from pipectl.errors import ExitCode
-from support import sql_checks
+from support import shell_completion, sql_checks
 from support.project_copy import DAG_ID
 from support.text import documented_words
 from support.waiting import WAIT_SECONDS, until
@@ -235,8 +235,14 @@ class ProgramChecks:
     def test_a_dag_runs_the_checks_that_the_command_runs(self, populated: Project) -> None:
         sql_checks.check_by_command_and_dag(populated)
 
+    def test_a_shell_completes_ids_of_what_runs(self, project: Project) -> None:
+        shell_completion.check_ids_of_a_stack(project)
+
     def test_of_a_stopped_stack_the_next_step_is_named(self, project: Project) -> None:
+        project.run("runs")
+        assert shell_completion.completed(project, "trigger ")
         project.run("down")
+        assert shell_completion.completed(project, "trigger ") == []
         for words in (
             "psql",
             "psql --metadata",
