@@ -18,6 +18,7 @@ pytest.register_assert_rewrite("support.asset_events", "support.broken_dags", "s
 
 # Speed is a matter of benchmarks; on a busy machine a first call takes longer than any deadline.
 settings.register_profile("untimed", deadline=None)
+settings.register_profile("nightly", deadline=None)
 settings.load_profile("untimed")
 
 # Where binaries are cached, what must not be skipped, and which images the docker tests run on: the business

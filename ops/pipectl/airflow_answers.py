@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from pipectl import seen
 from pipectl.models import (
     Backfill,
     DagParam,
@@ -18,6 +19,7 @@ from pipectl.models import (
     ParsedDag,
     TaskState,
     TaskTry,
+    instance_name,
 )
 from pipectl.names import counted
 
@@ -80,6 +82,7 @@ def read_dag(answer: dict[str, Any]) -> ParsedDag:
     )
     limit, tasks = answer.get("max_active_runs"), answer.get("max_active_tasks")
     schedule = str(summary) if summary and summary != "None" else ""
+    seen.note_dag(str(answer.get("dag_id") or ""))
     return ParsedDag(
         paused=bool(answer.get("is_paused")),
         has_import_errors=bool(answer.get("has_import_errors")),
@@ -102,6 +105,13 @@ def read_dag(answer: dict[str, Any]) -> ParsedDag:
             if isinstance(param, dict)
         },
     )
+
+
+def read_dags(answers: list[dict[str, Any]]) -> tuple[ParsedDag, ...]:
+    """Read all DAGs that there are."""
+    dags = tuple(read_dag(answer) for answer in answers if answer.get("dag_id"))
+    seen.note_dags(dag.dag_id for dag in dags)
+    return dags
 
 
 def read_import_failures(
@@ -145,6 +155,7 @@ def read_run(answer: dict[str, Any]) -> DagRun | None:
     """Read a DAG run, None if it has no id."""
     if not answer.get("dag_run_id"):
         return None
+    seen.note_run(str(answer.get("dag_id") or ""), str(answer["dag_run_id"]))
     return DagRun(
         dag_id=str(answer.get("dag_id") or ""),
         run_id=str(answer["dag_run_id"]),
@@ -214,12 +225,14 @@ def read_task(task: dict[str, Any]) -> TaskState:
     """Read a task instance, which has a task_id; all else may be missing or null."""
     start, end = read_time(task.get("start_date")), read_time(task.get("end_date"))
     number, index = task.get("try_number"), task.get("map_index")
+    index = index if isinstance(index, int) else -1
+    seen.note_task(task.get("dag_id"), instance_name(str(task["task_id"]), index))
     return TaskState(
         id=str(task["task_id"]),
         state=str(task.get("state") or "none"),
         tries=number if isinstance(number, int) else 0,
         seconds=(end - start).total_seconds() if start and end else None,
-        map_index=index if isinstance(index, int) else -1,
+        map_index=index,
         start=start,
         end=end,
         waits_for=_waits_for(task),

@@ -25,6 +25,7 @@ from pipectl.airflow_answers import (
     objects,
     read_backfill,
     read_dag,
+    read_dags,
     read_duration,
     read_import_failures,
     read_rows,
@@ -118,8 +119,7 @@ class AirflowApi:
 
     def dags(self) -> tuple[ParsedDag, ...]:
         """All DAGs that Airflow has parsed and that are not stale, without their details."""
-        answers = self._ask_for_all("dags", self._dags.get_dags_without_preload_content)
-        return tuple(read_dag(dag) for dag in answers if dag.get("dag_id"))
+        return read_dags(self._ask_for_all("dags", self._dags.get_dags_without_preload_content))
 
     def dag_ids(self) -> tuple[str, ...]:
         """Ids of the DAGs that Airflow has parsed."""

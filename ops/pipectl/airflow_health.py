@@ -16,6 +16,7 @@ from pipectl.airflow_answers import (
     may_be_stopped,
     objects,
     read_dag,
+    read_dags,
     read_import_failures,
     read_run,
     read_stops,
@@ -116,7 +117,7 @@ class AirflowHealth:
                 raise AirflowError(f"Airflow at {self.address.url} does not list its DAGs: HTTP {status}.")
             return body
 
-        return tuple(read_dag(answer) for answer in all_pages(page, "dags") if answer.get("dag_id"))
+        return read_dags(all_pages(page, "dags"))
 
     def last_run(self, dag_id: str) -> DagRun | None:
         """The latest run of the DAG, None if it never ran."""

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections import deque
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
@@ -18,14 +19,14 @@ import typer
 from typer.core import TyperGroup
 
 from pipectl import __version__, disk
-from pipectl.commands import COMMANDS, RUN_PROGRAMS, function_name
+from pipectl.commands import COMMANDS, PANELS, RUN_PROGRAMS, function_name
 from pipectl.console import Console, give_up
 from pipectl.engines.choice import AUTO, ENGINES
 from pipectl.errors import ExitCode, InterruptedCommandError, PipectlError, UsageError
 from pipectl.invocation import Invocation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 INTERRUPT_AGAIN_SECONDS = 2.0
 TERMINATION_SECONDS = 12.0
@@ -35,6 +36,7 @@ WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 INTERRUPTED = threading.Event()
 COLLECT_AFTER = 50_000  # new objects; Python's own 700 suits programs that run longer
 COMPLETION = "_PIPECTL_COMPLETE"
+COMPLETED_SHELLS = ("bash", "zsh", "fish")
 # Global options, which work before and after a command's name: True if a value follows.
 GLOBAL_OPTIONS = {
     "--project": True,
@@ -135,17 +137,31 @@ class Root(TyperGroup):
         """Run the command; turn what it raises into one sentence and a code."""
 
         def action() -> Any:  # noqa: ANN401  Typer's own
-            with disk.explained(lambda: ctx.obj.settings):
+            with disk.explained(lambda: ctx.obj.settings), _remembering(ctx):
                 return super(Root, self).invoke(ctx)
 
         return run_guarded(action, lambda: _console_of(ctx), lambda: _what_goes_on(ctx))
+
+
+@contextmanager
+def _remembering(ctx: Any) -> Iterator[None]:  # noqa: ANN401  Typer's own context
+    """Keep the ids in what Airflow answers, for shells that complete a command line."""
+    try:
+        yield
+    finally:
+        # Read by whatever asked Airflow.
+        if "settings" in vars(ctx.obj or object) and "pipectl.airflow_answers" in sys.modules:
+            from pipectl import seen  # noqa: PLC0415  only if there may be any
+
+            seen.keep(ctx.obj.settings.state_dir)
 
 
 def import_command(name: str) -> Any:  # noqa: ANN401  Typer's own command
     """Return the command of this name, ready for Typer."""
     module = import_module(f"pipectl.commands.{COMMANDS[name]}")
     single = typer.Typer(add_completion=False, rich_markup_mode=MARKUP)
-    single.command(name)(getattr(module, function_name(name)))
+    panel = next(panel for panel, commands in PANELS.items() if name in commands)
+    single.command(name, rich_help_panel=panel)(getattr(module, function_name(name)))
     return typer.main.get_command(single)
 
 
@@ -305,14 +321,20 @@ def terminate(number: int, _frame: object) -> None:
 
 def complete(prog_name: str) -> None:
     """Answer a shell that completes a command line; usage errors for what no shell asks."""
+    instruction, _, shell = os.environ[COMPLETION].partition("_")
     try:
-        app(prog_name=prog_name)
+        if instruction != "complete" or shell not in COMPLETED_SHELLS:
+            app(prog_name=prog_name)
+        from pipectl import completion  # noqa: PLC0415  for shells alone
+
+        code = completion.answer(shell)
     except (KeyError, ValueError):
         sys.stderr.write(f"Error: {COMPLETION} is for shells, which set COMP_WORDS and COMP_CWORD too.\n")
         sys.exit(ExitCode.USAGE)
     except SystemExit as error:
         # Typer's own for another shell or instruction.
         sys.exit(ExitCode.USAGE if error.code == ExitCode.BUG else error.code)
+    sys.exit(code)
 
 
 def fold_help() -> None:
@@ -329,9 +351,20 @@ def fold_help() -> None:
     vars(rich_utils)["Table"] = type("Folding", (table,), {"add_row": add_row})
 
 
+def mend_zsh_script() -> None:
+    """Let zsh complete at the first Tab: it runs Typer's file then, which only says who completes."""
+    from typer import _completion_shared  # noqa: PLC0415  for these options alone
+
+    scripts: dict[str, str] = vars(_completion_shared)["_completion_scripts"]
+    scripts["zsh"] += "[[ $zsh_eval_context[-1] != loadautofunc ]] || %(complete_func)s\n"
+
+
 def main() -> None:
     """Run the CLI."""
-    if len(sys.argv) == 1 or not {"-h", "--help"}.isdisjoint(sys.argv):
+    if any(word.endswith("-completion") for word in sys.argv):
+        mend_zsh_script()
+    completes = bool(os.environ.get(COMPLETION))
+    if not completes and (len(sys.argv) == 1 or not {"-h", "--help"}.isdisjoint(sys.argv)):
         fold_help()
     # Imports make objects by the ten thousand; looking for garbage among them is a twentieth of a command.
     gc.set_threshold(COLLECT_AFTER)
@@ -344,7 +377,7 @@ def main() -> None:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, terminate)
     try:
-        (complete if os.environ.get(COMPLETION) else app)(prog_name="pipectl")
+        (complete if completes else app)(prog_name="pipectl")
     except OSError:
         # Typer's own message about the command line, on a stderr that cannot be written.
         give_up(sys.stderr)

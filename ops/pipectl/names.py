@@ -1,4 +1,4 @@
-"""Names of DAGs and runs, and words for messages, apart so that `--help` need not import settings."""
+"""Names of DAGs, runs and choices, and words for messages, apart so that --help need not import settings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 DAG_ID = "generate_transaction_and_labels"
+# What `verify-db --expect` and `export --format` take.
+EXPECTATIONS = ("empty", "populated", "reconciled")
+EXPORT_FORMATS = ("parquet", "csv")
 # Airflow's own rules.
 LONGEST_ID = 250
 DAG_ID_RULE = f"at most {LONGEST_ID} letters, digits, dashes, dots and underscores"

@@ -15,6 +15,7 @@ from pipectl.env_file import EnvFile
 from pipectl.errors import UsageError
 from pipectl.models import VERIFYING, DatabaseAddress, ReplicationLogin
 from pipectl.names import DAG_ID, DAG_ID_RULE, is_dag_id
+from pipectl.surroundings import project_above
 
 LARGEST_PORT = 65535
 FOLDER = "PIPECTL_PROJECT_FOLDER"
@@ -297,9 +298,8 @@ def _origin(project: Path, variables: dict[str, str]) -> Path | None:
 
 def find_project(start: Path) -> Path:
     """The nearest folder from `start` upwards that has dags/ and stack/; UsageError if none has."""
-    for folder in (start, *start.parents):
-        if (folder / "dags").is_dir() and (folder / "stack").is_dir():
-            return folder
+    if (project := project_above(start)) is not None:
+        return project
     raise UsageError(
         f"{start} is not in a pipectl project: no folder from there upwards has both dags/ and stack/.",
         hint="Change into the project's folder, or name it: pipectl --project DIR …",

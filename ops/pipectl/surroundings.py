@@ -12,6 +12,10 @@ import os
 import pwd
 import sys
 from io import TextIOWrapper
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # What any program needs to run as this user on this machine.
 MACHINE = (
@@ -218,3 +222,11 @@ def _home() -> str:
     home = pwd.getpwuid(os.geteuid()).pw_dir if has_account() else ""
     # A service's account often names a folder that is not there.
     return home if os.path.isdir(home) else gettempdir()  # noqa: PTH112  pathlib costs milliseconds here
+
+
+def project_above(start: Path) -> Path | None:
+    """Return the nearest folder from `start` upwards that has dags/ and stack/; None if none has."""
+    for folder in (start, *start.parents):
+        if (folder / "dags").is_dir() and (folder / "stack").is_dir():
+            return folder
+    return None

@@ -21,6 +21,7 @@ SEED_VARIABLE = "PIPECTL_SEED"
 DEFAULT_SEED = 1
 LARGEST_SEED = 2**63
 INTERRUPTED = 130
+LONGEST_SECONDS = 86_400
 
 VARIABLES = f"""environment:
   {BATCH_VARIABLE}        the batch's name, in Airflow the run's id; without it, one of its own
@@ -36,17 +37,21 @@ VARIABLES = f"""environment:
                           longest time that a transaction may wait for its label (default 3600)
   PIPECTL_ALERT_WEBHOOK   where alerts are posted as JSON
 
-exit codes: 0 done, 2 wrong option or setting, 5 a database is unreachable or failed,
-6 a replication slot cannot hold what would be written, 130 interrupted"""
+exit codes: 0 done, 2 wrong option, setting or check, 5 a database is unreachable or failed,
+6 a replication slot cannot hold what would be written, or checks found rows, 8 a check took too long,
+130 interrupted"""
 
 _LOG = logging.getLogger(__name__)
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """A parser with the options that all scripts have."""
+def parser(description: str, *, writes: bool = True) -> argparse.ArgumentParser:
+    """A parser with the options that all scripts have that write data."""
     command_line = argparse.ArgumentParser(
         description=description, epilog=VARIABLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    command_line.set_defaults(batch=None, seed=None)
+    if not writes:
+        return command_line
     command_line.add_argument("--batch", metavar="ID", help=f"the batch's name; wins over {BATCH_VARIABLE}")
     command_line.add_argument("--seed", metavar="N", help=f"the data's seed; wins over {SEED_VARIABLE}")
     return command_line
@@ -80,6 +85,14 @@ def positive_number(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return number
+
+
+def positive_seconds(text: str) -> float:
+    """Read an option that is a time."""
+    seconds = float(text)
+    if not 0 < seconds <= LONGEST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text} is no time from 0 to {LONGEST_SECONDS} s")
+    return seconds
 
 
 def moment_option(text: str) -> datetime:

@@ -150,10 +150,13 @@ def open_postgres(database: Database, application: str) -> Iterator[PostgresConn
 
 
 @contextmanager
-def open_mysql(database: Database, files: Path | None = None) -> Iterator[MySQLConnectionAbstract]:
+def open_mysql(
+    database: Database, files: Path | None = None, *, pure: bool = False
+) -> Iterator[MySQLConnectionAbstract]:
     """Open a connection in UTC without autocommit, closed at the end; what was not committed is rolled back.
 
-    `files` is the one folder from which LOAD DATA LOCAL may read; without it, it may not read at all.
+    `files` is the one folder from which LOAD DATA LOCAL may read; without it, it may not read at all. `pure`
+    asks for the driver in Python, which is slower with many rows.
     Raises DatabaseError for every failure of the server, of the login or of a statement inside.
     """
     import mysql.connector
@@ -172,6 +175,7 @@ def open_mysql(database: Database, files: Path | None = None) -> Iterator[MySQLC
             autocommit=False,
             allow_local_infile=False,
             allow_local_infile_in_path=str(files) if files else None,
+            **({"use_pure": True} if pure else {}),
             **_mysql_encryption(database),
         )
         if database.ssl_mode == "require":

@@ -7,6 +7,8 @@ from typing import ClassVar
 DATABASE = 5
 USAGE = 2
 SLOT = 6
+VERIFICATION = 6
+TIMED_OUT = 8
 
 
 class PipelineError(Exception):
@@ -31,3 +33,11 @@ class DatabaseError(PipelineError):
     """A database is unreachable, refused the login or failed a statement."""
 
     code = DATABASE
+
+
+class ChecksError(PipelineError):
+    """Checks have found rows, or have no answer; `code` says what is worst."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]  # of this one

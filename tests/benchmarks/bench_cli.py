@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -19,13 +20,23 @@ VERSION_LIMIT = 1.5
 STATUS_LIMIT = 2.0
 EXPLAIN_LIMIT = 1.3
 AIRFLOW_LIMIT = 0.8
+COMPLETION_LIMIT = 1.5
+# What bash sets for `pipectl trigger`, a blank and Tab.
+TAB = {"_PIPECTL_COMPLETE": "complete_bash", "COMP_WORDS": "pipectl\ntrigger\n", "COMP_CWORD": "2"}
 PIPECTL = (sys.executable, "-m", "pipectl")
 
 
 def cpu(command: tuple[str, ...]) -> float:
     """CPU of one call in milliseconds, children included; fails where the command does."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
+    variables = TAB if command == PIPECTL else {}
+    subprocess.run(
+        command,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | variables,
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return 1000 * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
@@ -38,6 +49,7 @@ def main() -> int:
     commands = {
         "import typer": (sys.executable, "-c", "import typer"),
         "pipectl --version": (*PIPECTL, "--version"),
+        "completion": PIPECTL,
         "health request": (sys.executable, "-c", health),
         "pipectl status": (*PIPECTL, "status", "--json"),
         "pipectl explain": (*PIPECTL, "explain", "--json"),
@@ -50,9 +62,12 @@ def main() -> int:
     for _ in range(ROUNDS):
         for name, command in commands.items():
             times[name].append(cpu(command))
-    typer, version, request, status, explain, *airflow = (median(values) for values in times.values())
+    typer, version, completion, request, status, explain, *airflow = (
+        median(values) for values in times.values()
+    )
     ratios = [
         ("pipectl --version / import typer", version, version / typer, VERSION_LIMIT),
+        ("completion of a DAG's id / --version", completion, completion / version, COMPLETION_LIMIT),
         ("pipectl status / (health request + --version)", status, status / (request + version), STATUS_LIMIT),
         ("pipectl explain / pipectl status", explain, explain / status, EXPLAIN_LIMIT),
     ]

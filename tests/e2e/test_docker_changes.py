@@ -170,6 +170,30 @@ def test_a_plugin_counts_from_the_next_up_on(project: DockerProject) -> None:
     assert "own_plugin" in {each["name"] for each in found}
 
 
+def test_the_users_settings_and_plugins_reach_airflow(project: DockerProject) -> None:
+    own_settings.add(project.folder)
+    project.set_variable("PIPECTL_SEED", "5")
+    project.set_variable("COLOUR", "red")
+    project.set_variable("MY_SECRET", "of no task")
+    path = project.folder / "stack" / "airflow" / "user.env"
+    assert restarted(project, "changed") == AIRFLOW
+    until(lambda: project.client().sees("own_second"), "the second DAG of the file")
+    run_id = project.json("trigger", "own_settings")["run_id"]
+    seen = project.client().call(own_settings.XCOM.format(run_id=run_id))["value"]
+    assert seen == own_settings.expected(seed="5", colour="red")
+    assert project.client().call("/api/v2/importErrors")["import_errors"] == []
+    assert "own_plugin" in {each["name"] for each in project.client().call("/api/v2/plugins")["plugins"]}
+    # Other commands of Airflow take the same way into a container.
+    shown = project.compose("run", "--rm", "--no-deps", "scheduler", "airflow", "variables", "get", "colour")
+    assert shown.splitlines()[-1] == "ultramarine"
+
+    text = path.read_text()
+    path.write_text(f"{text}no assignment\n")
+    done = project.run("up", code=2)
+    path.write_text(text)
+    assert "is not NAME=value" in " ".join(done.stderr.split())
+
+
 def test_a_changed_password_is_applied_by_up_and_stops_no_command_before(project: DockerProject) -> None:
     project.set_variable("AIRFLOW_ADMIN_PASSWORD", "another")
     status = project.json("status")

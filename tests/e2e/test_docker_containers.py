@@ -64,7 +64,10 @@ def run_airflow(project: DockerProject, *command: str) -> str:
     return docker("exec", project.containers()["webserver-1"]["Id"], *command).strip()
 
 
-@pytest.mark.parametrize("command", ["stop", "restart", "down"])
+# The same signal to the same processes.
+@pytest.mark.parametrize(
+    "command", ["stop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("restart", "down"))]
+)
 def test_every_container_ends_by_itself(project: DockerProject, command: str) -> None:
     until(lambda: "airflow-init" in project.compose("ps", "--all", "--status", "exited"), "the end of init")
     since = time.time()

@@ -126,7 +126,11 @@ def test_a_taken_port_is_replaced_and_remembered(project: DockerProject) -> None
     found = project.containers()["airbyte-postgres-1"]["NetworkSettings"]["Ports"]["5432/tcp"]
     assert found == [{"HostIp": "127.0.0.1", "HostPort": str(moved["used"])}]
 
-    # Beside it, a second clone gets its own names, and a crash in one is no matter of the other.
+
+# In every run tests/e2e/test_docker_identity.py starts a copy beside its project.
+@pytest.mark.slow
+def test_a_second_clone_gets_names_of_its_own_and_leaves_the_first_alone(project: DockerProject) -> None:
+    project.run("up")
     with new_docker_project(project.folder.parent / "second clone") as second:
         said = second.run("up").stderr
         assert "Another project on this machine uses" in said

@@ -1,4 +1,4 @@
-"""The Compose stack with other settings than the shipped ones, and its clean-up."""
+"""The Compose stack with FAB, and its clean-up."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support import own_settings
 from support.docker_project import DockerProject, docker, new_docker_project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+pytestmark = [pytest.mark.e2e, pytest.mark.docker, pytest.mark.slow]
 FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 
 
@@ -23,7 +22,6 @@ def project(tmp_path: Path) -> Iterator[DockerProject]:
         yield found
 
 
-@pytest.mark.slow
 def test_fab_logs_the_administrator_of_the_settings_in(project: DockerProject) -> None:
     project.set_variable("AIRFLOW_AUTH_MANAGER", FAB)
     project.set_variable("AIRFLOW_ADMIN_USER", "ada")
@@ -36,40 +34,6 @@ def test_fab_logs_the_administrator_of_the_settings_in(project: DockerProject) -
     assert "pipectl launcher" not in docker("logs", project.containers()["webserver-1"]["Id"])
 
 
-def test_the_users_settings_and_plugins_reach_airflow(project: DockerProject) -> None:
-    own_settings.add(project.folder)
-    project.set_variable("PIPECTL_SEED", "5")
-    project.set_variable("COLOUR", "red")
-    project.set_variable("MY_SECRET", "of no task")
-    project.run("up")
-    run_id = project.json("trigger", "own_settings")["run_id"]
-    seen = project.client().call(own_settings.XCOM.format(run_id=run_id))["value"]
-    assert seen == own_settings.expected(seed="5", colour="red")
-    assert project.client().sees("own_second")
-    assert project.client().call("/api/v2/importErrors")["import_errors"] == []
-    assert "own_plugin" in {each["name"] for each in project.client().call("/api/v2/plugins")["plugins"]}
-    # Other commands of Airflow take the same way into a container.
-    shown = project.compose("run", "--rm", "--no-deps", "scheduler", "airflow", "variables", "get", "colour")
-    assert shown.splitlines()[-1] == "ultramarine"
-
-    before = {name: found["Id"] for name, found in project.containers().items()}
-    path = project.folder / "stack" / "airflow" / "user.env"
-    path.write_text(path.read_text().replace("green", "yellow").replace("${COLOUR:", "${COLOUR_TOO:"))
-    project.run("up")
-    run_id = project.json("trigger", "own_settings")["run_id"]
-    seen = project.client().call(own_settings.XCOM.format(run_id=run_id))["value"]
-    assert seen == own_settings.expected(seed="5", colour="yellow")
-    after = {name: found["Id"] for name, found in project.containers().items()}
-    kept = {"postgres-1", "airbyte-postgres-1", "airbyte-mysql-1"}
-    assert {name for name in after if after[name] == before[name]} == kept
-
-    path.write_text("no assignment\n")
-    done = project.run("up", code=2)
-    assert "line 1, is not NAME=value" in " ".join(done.stderr.split())
-    path.unlink()
-
-
-@pytest.mark.slow
 def test_old_logs_and_runs_are_deleted_and_new_ones_stay(project: DockerProject) -> None:
     project.run("up")
     old, new = (project.json("trigger")["run_id"] for _ in range(2))

@@ -31,7 +31,11 @@ def assert_all_is_well_after(torture: Torture, name: str, situation: str) -> Non
 
 @pytest.mark.parametrize(
     ("name", "situation"),
-    [("kill -9 everything", "load"), ("SIGSTOP scheduler, 15 s", "trigger")],
+    [
+        ("kill -9 everything", "load"),
+        # tests/e2e/test_local_faults.py stops the scheduler for as long in the middle of a run.
+        pytest.param("SIGSTOP scheduler, 15 s", "trigger", marks=pytest.mark.slow),
+    ],
 )
 def test_faults_of_the_local_engine(local: Torture, name: str, situation: str) -> None:
     assert_all_is_well_after(local, name, situation)

@@ -55,12 +55,13 @@ CREATE_LABELS = """
 CREATE_PROGRESS = "CREATE TABLE label_progress (name VARCHAR(64) PRIMARY KEY, last_xid BIGINT UNSIGNED)"
 
 
-def databases(servers: Servers) -> Databases:
+def databases(servers: Servers, lock_seconds: int = 10) -> Databases:
     return Databases(
         DatabaseAddress(
             "airbyte-postgres", "127.0.0.1", servers.postgres_port, "airbyte", "docker", "docker"
         ),
         DatabaseAddress("airbyte-mysql", "127.0.0.1", servers.mysql_port, "data", "docker", "docker"),
+        lock_seconds=lock_seconds,
     )
 
 
@@ -226,7 +227,7 @@ def test_a_session_that_locks_mysql_is_named_and_neither_database_is_emptied(ser
         with pytest.raises(
             DatabaseError, match=r"airbyte-mysql are locked by .*nothing was deleted"
         ) as caught:
-            databases(servers).empty()
+            databases(servers, lock_seconds=1).empty()
         assert f"session {holder.connection_id} of user docker" in caught.value.message
     finally:
         holder.close()
@@ -243,7 +244,7 @@ def test_a_session_that_locks_postgres_is_named_and_neither_database_is_emptied(
         with pytest.raises(
             DatabaseError, match=r"airbyte-postgres are locked by .*nothing was deleted"
         ) as caught:
-            databases(servers).empty()
+            databases(servers, lock_seconds=1).empty()
         assert f"process {holder.info.backend_pid} of user docker" in caught.value.message
     finally:
         holder.close()

@@ -14,11 +14,14 @@ import psutil
 import pytest
 
 from pipectl.errors import ExitCode
+from support import shell_completion, sql_checks
 from support.project_copy import DAG_ID
 from support.text import documented_words
 from support.waiting import WAIT_SECONDS, until
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.project_copy import Project
 
 SLEEPS = "SELECT pg_sleep(600)"
@@ -226,8 +229,20 @@ class ProgramChecks:
             process.kill()
             os.close(here)
 
+    def test_checks_change_nothing_whatever_they_try(self, project: Project, tmp_path: Path) -> None:
+        sql_checks.check_a_stack(project, tmp_path / "checks")
+
+    def test_a_dag_runs_the_checks_that_the_command_runs(self, populated: Project) -> None:
+        sql_checks.check_by_command_and_dag(populated)
+
+    def test_a_shell_completes_ids_of_what_runs(self, project: Project) -> None:
+        shell_completion.check_ids_of_a_stack(project)
+
     def test_of_a_stopped_stack_the_next_step_is_named(self, project: Project) -> None:
+        project.run("runs")
+        assert shell_completion.completed(project, "trigger ")
         project.run("down")
+        assert shell_completion.completed(project, "trigger ") == []
         for words in (
             "psql",
             "psql --metadata",

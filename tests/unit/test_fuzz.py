@@ -1,6 +1,6 @@
 """Whatever is typed, written into files or answered: one sentence and the right code, no traceback, no bug.
 
-In CI, which sets PIPECTL_REQUIRE, 20,000 inputs; elsewhere a tenth. Commands run in this process, with fakes
+2,000 inputs, every night 20,000 (`--hypothesis-profile=nightly`). Commands run in this process, with fakes
 for what they would ask; the last test runs real processes.
 """
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from pipectl.observer import Observer
 
-SHARE = 1 if os.environ.get("PIPECTL_REQUIRE") else 0.1
+SHARE = 1 if settings.get_current_profile_name() == "nightly" else 0.1
 CODES = {int(code) for code in ExitCode} - {ExitCode.BUG, ExitCode.INTERRUPTED}
 # What a terminal obeys.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -50,7 +50,7 @@ pytestmark = pytest.mark.timeout(1200)
 
 
 def inputs(count: int) -> settings:
-    """So many inputs, in CI."""
+    """So many inputs every night."""
     checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
     return settings(
         max_examples=int(count * SHARE), deadline=None, suppress_health_check=checks, database=None

@@ -506,6 +506,7 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
             "next": [{"purpose": "Look", "command": "pipectl runs"}],
         },
     ),
+    (
         "snapshot",
         SnapshotSaved(SNAPSHOT, "/srv/project/.pipectl/snapshots/mine", 3.0, 1.5),
         {

@@ -57,6 +57,8 @@ OF_OTHERS = {
     "AIRFLOW_USER_HOME_DIR": "of Airflow's image",
     "AIRFLOW_VERSION": "of Airflow's image",
     "COLUMNS": "the terminal's",
+    "COMP_CWORD": "bash's",
+    "COMP_WORDS": "bash's",
     "HOME": "the system's",
     "TMPDIR": "the system's",
     "TZ": "the system's",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import re
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 import history_loader
+import sql_checks as script_of_checks
 from fraud_pipeline import (
     command,
     connections,
@@ -24,6 +26,7 @@ from fraud_pipeline import (
     scenarios,
     schema,
     slots,
+    sql_checks,
     transactions,
     world,
 )
@@ -33,9 +36,10 @@ from fraud_pipeline.dimensions import CUSTOMER_TYPES, TERMINAL_TYPES
 from fraud_pipeline.history import Unfinished
 from fraud_pipeline.labels import COLUMNS as LABEL_COLUMNS
 from fraud_pipeline.logs import logfmt
-from pipectl import published
+from pipectl import published, services
 from pipectl.models import DatabaseAddress
 from pipectl.pipeline import consumers, loading
+from pipectl.pipeline.sql_checking import ERROR, FAILED, PASSED, TIMED_OUT, SqlCheck
 from support.load_observer import LoadObserver
 
 if TYPE_CHECKING:
@@ -207,7 +211,16 @@ def test_loader_speaks_the_scripts_language(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("message", ["plain", 'in "quotes" and = a\\backslash', "two words"])
 def test_loader_reads_the_scripts_failure_from_its_log(message: str) -> None:
     log = io.StringIO(f"time=2026 level=error {logfmt('failed', batch='a b', error=message)}\n")
-    assert loading._failure(errors.DATABASE, log).message == message
+    assert loading.read_failure(log)[1] == message
+
+
+def test_the_command_reads_what_the_script_says_of_a_check() -> None:
+    assert [field.name for field in fields(SqlCheck)] == [field.name for field in fields(sql_checks.Result)]
+    assert (PASSED, FAILED, ERROR, TIMED_OUT) == sql_checks.STATES
+    assert tuple(service.name for service in services.business_databases()) == sql_checks.DATABASES
+    words = ["--timeout=0.5", "--json", "--", "a folder"]
+    given = script_of_checks.options().parse_args(words)
+    assert (given.timeout, given.json, given.checks) == (0.5, True, "a folder")
 
 
 def test_numbers_and_names_of_scenarios_are_what_they_were() -> None:

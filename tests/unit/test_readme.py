@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from pipectl import cli
-from pipectl.commands import COMMANDS
+from pipectl.commands import COMMANDS, PANELS
 from pipectl.errors import ExitCode
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,6 +18,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLE = (ROOT / "stack" / ".env.example").read_text(encoding="utf-8")
 # Not settings of a project: where it is, and where binaries are cached.
 OF_THE_CALLER = {"PIPECTL_CACHE_DIR"}
+OF_TASKS = {"PIPECTL_SCRIPTS"}
 OPTION = r"(?<![\w-])--?[a-z][\w-]*"
 CALL = r"(?:^|`)pipectl ((?:--?[a-z]\w*(?: \w+)? )*)([a-z][a-z-]+)([^`\n#]*)"
 
@@ -55,6 +56,13 @@ SECRETS = set(re.findall(r"\b(?:PIPECTL|AIRFLOW|AIRBYTE)_[A-Z_]+\b", EXAMPLE)) -
 def test_the_table_of_commands_has_each_command_once() -> None:
     calls = [call for cell in first_cells(section("Commands")) for call in code(cell)]
     assert sorted(call.removeprefix("pipectl ").split()[0] for call in calls) == sorted(COMMANDS)
+
+
+def test_the_table_of_commands_is_in_the_order_of_help() -> None:
+    rows = first_cells(section("Commands"))
+    named = [re.sub(r"`|pipectl ", "", word).split()[0] for cell in rows for word in cell.split(", `")]
+    expected = [entry for panel, commands in PANELS.items() for entry in (f"**{panel.split()[0]}", *commands)]
+    assert [name.rstrip("*") for name in named] == [name.rstrip("*") for name in expected]
 
 
 def test_options_in_the_table_of_commands_exist() -> None:
@@ -96,4 +104,4 @@ def test_variables_that_a_page_names_exist(text: str) -> None:
     page = (ROOT / text).read_text(encoding="utf-8")
     named = set(re.findall(r"\b(?:PIPECTL|AIRFLOW|AIRBYTE|COMPOSE)_[A-Z_]*[A-Z]\b", page))
     named -= {name for name in named if name.startswith(("AIRFLOW__", "AIRFLOW_CONN_", "AIRFLOW_VAR_"))}
-    assert named <= VARIABLES.keys() | environment | OF_THE_CALLER | SECRETS
+    assert named <= VARIABLES.keys() | environment | OF_THE_CALLER | OF_TASKS | SECRETS

@@ -188,7 +188,7 @@ def raw_auc(
     return float(roc_auc_score(truth[test], tree.predict_proba(table[test])[:, 1]))
 
 
-@pytest.fixture(scope="module", params=[1, 2])
+@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.slow)])
 def rows(request: pytest.FixtureRequest) -> Rows:
     return history(request.param, DAYS)
 

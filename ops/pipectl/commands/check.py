@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import replace
 from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from pipectl.commands.junit import Case, document
 from pipectl.commands.output_file import OutputFile
 from pipectl.commands.shared import Progress, group, line
-from pipectl.console import visible
 from pipectl.errors import DagError
 from pipectl.names import counted
 
@@ -92,37 +92,19 @@ def _sentence(finding: Finding) -> str:
 
 def _junit(result: Check) -> str:
     """Return a test case per file, which fails if the file has an error."""
-    import xml.etree.ElementTree as ET  # noqa: PLC0415  written, not read
-
-    suite = ET.Element(
-        "testsuite",
-        name="pipectl check",
-        tests=str(len(names := _files(result))),
-        failures=str(len({finding.file for finding in result.errors})),
-        errors="0",
-        time=f"{result.seconds:.3f}",
-        timestamp=time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()),
-    )
     seconds = {file.file: file.seconds for file in result.files}
-    for name in names:
+    cases = []
+    for name in _files(result):
         findings = [finding for finding in result.findings if finding.file == name]
-        case = ET.SubElement(
-            suite, "testcase", classname="dags", name=visible(name), time=f"{seconds.get(name) or 0:.3f}"
-        )
         text = "\n\n".join(
-            visible("\n".join(filter(None, (_sentence(finding), finding.hint, finding.detail))))
+            "\n".join(filter(None, (_sentence(finding), finding.hint, finding.detail)))
             for finding in findings
         )
-        errors = [finding for finding in findings if finding.severity == "error"]
-        if errors:
-            message = visible(errors[0].message)
-            ET.SubElement(case, "failure", type=errors[0].kind, message=message).text = text
-        elif findings:
-            ET.SubElement(case, "system-out").text = text
-    root = ET.Element("testsuites")
-    root.append(suite)
-    document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
-    return document.decode()
+        case = Case("dags", name, seconds.get(name) or 0.0, text=text)
+        if errors := [finding for finding in findings if finding.severity == "error"]:
+            case = replace(case, kind=errors[0].kind, message=errors[0].message)
+        cases.append(case)
+    return document("pipectl check", cases, result.seconds)
 
 
 def _files(result: Check) -> list[str]:

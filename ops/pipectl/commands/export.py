@@ -11,7 +11,7 @@ import typer
 from pipectl.commands.shared import Progress, group, line
 from pipectl.commands.trigger import point_in_time
 from pipectl.errors import UsageError
-from pipectl.names import counted, size
+from pipectl.names import EXPORT_FORMATS, counted, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -58,9 +58,9 @@ def export(
     from pipectl.pipeline import exporting  # noqa: PLC0415  with numpy 120 ms
     from pipectl.pipeline.access import business_databases  # noqa: PLC0415
 
-    if file_format not in exporting.FORMATS:
+    if file_format not in EXPORT_FORMATS:
         raise UsageError(
-            f"--format has no value {file_format!r}.", hint=f"It takes one of {', '.join(exporting.FORMATS)}."
+            f"--format has no value {file_format!r}.", hint=f"It takes one of {', '.join(EXPORT_FORMATS)}."
         )
     times = [
         None if text is None else point_in_time(option, text)

@@ -83,6 +83,11 @@ class Engine(ABC):
         """Airflow's executor, by its class name."""
 
     @property
+    def state_dir(self) -> Path:
+        """The folder of what pipectl keeps for the project."""
+        return self._settings.state_dir
+
+    @property
     def dags_dir(self) -> Path:
         """The project's folder of DAGs."""
         return self._settings.project / "dags"

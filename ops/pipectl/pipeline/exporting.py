@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from pipectl.databases import Databases
     from pipectl.observer import Observer
 
-FORMATS = ("parquet", "csv")
 # Marks a folder as a whole export, and says what is in it.
 MANIFEST = "export.json"
 LOCK = ".pipectl-export"

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pipectl import seen
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
 from pipectl.errors import AirflowError, EngineError, PipectlError, UsageError, WaitTimeoutError
@@ -196,6 +197,7 @@ def down(engine: Engine, *, delete_volumes: bool) -> tuple[tuple[str, ...], tupl
     """Stop everything; return the services that ran and the volumes that were deleted."""
     with engine.lock():
         stopped = engine.stop()
+        seen.forget(engine.state_dir)
         volumes = engine.volumes() if delete_volumes else ()
         if delete_volumes:
             engine.delete_volumes()
@@ -210,6 +212,7 @@ def reset(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) ->
     with _diagnosed(engine), engine.lock():
         observer.report("Stopping the stack")
         engine.stop()
+        seen.forget(engine.state_dir)
         deleted = engine.volumes()
         observer.report(f"Deleting {counted(len(deleted), 'volume')}")
         engine.delete_volumes()

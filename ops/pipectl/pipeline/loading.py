@@ -240,7 +240,21 @@ class HistoryLoader:
                     yield event
                 process, log = running[event]
                 if process.wait():
-                    raise _failure(process.returncode, log, self.script)
+                    raise self._failure(process.returncode, log)
+
+    def _failure(self, code: int, log: IO[str]) -> PipectlError:
+        """Return the error for a process that has ended with this code, and its log."""
+        text, message = read_failure(log)
+        again = "What is committed stays: the same command goes on from there."
+        if code == SCRIPT_DATABASE:
+            return DatabaseError(message, hint=f"Look at the stack: pipectl status. {again}")
+        if code == SCRIPT_USAGE and message:
+            return UsageError(message, hint=f"Correct it in stack/.env or in the environment. {again}")
+        if code == SCRIPT_SLOT:
+            return UsageError(
+                message, hint=f"To raise it: {BOUND_PLACE}. To drop the slots: --drop-slots. {again}"
+            )
+        return broken_script(self.script, code, text, again)
 
 
 def _waits_for(slots: list[dict[str, Any]]) -> str:
@@ -286,21 +300,17 @@ def _stop(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
-def _failure(code: int, log: IO[str], script: str = SCRIPT) -> PipectlError:
+def read_failure(log: IO[str]) -> tuple[str, str]:
+    """Return the log of a script, and the error that it ended with; empty if it named none."""
     log.seek(0)
     text = log.read().strip()
     failures = _FAILURE.findall(text)
     reason = failures[-1] if failures else ""
-    message = json.loads(reason) if reason.startswith('"') else reason
-    again = "What is committed stays: the same command goes on from there."
-    if code == SCRIPT_DATABASE:
-        return DatabaseError(message, hint=f"Look at the stack: pipectl status. {again}")
-    if code == SCRIPT_USAGE and message:
-        return UsageError(message, hint=f"Correct it in stack/.env or in the environment. {again}")
-    if code == SCRIPT_SLOT:
-        return UsageError(
-            message, hint=f"To raise it: {BOUND_PLACE}. To drop the slots: --drop-slots. {again}"
-        )
+    return text, json.loads(reason) if reason.startswith('"') else reason
+
+
+def broken_script(script: str, code: int, text: str, again: str) -> PipectlError:
+    """Return the error for a script that has ended with a code of no meaning."""
     end = "\n".join(text.splitlines()[-20:])
     if code < 0:
         by = signal.Signals(-code).name

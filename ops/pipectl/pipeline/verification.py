@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pipectl.models import DatabaseContent, Reconciliation
     from pipectl.observer import Observer
 
-EXPECTATIONS = ("empty", "populated", "reconciled")
 POLL_SECONDS = 0.2
 NO_CAUSES = Causes()
 
@@ -69,7 +68,7 @@ def wait_for_active_runs(
 
 
 def verify(databases: Databases, expect: str) -> Verification:
-    """Compare the data with `expect`, one of EXPECTATIONS; DatabaseError if a database does not answer.
+    """Compare the data with `expect`, one of names.EXPECTATIONS; DatabaseError if a database does not answer.
 
     empty: no table, or tables without a row. populated: transactions, customers, terminals and labels.
     reconciled: every committed transaction names a customer and a terminal that have a row, and has exactly

@@ -1,0 +1,177 @@
+"""Completion in real shells, on a terminal, as `--install-completion` has set them up."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipectl import seen
+from support.needs import need_program
+from support.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.integration
+RUN = "manual__2026-11-26T15:18:19.123+00:00"
+PROMPT = "READY>"
+INTERACTIVE = {"bash": ("-i",), "zsh": ("-i",)}
+
+
+class Terminal:
+    """A shell on a terminal, in which keys are pressed."""
+
+    def __init__(self, shell: str, home: Path, folder: Path) -> None:
+        self._keys, there = pty.openpty()
+        termios.tcsetwinsize(there, (50, 200))
+        environment = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(home),
+            "TERM": "dumb",
+            "LC_ALL": "C.UTF-8",
+        }
+        words = (need_program("shells", shell), *INTERACTIVE[shell])
+        self._process = subprocess.Popen(
+            words,
+            cwd=folder,
+            env=environment,
+            stdin=there,
+            stdout=there,
+            stderr=there,
+            start_new_session=True,
+        )
+        os.close(there)
+        os.set_blocking(self._keys, False)
+        self.shown = ""
+
+    def press(self, keys: str) -> None:
+        os.write(self._keys, keys.encode())
+
+    def shows(self, text: str) -> bool:
+        with suppress(OSError):  # nothing to read now
+            self.shown += os.read(self._keys, 65536).decode(errors="replace")
+        plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[>=]|[\x07\x08\r]", "", self.shown)
+        return text in plain
+
+    def expect(self, text: str) -> None:
+        try:
+            until(lambda: self.shows(text), text, 30)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.shown!r}") from None
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._keys)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "a project"
+    for name in ("dags", "stack", ".pipectl"):
+        (folder / name).mkdir(parents=True)
+    document = {"dags": ["orders"], "runs": {"orders": [RUN]}, "tasks": {"orders": ["load[3]"]}}
+    (folder / ".pipectl" / seen.FILE).write_text(json.dumps(document), encoding="utf-8")
+    (folder / "answers.html").touch()
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, shell: str) -> Path:
+    """A home folder in which a shell of this name has completion switched on, by the documented command."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(folder)}
+    done = subprocess.run(
+        (need_program("shells", shell), "-c", "pipectl --install-completion; true"),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"{shell} completion installed" in done.stdout, done.stdout + done.stderr
+    if shell == "bash":
+        with (folder / ".bashrc").open("a", encoding="utf-8") as file:
+            file.write(f"\nPS1='{PROMPT}'\n")
+    elif shell == "zsh":
+        with (folder / ".zshrc").open("a", encoding="utf-8") as file:
+            file.write(f"\nPS1='{PROMPT}'; unsetopt prompt_sp\n")
+    return folder
+
+
+@pytest.fixture
+def terminal(shell: str, home: Path, project: Path) -> Iterator[Terminal]:
+    opened = Terminal(shell, home, project)
+    try:
+        opened.expect(PROMPT)
+        yield opened
+    finally:
+        opened.close()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize(
+    ("typed", "becomes"),
+    [
+        ("pipectl stat", "pipectl status "),
+        ("pipectl --engine local logs sched", "pipectl --engine local logs scheduler "),
+        ("pipectl verify-db --expect rec", "pipectl verify-db --expect reconciled "),
+        ("pipectl verify-db --expect=rec", "pipectl verify-db --expect=reconciled "),
+        ("pipectl task-log ord", "pipectl task-log orders "),
+        ("pipectl task-log orders man", f"pipectl task-log orders {RUN} "),
+        ("pipectl task-log orders manual__2026-11-26T15:1", f"pipectl task-log orders {RUN} "),
+        ("pipectl report --html answ", "pipectl report --html answers.html "),
+    ],
+)
+def test_tab_completes_a_word(terminal: Terminal, typed: str, becomes: str) -> None:
+    terminal.press(f"{typed}\t")
+    terminal.expect(f"{PROMPT}{becomes}")
+
+
+@pytest.mark.parametrize("shell", ["fish"])
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("pipectl stat", ["status"]),
+        ("pipectl --engine local logs sched", ["scheduler"]),
+        ("pipectl verify-db --expect rec", ["reconciled"]),
+        ("pipectl verify-db --expect=rec", ["--expect=reconciled"]),
+        ("pipectl task-log orders manual__2026-11-26T15:1", [RUN]),
+        ("pipectl task-log orders latest ", ["load[3]"]),
+        ("pipectl report --html answ", ["answers.html"]),
+    ],
+)
+def test_fish_has_the_same_candidates(home: Path, project: Path, typed: str, found: list[str]) -> None:
+    done = subprocess.run(
+        (need_program("shells", "fish"), "-c", 'complete --do-complete "$LINE"'),
+        cwd=project,
+        env={
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(home),
+            "LINE": typed,
+            "TERM": "dumb",
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout.split("\n")[:-1], done.stderr) == (found, "")
+
+
+@pytest.mark.parametrize("shell", ["bash"])
+def test_a_shell_is_not_disturbed_without_a_project(terminal: Terminal) -> None:
+    terminal.press("cd /; pipectl trigger \t\t\x15echo do''ne\n")
+    terminal.expect("done")
+    assert "Traceback" not in terminal.shown
+    assert "Error" not in terminal.shown
