@@ -41,8 +41,8 @@ from pipectl.models import (
 )
 from pipectl.pipeline.backfilling import BackfillCancelled, BackfillPlan, BackfillResult
 from pipectl.pipeline.causes import Cause
-from pipectl.pipeline.evidence import Explanation, Fact, Step
 from pipectl.pipeline.doctor.checks import Finding
+from pipectl.pipeline.evidence import Explanation, Fact, Step
 from pipectl.pipeline.exporting import ExportResult
 from pipectl.pipeline.inspecting import RunDetails, TaskHistory
 from pipectl.pipeline.lifecycle import MovedPort, Phase, ResetResult, UpResult
