@@ -11,9 +11,9 @@ import typer
 
 from pipectl import options
 from pipectl.commands import up
-from pipectl.commands.shared import StartProgress, confirm, group, line, moment, table
+from pipectl.commands.shared import StartProgress, confirm, group, line, table
 from pipectl.errors import UsageError
-from pipectl.names import command, counted, size
+from pipectl.names import command, counted, moment, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
