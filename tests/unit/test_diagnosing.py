@@ -310,6 +310,16 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
         "load: try 1 failed: its process ended without a word to Airflow.",
     ),
     (
+        Cause.WORKER_LOST,
+        about(
+            task("load", "up_for_retry"),
+            events=(
+                noted(MISMATCH, extra="… Extra info: the process of the task ended with signal SIGKILL"),
+            ),
+        ),
+        "load: try 1 failed: the process of the task ended with signal SIGKILL.",
+    ),
+    (
         Cause.RUNNING,
         about(task("load", "running"), earlier=(80.0, 100.0)),
         "for 90 s; 2 runs before took 90.0 s (median)",

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 # A shell's command, whose own output says more than its exit code.
 EXIT_CODE = re.compile(r"(?:exit|return) code", re.IGNORECASE)
 KILLED = "Process terminated by signal"
+# After it, the executor's own words stand in the note of a mismatch (stack/airflow/task_processes.py).
+EXTRA = "Extra info: "
 # Between the note that somebody marked a task, and the end of the task by that.
 MARK_SECONDS = 5
 
@@ -131,26 +133,21 @@ def _task_failed(evidence: Evidence, task: Instance) -> Explanation | None:
     run = evidence.run
     if run is not None and run.stopped and task.task.end and task.task.end >= run.stopped:
         return cancelled_run(evidence, run)
+    if has_mismatch(evidence, task) and (
+        found := tasks_api(evidence, f"{task.task.name} failed at its start")
+    ):
+        return found
     if lost := loss_of(evidence, task):
+        note = _noted(evidence, task, NO_HEARTBEAT) or _noted(evidence, task, MISMATCH)
         return because(
             evidence,
             Cause.WORKER_LOST,
             f"{_failed(task, lost)}.",
+            *(event_fact(note) if note else ()),
             *error_facts(evidence),
             again(task),
             whole_log(task),
-        )
-    if has_mismatch(evidence, task):
-        mismatch = _noted(evidence, task, MISMATCH)
-        found = tasks_api(evidence, f"{task.task.name} failed before it began")
-        return found or because(
-            evidence,
-            Cause.WORKER_LOST,
-            f"{_failed(task, 'its process ended without a word to Airflow')}.",
-            *(event_fact(mismatch) if mismatch else ()),
-            *error_facts(evidence),
             Step("What the scheduler says", command("logs", SCHEDULER)),
-            again(task),
         )
     reason = reason_of(evidence)
     service, product = blamed_database(reason, evidence.databases)
@@ -247,6 +244,9 @@ def loss_of(evidence: Evidence, task: Instance) -> str:
     for entry in evidence.log:
         if str(entry.get("event") or "").startswith(KILLED):
             return f"its process was ended by {entry.get('signal_name') or 'a signal'}"
+    if mismatch := _noted(evidence, task, MISMATCH):
+        _, _, told = mismatch.extra.partition(EXTRA)
+        return sentence_end(told) or "its process ended without a word to Airflow"
     return ""
 
 

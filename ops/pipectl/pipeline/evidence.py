@@ -207,7 +207,8 @@ def trying(task: Instance) -> Iterator[Fact]:
 
 def event_fact(event: Event) -> Iterator[Fact]:
     """Yield what Airflow has noted."""
-    yield Fact(f"Airflow's note “{event.name}”", f"{moment(event.when)} {event.owner} {event.extra}".strip())
+    words = (moment(event.when), event.owner, event.extra)
+    yield Fact(f"Airflow's note “{event.name}”", " ".join(filter(None, words)))
 
 
 def next_run(evidence: Evidence) -> Iterator[Fact]:
