@@ -133,8 +133,8 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
     ),
     (
         Cause.DAG_MISSING,
-        replace(BASE, dag=None, files=("a.py", "b.py")),
-        "in a.py and b.py, where its id stands",
+        replace(BASE, dag=None, files=("a.py",)),
+        "no DAG 'mine', although a.py mentions it",
     ),
     (Cause.DAG_STALE, replace(BASE, dag=replace(DAG, stale=True)), "no longer finds mine in mine.py"),
     (

@@ -203,6 +203,7 @@ def test_without_a_name_it_is_a_run_that_has_not_ended_or_the_one_made_last(
         airflow.answers["dags/mine/dagRuns/newest/taskInstances"] = {"task_instances": []}
         assert explained(engine).run_id == meant
         assert explained(engine, "mine").run_id == meant
+    (engine.dags_dir / "mine.py").write_text("# the latest")
     assert explained(engine, "latest").run_id == "newest"
     assert explained(engine, "ours").run_id == "ours"
 

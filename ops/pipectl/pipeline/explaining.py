@@ -80,7 +80,8 @@ def _subject(
     if run_id is not None or dag_or_run is None:
         return Subject(dag_or_run or default, run_id, task)
     # A DAG that its files name may be one that Airflow cannot read.
-    if is_dag_id(dag_or_run) and files_that_mention(dag_or_run, engine.dags_dir):
+    is_latest = dag_or_run == inspecting.LATEST
+    if is_dag_id(dag_or_run) and not is_latest and files_that_mention(dag_or_run, engine.dags_dir):
         return Subject(dag_or_run)
     return Subject(*inspecting.which(api, default, dag_or_run, None))
 
