@@ -439,7 +439,17 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
         about(task("load", "failed"), log=({"event": "bash: no such file"}, SHELL)),
         "load: try 1 failed: AirflowException: Bash command failed.",
     ),
-    (Cause.TASK_FAILED, about(task("load", "failed")), "load: try 1 failed, and its log has no error."),
+    (Cause.TASK_FAILED, about(task("load", "failed")), "load: try 1 failed, and Airflow has no log of it."),
+    (
+        Cause.TASK_FAILED,
+        about(task("load", "failed"), log=({"event": "all is well"},)),
+        "load: try 1 failed, and its log has no error.",
+    ),
+    (
+        Cause.TASK_FAILED,
+        about(task("load", "failed"), unread_log="Airflow refused."),
+        "load: try 1 failed, and its log cannot be read.",
+    ),
 ]
 
 

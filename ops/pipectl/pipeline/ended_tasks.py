@@ -162,7 +162,7 @@ def _task_failed(evidence: Evidence, task: Instance) -> Explanation | None:
             whole_log(task),
             again(task),
         )
-    silent = "" if reason else ", and its log has no error"
+    silent = "" if reason else _without_error(evidence)
     return because(
         evidence,
         Cause.TASK_FAILED,
@@ -177,6 +177,13 @@ def _failed(task: Instance, reason: str, database: str = "") -> str:
     """Say why the latest try failed, and on which database, without a full stop."""
     on = f", on {database}" if database else ""
     return f"{task.task.name}{on}: {sentence_end(failed_try(task.task, reason, None))}"
+
+
+def _without_error(evidence: Evidence) -> str:
+    """Say why nothing tells the reason of a failure."""
+    if evidence.unread_log:
+        return ", and its log cannot be read"
+    return ", and its log has no error" if evidence.log else ", and Airflow has no log of it"
 
 
 def _upstream_failed(evidence: Evidence, task: Instance) -> Explanation | None:
@@ -288,6 +295,8 @@ def reason_of(evidence: Evidence) -> str:
 def error_facts(evidence: Evidence) -> Iterator[Fact]:
     """Yield the first error in the log of a try, and the one that ended the task."""
     log = list(evidence.log)
+    if evidence.unread_log:
+        yield Fact("its log", evidence.unread_log)
     first = first_error(log)
     last = last_error([entry for entry in log if entry.get("event") in ENDS])
     if first:

@@ -169,7 +169,8 @@ class _Inquiry:
         instances = api.instances(run.dag_id, run.run_id)
         self._facts["instances"] = instances
         if run.state == "failed" or any(each.state in {"failed", "up_for_retry"} for each in instances):
-            self._facts["events"] = api.events(run.dag_id, run.run_id)
+            with suppress(AirflowError):  # not everybody may read the event log
+                self._facts["events"] = api.events(run.dag_id, run.run_id)
         # Of a DAG whose file is gone Airflow has no definitions any more.
         with suppress(AirflowError):
             self._facts["definitions"] = api.definitions(run.dag_id)
@@ -191,10 +192,11 @@ class _Inquiry:
 
     def _look_at_task(self, run: DagRun, task: Instance) -> None:
         api, state = self._api, task.state
-        # A try whose process has not begun, or was lost early, has none.
         if state in LOGGED and task.task.tries:
-            with suppress(AirflowError):
+            try:
                 self._facts["log"] = api.log(task)
+            except AirflowError as error:
+                self._facts["unread_log"] = error.message
         if state in {"none", "scheduled"} and run.state == "running":
             self._facts["blockers"] = api.blockers(task)
         if state in {"scheduled", "queued"}:
