@@ -66,7 +66,8 @@ class Evidence:
 
     `health` and `heartbeats` are Airflow's, by component. `files` are DAG files in which the DAG's id stands,
     and `changed` the time of the DAG's own. `tasks_api` says what went wrong when the API for tasks was
-    asked, `unread_log` why a try's log could not be read, and `disagreeing` names secrets that services do not share.
+    asked, `unread_log` why a try's log could not be read, and `disagreeing` names secrets that services do
+    not share.
     """
 
     dag_id: str
