@@ -26,6 +26,7 @@ from pipectl.pipeline.readiness import (
     files_that_mention,
     processor_start,
 )
+from pipectl.pipeline.waiting_tasks import WORKER
 
 if TYPE_CHECKING:
     from pipectl.airflow_facts import Instance
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from pipectl.models import DagRun, ParsedDag, Service
     from pipectl.settings import Settings
 
-WORKER = "worker"
 PARALLELISM, CONCURRENCY = "AIRFLOW__CORE__PARALLELISM", "AIRFLOW__CELERY__WORKER_CONCURRENCY"
 # States in which a task's log says why.
 LOGGED = {"failed", "up_for_retry", "up_for_reschedule", "skipped"}
@@ -213,11 +213,12 @@ class _Inquiry:
         api = self._api
         busy, number = api.instances_in("running", "queued")
         started = self._engine.started_with()
+        worker = next((each for name, each in started.items() if name.startswith(WORKER)), {})
         self._facts |= {
             "busy": busy,
             "busy_number": number,
             "parallelism": _number(started.get(SCHEDULER, {}).get(PARALLELISM)),
-            "concurrency": _number(started.get(WORKER, {}).get(CONCURRENCY)),
+            "concurrency": _number(worker.get(CONCURRENCY)),
         }
         if task.state == "scheduled":
             self._facts["pool"] = api.pool(task.pool) if task.pool else None
