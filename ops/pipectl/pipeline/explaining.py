@@ -16,7 +16,7 @@ from pipectl.engines.airflow_env import user_settings
 from pipectl.errors import AirflowError, EngineError
 from pipectl.names import is_dag_id
 from pipectl.pipeline import inspecting
-from pipectl.pipeline.access import airflow_address, down_services
+from pipectl.pipeline.access import airflow_address
 from pipectl.pipeline.agreement import disagreements
 from pipectl.pipeline.diagnosing import choose, explanation
 from pipectl.pipeline.evidence import PATIENCE_SECONDS, SCHEDULER, Evidence, Explanation, upstream_of
@@ -61,12 +61,12 @@ def explain(
 
     Raises EngineError if the stack does not run, DagError and AirflowMissingError for what there is not.
     """
-    services = engine.services()
-    if "webserver" in down_services(services):
-        raise _not_running(engine, services)
-    api = AirflowFacts(airflow_address(engine))
+    try:
+        api = AirflowFacts(airflow_address(engine))
+    except AirflowError as error:
+        raise EngineError(error.message, hint=error.hint) from error
     subject = _subject(api, engine, default, dag_or_run, run_id, task)
-    return explanation(_Inquiry(engine, settings, api, services, subject).evidence())
+    return explanation(_Inquiry(engine, settings, api, engine.services(), subject).evidence())
 
 
 def _subject(
@@ -84,15 +84,6 @@ def _subject(
     if is_dag_id(dag_or_run) and not is_latest and files_that_mention(dag_or_run, engine.dags_dir):
         return Subject(dag_or_run)
     return Subject(*inspecting.which(api, default, dag_or_run, None))
-
-
-def _not_running(engine: Engine, services: tuple[Service, ...]) -> EngineError:
-    try:
-        airflow_address(engine)
-    except AirflowError as error:
-        return EngineError(error.message, hint=error.hint)
-    names = ", ".join(sorted(down_services(services)))
-    return EngineError(f"Not running in this project: {names}.", hint="Start the stack: pipectl up")
 
 
 class _Inquiry:
