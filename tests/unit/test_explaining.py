@@ -302,7 +302,10 @@ def test_a_run_is_cancelled_if_somebody_failed_it_since_it_was_queued() -> None:
         (["no object", {"event": 7}], ""),
         ([{"event": "all is well"}, {"event": "Task failed with exception", "level": "error"}], ""),
         ([{"event": "ERROR: no rows"}, {"event": "ERROR: later"}], "ERROR: no rows"),
-        ([{"event": "Errors are not so bad"}], ""),
+        ([{"event": "Errors are not so bad"}, {"event": "error handling is on"}], ""),
+        ([{"event": "fatal: not a repository"}], "fatal: not a repository"),
+        ([{"event": "Error: no file"}], "Error: no file"),
+        ([{"event": "2026-01-01 12:00:00,123 ERROR a.b: no"}], "2026-01-01 12:00:00,123 ERROR a.b: no"),
         (
             [
                 {"event": "Traceback (most recent call last):"},
