@@ -42,7 +42,7 @@ ENDS = ("Task failed with exception", "Task exited")
 # An error as programs print it: the last line of a traceback, or a line that begins with a level, perhaps
 # after a time. Of a line of NAME=value pairs what its `error` says.
 ERROR_LINE = re.compile(
-    r"(?:[\d\-:.,TZ/+\[\] ]*)(?:[A-Za-z_][\w.]*(?:Error|Exception)\b(?::|$)|(?:ERROR|FATAL|CRITICAL)\b"
+    r"(?:[\d\-:.,TZ/+\[\] ]{0,40})(?:[A-Za-z_][\w.]*(?:Error|Exception)\b(?::|$)|(?:ERROR|FATAL|CRITICAL)\b"
     r"|(?:[Ee]rror|[Ff]atal)\b[^:]{0,20}:|.*\blevel=error\b)"
 )
 TOLD_ERROR = re.compile(r'\berror="((?:[^"\\]|\\.)*)"')
