@@ -148,6 +148,7 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
         "has not read mine.py since it changed at",
     ),
     (Cause.NEVER_RAN, BASE, "has never run: only triggers start its runs"),
+    (Cause.NEVER_RAN, replace(BASE, dag=replace(DAG, schedule="Asset")), "its schedule (Asset) plans none"),
     (Cause.PAUSED, replace(BASE, dag=replace(DAG, paused=True)), "mine is paused"),
     (
         Cause.PAUSED,

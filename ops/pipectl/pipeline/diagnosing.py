@@ -186,7 +186,7 @@ def _dag(evidence: Evidence) -> Explanation | None:
         )
     if run is None:
         due = read_time(dag.next_run)
-        plan = f"the first is due at {moment(due)}" if due else "it has no schedule"
+        plan = f"the first is due at {moment(due)}" if due else f"its schedule ({dag.schedule}) plans none"
         return because(
             evidence,
             Cause.NEVER_RAN,
