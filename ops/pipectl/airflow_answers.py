@@ -41,10 +41,11 @@ SOURCES, SOURCES_END = "::group::Log message source details", "::endgroup::"
 # No sets: an answer may hold anything in their place, and not all of that has a hash.
 PRINTED = ("task.stdout", "task.stderr")
 ENDS = ("Task failed with exception", "Task exited")
-# An error as programs print it: the last line of a traceback, or a line that begins with a level. Of a line
-# of NAME=value pairs what its `error` says.
+# An error as programs print it: the last line of a traceback, or a line that begins with a level, perhaps
+# after a time. Of a line of NAME=value pairs what its `error` says.
 ERROR_LINE = re.compile(
-    r"(?:[A-Za-z_][\w.]*(?:Error|Exception)\b(?::|$)|(?:ERROR|FATAL|CRITICAL|error|fatal)\b|.*\blevel=error\b)"
+    r"(?:[\d\-:.,TZ/+\[\] ]{0,40})(?:[A-Za-z_][\w.]*(?:Error|Exception)\b(?::|$)|(?:ERROR|FATAL|CRITICAL)\b"
+    r"|(?:[Ee]rror|[Ff]atal)\b[^:]{0,20}:|.*\blevel=error\b)"
 )
 TOLD_ERROR = re.compile(r'\berror="((?:[^"\\]|\\.)*)"')
 NEVER = datetime.max.replace(tzinfo=UTC)

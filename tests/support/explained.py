@@ -162,6 +162,11 @@ class Explained:
         self._run_of("why_past", "2026-01-01T00:00:00Z")
         for dag_id, (task_id, state) in SETTLED.items():
             self.wait(dag_id, task_id, state)
+        deferred = "/api/v2/dags/why_deferred/dagRuns/~/taskInstances"
+        until(
+            lambda: self.client.call(deferred)["task_instances"][0]["trigger"]["triggerer_id"],
+            "the triggerer to take the trigger",
+        )
         self.client.end_of("why_past", self.latest("why_past"))
         self.client.end_of("why_skipped", self.latest("why_skipped"))
         for words, cause, said in SAID:
@@ -193,17 +198,11 @@ class Explained:
             self.explain(*words, cause=cause, said=said)
 
     def cancel(self) -> None:
-        """End what sleeps, and then a task at work, by command: its run reads so."""
-        for dag_id in (
-            "why_behind",
-            "why_tasks",
-            "why_pool",
-            "why_slots",
-            "why_late",
-            "why_urgent",
-            "why_paused",
-        ):
-            self.project.run("cancel", dag_id, "--all")
+        """End all runs, and then one with a task at work, by command: its run reads so."""
+        active = "/api/v2/dags/~/dagRuns?state=running&state=queued&limit=100"
+        for run in self.client.call(active)["dag_runs"]:
+            path = f"/api/v2/dags/{run['dag_id']}/dagRuns/{quote(run['dag_run_id'])}"
+            self.client.call(path, {"state": "failed"}, "PATCH")
         run_id = self.client.trigger("why_slots")
         until(lambda: self.state("why_slots", "first", run_id) == "running", "a task at work")
         assert "cancelled now" in self.project.run("cancel", "why_slots").stdout

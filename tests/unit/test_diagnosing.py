@@ -133,8 +133,8 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
     ),
     (
         Cause.DAG_MISSING,
-        replace(BASE, dag=None, files=("a.py", "b.py")),
-        "in a.py and b.py, where its id stands",
+        replace(BASE, dag=None, files=("a.py",)),
+        "no DAG 'mine', although a.py mentions it",
     ),
     (Cause.DAG_STALE, replace(BASE, dag=replace(DAG, stale=True)), "no longer finds mine in mine.py"),
     (
@@ -148,6 +148,7 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
         "has not read mine.py since it changed at",
     ),
     (Cause.NEVER_RAN, BASE, "has never run: only triggers start its runs"),
+    (Cause.NEVER_RAN, replace(BASE, dag=replace(DAG, schedule="Asset")), "its schedule (Asset) plans none"),
     (Cause.PAUSED, replace(BASE, dag=replace(DAG, paused=True)), "mine is paused"),
     (
         Cause.PAUSED,
@@ -310,6 +311,16 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
         "load: try 1 failed: its process ended without a word to Airflow.",
     ),
     (
+        Cause.WORKER_LOST,
+        about(
+            task("load", "up_for_retry"),
+            events=(
+                noted(MISMATCH, extra="… Extra info: the process of the task ended with signal SIGKILL"),
+            ),
+        ),
+        "load: try 1 failed: the process of the task ended with signal SIGKILL.",
+    ),
+    (
         Cause.RUNNING,
         about(task("load", "running"), earlier=(80.0, 100.0)),
         "for 90 s; 2 runs before took 90.0 s (median)",
@@ -429,7 +440,17 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
         about(task("load", "failed"), log=({"event": "bash: no such file"}, SHELL)),
         "load: try 1 failed: AirflowException: Bash command failed.",
     ),
-    (Cause.TASK_FAILED, about(task("load", "failed")), "load: try 1 failed, and its log has no error."),
+    (Cause.TASK_FAILED, about(task("load", "failed")), "load: try 1 failed, and Airflow has no log of it."),
+    (
+        Cause.TASK_FAILED,
+        about(task("load", "failed"), log=({"event": "all is well"},)),
+        "load: try 1 failed, and its log has no error.",
+    ),
+    (
+        Cause.TASK_FAILED,
+        about(task("load", "failed"), unread_log="Airflow refused."),
+        "load: try 1 failed, and its log cannot be read.",
+    ),
 ]
 
 

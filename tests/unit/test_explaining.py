@@ -101,15 +101,14 @@ class Airflow:
 class FakeEngine:
     """An engine with these services and a folder of DAGs."""
 
-    executor = "LocalExecutor"
-
     def __init__(self, dags_dir: Path) -> None:
         self.dags_dir = dags_dir
+        self.executor = "LocalExecutor"
         self.down: tuple[str, ...] = ()
         self.asked = 0
 
     def services(self) -> tuple[Service, ...]:
-        names = ("webserver", "scheduler", "dag-processor", "triggerer")
+        names = ("webserver", "scheduler", "dag-processor", "triggerer", "worker-1")
         start = NOW - timedelta(hours=1)
         return tuple(
             Service(name, "stopped" if name in self.down else "running", started=start) for name in names
@@ -126,7 +125,8 @@ class FakeEngine:
         return ""
 
     def started_with(self) -> dict[str, dict[str, str]]:
-        return {"scheduler": {"AIRFLOW__CORE__PARALLELISM": "2"}}
+        concurrency = {"AIRFLOW__CELERY__WORKER_CONCURRENCY": "1"}
+        return {"scheduler": {"AIRFLOW__CORE__PARALLELISM": "2"}, "worker-1": concurrency}
 
     def tasks_api_problem(self) -> str:
         self.asked += 1
@@ -203,6 +203,7 @@ def test_without_a_name_it_is_a_run_that_has_not_ended_or_the_one_made_last(
         airflow.answers["dags/mine/dagRuns/newest/taskInstances"] = {"task_instances": []}
         assert explained(engine).run_id == meant
         assert explained(engine, "mine").run_id == meant
+    (engine.dags_dir / "mine.py").write_text("# the latest")
     assert explained(engine, "latest").run_id == "newest"
     assert explained(engine, "ours").run_id == "ours"
 
@@ -224,6 +225,18 @@ def test_tasks_that_fill_all_slots_are_counted_over_all_dags(engine: FakeEngine,
     busy = [{**task(name, "running"), "dag_id": "other"} for name in "ab"]
     airflow.answers["dags/~/dagRuns/~/taskInstances"] = {"task_instances": busy, "total_entries": 2}
     assert explained(engine).cause == "no_slots"
+
+
+def test_with_celery_a_queued_task_waits_for_a_worker(engine: FakeEngine, airflow: Airflow) -> None:
+    engine.executor = "CeleryExecutor"
+    airflow.runs(run("ours", "running"))
+    airflow.tasks(task("load", "queued", queued_when=at(2), start_date=None))
+    assert explained(engine).cause == "starting"
+    busy = {"task_instances": [{**task("a", "running"), "dag_id": "other"}], "total_entries": 2}
+    airflow.answers["dags/~/dagRuns/~/taskInstances"] = busy
+    assert explained(engine).cause == "no_slots"
+    engine.down = ("worker-1",)
+    assert explained(engine).cause == "no_worker"
 
 
 def test_a_task_that_is_queued_for_long_has_the_api_for_tasks_asked(
@@ -289,7 +302,10 @@ def test_a_run_is_cancelled_if_somebody_failed_it_since_it_was_queued() -> None:
         (["no object", {"event": 7}], ""),
         ([{"event": "all is well"}, {"event": "Task failed with exception", "level": "error"}], ""),
         ([{"event": "ERROR: no rows"}, {"event": "ERROR: later"}], "ERROR: no rows"),
-        ([{"event": "Errors are not so bad"}], ""),
+        ([{"event": "Errors are not so bad"}, {"event": "error handling is on"}], ""),
+        ([{"event": "fatal: not a repository"}], "fatal: not a repository"),
+        ([{"event": "Error: no file"}], "Error: no file"),
+        ([{"event": "2026-01-01 12:00:00,123 ERROR a.b: no"}], "2026-01-01 12:00:00,123 ERROR a.b: no"),
         (
             [
                 {"event": "Traceback (most recent call last):"},

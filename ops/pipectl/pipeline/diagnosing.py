@@ -126,7 +126,7 @@ def _file(evidence: Evidence) -> Explanation | None:
         return because(
             evidence,
             Cause.NO_DAG_PROCESSOR,
-            f"Airflow does not read DAG files, so it does not know {dag_id}: {silence}.",
+            f"Airflow does not read DAG files, and does not know {dag_id}: {silence}.",
             *service_steps(evidence, PROCESSOR),
             of_dag=True,
         )
@@ -140,12 +140,14 @@ def _file(evidence: Evidence) -> Explanation | None:
             Step("The DAGs that there are", "pipectl dags"),
             of_dag=True,
         )
+    files = listed(list(evidence.files[:NAMED]), len(evidence.files))
+    mention = "mentions" if len(evidence.files) == 1 else "mention"
     return because(
         evidence,
         Cause.DAG_MISSING,
-        f"Airflow has found no DAG {dag_id} in {listed(list(evidence.files[:NAMED]), len(evidence.files))},"
-        " where its id stands.",
+        f"Airflow has found no DAG {dag_id!r}, although {files} {mention} it.",
         Step("What the file has", "pipectl check"),
+        Step("The DAGs that there are", "pipectl dags"),
         Step("What Airflow reads", command("logs", PROCESSOR)),
         of_dag=True,
     )
@@ -184,7 +186,7 @@ def _dag(evidence: Evidence) -> Explanation | None:
         )
     if run is None:
         due = read_time(dag.next_run)
-        plan = f"the first is due at {moment(due)}" if due else "it has no schedule"
+        plan = f"the first is due at {moment(due)}" if due else f"its schedule ({dag.schedule}) plans none"
         return because(
             evidence,
             Cause.NEVER_RAN,

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 # A shell's command, whose own output says more than its exit code.
 EXIT_CODE = re.compile(r"(?:exit|return) code", re.IGNORECASE)
 KILLED = "Process terminated by signal"
+# After it, the executor's own words stand in the note of a mismatch (stack/airflow/task_processes.py).
+EXTRA = "Extra info: "
 # Between the note that somebody marked a task, and the end of the task by that.
 MARK_SECONDS = 5
 
@@ -131,26 +133,21 @@ def _task_failed(evidence: Evidence, task: Instance) -> Explanation | None:
     run = evidence.run
     if run is not None and run.stopped and task.task.end and task.task.end >= run.stopped:
         return cancelled_run(evidence, run)
+    if has_mismatch(evidence, task) and (
+        found := tasks_api(evidence, f"{task.task.name} failed at its start")
+    ):
+        return found
     if lost := loss_of(evidence, task):
+        note = _noted(evidence, task, NO_HEARTBEAT) or _noted(evidence, task, MISMATCH)
         return because(
             evidence,
             Cause.WORKER_LOST,
             f"{_failed(task, lost)}.",
+            *(event_fact(note) if note else ()),
             *error_facts(evidence),
             again(task),
             whole_log(task),
-        )
-    if has_mismatch(evidence, task):
-        mismatch = _noted(evidence, task, MISMATCH)
-        found = tasks_api(evidence, f"{task.task.name} failed before it began")
-        return found or because(
-            evidence,
-            Cause.WORKER_LOST,
-            f"{_failed(task, 'its process ended without a word to Airflow')}.",
-            *(event_fact(mismatch) if mismatch else ()),
-            *error_facts(evidence),
             Step("What the scheduler says", command("logs", SCHEDULER)),
-            again(task),
         )
     reason = reason_of(evidence)
     service, product = blamed_database(reason, evidence.databases)
@@ -165,7 +162,7 @@ def _task_failed(evidence: Evidence, task: Instance) -> Explanation | None:
             whole_log(task),
             again(task),
         )
-    silent = "" if reason else ", and its log has no error"
+    silent = "" if reason else _without_error(evidence)
     return because(
         evidence,
         Cause.TASK_FAILED,
@@ -180,6 +177,13 @@ def _failed(task: Instance, reason: str, database: str = "") -> str:
     """Say why the latest try failed, and on which database, without a full stop."""
     on = f", on {database}" if database else ""
     return f"{task.task.name}{on}: {sentence_end(failed_try(task.task, reason, None))}"
+
+
+def _without_error(evidence: Evidence) -> str:
+    """Say why nothing tells the reason of a failure."""
+    if evidence.unread_log:
+        return ", and its log cannot be read"
+    return ", and its log has no error" if evidence.log else ", and Airflow has no log of it"
 
 
 def _upstream_failed(evidence: Evidence, task: Instance) -> Explanation | None:
@@ -247,6 +251,9 @@ def loss_of(evidence: Evidence, task: Instance) -> str:
     for entry in evidence.log:
         if str(entry.get("event") or "").startswith(KILLED):
             return f"its process was ended by {entry.get('signal_name') or 'a signal'}"
+    if mismatch := _noted(evidence, task, MISMATCH):
+        _, _, told = mismatch.extra.partition(EXTRA)
+        return sentence_end(told) or "its process ended without a word to Airflow"
     return ""
 
 
@@ -288,6 +295,8 @@ def reason_of(evidence: Evidence) -> str:
 def error_facts(evidence: Evidence) -> Iterator[Fact]:
     """Yield the first error in the log of a try, and the one that ended the task."""
     log = list(evidence.log)
+    if evidence.unread_log:
+        yield Fact("its log", evidence.unread_log)
     first = first_error(log)
     last = last_error([entry for entry in log if entry.get("event") in ENDS])
     if first:

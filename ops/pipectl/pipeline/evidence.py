@@ -66,7 +66,8 @@ class Evidence:
 
     `health` and `heartbeats` are Airflow's, by component. `files` are DAG files in which the DAG's id stands,
     and `changed` the time of the DAG's own. `tasks_api` says what went wrong when the API for tasks was
-    asked, and `disagreeing` names secrets that services do not share.
+    asked, `unread_log` why a try's log could not be read, and `disagreeing` names secrets that services do
+    not share.
     """
 
     dag_id: str
@@ -96,6 +97,7 @@ class Evidence:
     concurrency: int | None = None
     events: tuple[Event, ...] = ()
     log: tuple[dict[str, Any], ...] = ()
+    unread_log: str = ""
     earlier: tuple[float, ...] = ()
     question: str = ""
     left_out_by: str = ""
@@ -207,7 +209,8 @@ def trying(task: Instance) -> Iterator[Fact]:
 
 def event_fact(event: Event) -> Iterator[Fact]:
     """Yield what Airflow has noted."""
-    yield Fact(f"Airflow's note “{event.name}”", f"{moment(event.when)} {event.owner} {event.extra}".strip())
+    words = (moment(event.when), event.owner, event.extra)
+    yield Fact(f"Airflow's note “{event.name}”", " ".join(filter(None, words)))
 
 
 def next_run(evidence: Evidence) -> Iterator[Fact]:

@@ -16,7 +16,7 @@ from pipectl.engines.airflow_env import user_settings
 from pipectl.errors import AirflowError, EngineError
 from pipectl.names import is_dag_id
 from pipectl.pipeline import inspecting
-from pipectl.pipeline.access import airflow_address, down_services
+from pipectl.pipeline.access import airflow_address
 from pipectl.pipeline.agreement import disagreements
 from pipectl.pipeline.diagnosing import choose, explanation
 from pipectl.pipeline.evidence import PATIENCE_SECONDS, SCHEDULER, Evidence, Explanation, upstream_of
@@ -26,6 +26,7 @@ from pipectl.pipeline.readiness import (
     files_that_mention,
     processor_start,
 )
+from pipectl.pipeline.waiting_tasks import WORKER
 
 if TYPE_CHECKING:
     from pipectl.airflow_facts import Instance
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from pipectl.models import DagRun, ParsedDag, Service
     from pipectl.settings import Settings
 
-WORKER = "worker"
 PARALLELISM, CONCURRENCY = "AIRFLOW__CORE__PARALLELISM", "AIRFLOW__CELERY__WORKER_CONCURRENCY"
 # States in which a task's log says why.
 LOGGED = {"failed", "up_for_retry", "up_for_reschedule", "skipped"}
@@ -61,12 +61,12 @@ def explain(
 
     Raises EngineError if the stack does not run, DagError and AirflowMissingError for what there is not.
     """
-    services = engine.services()
-    if "webserver" in down_services(services):
-        raise _not_running(engine, services)
-    api = AirflowFacts(airflow_address(engine))
+    try:
+        api = AirflowFacts(airflow_address(engine))
+    except AirflowError as error:
+        raise EngineError(error.message, hint=error.hint) from error
     subject = _subject(api, engine, default, dag_or_run, run_id, task)
-    return explanation(_Inquiry(engine, settings, api, services, subject).evidence())
+    return explanation(_Inquiry(engine, settings, api, engine.services(), subject).evidence())
 
 
 def _subject(
@@ -80,18 +80,10 @@ def _subject(
     if run_id is not None or dag_or_run is None:
         return Subject(dag_or_run or default, run_id, task)
     # A DAG that its files name may be one that Airflow cannot read.
-    if is_dag_id(dag_or_run) and files_that_mention(dag_or_run, engine.dags_dir):
+    is_latest = dag_or_run == inspecting.LATEST
+    if is_dag_id(dag_or_run) and not is_latest and files_that_mention(dag_or_run, engine.dags_dir):
         return Subject(dag_or_run)
     return Subject(*inspecting.which(api, default, dag_or_run, None))
-
-
-def _not_running(engine: Engine, services: tuple[Service, ...]) -> EngineError:
-    try:
-        airflow_address(engine)
-    except AirflowError as error:
-        return EngineError(error.message, hint=error.hint)
-    names = ", ".join(sorted(down_services(services)))
-    return EngineError(f"Not running in this project: {names}.", hint="Start the stack: pipectl up")
 
 
 class _Inquiry:
@@ -168,7 +160,8 @@ class _Inquiry:
         instances = api.instances(run.dag_id, run.run_id)
         self._facts["instances"] = instances
         if run.state == "failed" or any(each.state in {"failed", "up_for_retry"} for each in instances):
-            self._facts["events"] = api.events(run.dag_id, run.run_id)
+            with suppress(AirflowError):  # not everybody may read the event log
+                self._facts["events"] = api.events(run.dag_id, run.run_id)
         # Of a DAG whose file is gone Airflow has no definitions any more.
         with suppress(AirflowError):
             self._facts["definitions"] = api.definitions(run.dag_id)
@@ -190,10 +183,11 @@ class _Inquiry:
 
     def _look_at_task(self, run: DagRun, task: Instance) -> None:
         api, state = self._api, task.state
-        # A try whose process has not begun, or was lost early, has none.
         if state in LOGGED and task.task.tries:
-            with suppress(AirflowError):
+            try:
                 self._facts["log"] = api.log(task)
+            except AirflowError as error:
+                self._facts["unread_log"] = error.message
         if state in {"none", "scheduled"} and run.state == "running":
             self._facts["blockers"] = api.blockers(task)
         if state in {"scheduled", "queued"}:
@@ -210,11 +204,12 @@ class _Inquiry:
         api = self._api
         busy, number = api.instances_in("running", "queued")
         started = self._engine.started_with()
+        worker = next((each for name, each in started.items() if name.startswith(WORKER)), {})
         self._facts |= {
             "busy": busy,
             "busy_number": number,
             "parallelism": _number(started.get(SCHEDULER, {}).get(PARALLELISM)),
-            "concurrency": _number(started.get(WORKER, {}).get(CONCURRENCY)),
+            "concurrency": _number(worker.get(CONCURRENCY)),
         }
         if task.state == "scheduled":
             self._facts["pool"] = api.pool(task.pool) if task.pool else None

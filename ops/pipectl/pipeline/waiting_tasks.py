@@ -171,6 +171,7 @@ def _task_limit(evidence: Evidence, task: Instance) -> Explanation | None:
         f"{task.task.name} waits until others of the task {task.task.id} have ended ({which}).",
         *held_by(same),
         *first_of(same),
+        Step("The run's tasks", command("runs", task.dag_id, task.run_id)),
     )
 
 
@@ -185,6 +186,7 @@ def _slots(evidence: Evidence, task: Instance) -> Explanation | None:
         " (AIRFLOW_PARALLELISM)",
         list(evidence.rivals),
         list(evidence.busy),
+        Step("Once AIRFLOW_PARALLELISM of stack/.env is higher", "pipectl up"),
     )
 
 
