@@ -570,6 +570,7 @@ def test_a_snapshot_is_gone_back_to_and_the_next_run_doubles_nothing(populated: 
     check_saving_and_restoring(LocalStack(populated))
 
 
+@pytest.mark.slow
 def test_a_portable_snapshot_fills_new_databases(populated: Project) -> None:
     stack = LocalStack(populated)
     check_moving(stack, stack)
