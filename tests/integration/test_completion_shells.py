@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,12 @@ from support.needs import need_program
 from support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.integration
 RUN = "manual__2026-11-26T15:18:19.123+00:00"
 PROMPT = "READY>"
-INTERACTIVE = {"bash": ("-i",), "zsh": ("-i",)}
+PROMPTS = {"bash": f"PS1='{PROMPT}'", "zsh": f"PS1='{PROMPT}'; unsetopt prompt_sp"}
 
 
 class Terminal:
@@ -40,7 +41,7 @@ class Terminal:
             "TERM": "dumb",
             "LC_ALL": "C.UTF-8",
         }
-        words = (need_program("shells", shell), *INTERACTIVE[shell])
+        words = (need_program("shells", shell), "-i")
         self._process = subprocess.Popen(
             words,
             cwd=folder,
@@ -86,27 +87,33 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Home folders in which shells have completion switched on, by the documented command."""
+
+    @cache
+    def home_of(shell: str) -> Path:
+        folder = tmp_path_factory.mktemp("home")
+        environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(folder)}
+        done = subprocess.run(
+            (need_program("shells", shell), "-c", "pipectl --install-completion; true"),
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert f"{shell} completion installed" in done.stdout, done.stdout + done.stderr
+        if shell in PROMPTS:
+            with (folder / f".{shell}rc").open("a", encoding="utf-8") as file:
+                file.write(f"\n{PROMPTS[shell]}\n")
+        return folder
+
+    return home_of
+
+
 @pytest.fixture
-def home(tmp_path: Path, shell: str) -> Path:
-    """A home folder in which a shell of this name has completion switched on, by the documented command."""
-    folder = tmp_path / "home"
-    folder.mkdir()
-    environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(folder)}
-    done = subprocess.run(
-        (need_program("shells", shell), "-c", "pipectl --install-completion; true"),
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert f"{shell} completion installed" in done.stdout, done.stdout + done.stderr
-    if shell == "bash":
-        with (folder / ".bashrc").open("a", encoding="utf-8") as file:
-            file.write(f"\nPS1='{PROMPT}'\n")
-    elif shell == "zsh":
-        with (folder / ".zshrc").open("a", encoding="utf-8") as file:
-            file.write(f"\nPS1='{PROMPT}'; unsetopt prompt_sp\n")
-    return folder
+def home(homes: Callable[[str], Path], shell: str) -> Path:
+    return homes(shell)
 
 
 @pytest.fixture
