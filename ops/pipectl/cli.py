@@ -351,18 +351,25 @@ def fold_help() -> None:
     vars(rich_utils)["Table"] = type("Folding", (table,), {"add_row": add_row})
 
 
-def mend_zsh_script() -> None:
-    """Let zsh complete at the first Tab: it runs Typer's file then, which only says who completes."""
+def mend_scripts() -> None:
+    """Let zsh and fish ask the pipectl that is typed, which need not be on PATH, and zsh at the first Tab.
+
+    zsh runs Typer's file at that moment, which only says who completes.
+    """
     from typer import _completion_shared  # noqa: PLC0415  for these options alone
 
     scripts: dict[str, str] = vars(_completion_shared)["_completion_scripts"]
+    asking = "=complete_zsh %(prog_name)s"
+    scripts["zsh"] = scripts["zsh"].replace(asking, "=complete_zsh ${~words[1]} 2>/dev/null")
     scripts["zsh"] += "[[ $zsh_eval_context[-1] != loadautofunc ]] || %(complete_func)s\n"
+    cursor = "(commandline -cp) "
+    scripts["fish"] = scripts["fish"].replace(f"{cursor}%(prog_name)s", f"{cursor}(commandline -opc)[1]")
 
 
 def main() -> None:
     """Run the CLI."""
     if any(word.endswith("-completion") for word in sys.argv):
-        mend_zsh_script()
+        mend_scripts()
     completes = bool(os.environ.get(COMPLETION))
     if not completes and (len(sys.argv) == 1 or not {"-h", "--help"}.isdisjoint(sys.argv)):
         fold_help()

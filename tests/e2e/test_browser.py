@@ -93,7 +93,7 @@ class Page:
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
-    options.binary_location = need_program("browser", "chromium")
+    options.binary_location = need_program("browser", "chromium", "google-chrome")
     for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(flag)
     driver = webdriver.Chrome(options, webdriver.ChromeService(need_program("browser", "chromedriver")))

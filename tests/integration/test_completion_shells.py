@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,27 +21,28 @@ from support.needs import need_program
 from support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.integration
 RUN = "manual__2026-11-26T15:18:19.123+00:00"
 PROMPT = "READY>"
-INTERACTIVE = {"bash": ("-i",), "zsh": ("-i",)}
+BIN = Path(sys.executable).parent
+PROMPTS = {"bash": f"PS1='{PROMPT}'", "zsh": f"PS1='{PROMPT}'; unsetopt prompt_sp"}
 
 
 class Terminal:
     """A shell on a terminal, in which keys are pressed."""
 
-    def __init__(self, shell: str, home: Path, folder: Path) -> None:
+    def __init__(self, shell: str, home: Path, folder: Path, path: str) -> None:
         self._keys, there = pty.openpty()
         termios.tcsetwinsize(there, (50, 200))
         environment = {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": path,
             "HOME": str(home),
             "TERM": "dumb",
             "LC_ALL": "C.UTF-8",
         }
-        words = (need_program("shells", shell), *INTERACTIVE[shell])
+        words = (need_program("shells", shell), "-i")
         self._process = subprocess.Popen(
             words,
             cwd=folder,
@@ -86,32 +88,38 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Home folders in which shells have completion switched on, by the documented command."""
+
+    @cache
+    def home_of(shell: str) -> Path:
+        folder = tmp_path_factory.mktemp("home")
+        environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(folder)}
+        done = subprocess.run(
+            (need_program("shells", shell), "-c", "pipectl --install-completion; true"),
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert f"{shell} completion installed" in done.stdout, done.stdout + done.stderr
+        if shell in PROMPTS:
+            with (folder / f".{shell}rc").open("a", encoding="utf-8") as file:
+                file.write(f"\n{PROMPTS[shell]}\n")
+        return folder
+
+    return home_of
+
+
 @pytest.fixture
-def home(tmp_path: Path, shell: str) -> Path:
-    """A home folder in which a shell of this name has completion switched on, by the documented command."""
-    folder = tmp_path / "home"
-    folder.mkdir()
-    environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(folder)}
-    done = subprocess.run(
-        (need_program("shells", shell), "-c", "pipectl --install-completion; true"),
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert f"{shell} completion installed" in done.stdout, done.stdout + done.stderr
-    if shell == "bash":
-        with (folder / ".bashrc").open("a", encoding="utf-8") as file:
-            file.write(f"\nPS1='{PROMPT}'\n")
-    elif shell == "zsh":
-        with (folder / ".zshrc").open("a", encoding="utf-8") as file:
-            file.write(f"\nPS1='{PROMPT}'; unsetopt prompt_sp\n")
-    return folder
+def home(homes: Callable[[str], Path], shell: str) -> Path:
+    return homes(shell)
 
 
 @pytest.fixture
 def terminal(shell: str, home: Path, project: Path) -> Iterator[Terminal]:
-    opened = Terminal(shell, home, project)
+    opened = Terminal(shell, home, project, f"{BIN}:{os.environ['PATH']}")
     try:
         opened.expect(PROMPT)
         yield opened
@@ -152,21 +160,32 @@ def test_tab_completes_a_word(terminal: Terminal, typed: str, becomes: str) -> N
     ],
 )
 def test_fish_has_the_same_candidates(home: Path, project: Path, typed: str, found: list[str]) -> None:
+    assert fish(home, project, typed, f"{BIN}:{os.environ['PATH']}") == found
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_pipectl_that_is_not_on_path_is_asked_itself(shell: str, home: Path, project: Path) -> None:
+    opened = Terminal(shell, home, project, "/usr/bin:/bin")
+    try:
+        opened.expect(PROMPT)
+        opened.press(f"{BIN}/pipectl stat\t")
+        opened.expect(f"{PROMPT}{BIN}/pipectl status ")
+    finally:
+        opened.close()
+
+
+def fish(home: Path, project: Path, line: str, path: str) -> list[str]:
+    """Return what fish completes a line with, and says."""
     done = subprocess.run(
         (need_program("shells", "fish"), "-c", 'complete --do-complete "$LINE"'),
         cwd=project,
-        env={
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "HOME": str(home),
-            "LINE": typed,
-            "TERM": "dumb",
-        },
+        env={"PATH": path, "HOME": str(home), "LINE": line, "TERM": "dumb"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert (done.stdout.split("\n")[:-1], done.stderr) == (found, "")
+    return [*done.stdout.split("\n")[:-1], *done.stderr.splitlines()]
 
 
 @pytest.mark.parametrize("shell", ["bash"])

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -276,6 +276,10 @@ def command_lines(draw: st.DrawFn) -> list[str]:
 
 @inputs(4500)
 @given(command_lines())
+@example(words=["status", "--project", "x" * 300])
+@example(words=["logs", "--tail", "1" * 5000])
+@example(words=["runs", "--limit", "²"])
+@example(words=["load", "--transactions", "\udcff\udc80"])
 def test_command_lines(project: Path, words: list[str]) -> None:
     del project
     run(*words)
@@ -322,6 +326,11 @@ CONF = st.one_of(
 
 @inputs(3000)
 @given(CONF)
+@example(conf='{"a": NaN}')
+@example(conf="1e999")
+@example(conf="[" * 100_000)
+@example(conf='{"a":' * 3000 + "1" + "}" * 3000)
+@example(conf='{"a": "\\u0000"}')
 def test_parameters_of_a_run(project: Path, conf: str) -> None:
     del project
     code, _, err = run("trigger", "--no-wait", f"--conf={conf}")
