@@ -45,6 +45,13 @@ class Aside(Generic[Answer]):
         else:
             self._outcome = lambda: answer
 
+    def is_known(self, seconds: float) -> bool:
+        """Wait for the answer for so long at most; return whether there is one, or an error."""
+        deadline = time.monotonic() + seconds
+        while self._thread.is_alive() and (left := deadline - time.monotonic()) > 0:
+            self._thread.join(min(left, HEED_SIGNALS_SECONDS))
+        return not self._thread.is_alive()
+
     def result(self) -> Answer:
         """Wait for the answer, or raise what the question raised."""
         # A signal that comes just before the wait begins would not end one without a limit.
