@@ -124,6 +124,10 @@ class AirflowHealth:
         runs = self._runs(dag_id, f"limit=1&order_by={NEWEST_FIRST}")
         return runs[0] if runs else None
 
+    def latest_runs(self, limit: int) -> tuple[DagRun, ...]:
+        """The latest runs of all DAGs, newest first."""
+        return tuple(self._runs("~", f"limit={limit}&order_by={NEWEST_FIRST}"))
+
     def last_runs(self, dag_ids: Iterable[str]) -> dict[str, DagRun]:
         """The latest run of each of these DAGs that ever ran."""
         runs = self._runs(EVERY_DAG, f"limit={PAGE}&order_by={NEWEST_FIRST}")

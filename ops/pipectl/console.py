@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     import rich.console
     from rich.console import RenderableType
+    from rich.live import Live
 
     from pipectl.errors import PipectlError
 
@@ -31,6 +34,8 @@ CONTROL = re.compile(
 )
 PICTURES = 0x2400  # of the first set, one after the other
 OTHER = "\ufffd"
+# How soon a resized terminal is drawn anew, and a key is heeded on one that has none ready.
+RESIZED_SECONDS = 0.2
 
 
 @dataclass
@@ -112,6 +117,22 @@ class Console:
             yield live.refresh
 
     @property
+    def has_screen(self) -> bool:
+        """Whether stdout is a terminal that `screen` can fill."""
+        return not self.json and self._out.is_terminal and not self._out.is_dumb_terminal
+
+    @contextmanager
+    def screen(self) -> Iterator[Screen]:
+        """Give the whole terminal for the time of the block: no cursor is seen, and no key is shown.
+
+        What was on the terminal before is there again afterwards.
+        """
+        from rich.live import Live  # 70 ms, for terminals alone
+
+        with _silent_keys(), Live(console=self._out, screen=True, auto_refresh=False) as live:
+            yield Screen(self._out, live)
+
+    @property
     def is_live(self) -> bool:
         """Whether `live` draws, so that lines of progress would only repeat it."""
         return not self.quiet and not self.json and self._err.is_terminal
@@ -130,6 +151,57 @@ class Console:
     @cached_property
     def _err(self) -> rich.console.Console:
         return _console(stderr=True)
+
+
+@dataclass
+class Screen:
+    """A terminal that is redrawn at once, and without a gap."""
+
+    terminal: rich.console.Console
+    live: Live
+
+    def draw(self, content: RenderableType) -> None:
+        """Show `content`, which is told the size that there is."""
+        self.live.update(_shown(content), refresh=True)
+
+    def wait(self, seconds: float) -> bool:
+        """Draw again whenever the size changes; return whether so much time has passed before a `q`."""
+        deadline, size = time.monotonic() + seconds, self.terminal.size
+        while (left := deadline - time.monotonic()) > 0:
+            if _pressed(min(left, RESIZED_SECONDS)) in {b"q", b"Q", b""}:
+                return False
+            if self.terminal.size != size:
+                size = self.terminal.size
+                self.live.refresh()
+        return True
+
+
+def _pressed(seconds: float) -> bytes | None:
+    """Return the key that is pressed within so much time, None if none is; empty if the terminal is gone."""
+    if not sys.stdin.isatty():
+        time.sleep(seconds)
+        return None
+    ready, _, _ = select.select([sys.stdin], [], [], seconds)
+    return os.read(sys.stdin.fileno(), 1) if ready else None
+
+
+@contextmanager
+def _silent_keys() -> Iterator[None]:
+    """Show no keys, and let Ctrl-Z do nothing, which would leave the screen behind as it is."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    import termios  # noqa: PLC0415  for `screen` alone
+
+    descriptor = sys.stdin.fileno()
+    before, silent = termios.tcgetattr(descriptor), termios.tcgetattr(descriptor)
+    silent[3] &= ~(termios.ECHO | termios.ICANON)
+    silent[6][termios.VSUSP] = bytes([os.fpathconf(descriptor, "PC_VDISABLE") & 0xFF])
+    termios.tcsetattr(descriptor, termios.TCSADRAIN, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 def _console(*, stderr: bool) -> rich.console.Console:

@@ -78,14 +78,18 @@ class Databases:
 
         A table of more than MOST_COUNTED rows is not counted, which would take seconds.
         """
+        with self.look(service) as (_, count):
+            return count()
+
+    @contextmanager
+    def look(self, service: str) -> Iterator[tuple[Ask, Callable[[], dict[str, tuple[int, bool]]]]]:
+        """Give a function that runs statements in one of them, and one that does what `row_counts` does."""
         is_postgres = service == self.postgres.service
-        counts: dict[str, tuple[int, bool]] = {}
         with self._postgres_cursor() if is_postgres else self._mysql_cursor() as cursor:
-            for quoted, name in _tables(cursor, POSTGRES_TABLES if is_postgres else MYSQL_TABLES):
-                estimate = _estimate(cursor, quoted, name, is_postgres=is_postgres)
-                is_large = estimate > MOST_COUNTED
-                counts[name] = (_rounded(estimate) if is_large else _count(cursor, quoted), is_large)
-        return counts
+            yield (
+                lambda statement, *values: ask(cursor, statement, values),
+                lambda: _row_counts(cursor, is_postgres=is_postgres),
+            )
 
     def estimated_transactions(self) -> int:
         """How many transactions PostgreSQL takes there to be, without counting."""
@@ -309,6 +313,15 @@ def script_variables(prefix: str, address: DatabaseAddress) -> dict[str, str]:
 
 def _count_tables(cursor: Any, query: str) -> tuple[Table, ...]:  # noqa: ANN401  two drivers, one interface
     return tuple(Table(name, _count(cursor, quoted)) for quoted, name in _tables(cursor, query))
+
+
+def _row_counts(cursor: Any, *, is_postgres: bool) -> dict[str, tuple[int, bool]]:  # noqa: ANN401  as above
+    counts: dict[str, tuple[int, bool]] = {}
+    for quoted, name in _tables(cursor, POSTGRES_TABLES if is_postgres else MYSQL_TABLES):
+        estimate = _estimate(cursor, quoted, name, is_postgres=is_postgres)
+        is_large = estimate > MOST_COUNTED
+        counts[name] = (_rounded(estimate) if is_large else _count(cursor, quoted), is_large)
+    return counts
 
 
 def _count(cursor: Any, quoted: str) -> int:  # noqa: ANN401  two drivers, one interface

@@ -111,6 +111,14 @@ class Service:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What a service has used of the processor, in seconds of a core since some start, and its memory now."""
+
+    cpu_seconds: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
 class Volume:
     """Data that a reset deletes: a folder of the local engine or a volume of Docker."""
 

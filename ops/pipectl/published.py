@@ -103,6 +103,25 @@ DANGLING = f"""
                                         LEFT JOIN {TERMINALS} AS t USING (terminal_id)
     WHERE c.customer_id IS NULL OR t.terminal_id IS NULL"""
 
+# For what is watched; each reads an index, and no more rows than its last value. Rows written in the last
+# minute; how far labels have come; transactions after that, and for how many seconds the first has waited.
+LATEST_COUNT = 2_000
+WRITTEN_TRANSACTIONS = f"""
+    SELECT count(*) FROM (SELECT FROM {TRANSACTIONS}
+                          WHERE updated_at > now() - interval '1 minute' LIMIT %s) AS written"""
+WRITTEN_LABELS = f"""
+    SELECT COUNT(*) FROM (SELECT 1 FROM {LABELS}
+                          WHERE updated_at > NOW(6) - INTERVAL 1 MINUTE LIMIT %s) AS written"""
+LABELLED = f"SELECT last_xid, last_transaction_id FROM {PROGRESS} WHERE name = '{LABELS}'"
+WAITING_TRANSACTIONS = f"""
+    SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8
+    FROM (SELECT created_at FROM {TRANSACTIONS}
+          WHERE (xid, transaction_id) > (%s::text::xid8, %s) AND transaction_id >= 0
+          ORDER BY xid, transaction_id LIMIT %s) AS waiting"""
+LATEST_FRAUDS = f"""
+    SELECT COUNT(*), COALESCE(SUM(is_fraud), 0)
+    FROM (SELECT is_fraud FROM {LABELS} ORDER BY transaction_id DESC LIMIT {LATEST_COUNT}) AS latest"""
+
 # What the servers take a table's number of rows to be, without counting.
 POSTGRES_ESTIMATE = "EXPLAIN (FORMAT JSON) SELECT FROM {table}"
 MYSQL_ESTIMATE = """

@@ -56,6 +56,7 @@ SSL_MODES = frozenset({"disable", "prefer", "require", *VERIFYING})
 _COUNT, _NUMBER = r"0*[1-9][0-9]{0,5}", r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?"
 # What only other programs read, which fail long after the start: the form of a value, and its description.
 FRAUD_RATE = "PIPECTL_ALERT_FRAUD_RATE"
+LAG_SECONDS = "PIPECTL_ALERT_LAG_SECONDS"
 _FERNET_KEY = "[A-Za-z0-9_+/-]{43}="
 FORMS = {
     # Several, if an old one is being replaced.
@@ -66,11 +67,20 @@ FORMS = {
     "PIPECTL_RETENTION_DAYS": (_COUNT, "a whole number above 0"),
     "PIPECTL_SEED": ("[+-]?[0-9]{1,18}", "a whole number"),
     FRAUD_RATE: (f"{_NUMBER}:{_NUMBER}", "LOWEST:HIGHEST, as in 0.0005:0.03"),
-    "PIPECTL_ALERT_LAG_SECONDS": (_NUMBER, "a number of seconds"),
+    LAG_SECONDS: (_NUMBER, "a number of seconds"),
     "PIPECTL_ALERT_WEBHOOK": ("https?://[!-~]+", "an address that begins with http:// or https://"),
 }
 # A webhook's address may carry a token.
 NOT_SHOWN = frozenset({"AIRFLOW_FERNET_KEY", "PIPECTL_ALERT_WEBHOOK"})
+
+
+@dataclass(frozen=True)
+class AlertBounds:
+    """What is out of these is alerted, as the scripts do."""
+
+    lowest_rate: float
+    highest_rate: float
+    lag_seconds: float
 
 
 @dataclass(frozen=True)
@@ -131,6 +141,17 @@ class Settings:
             values[f"{definition.prefix}_USER"] = address.user
             values[definition.password_variable] = address.password
         return values | {"AIRBYTE_REPLICATION_USER": self.replication_login.user}
+
+    @property
+    def alert_bounds(self) -> AlertBounds:
+        """The bounds of alerts; UsageError for a setting that is none."""
+        for variable in (FRAUD_RATE, LAG_SECONDS):
+            text = self.variables.get(variable)
+            if text and not _has_form(variable, text):
+                raise self.is_not(variable, FORMS[variable][1])
+        lowest, highest = (self.variables.get("PIPECTL_ALERT_FRAUD_RATE") or "0.0005:0.03").split(":")
+        lag = self.variables.get("PIPECTL_ALERT_LAG_SECONDS") or "3600"
+        return AlertBounds(float(lowest), float(highest), float(lag))
 
     def is_external(self, service: str) -> bool:
         """Whether stack/.env places this database elsewhere, so that no engine starts or wipes it."""

@@ -45,9 +45,11 @@ class Aside(Generic[Answer]):
         else:
             self._outcome = lambda: answer
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the question has been answered."""
+    def is_known(self, seconds: float) -> bool:
+        """Wait for the answer for so long at most; return whether there is one, or an error."""
+        deadline = time.monotonic() + seconds
+        while self._thread.is_alive() and (left := deadline - time.monotonic()) > 0:
+            self._thread.join(min(left, HEED_SIGNALS_SECONDS))
         return not self._thread.is_alive()
 
     def result(self) -> Answer:

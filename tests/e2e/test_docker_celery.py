@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.docker_project import DockerProject, docker, new_docker_project
+from support.looks import watching
 from support.needs import need_docker, skip_on_podman
 from support.waiting import until
 
@@ -147,6 +148,19 @@ def test_a_run_survives_the_death_of_a_worker_in_the_middle_of_a_task(
     labels = int(project.mysql("SELECT COUNT(DISTINCT transaction_id) FROM fraud_labels"))
     assert labels == int(project.psql("SELECT count(*) FROM transactions"))
     assert labels == int(project.psql("SELECT sum(transactions) FROM sim.batches"))
+
+
+def test_one_worker_or_all_are_restarted(project: DockerProject) -> None:
+    started = {name: found["State"]["StartedAt"] for name, found in project.containers().items()}
+    assert project.json("restart", "worker-2")["restarted"] == {"worker-2": ""}
+    now = {name: found["State"]["StartedAt"] for name, found in project.containers().items()}
+    assert {name for name, when in now.items() if when != started[name]} == {"worker-2"}
+    assert set(project.json("restart", "worker", "redis")["restarted"]) == {"worker-1", "worker-2", "redis"}
+    with watching(project) as looks:
+        seen = looks.see(
+            lambda look: look["services"] and look["services"][-1]["cpu_percent"] is not None, "a look"
+        )
+    assert {"worker-1", "worker-2", "redis"} <= {service["name"] for service in seen["services"]}
 
 
 def test_scale_brings_workers_back_and_takes_them_away(project: DockerProject) -> None:

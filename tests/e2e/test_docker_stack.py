@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from support.deferral import check_triggerer
 from support.docker_project import DockerProject, docker, new_docker_project
 from support.example_dags import check_sample
 from support.explained import Explained
+from support.looks import check_watch
 from support.needs import images, skip_on_podman
 from support.project_copy import COMMAND_SECONDS
 from support.snapshot_checks import check_killing, check_saving_and_restoring
@@ -46,6 +48,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerProject]:
 
 def ids(project: DockerProject) -> dict[str, str]:
     return {name: found["Id"] for name, found in project.containers().items()}
+
+
+def starts(project: DockerProject) -> dict[str, str]:
+    return {name: found["State"]["StartedAt"] for name, found in project.containers().items()}
 
 
 def test_up_ends_with_every_container_running(project: DockerProject, first_up: Any) -> None:
@@ -198,6 +204,40 @@ def test_a_killed_scheduler_comes_back_by_itself(project: DockerProject) -> None
         "a restart",
     )
     assert project.json("trigger")["state"] == "success"
+
+
+def test_a_restart_starts_containers_anew_and_keeps_them(project: DockerProject) -> None:
+    before, started = ids(project), starts(project)
+    told = project.json("restart", "postgres")["restarted"]
+    airflow = {"webserver", "scheduler", "dag-processor", "triggerer"}
+    assert told == {"postgres": "", **dict.fromkeys(airflow, "postgres restarts")}
+    assert ids(project) == before
+    again = {name for name, when in starts(project).items() if when != started[name]}
+    assert again == {f"{name}-1" for name in {"postgres", *airflow}}
+    assert project.json("trigger")["state"] == "success"
+
+
+def test_a_service_that_does_not_come_back_ends_a_restart_with_its_log(project: DockerProject) -> None:
+    settings = project.folder / "stack" / "airflow" / "config" / "airflow_local_settings.py"
+    settings.parent.mkdir(exist_ok=True)
+    settings.write_text("raise RuntimeError('broken on purpose')\n")
+    try:
+        failed = project.run("restart", "dag-processor", code=3)
+    finally:
+        shutil.rmtree(settings.parent)
+    assert "broken on purpose" in failed.stderr
+    project.run("restart", "dag-processor")
+
+
+def test_a_watch_sees_runs_and_goes_on_while_the_stack_is_down(populated: DockerProject) -> None:
+    check_watch(populated)
+
+
+def test_a_project_is_listed_with_what_it_has(project: DockerProject) -> None:
+    [found] = [each for each in project.json("projects")["projects"] if each["folder"] == str(project.folder)]
+    assert (found["engine"], found["state"], found["services"]) == ("docker", "running", len(SERVICES))
+    assert found["ports"] == project.json("up")["ports"]
+    assert found["bytes"] > 1_000_000
 
 
 def test_dry_run_lists_volumes_and_commands_and_deletes_nothing(project: DockerProject) -> None:

@@ -128,6 +128,20 @@ def test_another_projects_servers_are_neither_asked_nor_emptied_nor_called_healt
     assert other.json("trigger")["state"] == "success"
 
 
+def test_all_projects_are_listed_with_what_runs(populated: Project, other: Project) -> None:
+    for project in (populated, other):
+        [found] = [
+            each for each in project.json("projects")["projects"] if each["folder"] == str(project.folder)
+        ]
+        assert (found["engine"], found["state"], len(found["running"])) == (
+            "local",
+            "running",
+            found["services"],
+        )
+        assert found["ports"] == project.json("up")["ports"]
+        assert found["bytes"] > 1_000_000
+
+
 def test_a_copy_of_a_running_project_starts_nothing_until_it_has_new_data(
     populated: Project, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from support import asset_events, broken_dags
 from support.deferral import check_triggerer
 from support.example_dags import check_sample
 from support.explained import Explained
+from support.looks import check_watch
 from support.project_copy import COMMAND_SECONDS, DAG_ID, Project, new_local_project
 from support.server_process import listening_addresses
 from support.snapshot_checks import check_killing, check_moving, check_saving_and_restoring
@@ -428,6 +430,43 @@ def test_a_run_that_takes_too_long_is_exit_8_and_ctrl_c_is_130(project: Project,
 @pytest.mark.parametrize("name", ["scheduler", "airbyte-mysql", "airbyte-postgres", "dag-processor"])
 def test_a_killed_service_comes_back_by_itself(project: Project, name: str) -> None:
     kill(project, name)
+
+
+def pids(project: Project) -> dict[str, int]:
+    return {found["name"]: found["pid"] for found in project.json("status")["services"]}
+
+
+def test_a_restart_starts_what_is_named_anew_and_what_cannot_go_on_without_it(project: Project) -> None:
+    before = pids(project)
+    assert project.json("restart", "scheduler", "airbyte-mysql")["restarted"] == {
+        "airbyte-mysql": "",
+        "scheduler": "",
+    }
+    after = pids(project)
+    assert {name for name in after if after[name] != before[name]} == {"scheduler", "airbyte-mysql"}
+    told = project.json("restart", "postgres")["restarted"]
+    airflow = {"webserver", "scheduler", "dag-processor", "triggerer"}
+    assert told == {"postgres": "", **dict.fromkeys(airflow, "postgres restarts")}
+    assert {name for name, pid in pids(project).items() if after[name] != pid} == {"postgres", *airflow}
+    assert "Did you mean scheduler?" in project.run("restart", "shceduler", code=2).stderr
+    assert project.json("trigger")["state"] == "success"
+
+
+def test_a_service_that_does_not_come_back_ends_a_restart_with_its_log(project: Project) -> None:
+    settings = project.folder / "stack" / "airflow" / "config" / "airflow_local_settings.py"
+    settings.parent.mkdir(exist_ok=True)
+    settings.write_text("raise RuntimeError('broken on purpose')\n")
+    try:
+        failed = project.run("restart", "dag-processor", code=3)
+    finally:
+        shutil.rmtree(settings.parent)
+    assert "The service 'dag-processor' ends as soon as it is started." in failed.stderr
+    assert "broken on purpose" in failed.stderr
+    assert project.json("restart", "dag-processor")["notes"] == []
+
+
+def test_a_watch_sees_runs_and_goes_on_while_the_stack_is_down(populated: Project) -> None:
+    check_watch(populated)
 
 
 def test_a_lock_that_a_dead_scheduler_left_behind_does_not_stop_the_next_run(project: Project) -> None:

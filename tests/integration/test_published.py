@@ -28,12 +28,16 @@ IN_MYSQL = {
     "PACKED_LABELS",
     "MYSQL_CLOCK",
     "MARK",
+    "WRITTEN_LABELS",
+    "LABELLED",
+    "LATEST_FRAUDS",
 }
 # Values of other types than ids and sizes.
 VALUES: dict[str, tuple[object, ...]] = {
     "WAITING": ("1", 1),
     "CAUSES_OF_RANGE": ("1", 1, "1", 1, 1, 9),
     "CAUSES_OF_IDS": ("1", 1, "1", 1, [1, 2]),
+    "WAITING_TRANSACTIONS": ("1", 1, 9),
 }
 TRUTH = {"truth": published.GROUND_TRUTH}
 PARTS = {**TRUTH, "step": 100, "unit": "hour", "rows": published.ROWS.format(**TRUTH)}

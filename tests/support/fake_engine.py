@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pipectl.engines.base import Engine
 from pipectl.engines.changes import StartPlan
 from pipectl.engines.foreground import Command
-from pipectl.models import LogLine, Service
+from pipectl.models import LogLine, Service, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -65,11 +65,22 @@ class FakeEngine(Engine):
     def resize(self, *, executor: str | None, workers: int | None) -> None:
         pass
 
+    def restart(self, names: Collection[str], observer: Observer) -> dict[str, str]:
+        del observer
+        return dict.fromkeys(names, "")
+
     def stop(self) -> tuple[str, ...]:
         return self._names
 
     def services(self) -> tuple[Service, ...]:
         return tuple(Service(name, "running", self.health, pid=1) for name in self._names)
+
+    def usage(self) -> dict[str, Usage]:
+        return {name: Usage(1.5, 12_000_000) for name in self._names}
+
+    @property
+    def memory_kind(self) -> str:
+        return "guessed"
 
     def holds(self, service: str, port: int) -> bool:
         return bool(service and port)

@@ -38,7 +38,8 @@ def check_output(arguments: Sequence[str], out: str, err: str) -> None:
     """Check all that a command with --json wrote to stdout, and its error on stderr."""
     command = next(argument for argument in arguments if argument in COMMANDS)
     if out:
-        for text in out.splitlines() if command in {"logs", "task-log"} else [out]:
+        by_line = command in {"logs", "task-log"} or "--watch" in arguments
+        for text in out.splitlines() if by_line else [out]:
             validate(command, json.loads(text))
     for line in err.splitlines():
         if line.startswith('{"error":'):

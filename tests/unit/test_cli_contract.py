@@ -182,6 +182,14 @@ def test_databases_that_do_not_run_are_exit_5_with_the_next_step(
     assert "pipectl up" in done.stderr
 
 
+@pytest.mark.usefixtures("project")
+def test_a_stack_that_does_not_run_is_not_restarted() -> None:
+    done = run("--engine", "local", "restart", "scheduler")
+    assert done.returncode == ExitCode.ENGINE
+    assert "The stack is not running." in done.stderr
+    assert "pipectl up" in done.stderr
+
+
 def test_a_database_elsewhere_that_does_not_answer_is_exit_5(project: Path) -> None:
     (project / "stack" / ".env").write_text(
         "AIRBYTE_POSTGRES_HOST=127.0.0.1\nAIRBYTE_POSTGRES_PORT=1\nAIRBYTE_MYSQL_HOST=127.0.0.1\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from pipectl import cli
 from pipectl.engines import choice
 from pipectl.engines.claims import Claims
 from pipectl.engines.docker import identity
-from pipectl.engines.docker.api import Container, DockerApi, EngineVersion
+from pipectl.engines.docker.api import DockerApi, EngineVersion
 from pipectl.engines.docker.compose import Compose
 from pipectl.engines.docker.engine import DockerEngine
 from pipectl.engines.docker.pull import pull_all, variables_of
@@ -25,71 +25,13 @@ from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, ExitCode, UsageError
 from pipectl.invocation import Invocation
 from pipectl.observer import Observer
-from pipectl.settings import Settings, folder_text
+from pipectl.settings import folder_text
 from support import ROOT, engine_socket
+from support.fake_docker import DOCKER, PODMAN, FakeApi, container, engine, settings
 from support.project_copy import copy_project
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-DOCKER = EngineVersion("26.1.5", (1, 45), (1, 24), is_podman=False)
-PODMAN = EngineVersion("5.4.2", (1, 41), (1, 24), is_podman=True)
-
-
-@dataclass
-class FakeApi:
-    """An engine with the containers, volumes and networks that it is given."""
-
-    found: tuple[Container, ...] = ()
-    names: dict[str, dict[str, str]] = field(default_factory=dict)
-    volume_list: list[dict[str, Any]] = field(default_factory=list)
-    network_names: tuple[str, ...] = ()
-    host: str = "unix:///fake.sock"
-    engine: EngineVersion = DOCKER
-
-    def version(self) -> EngineVersion:
-        return self.engine
-
-    def containers(self, _: dict[str, str]) -> tuple[Container, ...]:
-        return self.found
-
-    def container_names(self) -> dict[str, dict[str, str]]:
-        return self.names
-
-    def volumes(self, _: dict[str, str] | None = None) -> list[dict[str, Any]]:
-        return self.volume_list
-
-    def volume_sizes(self) -> dict[str, int]:
-        return {each["Name"]: 7 for each in self.volume_list}
-
-    def networks(self, name: str) -> list[dict[str, Any]]:
-        return [{"Name": each} for each in self.network_names if each == name]
-
-
-def container(service: str, state: str = "running", **changes: Any) -> Container:
-    values: dict[str, Any] = {
-        "id": service,
-        "name": f"pipectl-{service}-1",
-        "service": service,
-        "state": state,
-        "exit_code": 0,
-        "pid": 1 if state == "running" else None,
-        "restarts": 0,
-        "health": "",
-        "labels": {},
-    }
-    return Container(**{**values, **changes})
-
-
-def settings(folder: Path, engine: str = "auto", **variables: str) -> Settings:
-    (folder / "stack").mkdir(exist_ok=True)
-    return Settings(project=folder, engine=engine, cache_dir=folder / "cache", variables=variables)
-
-
-def engine(folder: Path, *found: Container, **variables: str) -> DockerEngine:
-    api: Any = FakeApi(found)
-    return DockerEngine(settings(folder, PIPECTL_PROJECT_ID="me", **variables), api)
 
 
 def chosen(folder: Path) -> str:
@@ -119,7 +61,7 @@ def test_auto_goes_on_with_the_engine_that_ran_last(tmp_path: Path, monkeypatch:
     (tmp_path / ".pipectl" / "volumes" / "postgres" / "data").mkdir(parents=True)
     remember_engine(settings(tmp_path), "docker")
     assert chosen(tmp_path) == "docker"
-    forget_engine(settings(tmp_path))
+    forget_engine(settings(tmp_path), "docker")
     assert chosen(tmp_path) == "local"
 
 

@@ -212,6 +212,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         # Each of the checks takes its time, and looks at the machine.
         patch.setattr("pipectl.pipeline.doctor.examine", lambda *_: FOUND)
         patch.setattr("webbrowser.open", lambda _: False)
+        # `down --all` would stop what this machine runs.
+        patch.setattr("pipectl.pipeline.projects.find", lambda _: ([], ()))
         patch.setattr("pipectl.pipeline.triggering.UNMENTIONED_SECONDS", 0)
         patch.setattr("pipectl.pipeline.triggering.PARSE_SECONDS", 0)
         patch.setattr("pipectl.pipeline.triggering.SILENCE_POLL_SECONDS", 0.001, raising=False)
@@ -254,11 +256,14 @@ def assert_tame(*texts: str) -> None:
         assert CONTROL.search(text) is None, repr(text)
 
 
+LEFT_OUT = {"--bundle", "--html", "--watch", "-w"}
+
+
 def options_of(command: str) -> list[str]:
-    """Return the options of a command, without those that write files or change the shell."""
+    """Return the options of a command, without those that write files, change the shell or never end."""
     found = cli.import_command(command)
     names = [name for parameter in found.params for name in parameter.opts if name.startswith("-")]
-    return [name for name in names if "completion" not in name and name not in {"--html", "--bundle"}]
+    return [name for name in names if "completion" not in name and name not in LEFT_OUT]
 
 
 OPTIONS = {command: [*options_of(command), *cli.GLOBAL_OPTIONS] for command in COMMANDS}

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
@@ -16,6 +17,7 @@ from pipectl.commands import COMMANDS, RUN_PROGRAMS
 from pipectl.errors import ExitCode
 from pipectl.invocation import Invocation
 from pipectl.pipeline.consumers import Consumers
+from pipectl.pipeline.projects import Found, ListedProject
 from pipectl.pipeline.verification import Verification
 
 SWALLOWED = """
@@ -108,6 +110,8 @@ LEFT = [
         "lifecycle.down",
         "What was stopped stays so: the same command stops the rest, and deletes it.",
     ),
+    ("down --all --yes", "projects.stop", "What was stopped stays so: the same command stops the rest."),
+    ("restart", "lifecycle.restart", "What was stopped stays so: pipectl up starts it."),
     (
         "reset --yes",
         "lifecycle.reset",
@@ -169,6 +173,7 @@ LEFT = [
 SHOW = [
     "status",
     "doctor",
+    "projects",
     "logs",
     "open",
     "verify-db",
@@ -198,6 +203,8 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> MagicMock:
         monkeypatch.setattr(f"pipectl.pipeline.{name}", made.databases)
     for name in ("AirflowApi", "AirflowHealth"):
         monkeypatch.setattr(f"pipectl.airflow_{'api' if name == 'AirflowApi' else 'health'}.{name}", made)
+    running = Found(ListedProject(Path("/srv/shop"), "local", "running"), tuple)
+    monkeypatch.setattr("pipectl.pipeline.projects.find", lambda _: ([running], ()))
     monkeypatch.setattr("pipectl.pipeline.consumers.binary_log", lambda _: None)
     monkeypatch.setattr("pipectl.pipeline.snapshots.require_restorable", lambda *_, **__: MagicMock())
     monkeypatch.setattr("pipectl.pipeline.snapshot_store.Store.names", lambda _: ("mine",))
@@ -243,6 +250,7 @@ def test_before_a_command_has_changed_anything_ctrl_c_leaves_nothing_to_say(
 ) -> None:
     monkeypatch.setattr(Invocation, "settings", property(interrupted))
     monkeypatch.setattr(Invocation, "engine", property(interrupted))
+    monkeypatch.setattr("pipectl.pipeline.projects.find", interrupted)
     needed = {"task-log": ["mine", "last", "task"]}
     done = CliRunner().invoke(cli.app, [*words.split(), *needed.get(words, ())])
     assert (done.exit_code, done.stderr) == (ExitCode.INTERRUPTED, "\nInterrupted.\n")

@@ -15,7 +15,7 @@ import schemas
 from pipectl.commands import COMMANDS, RUN_PROGRAMS
 from pipectl.commands.clear import ClearDryRun
 from pipectl.commands.doctor import DoctorResult
-from pipectl.commands.down import DownDryRun, DownResult
+from pipectl.commands.down import DownAllDryRun, DownAllResult, DownDryRun, DownResult
 from pipectl.commands.open import Opening
 from pipectl.commands.pause import DagSwitch
 from pipectl.commands.reset import DataReset, DataResetDryRun, ResetDryRun
@@ -45,15 +45,23 @@ from pipectl.pipeline.doctor.checks import Finding
 from pipectl.pipeline.evidence import Explanation, Fact, Step
 from pipectl.pipeline.exporting import ExportResult
 from pipectl.pipeline.inspecting import RunDetails, TaskHistory
-from pipectl.pipeline.lifecycle import MovedPort, Phase, ResetResult, UpResult
+from pipectl.pipeline.lifecycle import MovedPort, Phase, ResetResult, RestartResult, UpResult
 from pipectl.pipeline.listing import DagList, ListedDag
 from pipectl.pipeline.loading import LoadResult
 from pipectl.pipeline.overview import AirflowStatus, DagStatus, DatabaseStatus, Status
+from pipectl.pipeline.projects import (
+    CacheFolder,
+    FailedProject,
+    ListedProject,
+    ProjectList,
+    StoppedProject,
+)
 from pipectl.pipeline.snapshot_store import Snapshot
 from pipectl.pipeline.snapshots import SnapshotRestored, SnapshotSaved
 from pipectl.pipeline.steering import CancelledRun, CancelResult, ClearResult
 from pipectl.pipeline.triggering import TriggerResult
 from pipectl.pipeline.verification import Verification
+from pipectl.pipeline.watching import Watched, WatchedDag, WatchedLabels, WatchedService, WatchedTable
 from support.json_schemas import FOLDER, check_output, validate
 
 START = datetime(2026, 5, 4, 22, tzinfo=UTC)
@@ -173,6 +181,20 @@ TRIGGERED_JSON = {
     "unpaused": True,
     "other_labels": 40,
     "other_runs": [RUN_JSON],
+}
+PROJECT = ListedProject(
+    Path("/srv/project"), "local", "running", ("webserver",), 7, {"webserver": 8080}, 12_345
+)
+PROJECT_JSON = {
+    "folder": "/srv/project",
+    "engine": "local",
+    "state": "running",
+    "running": ["webserver"],
+    "services": 7,
+    "ports": {"webserver": 8080},
+    "bytes": 12_345,
+    "left": [],
+    "problem": "",
 }
 CONTENT = (DatabaseContent("airbyte-postgres", (Table("public.transactions", 3),)),)
 CONTENT_JSON = [{"name": "airbyte-postgres", "tables": [{"name": "public.transactions", "rows": 3}]}]
@@ -297,6 +319,37 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
         {"would_delete": [], "would_run": ["docker compose down"], "would_stop": []},
     ),
     (
+        "down",
+        DownAllResult(
+            (StoppedProject(Path("/srv/project"), "local", ("webserver",)),),
+            (FailedProject(None, "docker", "It failed.", "Mend it."),),
+        ),
+        {
+            "projects": [{"folder": "/srv/project", "engine": "local", "stopped": ["webserver"]}],
+            "failed": [{"folder": None, "engine": "docker", "message": "It failed.", "hint": "Mend it."}],
+        },
+    ),
+    ("down", DownAllDryRun((PROJECT,)), {"would_stop_projects": [PROJECT_JSON]}),
+    (
+        "projects",
+        ProjectList((PROJECT,), CacheFolder(Path("/home/me/.cache/pipectl"), 5), ("A note.",)),
+        {
+            "projects": [PROJECT_JSON],
+            "cache": {"folder": "/home/me/.cache/pipectl", "bytes": 5},
+            "notes": ["A note."],
+        },
+    ),
+    (
+        "restart",
+        RestartResult("local", {"postgres": "", "webserver": "postgres restarts"}, 2.5, ("A note.",)),
+        {
+            "engine": "local",
+            "restarted": {"postgres": "", "webserver": "postgres restarts"},
+            "seconds": 2.5,
+            "notes": ["A note."],
+        },
+    ),
+    (
         "reset",
         ResetResult((VOLUME,), (VOLUME,), UP),
         {"deleted": [VOLUME_JSON], "created": [VOLUME_JSON], "up": UP_JSON},
@@ -316,6 +369,44 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
             )
         ),
         STATUS_JSON,
+    ),
+    (
+        "status",
+        Watched(
+            time=START,
+            project=Path("/srv/project"),
+            engine="local",
+            services=(WatchedService("webserver", "running", "healthy", 8080, None, 5),),
+            memory_kind="PSS",
+            dag=WatchedDag("shop", paused=False, next_run=""),
+            runs=(RUN,),
+            tables=(WatchedTable("fraud_labels", 3, estimated=False, written_last_minute=2),),
+            labels=WatchedLabels(1, 2.5, None),
+            slots=(),
+            alerts=("An alert.",),
+        ),
+        {
+            "time": "2026-05-04T22:00:00+00:00",
+            "project": "/srv/project",
+            "engine": "local",
+            "services": [
+                {
+                    "name": "webserver",
+                    "state": "running",
+                    "health": "healthy",
+                    "port": 8080,
+                    "cpu_percent": None,
+                    "memory_bytes": 5,
+                }
+            ],
+            "memory_kind": "PSS",
+            "dag": {"dag_id": "shop", "paused": False, "next_run": ""},
+            "runs": [RUN_JSON],
+            "tables": [{"name": "fraud_labels", "rows": 3, "estimated": False, "written_last_minute": 2}],
+            "labels": {"waiting": 1, "lag_seconds": 2.5, "fraud_rate": None},
+            "slots": [],
+            "alerts": ["An alert."],
+        },
     ),
     ("logs", LogLine("webserver", "a line"), {"service": "webserver", "text": "a line"}),
     (

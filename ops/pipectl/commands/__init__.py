@@ -10,11 +10,13 @@ PANELS = {
         "up": "up",
         "down": "down",
         "reset": "reset",
+        "restart": "restart",
         "scale": "scale",
         "status": "status",
         "doctor": "doctor",
         "logs": "logs",
         "open": "open",
+        "projects": "projects",
     },
     "Runs": {
         "trigger": "trigger",

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from pipectl.errors import UsageError
-
 if TYPE_CHECKING:
     from pipectl.invocation import Invocation
     from pipectl.models import LogLine
@@ -27,10 +25,12 @@ def logs(
     Examples: `pipectl logs scheduler` · `pipectl logs -f webserver` · `pipectl logs --tail 5 --json`
     """
     invocation: Invocation = ctx.obj
+    from pipectl.pipeline.access import unknown_service  # noqa: PLC0415  20 ms
+
     known = [service.name for service in invocation.engine.services()]
     for name in services or ():
         if name not in known:
-            raise UsageError(f"There is no service {name!r}.", hint=f"There are: {', '.join(known)}.")
+            raise unknown_service(name, known)
     chosen = tuple(services or known)
     width = max(map(len, chosen))
     for entry in invocation.engine.logs(chosen, tail=tail, follow=follow):

@@ -45,6 +45,7 @@ STATE_STYLES = {
     "crashed": "bold red",
     "failed": "bold red",
     "unhealthy": "bold red",
+    "gone": "yellow",
 }
 
 
@@ -216,18 +217,26 @@ def confirm_volumes(invocation: Invocation, volumes: tuple[Volume, ...], command
     )
 
 
-def confirm(invocation: Invocation, question: str, command: str, *, yes: bool) -> None:
-    """Return if the user agrees; UsageError for a no, and if nobody can be asked."""
+def confirm(
+    invocation: Invocation,
+    question: str,
+    command: str,
+    *,
+    yes: bool,
+    action: tuple[str, str] = ("deletes data", "deleted"),
+) -> None:
+    """Return if the user agrees to an action; UsageError for a no, and if nobody can be asked."""
     if yes:
         return
+    does, done = action
     answer = invocation.console.confirm(question)
     if answer is None:
         raise UsageError(
-            f"`pipectl {command}` deletes data and there is no terminal to ask on; nothing was deleted.",
+            f"`pipectl {command}` {does} and there is no terminal to ask on; nothing was {done}.",
             hint=f"To agree beforehand: pipectl {command} --yes",
         )
     if not answer:
-        raise UsageError("Nothing was deleted.", hint=f"To agree beforehand: pipectl {command} --yes")
+        raise UsageError(f"Nothing was {done}.", hint=f"To agree beforehand: pipectl {command} --yes")
 
 
 class Progress(Observer):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-import typer  # noqa: TC002  Typer reads annotations at run time
+import typer
 
 from pipectl.commands.shared import group, import_failures_text, line, table
+from pipectl.errors import UsageError
 from pipectl.names import size
 
 if TYPE_CHECKING:
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
     from pipectl.models import Service
     from pipectl.pipeline.consumers import BinaryLog, Slot
     from pipectl.pipeline.overview import AirflowStatus, DagStatus, Status
+    from pipectl.pipeline.watching import Watched
 
-Document: TypeAlias = "StatusDocument"
+Document: TypeAlias = "StatusDocument | Watched"  # with --watch one Watched per line
+WATCH_SECONDS = 2.0
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 3600.0
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,41 @@ class StatusDocument:
     notes: tuple[str, ...]
 
 
-def status(ctx: typer.Context) -> None:
+def status(
+    ctx: typer.Context,
+    seconds: Annotated[
+        float | None,
+        typer.Argument(
+            metavar="[SECONDS]", help="With --watch: from one look to the next.", show_default="2"
+        ),
+    ] = None,
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Look again and again, until q or Ctrl-C.")
+    ] = False,
+) -> None:
     """Show services, health, ports, Airflow, the DAG, its last run and the row counts.
 
-    Examples: `pipectl status` · `pipectl status --json | jq .dag`
+    With --watch: CPU and memory of each service, the latest runs, rows a minute, how far labels and slots are
+    behind, and alerts, on one screen. With --json a line for each look.
+
+    Examples: `pipectl status` · `pipectl status --json | jq .dag` · `pipectl status --watch` ·
+    `pipectl status --watch 10 --json | jq -c .alerts`
     """
     invocation: Invocation = ctx.obj
+    if watch:
+        chosen = WATCH_SECONDS if seconds is None else seconds
+        if not SHORTEST_SECONDS <= chosen <= LONGEST_SECONDS:
+            raise UsageError(
+                f"{chosen:g} s is not from {SHORTEST_SECONDS:g} to {LONGEST_SECONDS:g} s.",
+                hint="For example: pipectl status --watch 5",
+            )
+        from pipectl.commands.watching import watch_stack  # noqa: PLC0415  with what it imports 90 ms
+
+        watch_stack(invocation, chosen)
+        return
+    if seconds is not None:
+        raise UsageError("SECONDS goes with --watch.", hint=f"pipectl status --watch {seconds:g}")
     from pipectl.pipeline.overview import overview  # noqa: PLC0415  with what it imports 60 ms
 
     result = overview(invocation.engine, invocation.settings.project, invocation.settings.dag_id)
@@ -172,7 +205,7 @@ def result_text(result: Status) -> RenderableType:
         if database.error:
             content = "locked" if database.reachable else "not reachable"
         lines.append(f"{address.service:<17} {location}: {content}")
-        lines += [f"{'':<17} {_slot_text(slot)}" for slot in database.slots]
+        lines += [f"{'':<17} {slot_text(slot)}" for slot in database.slots]
         if log := database.binary_log:
             bound = f" of {size(log.limit_bytes)}" if log.limit_bytes else ""
             lines.append(f"{'':<17} binary log: {size(log.bytes)}{bound}")
@@ -181,7 +214,8 @@ def result_text(result: Status) -> RenderableType:
     return group(services, *(line(text) for text in lines), *failures, *notes)
 
 
-def _slot_text(slot: Slot) -> str:
+def slot_text(slot: Slot) -> str:
+    """Return how far a slot is behind, in one line."""
     if slot.lag_bytes is None:
         return f"slot {slot.name}: {slot.wal_status}"
     limit = f" of {size(slot.limit_bytes)}" if slot.limit_bytes else ""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from pipectl.engines.changes import StartPlan
     from pipectl.engines.foreground import Command
-    from pipectl.models import DatabaseAddress, LogLine, Service, Volume
+    from pipectl.models import DatabaseAddress, LogLine, Service, Usage, Volume
     from pipectl.observer import Observer
     from pipectl.services import Definition
     from pipectl.settings import Settings
@@ -127,6 +127,14 @@ class Engine(ABC):
         """Remember executor and workers for the next start; UsageError if the engine has no such."""
 
     @abstractmethod
+    def restart(self, names: Collection[str], observer: Observer) -> dict[str, str]:
+        """Stop services, databases last, and start them as they were started before.
+
+        Return all that restart, with the reason of those that do so because another one does. Tasks end as
+        before a restart by `start`.
+        """
+
+    @abstractmethod
     def stop(self) -> tuple[str, ...]:
         """Stop everything, and return the names of what was running."""
 
@@ -194,6 +202,15 @@ class Engine(ABC):
 
         `health` is filled in for a service whose health only the engine knows (services.ENGINE).
         """
+
+    @abstractmethod
+    def usage(self) -> dict[str, Usage]:
+        """What each service that runs has used, with all that it has started; `memory_kind` says how."""
+
+    @property
+    @abstractmethod
+    def memory_kind(self) -> str:
+        """What `usage` counts as memory: PSS has shared pages once, RSS in each process that shares them."""
 
     @abstractmethod
     def volumes(self) -> tuple[Volume, ...]:

@@ -116,13 +116,16 @@ def digests(project: Path, service: str, *more: str) -> dict[str, str]:
 
 
 def restart_sentences(restarts: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
-    """Yield what `up` says of services and what changed for each; one sentence for the same changes."""
+    """Yield what is said of services and what changed for each; one sentence for the same changes.
+
+    A service without a change restarts because the user asks for it.
+    """
     by_changes: dict[tuple[str, ...], list[str]] = {}
     for service, changes in restarts.items():
         by_changes.setdefault(changes, []).append(service)
     for changes, services in by_changes.items():
-        yield f"Restarting {', '.join(services)}: {describe(changes)}"
-    if not restarts.keys().isdisjoint(RUNS_TASKS):
+        yield f"Restarting {', '.join(services)}{f': {describe(changes)}' if changes else ''}"
+    if any(service.startswith(RUNS_TASKS) for service in restarts):
         yield TASKS_FAIL
 
 

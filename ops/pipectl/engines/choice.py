@@ -23,11 +23,16 @@ def choose(settings: Settings) -> Engine:
     """
     name = automatic(settings) if settings.engine == AUTO else settings.engine
     if name not in ENGINES:
-        raise UsageError(
-            f"There is no engine {name!r}.", hint=f"--engine takes one of {', '.join((AUTO, *ENGINES))}."
-        )
+        raise unknown_engine(name)
     engine: Engine = getattr(import_module(f"pipectl.engines.{name}.engine"), ENGINES[name])(settings)
     return engine
+
+
+def unknown_engine(name: str) -> UsageError:
+    """Return the error for a name that is none of ENGINES."""
+    return UsageError(
+        f"There is no engine {name!r}.", hint=f"--engine takes one of {', '.join((AUTO, *ENGINES))}."
+    )
 
 
 def automatic(settings: Settings) -> str:

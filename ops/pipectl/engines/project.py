@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipectl import ordinary
+from pipectl.engines import registry
 from pipectl.engines.claims import lock_file
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError, remedy
@@ -206,8 +207,10 @@ def require_unix_line_ends(settings: Settings) -> None:
 
 
 def remember_engine(settings: Settings, name: str) -> None:
-    """Note which engine runs the project, so that `auto` goes on with it."""
+    """Note which engine runs the project, so that `auto` goes on with it, and `projects` lists it."""
     folder = state_folder(settings)
+    project_id = settings.variables.get("PIPECTL_PROJECT_ID") or ""
+    registry.note(settings, name, folder_mark(settings.project), project_id)
     if remembered_engine(settings) == name:
         return
     try:
@@ -216,8 +219,9 @@ def remember_engine(settings: Settings, name: str) -> None:
         raise _not_writable(folder, error) from error
 
 
-def forget_engine(settings: Settings) -> None:
+def forget_engine(settings: Settings, name: str) -> None:
     """Let `auto` choose anew, and secrets be new, once no data of the project is left on the engine."""
+    registry.forget(settings, name, folder_mark(settings.project))
     kept_path(settings.project).unlink(missing_ok=True)
     (settings.state_dir / ENGINE_FILE).unlink(missing_ok=True)
 

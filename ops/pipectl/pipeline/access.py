@@ -19,6 +19,8 @@ from pipectl.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pipectl.engines.base import Engine
     from pipectl.models import AirflowAddress, Service
 
@@ -72,3 +74,13 @@ def own_databases(engine: Engine) -> Databases:
 def down_services(services: tuple[Service, ...]) -> set[str]:
     """Names of the services that do not run. A database that runs elsewhere is no service of the engine."""
     return {service.name for service in services if service.state in DOWN}
+
+
+def unknown_service(name: str, known: Iterable[str]) -> UsageError:
+    """Return the error for a name that no service has."""
+    from pipectl.airflow_health import did_you_mean  # noqa: PLC0415  15 ms, for an error alone
+
+    known = tuple(known)
+    return UsageError(
+        f"There is no service {name!r}.", hint=f"{did_you_mean(name, known)}There are: {', '.join(known)}."
+    )

@@ -12,17 +12,18 @@ from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
 from pipectl.errors import AirflowError, EngineError, PipectlError, UsageError, WaitTimeoutError
 from pipectl.names import counted
-from pipectl.pipeline.access import own_databases
+from pipectl.observer import Observer
+from pipectl.pipeline.access import own_databases, unknown_service
 from pipectl.pipeline.readiness import HealthProbe, processor_start, wait_until_healthy, wait_until_parsed
 from pipectl.pipeline.verification import wait_for_active_runs
+from pipectl.services import find
 from pipectl.wait import Aside
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from pipectl.engines.base import Engine
-    from pipectl.models import DatabaseContent, ImportFailure, Volume
-    from pipectl.observer import Observer
+    from pipectl.models import DatabaseContent, ImportFailure, Service, Volume
 
 DIAGNOSIS_SECONDS = 1.5
 FAILED_CHECKS = "Checks that fail now, whether they have to do with it or not (pipectl doctor):"
@@ -67,6 +68,20 @@ class UpResult:
     notes: tuple[str, ...] = ()
     import_failures: tuple[ImportFailure, ...] = ()
     removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RestartResult:
+    """The services that `restart` started anew.
+
+    `restarted` has the reason of those that restarted because another one did, empty for those that were
+    asked for; `notes` are sentences.
+    """
+
+    engine: str
+    restarted: dict[str, str]
+    seconds: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -202,6 +217,59 @@ def down(engine: Engine, *, delete_volumes: bool) -> tuple[tuple[str, ...], tupl
         if delete_volumes:
             engine.delete_volumes()
     return stopped, volumes
+
+
+def restart(engine: Engine, names: tuple[str, ...], *, timeout: float, observer: Observer) -> RestartResult:
+    """Restart services by name, all without one, as they were started; wait until they are healthy again.
+
+    Raises UsageError for a name that is none, EngineError if the stack does not run, and for a service that
+    does not come back, WaitTimeoutError.
+    """
+    stopwatch = Stopwatch()
+    with engine.lock():
+        services = engine.services()
+        elsewhere = {each.service for each in engine.databases()} - {service.name for service in services}
+        for name in elsewhere.intersection(names):
+            raise UsageError(
+                f"{name} runs elsewhere (stack/.env), where pipectl restarts nothing.",
+                hint="Restart it by its own means.",
+            )
+        chosen = _chosen(services, names)
+        if not {service.state for service in services} - {"stopped"}:
+            raise EngineError("The stack is not running.", hint="Start it: pipectl up")
+        with _naming_what_runs(engine):
+            restarted = engine.restart(chosen, observer)
+            probe = HealthProbe(Databases(*engine.databases()), AirflowHealth(engine.airflow()))
+            deadline = time.monotonic() + timeout
+            wait_until_healthy(engine, probe, deadline=deadline, observer=observer, only=restarted)
+    notes = (*engine.notes(), *_not_applied(engine, restarted))
+    return RestartResult(engine.name, restarted, stopwatch.seconds, notes)
+
+
+def _chosen(services: tuple[Service, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the services that are meant: `worker` stands for each of Celery's workers."""
+    kinds = {
+        service.name: service.name if find(service.name) else service.name.rpartition("-")[0]
+        for service in services
+    }
+    kinds = {name: kind for name, kind in kinds.items() if find(kind)}
+    known = tuple(dict.fromkeys([*kinds, *kinds.values()]))
+    for name in names:
+        if name not in known:
+            raise unknown_service(name, known)
+    return tuple(name for name, kind in kinds.items() if not names or name in names or kind in names)
+
+
+def _not_applied(engine: Engine, names: Collection[str]) -> tuple[str, ...]:
+    """Say what a restart leaves as it was, and `up` would apply; the engine is of no other use afterwards."""
+    with suppress(PipectlError):
+        outdated = engine.plan(Observer(), executor=None, workers=None).restarts
+        return tuple(
+            f"{name} was started as before, and {change} since: pipectl up applies that."
+            for name, change in outdated.items()
+            if name in names
+        )
+    return ()
 
 
 def reset(engine: Engine, dag_id: str, *, timeout: float, observer: Observer) -> ResetResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipectl.errors import EngineError, UsageError
-from pipectl.pipeline.access import HINT
+from pipectl.pipeline.access import HINT, unknown_service
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -60,7 +60,7 @@ def run_beside(engine: Engine, service: str, words: tuple[str, ...], observer: O
             hint="Its client is here: pipectl psql, pipectl mysql",
         )
     if service not in states:
-        raise UsageError(f"There is no service {service!r}.", hint=f"There are: {', '.join(states)}.")
+        raise unknown_service(service, states)
     _require_running(service, states[service])
     return engine.execute(service, words, observer)
 

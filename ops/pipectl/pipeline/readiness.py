@@ -154,8 +154,15 @@ def _has_crashed(before: Service | None, now: Service) -> bool:
     return before is not None and None not in {before.pid, now.pid} and before.pid != now.pid
 
 
-def wait_until_healthy(engine: Engine, probe: HealthProbe, *, deadline: float, observer: Observer) -> None:
-    """Return when every service is healthy; `observer` sees every look at them.
+def wait_until_healthy(
+    engine: Engine,
+    probe: HealthProbe,
+    *,
+    deadline: float,
+    observer: Observer,
+    only: Collection[str] | None = None,
+) -> None:
+    """Return when every service, or each of `only`, is healthy; `observer` sees every look at them.
 
     Raises EngineError with the last lines of the log as soon as a service has crashed, WaitTimeoutError at
     `deadline` (of time.monotonic).
@@ -164,6 +171,8 @@ def wait_until_healthy(engine: Engine, probe: HealthProbe, *, deadline: float, o
     late: list[Service] = []
     for _ in attempts(deadline):
         services = probe.check(engine.services())
+        if only is not None:
+            services = tuple(service for service in services if service.name in only)
         observer.see_services(services)
         if crashed := crashes.first_too_many(services):
             raise _crash(engine, crashed)

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from pipectl import json_text
 from pipectl.engines.docker.connection import REQUEST_SECONDS, connect, find_host, no_engine, request
 from pipectl.errors import EngineError
+from pipectl.models import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -189,6 +190,22 @@ class DockerApi:
         """Return the networks of exactly this name."""
         filters = quote(json.dumps({"name": [name]}))
         return [network for network in self.get(f"/networks?filters={filters}") if network["Name"] == name]
+
+    @_understood
+    def usage(self, container: str) -> Usage | None:
+        """Return what a container has used, as `docker stats` counts it; None if it does not run."""
+        path = f"/containers/{container}/stats?stream=false&one-shot=true"
+        status, body = self._request(path)
+        if status in {http.client.NOT_FOUND, http.client.CONFLICT}:
+            return None
+        answer = _json(self.host, path, status, body)
+        memory = answer.get("memory_stats") or {}
+        if "usage" not in memory:
+            return None
+        pages = memory.get("stats") or {}
+        # By the names of both versions of cgroups: page cache that the kernel takes back first.
+        cache = pages.get("inactive_file", pages.get("total_inactive_file", 0))
+        return Usage(answer["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9, max(0, memory["usage"] - cache))
 
     def has_image(self, name: str) -> bool:
         """Whether the image is on this machine."""

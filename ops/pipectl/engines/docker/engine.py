@@ -21,7 +21,7 @@ from pipectl import surroundings
 from pipectl.database_connections import prove
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
-from pipectl.engines.changes import StartPlan, digests, restart_sentences
+from pipectl.engines.changes import StartPlan, describe, digests, restart_sentences, with_dependents
 from pipectl.engines.docker import archives, identity, replacements
 from pipectl.engines.docker.apart import docker_run
 from pipectl.engines.docker.api import FOLDER_LABEL, SEE_SERVICES, DockerApi
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from pipectl.engines.docker.api import Container, EngineVersion
+    from pipectl.models import Usage
     from pipectl.services import Definition
     from pipectl.settings import Settings
 
@@ -255,6 +256,31 @@ class DockerEngine(Engine):
             changes["AIRFLOW_WORKERS"] = str(workers)
         self._change_settings(changes)
 
+    def restart(self, names: Collection[str], observer: Observer) -> dict[str, str]:
+        """Stop and start the containers that there are."""
+        containers = self._containers
+        asked = [container for container in containers if _shown_name(container) in names]
+        if missing := set(names) - {_shown_name(container) for container in asked}:
+            raise EngineError(
+                f"There is no container of {', '.join(sorted(missing))}.",
+                hint="Make what is missing: pipectl up",
+            )
+        running = {container.service for container in containers if container.pid}
+        by_service = with_dependents(dict.fromkeys((each.service for each in asked), ()), running)
+        dependents = [each for each in containers if by_service.get(each.service)]
+        chosen = asked + dependents
+        restarts = {_shown_name(container): by_service[container.service] for container in chosen}
+        for sentence in restart_sentences(restarts):
+            observer.report(sentence)
+        last = databases()
+        for ids in (
+            [container.id for container in chosen if container.service not in last],
+            [container.id for container in chosen if container.service in last],
+        ):
+            self._side_by_side(self._api.stop, ids)
+        self._start_all(chosen)
+        return {name: describe(reasons) if reasons else "" for name, reasons in restarts.items()}
+
     def stop(self) -> tuple[str, ...]:
         """Stop and remove the project's containers and its network; volumes stay."""
         containers = self._containers
@@ -364,6 +390,16 @@ class DockerEngine(Engine):
         ]
         return tuple(services)
 
+    def usage(self) -> dict[str, Usage]:
+        """Ask for the statistics of each container."""
+        running = (container for container in self._containers if container.pid)
+        return {_shown_name(each): used for each in running if (used := self._api.usage(each.id))}
+
+    @property
+    def memory_kind(self) -> str:
+        """As `docker stats` has it."""
+        return "without page cache"
+
     def holds(self, service: str, port: int) -> bool:
         """Whether a container of the service publishes the port."""
         return any(
@@ -404,7 +440,7 @@ class DockerEngine(Engine):
         """Delete the volumes that carry this project's label."""
         for volume in self.volumes():
             self._compose.remove_volume(volume.location)
-        forget_engine(self._settings)
+        forget_engine(self._settings, self.name)
 
     def logs(self, services: tuple[str, ...], *, tail: int, follow: bool) -> Iterator[LogLine]:
         """Read the logs of containers through Compose."""

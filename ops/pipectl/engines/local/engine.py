@@ -16,7 +16,14 @@ from pipectl import json_text
 from pipectl.database_connections import prove
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
-from pipectl.engines.changes import TASK_SECONDS, StartPlan, digests, restart_sentences
+from pipectl.engines.changes import (
+    TASK_SECONDS,
+    StartPlan,
+    describe,
+    digests,
+    restart_sentences,
+    with_dependents,
+)
 from pipectl.engines.local import logs
 from pipectl.engines.local.airflow import needs_triggerer, require_usable_path
 from pipectl.engines.local.folders import (
@@ -29,7 +36,7 @@ from pipectl.engines.local.folders import (
     restore_exchanged,
     server_mark,
 )
-from pipectl.engines.local.processes import listens
+from pipectl.engines.local.processes import MEMORY_KIND, listens, usage
 from pipectl.engines.local.supervisor.supervisor import Supervisor
 from pipectl.engines.ports import is_free
 from pipectl.engines.project import Leftover, forget_engine, new_password, remember_engine, write_private
@@ -47,7 +54,7 @@ if TYPE_CHECKING:
     from pipectl.engines.foreground import Command
     from pipectl.engines.local.start import Software
     from pipectl.engines.local.supervisor.supervisor import ProcessState
-    from pipectl.models import DatabaseAddress, LogLine, Volume
+    from pipectl.models import DatabaseAddress, LogLine, Usage, Volume
     from pipectl.settings import Settings
 
 # Nobody but pipectl's own single-user runs, which ask for none, needs it.
@@ -117,11 +124,7 @@ class LocalEngine(Engine):
                 break
             # Another look follows: a service that is stopped may get another port, which concerns others.
             self._restarts |= outdated
-            for sentence in restart_sentences(outdated):
-                observer.report(sentence)
-            if "scheduler" in outdated:
-                self._supervisor.end_work("scheduler", TASK_SECONDS)
-            self._stop_in_order(outdated)
+            self._stop_for_restart(outdated, observer)
         if only:
             missing = tuple(name for name in missing if name in only)
         if missing:
@@ -175,6 +178,26 @@ class LocalEngine(Engine):
         # A supervisor that cannot be asked, for example since .pipectl was deleted, ran the whole stack.
         found = self._supervisor.shutdown()
         return tuple(running) or (self._names if found else ())
+
+    def restart(self, names: Collection[str], observer: Observer) -> dict[str, str]:
+        """Let the supervisor do it; the descriptions of its programs stay as they are."""
+        if origin := self._supervisor.moved_from():
+            raise EngineError(
+                f"What runs was started in {origin}, before the project was moved.",
+                hint="Start it here: pipectl up",
+            )
+        restarts = with_dependents(dict.fromkeys(names, ()), self._running())
+        self._stop_for_restart(restarts, observer)
+        for name in sorted(restarts, key=lambda name: name not in databases()):
+            self._supervisor.start(name)
+        return {name: describe(reasons) if reasons else "" for name, reasons in restarts.items()}
+
+    def _stop_for_restart(self, restarts: Mapping[str, tuple[str, ...]], observer: Observer) -> None:
+        for sentence in restart_sentences(restarts):
+            observer.report(sentence)
+        if "scheduler" in restarts:
+            self._supervisor.end_work("scheduler", TASK_SECONDS)
+        self._stop_in_order(restarts)
 
     def _stop_in_order(self, names: Collection[str]) -> None:
         self._supervisor.stop(name for name in names if name not in databases())
@@ -284,6 +307,15 @@ class LocalEngine(Engine):
             for service in services
         )
 
+    def usage(self) -> dict[str, Usage]:
+        """Add up the processes of each service."""
+        return usage({each.name: each.pid for each in self._supervisor.processes() if each.pid})
+
+    @property
+    def memory_kind(self) -> str:
+        """What the system can tell."""
+        return MEMORY_KIND
+
     def holds(self, service: str, port: int) -> bool:
         """Whether the service's process listens on the port."""
         pids = [process.pid for process in self._supervisor.processes() if process.name == service]
@@ -320,7 +352,7 @@ class LocalEngine(Engine):
         """Delete the data folders of this project, labels before the transactions that they are about."""
         for folder in reversed(self._folders):
             folder.delete()
-        forget_engine(self._settings)
+        forget_engine(self._settings, self.name)
 
     def logs(self, services: tuple[str, ...], *, tail: int, follow: bool) -> Iterator[LogLine]:
         """Read the services' logs."""

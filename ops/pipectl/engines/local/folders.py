@@ -166,7 +166,7 @@ class VolumeFolder:
             created = datetime.fromisoformat(ordinary.read_text(self.path / CREATED, "ascii"))
         except (OSError, ValueError):
             created = datetime.fromtimestamp(self.path.stat().st_mtime, UTC)
-        return Volume(self.name, str(self.path), created, _disk_usage(self.path))
+        return Volume(self.name, str(self.path), created, disk_usage(self.path))
 
     def delete(self) -> None:
         """Delete the folder with all in it; EngineError if that is not allowed."""
@@ -205,7 +205,8 @@ def airflow_volume(state_dir: Path) -> VolumeFolder:
     return VolumeFolder("airflow", state_dir / "airflow")
 
 
-def _disk_usage(folder: Path) -> int:
+def disk_usage(folder: Path) -> int:
+    """Return the bytes that the files below a folder take on the disk."""
     total = 0
     for parent, _, files in os.walk(folder):
         for name in files:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipectl import ordinary
+from pipectl.models import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
 KILL_SECONDS = 5
 END_SECONDS = 15
+MEMORY_KIND = "PSS" if sys.platform == "linux" else "RSS"
 POSTGRES = frozenset({"postgres", "postmaster"})
 
 
@@ -232,6 +236,42 @@ def with_descendants(pid: int) -> list[psutil.Process]:
         return [process, *process.children(recursive=True)]
     except psutil.Error:
         return []
+
+
+def usage(pids: Mapping[str, int]) -> dict[str, Usage]:
+    """Return what processes, by names, have used with all that they have started, in whatever session.
+
+    The time of a process that has ended is its parent's. Where the system does not tell which pages are
+    shared, each process counts all of its own.
+    """
+    import psutil
+
+    processes, parents = {}, {}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            parents[process.pid] = process.ppid()
+            processes[process.pid] = process
+    names = {pid: name for name, pid in pids.items()}
+    seconds, memory = dict.fromkeys(pids, 0.0), dict.fromkeys(pids, 0)
+    for pid, process in processes.items():
+        ancestor = pid
+        while ancestor not in names and parents.get(ancestor):
+            ancestor = parents[ancestor]
+        if name := names.get(ancestor):
+            with suppress(psutil.Error):
+                seconds[name] += sum(process.cpu_times()[:4])
+                memory[name] += _memory(process)
+    return {name: Usage(seconds[name], memory[name]) for name in pids}
+
+
+def _memory(process: psutil.Process) -> int:
+    import psutil
+
+    try:
+        known: Any = process.memory_full_info()
+    except psutil.AccessDenied:
+        known = process.memory_info()
+    return int(getattr(known, "pss", known.rss))
 
 
 def kill(processes: list[psutil.Process]) -> None:

@@ -79,8 +79,8 @@ def _run(engine: Engine, checks: list[Check], seconds: float) -> list[Finding | 
     """Return what each has found, None for one that has not ended in time."""
     desk, end = Desk(engine), time.monotonic() + seconds
     asked = [Aside(partial(_look, each, desk)) for each in checks]
-    until(lambda: all(each.is_over for each in asked), end - time.monotonic(), POLL_SECONDS)
-    return [each.result() if each.is_over else None for each in asked]
+    until(lambda: all(each.is_known(0) for each in asked), end - time.monotonic(), POLL_SECONDS)
+    return [each.result() if each.is_known(0) else None for each in asked]
 
 
 def _look(each: Check, desk: Desk) -> Finding:

@@ -54,6 +54,7 @@ DAEMON = "pipectl.engines.local.supervisor.daemon"
 DAEMONS = (DAEMON, "supervisor.supervisord")
 RPC_FACTORY = "supervisor.rpcinterface:make_main_rpcinterface"
 CONFIG_NAME = "supervisord.conf"
+STATE_FOLDER, RUN_FOLDER = ".pipectl", "run"
 MARKER = "PIPECTL_STATE_DIR"
 PROJECT_MARKER = "PIPECTL_PROJECT_INODE"
 # Longer than any program's stop_seconds, after which supervisord kills it: a MariaDB that is told to end in
@@ -91,7 +92,7 @@ class Supervisor:
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
-        self.run_dir = state_dir / "run"
+        self.run_dir = state_dir / RUN_FOLDER
         self.log_dir = state_dir / "logs"
         self.pid_path = self.run_dir / "supervisord.pid"
         self.config_path = self.run_dir / CONFIG_NAME
@@ -480,11 +481,25 @@ class Supervisor:
 def project_of_session(pid: int) -> Path | None:
     """Return the project whose supervisord leads the session of a process; None if none does."""
     session = session_of(pid)
+    return next((project for leader, project in running_projects() if leader == session), None)
+
+
+def running_projects() -> list[tuple[int, Path]]:
+    """Return the supervisords of this user, each with the folder of its project, also of one that is gone."""
+    found = []
     for daemon in find_daemons(DAEMONS):
-        if daemon.pid == session and daemon.config.name == CONFIG_NAME:
-            folder = daemon.folder.resolve() if daemon.folder else daemon.config.parent
-            return folder.parents[1]
-    return None
+        folder = daemon.folder.resolve() if daemon.folder else daemon.config.parent
+        if daemon.config.name == CONFIG_NAME and folder.parts[-2:] == (STATE_FOLDER, RUN_FOLDER):
+            found.append((daemon.pid, folder.parents[1]))
+    return found
+
+
+def end_session(leader: int) -> None:
+    """End a supervisord of `running_projects` whose project is gone, and all that it has started."""
+    related = find_related(leader, lambda _: False)
+    # First, since it starts again what ends.
+    kill([process for process in related if process.pid == leader])
+    end([process for process in related if process.pid != leader])
 
 
 def tail(path: Path, lines: int, largest: int = 65536) -> str:
