@@ -31,6 +31,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).mkdir(parents=True)
     (folder / ".pipectl" / seen.FILE).write_text(json.dumps(SEEN), encoding="utf-8")
     monkeypatch.chdir(folder / "dags" / "deep")
+    # What answers in other tests held.
+    monkeypatch.setattr("pipectl.seen._noted", seen.Seen())
     return folder
 
 
@@ -105,7 +107,7 @@ def test_names_of_parameters_are_those_of_commands() -> None:
         for command in COMMANDS
         for parameter in cli.import_command(command).params
         if parameter.param_type_name == "argument"
-        and parameter.name not in {*VALUES, "folder", "arguments", "worker", "workers"}
+        and parameter.name not in {*VALUES, "folder", "arguments", "seconds", "worker", "workers"}
     ]
     assert required == []
 

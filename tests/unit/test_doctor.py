@@ -412,19 +412,19 @@ def finding(
             "heartbeats",
             {"/monitor/health": {**HEALTH, "scheduler": SILENT}},
             "scheduler",
-            "down",
+            "pipectl restart scheduler",
         ),
         ("dag-imports", {"/importErrors": {"import_errors": [BROKEN]}}, "shop.py", "pipectl check"),
         (
             "triggerer",
             {"state=deferred": {"total_entries": 2}, "health": {**HEALTH, "triggerer": DEAD}},
             "2 t",
-            "up",
+            "pipectl restart triggerer",
         ),
         ("pools", {"/pools": {"pools": [{**POOL, "slots": 0}]}}, "a pool has no slots", "set 'a pool' 16"),
         ("pools", {"/pools": {"pools": [FULL]}}, "all 4 slots", "pipectl airflow pools set 'a pool' 8"),
         ("retention", {"start_date_lte": {"dag_runs": RUNS}}, "1 run older", "pipectl airflow db clean"),
-        ("airflow", {"/monitor/health": {"metadatabase": {"status": "unhealthy"}}}, "Airflow", "pipectl up"),
+        ("airflow", {"/monitor/health": {"metadatabase": {"status": "unhealthy"}}}, "Airflow", "pipectl"),
     ],
 )
 def test_what_airflow_tells_is_judged(

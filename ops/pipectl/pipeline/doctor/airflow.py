@@ -12,7 +12,7 @@ from pipectl.pipeline.doctor.checks import UP, Desk, Finding, bad, check, fine, 
 from pipectl.pipeline.readiness import component_starts, processor_start
 from pipectl.services import SERVICES, WAITING
 
-RESTART = "pipectl down && pipectl up"
+RESTART = "pipectl restart {}"
 # The clean-up runs once a day, and a machine may be off for one.
 LATE_DAYS = 3
 DEFAULT_RETENTION = 30
@@ -28,7 +28,7 @@ def airflow(desk: Desk) -> Finding:
         health.read("/api/v2/dags?limit=1")
         return fine(f"Airflow {health.version()} at {health.address.url}")
     except AirflowSilentError as error:
-        return bad(error.message.removesuffix("."), RESTART)
+        return bad(error.message.removesuffix("."), RESTART.format("webserver"))
     except PipectlError as error:
         return bad(error.message.removesuffix("."), UP)
 
@@ -49,7 +49,8 @@ def heartbeats(desk: Desk) -> Finding:
         told.append(f"{service.name} {age}")
         if states[service.component] != "healthy" or service.name in down:
             since = f", the latest {age}" if beat else ""
-            return bad(f"{service.name} gives no heartbeats{since}", UP if service.name in down else RESTART)
+            remedy = UP if service.name in down else RESTART.format(service.name)
+            return bad(f"{service.name} gives no heartbeats{since}", remedy)
     return fine(", ".join(told))
 
 
@@ -94,7 +95,10 @@ def triggerer(desk: Desk) -> Finding:
         return fine(f"no task is deferred; the triggerer is {state}")
     if state == "healthy":
         return fine(f"{counted(deferred, 'task is', 'tasks are')} deferred, and the triggerer is healthy")
-    return bad(f"{counted(deferred, 'task is', 'tasks are')} deferred, and the triggerer is {state}", RESTART)
+    return bad(
+        f"{counted(deferred, 'task is', 'tasks are')} deferred, and the triggerer is {state}",
+        RESTART.format("triggerer"),
+    )
 
 
 @check("pools")
