@@ -42,6 +42,7 @@ from pipectl.services import (
     databases,
     find,
 )
+from pipectl.wait import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -62,6 +63,7 @@ METADATA_VOLUME, METADATA_PASSWORD = "postgres_airflow_data", "AIRFLOW_POSTGRES_
 LOOPBACK = ("localhost", "127.", "::1")
 PORT_TAKEN = ("port is already allocated", "address already in use")
 RESTARTING = "restarting"
+STOPPED_SECONDS = 10
 STOPPED_CODES = {0, 130, 137, 143}  # ended by itself or by the signals of a stop
 
 
@@ -254,6 +256,14 @@ class DockerEngine(Engine):
             [container.id for container in chosen if container.service in last],
         ):
             self._side_by_side(self._api.stop, ids)
+        ids = [container.id for container in chosen]
+        # One that Docker starts again and again is told to stop, and has stopped a moment later.
+        until(
+            lambda: (
+                not any(each.pid or each.state == RESTARTING for each in self._containers if each.id in ids)
+            ),
+            STOPPED_SECONDS,
+        )
         self._start_all(chosen)
         return {name: describe(reasons) if reasons else "" for name, reasons in restarts.items()}
 
