@@ -63,7 +63,7 @@ METADATA_VOLUME, METADATA_PASSWORD = "postgres_airflow_data", "AIRFLOW_POSTGRES_
 LOOPBACK = ("localhost", "127.", "::1")
 PORT_TAKEN = ("port is already allocated", "address already in use")
 RESTARTING = "restarting"
-STOPPED_SECONDS = 10
+SETTLED_SECONDS = 5
 STOPPED_CODES = {0, 130, 137, 143}  # ended by itself or by the signals of a stop
 
 
@@ -257,14 +257,14 @@ class DockerEngine(Engine):
         ):
             self._side_by_side(self._api.stop, ids)
         ids = [container.id for container in chosen]
-        # One that Docker starts again and again is told to stop, and has stopped a moment later.
-        until(
-            lambda: (
-                not any(each.pid or each.state == RESTARTING for each in self._containers if each.id in ids)
-            ),
-            STOPPED_SECONDS,
-        )
+
+        def states() -> set[str]:
+            return {container.state for container in self._containers if container.id in ids}
+
+        # What Docker starts again and again may show the crash of before for a moment longer.
+        until(lambda: states().isdisjoint({"running", RESTARTING}), SETTLED_SECONDS)
         self._start_all(chosen)
+        until(lambda: states() == {"running"}, SETTLED_SECONDS)
         return {name: describe(reasons) if reasons else "" for name, reasons in restarts.items()}
 
     def stop(self) -> tuple[str, ...]:
