@@ -229,8 +229,8 @@ def test_a_service_that_does_not_come_back_ends_a_restart_with_its_log(project: 
     project.run("restart", "dag-processor")
 
 
-def test_a_watch_sees_runs_and_goes_on_while_the_stack_is_down(populated: DockerProject) -> None:
-    check_watch(populated)
+def test_a_watch_sees_runs_and_measures_containers(populated: DockerProject) -> None:
+    check_watch(populated, goes_down=False)
 
 
 def test_a_project_is_listed_with_what_it_has(project: DockerProject) -> None:

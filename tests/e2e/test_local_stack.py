@@ -466,7 +466,7 @@ def test_a_service_that_does_not_come_back_ends_a_restart_with_its_log(project: 
 
 
 def test_a_watch_sees_runs_and_goes_on_while_the_stack_is_down(populated: Project) -> None:
-    check_watch(populated)
+    check_watch(populated, goes_down=True)
 
 
 def test_a_lock_that_a_dead_scheduler_left_behind_does_not_stop_the_next_run(project: Project) -> None:

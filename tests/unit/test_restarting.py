@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -143,14 +144,20 @@ def test_what_a_restart_leaves_as_it_was_is_named(restarted: Restarted) -> None:
 
 
 class Recorded:
-    """Keeps what is stopped and started, in order."""
+    """Keeps what is stopped and started, in order; what was stopped runs no more."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, made: Any) -> None:
         self.steps: list[tuple[str, str]] = []
+        self._api = made._api
         for name in ("stop", "start"):
-            monkeypatch.setattr(
-                made._api, name, lambda each, name=name: self.steps.append((name, each)), raising=False
-            )
+            monkeypatch.setattr(self._api, name, partial(self._step, name), raising=False)
+
+    def _step(self, name: str, container: str) -> None:
+        self.steps.append((name, container))
+        changed = {"state": "exited", "pid": None} if name == "stop" else {"state": "running", "pid": 2}
+        self._api.found = tuple(
+            replace(each, **changed) if each.id == container else each for each in self._api.found
+        )
 
     def of(self, step: str) -> set[str]:
         return {each for name, each in self.steps if name == step}

@@ -53,6 +53,7 @@ from pipectl.services import (
     databases,
     find,
 )
+from pipectl.wait import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -79,6 +80,7 @@ LOOPBACK = ("localhost", "127.", "::1")
 PORT_TAKEN = ("port is already allocated", "address already in use")
 RESTARTING = "restarting"
 VOLUME_LABEL = "com.docker.compose.volume"
+SETTLED_SECONDS = 5
 STOPPED_CODES = {0, 130, 137, 143}  # ended by itself or by the signals of a stop
 
 
@@ -278,7 +280,15 @@ class DockerEngine(Engine):
             [container.id for container in chosen if container.service in last],
         ):
             self._side_by_side(self._api.stop, ids)
+        ids = [container.id for container in chosen]
+
+        def states() -> set[str]:
+            return {container.state for container in self._containers if container.id in ids}
+
+        # What Docker starts again and again may show the crash of before for a moment longer.
+        until(lambda: states().isdisjoint({"running", RESTARTING}), SETTLED_SECONDS)
         self._start_all(chosen)
+        until(lambda: states() == {"running"}, SETTLED_SECONDS)
         return {name: describe(reasons) if reasons else "" for name, reasons in restarts.items()}
 
     def stop(self) -> tuple[str, ...]:
