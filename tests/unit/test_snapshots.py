@@ -47,6 +47,7 @@ from support.fake_engine import FakeEngine
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+UP = lifecycle.UpResult("local", "", "", "", {}, 0, (), (), {}, {})
 MADE = datetime(2026, 5, 4, 22, tzinfo=UTC)
 VERSIONS = {"airflow": "3.3.2", "postgres": "17.2", "mysql": "MariaDB 10.11.6"}
 SLOT = "airbyte_slot"
@@ -492,7 +493,7 @@ class NotingEngine(FakeEngine):
     def start(self, observer: Observer, only: Collection[str] = ()) -> tuple[str, ...]:
         del observer
         self._note("start databases" if only else "start")
-        return ()
+        return tuple(only) or ("webserver",)
 
 
 @pytest.fixture
@@ -503,7 +504,7 @@ def engine(project: Path, monkeypatch: pytest.MonkeyPatch) -> NotingEngine:
     monkeypatch.setattr(snapshots, "_sequences", lambda _: {"public.ids": 5})
     monkeypatch.setattr(snapshots, "_rows", lambda _: {"public.transactions": 3})
     monkeypatch.setattr(AirflowHealth, "running", lambda _: ())
-    monkeypatch.setattr(lifecycle, "up_locked", lambda *_, **__: "up")
+    monkeypatch.setattr(lifecycle, "up_locked", lambda *_, **__: UP)
     return NotingEngine(settings_of(project))
 
 
@@ -596,6 +597,7 @@ def test_a_restore_keeps_the_data_of_before_until_the_new_is_up(engine: NotingEn
         "drop",
     ]
     assert restored.slots_dropped == ()
+    assert restored.up.started == (*databases(), "webserver")
     assert any("none is used twice" in note for note in restored.notes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -206,6 +206,7 @@ def restore(
     The data of before is kept until all services are healthy with the new, and comes back if they are not.
     Ids that have been used are not used again. Raises as `save` does, and what a start raises.
     """
+    stopwatch = lifecycle.Stopwatch()
     with engine.lock(), ExitStack() as stack:
         store.require_space(_needed(engine, settings, snapshot.bytes), "The restore")
         made_with = store.settings_of(snapshot)
@@ -227,19 +228,20 @@ def restore(
         engine.exchange()
         with _back_if_it_fails(engine, observer):
             engine.install(observer)
-            engine.start(observer, only=databases())
+            started = engine.start(observer, only=databases())
             dropped = () if keep_slots else snapshot.slots
             _wait_for_databases(engine)
             if is_portable:
                 observer.report("Loading the dumps")
                 load(engine, settings, data, observer)
             raised = _prepare(engine, numbers or {}, dropped)
-            engine.start(observer)
+            started += engine.start(observer)
             deadline = time.monotonic() + up_timeout
             probe = HealthProbe(Databases(*engine.databases()), AirflowHealth(engine.airflow()))
             wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
         engine.drop_beside()
         result = lifecycle.up_locked(engine, dag_id, timeout=up_timeout, observer=observer)
+        result = replace(result, started=started, seconds=stopwatch.seconds)
     now = settings.of_data
     changed = tuple(sorted(name for name, value in made_with.items() if value and value != now.get(name)))
     return SnapshotRestored(
