@@ -19,7 +19,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from pipectl import cli
+from pipectl import cli, seen
 from pipectl.airflow_health import AirflowHealth
 from pipectl.commands import reset, snapshot, up
 from pipectl.console import Console
@@ -585,7 +585,11 @@ def test_a_run_that_begins_just_then_is_let_go_on(
 
 def test_a_restore_keeps_the_data_of_before_until_the_new_is_up(engine: NotingEngine, store: Store) -> None:
     make(store, "mine")
+    kept = engine.state_dir / seen.FILE
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text('{"dags": ["of_before"]}')
     restored = restore(engine, store)
+    assert not kept.exists()
     assert engine.done == [
         "drop",
         "lay beside",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pipectl import __version__
+from pipectl import __version__, seen
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
 from pipectl.engines.local.folders import shares_blocks
@@ -224,6 +224,7 @@ def restore(
         numbers = _sequences(engine)
         observer.report("Stopping the stack")
         engine.stop()
+        seen.forget(engine.state_dir)
         stack.pop_all()
         engine.exchange()
         with _back_if_it_fails(engine, observer):
