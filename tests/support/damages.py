@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import secrets
 import socket
 import subprocess
@@ -45,7 +46,7 @@ def type_remedy(project: Project, remedy: str, folder: Path) -> None:
     tool = folder / "bin" / "pipectl"
     if not tool.exists():
         tool.parent.mkdir(parents=True)
-        tool.write_text(f'#!/bin/sh\nexec {sys.executable} -m pipectl "$@"\n')
+        tool.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m pipectl "$@"\n')
         tool.chmod(0o755)
     done = subprocess.run(
         ["sh", "-c", remedy],

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import shlex
 import os
 import re
 import socket
@@ -273,7 +274,7 @@ def test_a_damaged_file_of_the_cache_is_named_by_its_hash(project: Path, tmp_pat
     found = examine(project, "cache")["cache"]
     assert found.ok is False
     assert "shop.py" in found.found
-    assert found.remedy == f"rm -r {folder} && pipectl up"
+    assert found.remedy == f"rm -r {shlex.quote(str(folder))} && pipectl up"
 
 
 def test_fix_runs_what_is_safe_and_says_it_before(project: Path) -> None:
