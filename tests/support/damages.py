@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import secrets
+import shlex
 import socket
 import subprocess
 import sys

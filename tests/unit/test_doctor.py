@@ -6,9 +6,9 @@ import base64
 import hashlib
 import io
 import json
-import shlex
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
