@@ -150,6 +150,7 @@ def test_a_run_survives_the_death_of_a_worker_in_the_middle_of_a_task(
     assert labels == int(project.psql("SELECT sum(transactions) FROM sim.batches"))
 
 
+@pytest.mark.slow
 def test_one_worker_or_all_are_restarted(project: DockerProject) -> None:
     started = {name: found["State"]["StartedAt"] for name, found in project.containers().items()}
     assert project.json("restart", "worker-2")["restarted"] == {"worker-2": ""}
@@ -171,6 +172,7 @@ def test_scale_brings_workers_back_and_takes_them_away(project: DockerProject) -
     assert "worker-2" not in project.containers()
 
 
+@pytest.mark.slow
 def test_back_to_the_local_executor_takes_celery_away(project: DockerProject) -> None:
     databases = {"postgres-1", "airbyte-postgres-1", "airbyte-mysql-1"}
     before = {name: project.containers()[name]["Id"] for name in databases}

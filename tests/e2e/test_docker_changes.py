@@ -206,6 +206,7 @@ def test_a_changed_password_is_applied_by_up_and_stops_no_command_before(project
     assert project.client(password="another").call("/api/v2/dags")["total_entries"]
 
 
+@pytest.mark.slow
 def test_another_image_is_taken(
     project: DockerProject, other_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,6 +154,7 @@ def test_byte_code_is_kept_for_the_next_containers(
         docker("rmi", other)
 
 
+@pytest.mark.slow
 def test_a_dag_that_broke_while_the_stack_was_down_is_not_called_parsed(project: DockerProject) -> None:
     path = project.folder / "dags" / "generate_data_dag.py"
     text = path.read_text(encoding="utf-8")

@@ -49,6 +49,7 @@ def test_each_server_proves_itself(populated: DockerProject) -> None:
     assert populated.mysql("SELECT @@report_host") == identity
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_project_is_another_project(populated: DockerProject, tmp_path: Path) -> None:
     first = populated
     volumes, containers = first.volumes(), {each["Id"] for each in first.containers().values()}
@@ -136,6 +137,7 @@ def test_what_runs_tells_what_was_lost(populated: DockerProject, lost: str) -> N
     assert {line for line in before.splitlines() if line.startswith(names)} <= set(lines)
 
 
+@pytest.mark.slow
 def test_ports_are_those_of_what_runs(populated: DockerProject, monkeypatch: pytest.MonkeyPatch) -> None:
     port = services(populated)["webserver"]["port"]
     with monkeypatch.context() as shell:

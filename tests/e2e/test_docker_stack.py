@@ -329,10 +329,12 @@ def test_the_triggerer_starts_with_the_first_deferred_task_and_comes_back(projec
     check_triggerer(project, lambda: os.kill(project.containers()["triggerer-1"]["State"]["Pid"], 9))
 
 
+@pytest.mark.slow
 def test_a_sample_of_airflows_own_examples_ends_as_its_authors_meant(project: DockerProject) -> None:
     check_sample(project)
 
 
+@pytest.mark.slow
 def test_each_cause_of_a_wait_or_a_failure_is_explained(project: DockerProject) -> None:
     explained = Explained(project)
     explained.begin()

@@ -137,6 +137,7 @@ def test_a_changed_password_is_applied_by_up_and_stops_no_command_before(project
     assert project.client(password="another").call("/api/v2/dags")["total_entries"]
 
 
+@pytest.mark.slow
 def test_another_lock_file_restarts_airflow_alone(project: Project) -> None:
     lock = project.folder / "stack" / "airflow-requirements.txt"
     before = lock.read_bytes()

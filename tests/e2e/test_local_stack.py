@@ -569,6 +569,7 @@ def test_a_second_project_gets_ports_of_its_own_and_says_so(populated: Project, 
     assert service(populated, "webserver")["health"] == "healthy"
 
 
+@pytest.mark.slow
 def test_two_projects_that_start_in_the_same_second_do_not_meet(tmp_path: Path) -> None:
     with (
         new_local_project(tmp_path / "left") as left,
