@@ -271,7 +271,7 @@ def a_killed_supervisor(project: Project, _: ExitStack) -> str:
     supervisor = Supervisor(project.folder / ".pipectl")
     os.kill(supervisor.pid(), signal.SIGKILL)
     until(lambda: not supervisor.pid(), "the end of supervisord")
-    return "of a supervisord that has ended"
+    return "of an earlier start that no supervisord controls"
 
 
 DAMAGES: dict[str, damages.Damage] = {

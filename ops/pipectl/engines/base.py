@@ -325,7 +325,7 @@ class Engine(ABC):
 
     @abstractmethod
     def holds(self, service: str, port: int) -> bool:
-        """Whether this project's own service listens on the port of 127.0.0.1."""
+        """Whether this project's own service, perhaps one of an earlier start, listens on the port."""
 
     def stranger(self, port: int) -> str:
         """Name the program that listens on a port of 127.0.0.1, and its project; empty if none is seen."""
@@ -446,7 +446,7 @@ class Engine(ABC):
             _ports_of_containers(self._settings) if set(self.ports()) - running else (),
             freed=[
                 port
-                for name, port in self._ports_in_use().items()
+                for name, port in self.ports().items()
                 if name in self._would_stop and self.holds(name, port)
             ],
         )
