@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 import pytest
+from psycopg2 import OperationalError
 
 from pipectl import disk
 from pipectl.airflow_health import AirflowHealth
+from pipectl.database_errors import explained, password_variable
 from pipectl.databases import Databases
 from pipectl.engines.docker.api import DockerApi
 from pipectl.engines.docker.engine import DockerEngine
@@ -29,7 +31,7 @@ from pipectl.engines.local.airflow_install import environment_key
 from pipectl.engines.local.engine import LocalEngine
 from pipectl.engines.local.packages import SUMS
 from pipectl.errors import AirflowSilentError, EngineError, UsageError, WaitTimeoutError
-from pipectl.models import Service
+from pipectl.models import DatabaseAddress, Service
 from pipectl.observer import Observer
 from pipectl.pipeline import consumers, doctor, lifecycle
 from pipectl.pipeline.agreement import Disagreement, disagreements
@@ -445,7 +447,7 @@ def test_what_airflow_tells_is_judged(
 @pytest.mark.parametrize(
     ("check", "place", "value", "named", "remedy"),
     [
-        ("tasks-api", (Engine, "tasks_api_problem"), "ConnectError: refused", "refused", "proxy"),
+        ("tasks-api", (Engine, "tasks_api_problem"), "ConnectError: refused", "refused", "proxies"),
         ("replication-slots", (consumers, "slots"), (LOST_SLOT,), "airbyte_slot is lost", "--drop-slot"),
         ("binary-log", (consumers, "binary_log"), BinaryLog(5 << 30, None), "5.4 GB", "server.cnf"),
         ("label-lag", (Databases, "label_lag"), (7, 9000.0), "7 transactions wait", "pipectl trigger"),
@@ -488,6 +490,77 @@ def test_what_does_not_answer_is_told_once(project: Path, monkeypatch: pytest.Mo
     checks = ("airflow", "heartbeats", "dag-imports", "pools", "retention", "triggerer")
     found = {each.id: each.ok for each in doctor.examine(Engine(load(project)), checks)}
     assert found == {**dict.fromkeys(checks), "airflow": False}
+
+
+def test_a_web_server_that_does_not_answer_is_no_fault_of_a_proxy(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "tasks_api_problem", lambda _: "ConnectError: Connection refused")
+    unhealthy = {"/monitor/health": {"metadatabase": {"status": "unhealthy"}}}
+    found = finding(project, monkeypatch, "tasks-api", unhealthy)
+    assert (found.ok, found.remedy) == (None, "")
+    assert found.found.startswith("Airflow does not answer")
+
+
+def refusing(*variables: str) -> Callable[[Engine, DatabaseAddress], None]:
+    """What logs in to servers that refuse the passwords of these variables."""
+
+    def log_in(_: Engine, address: DatabaseAddress) -> None:
+        if password_variable(address) in variables:
+            raise explained(address, OperationalError("FATAL: authentication failed"), refusal="auth")
+
+    return log_in
+
+
+ACCOUNTS = {
+    "AIRFLOW_POSTGRES_PASSWORD": ("postgres", "airflow"),
+    "AIRBYTE_POSTGRES_PASSWORD": ("airbyte-postgres", "docker"),
+    "AIRBYTE_POSTGRES_SUPERUSER_PASSWORD": ("airbyte-postgres", "postgres"),
+    "AIRBYTE_MYSQL_PASSWORD": ("airbyte-mysql", "docker"),
+    "AIRBYTE_REPLICATION_PASSWORD": ("airbyte-postgres", "airbyte"),
+}
+
+
+@pytest.mark.parametrize("variable", ACCOUNTS)
+def test_each_password_is_tried_and_the_wrong_one_is_named_with_what_deletes_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    with (project / "stack" / ".env").open("a") as env:
+        env.writelines(f"{name}=sesame\n" for name in {*engine_of(project).lost_secrets(), *ACCOUNTS})
+    engine = engine_of(project)
+    running = tuple(Service(name, "running") for name in ("postgres", "airbyte-postgres", "airbyte-mysql"))
+    monkeypatch.setattr(engine, "services", lambda: running)
+    monkeypatch.setattr(engine, "holds", lambda *_: True)
+    monkeypatch.setattr(engine, "volumes", lambda: ("data",))
+    monkeypatch.setattr(LocalEngine, "log_in", refusing())
+    [found] = doctor.examine(engine, ["env-volumes"])
+    assert (found.ok, found.remedy) == (True, "")
+    assert "logged in to airbyte-postgres, airbyte-mysql and postgres" in found.found
+    monkeypatch.setattr(LocalEngine, "log_in", refusing(variable))
+    [found] = doctor.examine(engine, ["env-volumes"])
+    service, user = ACCOUNTS[variable]
+    assert found.ok is False
+    assert f"{service!r} at " in found.found
+    assert f"refused the password of user {user!r}" in found.found
+    assert f"({variable})" in found.found
+    if service == "airbyte-mysql":
+        assert found.remedy.startswith("sed -i")
+    else:
+        assert found.remedy == "pipectl down && pipectl up"
+
+
+def test_airflow_is_not_restarted_for_a_password_that_its_database_refuses(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = DatabaseAddress("postgres", "127.0.0.1", 1, "airflow", "airflow", "x", takes_password=True)
+    monkeypatch.setattr(Engine, "logins", lambda _: (address,))
+    monkeypatch.setattr(Engine, "log_in", refusing("AIRFLOW_POSTGRES_PASSWORD"))
+    unhealthy = {"/monitor/health": {"metadatabase": {"status": "unhealthy"}}}
+    found = finding(project, monkeypatch, "airflow", unhealthy)
+    assert found.ok is False
+    assert "Airflow does not answer" in found.found
+    assert "(AIRFLOW_POSTGRES_PASSWORD)" in found.found
+    assert found.remedy == "pipectl down && pipectl up"
 
 
 # --- Secrets that services share.

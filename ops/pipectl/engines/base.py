@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from pipectl.database_connections import prove
 from pipectl.engines import airflow_env, ports
 from pipectl.engines.changes import describe
 from pipectl.engines.claims import Claims
@@ -397,6 +398,16 @@ class Engine(ABC):
             for definition in business_databases()
         )
         return postgres, mysql
+
+    def logins(self) -> tuple[DatabaseAddress, ...]:
+        """Every account of a database that the engine runs, whose password stack/.env has."""
+        reader = self._settings.replication_login
+        own = [address for address in self.databases() if address.mark]
+        return (*own, *(reader.at(address) for address in own if reader.password))
+
+    def log_in(self, address: DatabaseAddress) -> None:
+        """Log in with one of `logins`, and out again. Raises DatabaseError."""
+        prove(address)
 
     def _marked(self, address: DatabaseAddress, in_use: Mapping[str, int]) -> DatabaseAddress:
         """Add what the project's own server says of itself; a server elsewhere is the user's choice."""

@@ -36,6 +36,7 @@ from pipectl.engines.local.folders import (
     restore_exchanged,
     server_mark,
 )
+from pipectl.engines.local.postgres_roles import superuser
 from pipectl.engines.local.processes import MEMORY_KIND, listeners, listens, usage
 from pipectl.engines.local.supervisor.supervisor import Supervisor
 from pipectl.engines.ports import is_free
@@ -349,6 +350,31 @@ class LocalEngine(Engine):
         changed = changed_note(started, digests(self._settings.project, "webserver"))
         return (*super().notes(), *((moved,) if origin else ()), *changed)
 
+    def logins(self) -> tuple[DatabaseAddress, ...]:
+        """Those of PostgreSQL's superuser and of the metadata database too."""
+        variables = self._settings.variables
+        found = [*super().logins(), self._metadata()]
+        if (owner := found[0]).service == "airbyte-postgres" and SUPERUSER_PASSWORD in variables:
+            found.append(
+                replace(
+                    owner,
+                    user=superuser(owner.user),
+                    password=variables[SUPERUSER_PASSWORD],
+                    password_variable=SUPERUSER_PASSWORD,
+                )
+            )
+        return tuple(found)
+
+    def _metadata(self) -> DatabaseAddress:
+        from pipectl.engines.local.start import metadata_address  # noqa: PLC0415  10 ms
+
+        return self._marked(metadata_address(self._settings), self._ports_in_use())
+
+    def _marked(self, address: DatabaseAddress, in_use: Mapping[str, int]) -> DatabaseAddress:
+        marked = super()._marked(address, in_use)
+        # MariaDB's accounts stay as its data were made.
+        return replace(marked, takes_password=bool(marked.mark) and address.service != "airbyte-mysql")
+
     def _mark(self, service: str) -> str:
         return server_mark(service, database_volume(self._settings.state_dir, service).path / DATA)
 
@@ -493,10 +519,7 @@ class LocalEngine(Engine):
     def _proven(self, service: str) -> DatabaseAddress:
         """Return the address of a database, which has shown whose it is. Raises DatabaseError."""
         address = next((each for each in self.databases() if each.service == service), None)
-        if address is None:
-            from pipectl.engines.local.start import metadata_address  # noqa: PLC0415  10 ms
-
-            address = self._marked(metadata_address(self._settings), self._ports_in_use())
+        address = address or self._metadata()
         prove(address)
         return address
 

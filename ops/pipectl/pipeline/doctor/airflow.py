@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -28,7 +29,10 @@ def airflow(desk: Desk) -> Finding:
         health.read("/api/v2/dags?limit=1")
         return fine(f"Airflow {health.version()} at {health.address.url}")
     except AirflowSilentError as error:
-        return bad(error.message.removesuffix("."), RESTART.format("webserver"))
+        found = error.message.removesuffix(".")
+        if refused := desk.refused(desk.log_in("postgres")):
+            return replace(refused, found=f"{found}, and {refused.found}")
+        return bad(found, RESTART.format("webserver"))
     except PipectlError as error:
         return bad(error.message.removesuffix("."), UP)
 
@@ -59,9 +63,12 @@ def tasks_api(desk: Desk) -> Finding:
     """Tasks reach the API that they need, by the way and through the proxies that they take."""
     desk.require("webserver", "scheduler")
     if problem := desk.engine.tasks_api_problem():
+        # One that answers nobody is told of by its own check.
+        desk.airflow().check()
         return bad(
-            f"a task's request fails: {problem.splitlines()[-1]}",
-            "Mend the proxy that tasks get: of stack/airflow/user.env, or of the shell that ran pipectl up.",
+            f"Airflow answers, and a task's request fails: {problem.splitlines()[-1]}",
+            "Look at the proxies that tasks get, which pipectl does without: of stack/airflow/user.env, "
+            "or of the shell that ran pipectl up.",
         )
     return fine("it answers a request made as a task makes it")
 
