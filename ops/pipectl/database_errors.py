@@ -60,7 +60,8 @@ def explained(address: DatabaseAddress, error: Exception, *, refusal: str) -> Da
         variable = password_variable(address)
         back = f"{variable} in stack/.env to the password that the server has now"
         return LoginError(
-            f"{where} refused the password of user {address.user!r} for database {address.database!r}.",
+            f"{where} refused the password of user {address.user!r}"
+            + (f" for database {address.database!r}." if address.database else "."),
             hint=f"Give the server that of stack/.env: {RENEW}\nOr set {back}."
             if address.takes_password
             else f"Set {back}, or give the server its password of before{anew}",
@@ -107,7 +108,8 @@ def is_held(address: DatabaseAddress) -> bool:
 def named(address: DatabaseAddress) -> str:
     """Return what a server is called in messages."""
     server = "MySQL" if address.service == "airbyte-mysql" else "PostgreSQL"
-    return f"{server} {address.service!r} at {address.host}:{address.port}"
+    place = f"at {address.host}:{address.port}" if address.port else "in its container"
+    return f"{server} {address.service!r} {place}"
 
 
 def _refusal(error: Exception, text: str) -> str:

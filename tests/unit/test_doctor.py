@@ -547,6 +547,13 @@ def test_each_password_is_tried_and_the_wrong_one_is_named_with_what_deletes_not
         assert found.remedy.startswith("sed -i")
     else:
         assert found.remedy == "pipectl down && pipectl up"
+    # A start has used it already.
+    (project / ".pipectl").mkdir()
+    (project / ".pipectl" / "settings.json").write_text(json.dumps({variable: "sesame"}))
+    [found] = doctor.examine(engine, ["env-volumes"])
+    assert found.remedy.startswith(
+        f"Set {variable} in stack/.env to" if service == "airbyte-mysql" else "pipectl down"
+    )
 
 
 def test_airflow_is_not_restarted_for_a_password_that_its_database_refuses(

@@ -162,8 +162,10 @@ class Desk:
         kept = json_text.read_object(path).get(variable)
         if kept and kept == settings.variables.get(variable):
             return error.hint
+        default = without_line(settings.env_path, variable)
         if not kept or variable in LASTING:
-            return without_line(settings.env_path, variable)
+            # A start takes what the copy has.
+            return f"{default} && {UP}" if kept else default
         return f"Set {variable} in stack/.env to the value that {path} has of it."
 
     def databases(self, *names: str) -> Databases:
