@@ -589,7 +589,7 @@ def test_services_with_other_secrets_are_named() -> None:
 
 # --- The bundle.
 
-PASSWORD = "s3same/&+open 'me'"
+PASSWORD = "s3same/&+öpen 'me'"
 OWN = "user's-own=value%1"
 SECRETS = {
     "AIRFLOW_ADMIN_PASSWORD": "open/sesame+1",
@@ -610,7 +610,30 @@ def encoded(secret: str) -> set[str]:
             # The last characters stand for what follows, the first ones for what goes before.
             first, last = -(-8 * len(user) // 6), 8 * (len(user) + len(secret.encode())) // 6
             spelt |= {login[first:last], login[first:last].translate(str.maketrans("+/", "-_"))}
+    spelt |= odd(secret)
+    spelt |= {f"{text[:5]}\n  {text[5:]}" for text in spelt if len(text) > 8}
     return {text for text in spelt if len(text) > 3} | {secret}
+
+
+def odd(secret: str) -> set[str]:
+    """A secret as Python, HTML and tools that show bytes write it."""
+    content = secret.encode()
+    numbers = [ord(character) for character in secret]
+    jinja = secret.replace("&", "&amp;").replace("<", "&lt;").replace("'", "&#39;").replace('"', "&#34;")
+    return {
+        str(content)[2:-1],
+        str({"both": [secret, "'\""]}).partition("[")[2].partition(", ")[0][1:-1],
+        ascii(secret)[1:-1],
+        "".join(f"&#{number};" for number in numbers),
+        "".join(f"&#x{number:x};" for number in numbers),
+        jinja,
+        jinja.encode("ascii", "xmlcharrefreplace").decode(),
+        content.hex(),
+        content.hex(":"),
+        content.hex(" ").upper(),
+        content.hex("-"),
+        "".join(f"\\x{byte:02x}" for byte in content),
+    }
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def doctor(
 ) -> None:
     """Look at machine, project, engine, Airflow and databases; say what is wrong, and what to type.
 
-    Works whether the stack runs or not; ends with 3 if a check fails. No secret is in the bundle.
+    Works whether the stack runs or not; ends with 3 if a check fails. Secrets are masked in the bundle.
 
     Examples: `pipectl doctor` · `pipectl doctor --only ports,secrets` · `pipectl doctor --bundle help.tar.gz`
     """
