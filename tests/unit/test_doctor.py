@@ -32,6 +32,7 @@ from pipectl.engines.local.engine import LocalEngine
 from pipectl.engines.local.packages import SUMS
 from pipectl.errors import AirflowSilentError, EngineError, UsageError, WaitTimeoutError
 from pipectl.models import DatabaseAddress, Service
+from pipectl.names import CHECK_IDS
 from pipectl.observer import Observer
 from pipectl.pipeline import consumers, doctor, lifecycle
 from pipectl.pipeline.agreement import Disagreement, disagreements
@@ -121,7 +122,8 @@ def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_everything_that_was_asked_for_is_looked_at() -> None:
     assert set().union(*ASKED.values()) == set(CHECKS)
-    assert len(CHECKS) >= 25
+    # By which shells complete `--only`.
+    assert [each.id for each in doctor.ORDERED] == [*CHECK_IDS]
     for check in CHECKS.values():
         assert check.description.endswith("."), check.id
         assert 15 < len(check.description) < 105, check.id
@@ -305,6 +307,19 @@ def test_checks_are_chosen_by_their_ids_and_close_names_are_offered(project: Pat
     assert "Did you mean line-ends?" in mistyped.stderr
 
 
+def test_quiet_only_what_fails_is_shown(project: Path) -> None:
+    done = run(project, "-q", "doctor", "--only", "env-modes,line-ends")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    (project / "stack" / ".env").chmod(0o644)
+    done = run(project, "-q", "doctor", "--only", "env-modes,line-ends")
+    assert done.returncode == 3
+    assert "FAILED  env-modes  others may read" in done.stdout
+    assert "chmod 600" in done.stdout
+    assert "line-ends" not in done.stdout
+    document = json.loads(run(project, "-q", "--json", "doctor", "--only", "env-modes,line-ends").stdout)
+    assert [each["id"] for each in document["checks"]] == ["env-modes", "line-ends"]
+
+
 def test_an_engine_that_does_not_answer_is_told_once(project: Path, tmp_path: Path) -> None:
     engine = DockerEngine(load(project, "docker"), DockerApi(f"unix://{tmp_path}/none.sock"))
     found = {each.id: each for each in doctor.examine(engine)}
@@ -423,6 +438,7 @@ def finding(
             "2 t",
             "pipectl restart triggerer",
         ),
+        ("triggerer", {"health": {**HEALTH, "triggerer": DEAD}}, "is unhealthy", "pipectl restart triggerer"),
         ("pools", {"/pools": {"pools": [{**POOL, "slots": 0}]}}, "a pool has no slots", "set 'a pool' 16"),
         ("pools", {"/pools": {"pools": [FULL]}}, "all 4 slots", "pipectl airflow pools set 'a pool' 8"),
         ("retention", {"start_date_lte": {"dag_runs": RUNS}}, "1 run older", "pipectl airflow db clean"),

@@ -11,7 +11,7 @@ from pipectl.errors import AirflowSilentError, PipectlError
 from pipectl.names import counted
 from pipectl.pipeline.doctor.checks import UP, Desk, Finding, bad, check, fine, shell
 from pipectl.pipeline.readiness import component_starts, processor_start
-from pipectl.services import SERVICES, WAITING
+from pipectl.services import HEALTHY, SERVICES, WAITING
 
 RESTART = "pipectl restart {}"
 # The clean-up runs once a day, and a machine may be off for one.
@@ -90,7 +90,7 @@ def dag_imports(desk: Desk) -> Finding:
 
 @check("triggerer")
 def triggerer(desk: Desk) -> Finding:
-    """The triggerer runs if tasks are deferred."""
+    """The triggerer is healthy, or waits for a task to be deferred."""
     health = desk.airflow()
     answer = health.read("/api/v2/dags/~/dagRuns/~/taskInstances?state=deferred&limit=1")
     deferred = answer.get("total_entries")
@@ -98,14 +98,11 @@ def triggerer(desk: Desk) -> Finding:
     state = (service.health if service and service.health == WAITING else "") or (
         health.components(component_starts(desk.services)).get("triggerer", "unknown")
     )
-    if not deferred:
-        return fine(f"no task is deferred; the triggerer is {state}")
-    if state == "healthy":
-        return fine(f"{counted(deferred, 'task is', 'tasks are')} deferred, and the triggerer is healthy")
-    return bad(
-        f"{counted(deferred, 'task is', 'tasks are')} deferred, and the triggerer is {state}",
-        RESTART.format("triggerer"),
-    )
+    tasks = counted(deferred, "task is", "tasks are") if deferred else "no task is"
+    found = f"{tasks} deferred, and the triggerer is {state}"
+    # One that waits starts with the first task that is deferred.
+    is_well = state == HEALTHY if deferred else state != "unhealthy"
+    return fine(found) if is_well else bad(found, RESTART.format("triggerer"))
 
 
 @check("pools")
