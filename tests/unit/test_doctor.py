@@ -563,6 +563,7 @@ def test_each_password_is_tried_and_the_wrong_one_is_named_with_what_deletes_not
         assert found.remedy.startswith("sed -i")
     else:
         assert found.remedy == "pipectl down && pipectl up"
+    assert {password_variable(each) for each in engine.logins()} == {*ACCOUNTS}
     # A start has used it already.
     (project / ".pipectl").mkdir()
     (project / ".pipectl" / "settings.json").write_text(json.dumps({variable: "sesame"}))

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pipectl import json_text
-from pipectl.database_connections import prove
+from pipectl.database_connections import MYSQL, prove
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.changes import (
@@ -352,17 +352,14 @@ class LocalEngine(Engine):
 
     def logins(self) -> tuple[DatabaseAddress, ...]:
         """Those of PostgreSQL's superuser and of the metadata database too."""
-        variables = self._settings.variables
-        found = [*super().logins(), self._metadata()]
-        if (owner := found[0]).service == "airbyte-postgres" and SUPERUSER_PASSWORD in variables:
+        variables, found = self._settings.variables, [*super().logins()]
+        if (password := variables.get(SUPERUSER_PASSWORD)) and found[:1] and found[0].service != MYSQL:
+            user = superuser(found[0].user)
             found.append(
-                replace(
-                    owner,
-                    user=superuser(owner.user),
-                    password=variables[SUPERUSER_PASSWORD],
-                    password_variable=SUPERUSER_PASSWORD,
-                )
+                replace(found[0], user=user, password=password, password_variable=SUPERUSER_PASSWORD)
             )
+        if variables.get(get("postgres").password_variable):
+            found.append(self._metadata())
         return tuple(found)
 
     def _metadata(self) -> DatabaseAddress:
@@ -373,7 +370,7 @@ class LocalEngine(Engine):
     def _marked(self, address: DatabaseAddress, in_use: Mapping[str, int]) -> DatabaseAddress:
         marked = super()._marked(address, in_use)
         # MariaDB's accounts stay as its data were made.
-        return replace(marked, takes_password=bool(marked.mark) and address.service != "airbyte-mysql")
+        return replace(marked, takes_password=bool(marked.mark) and address.service != MYSQL)
 
     def _mark(self, service: str) -> str:
         return server_mark(service, database_volume(self._settings.state_dir, service).path / DATA)
@@ -447,9 +444,7 @@ class LocalEngine(Engine):
     def leftovers(self) -> tuple[Leftover, ...]:
         """What interrupted commands have left, processes included."""
         orphans = self._supervisor.orphans()
-        found = [
-            Leftover(_of_earlier_start(len(orphans)), "pipectl up"),
-        ]
+        found = [Leftover(_of_earlier_start(len(orphans)), "pipectl up")]
         return (*super().leftovers(), *(found if orphans else ()))
 
     def started_with(self) -> dict[str, Mapping[str, str]]:

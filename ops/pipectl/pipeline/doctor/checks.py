@@ -12,7 +12,7 @@ from pipectl import json_text
 from pipectl.airflow_health import AirflowHealth
 from pipectl.database_errors import RENEW, password_variable
 from pipectl.databases import Databases
-from pipectl.errors import DatabaseError, LoginError, PipectlError
+from pipectl.errors import LoginError, PipectlError
 from pipectl.pipeline.access import down_services
 from pipectl.settings import LASTING, kept_path
 from pipectl.wait import Aside
@@ -134,7 +134,7 @@ class Desk:
         self.require("webserver")
         return AirflowHealth(self.engine.airflow())
 
-    def log_in(self, *names: str) -> list[tuple[DatabaseAddress, DatabaseError | None]]:
+    def log_in(self, *names: str) -> list[tuple[DatabaseAddress, PipectlError | None]]:
         """Log in with every account of what runs, or of `names`, side by side: what each was told."""
         running = {service.name for service in self.services if service.state == "running"}
         asked = {
@@ -144,7 +144,7 @@ class Desk:
         }
         return [(address, asking.result()) for address, asking in asked.items()]
 
-    def refused(self, logins: list[tuple[DatabaseAddress, DatabaseError | None]]) -> Finding | None:
+    def refused(self, logins: list[tuple[DatabaseAddress, PipectlError | None]]) -> Finding | None:
         """Return the first password that a server refuses, and what mends it."""
         for address, error in logins:
             if isinstance(error, LoginError):
@@ -177,10 +177,10 @@ class Desk:
         return Databases(*self.engine.databases(), lock_seconds=LOCK_SECONDS)
 
 
-def _told(engine: Engine, address: DatabaseAddress) -> DatabaseError | None:
+def _told(engine: Engine, address: DatabaseAddress) -> PipectlError | None:
     try:
         engine.log_in(address)
-    except DatabaseError as error:
+    except PipectlError as error:
         return error
     return None
 
