@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pipectl import seen, services
 from pipectl.commands import COMMANDS, RUN_PROGRAMS
 from pipectl.engines.choice import AUTO, ENGINES
-from pipectl.names import EXPECTATIONS, EXPORT_FORMATS
+from pipectl.names import CHECK_IDS, EXPECTATIONS, EXPORT_FORMATS
 from pipectl.surroundings import project_above
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ LATEST = "latest"
 FRESH_SECONDS = 10.0
 SNAPSHOT_ACTIONS = ("save", "list", "restore", "rm")
 EXECUTORS = ("local", "celery")
+# Options whose value is a list with commas.
+LISTS = {"only"}
 # Of a command line before any command: those that work after its name too are in `Line.options`.
 ROOT_OPTIONS = ("--help", "--version", "--install-completion", "--show-completion")
 
@@ -108,8 +110,9 @@ def candidates(words: list[str], incomplete: str) -> list[str]:
         return []
     prefix, start = "", incomplete
     found: Iterable[str] = COMMANDS
-    if line.waiting:
-        found = values(line, line.waiting.name)
+    option = line.waiting
+    if option:
+        found = values(line, option.name)
     elif incomplete.startswith("-") and not line.is_literal:
         name, equals, value = incomplete.partition("=")
         if equals:
@@ -118,6 +121,9 @@ def candidates(words: list[str], incomplete: str) -> list[str]:
         found = (values(line, option.name) if option else ()) if equals else _spellings(line)
     elif line.command:
         found = _arguments(line)
+    if option and option.name in LISTS and "," in start:
+        head, _, start = start.rpartition(",")
+        prefix, found = f"{prefix}{head},", [each for each in found if each not in head.split(",")]
     return [f"{prefix}{candidate}" for candidate in found if candidate.startswith(start)]
 
 
@@ -221,6 +227,7 @@ VALUES: dict[str, Callable[[Line], Iterable[str]]] = {
     "expect": lambda _: EXPECTATIONS,
     "file_format": lambda _: EXPORT_FORMATS,
     "name": _snapshots,
+    "only": lambda _: CHECK_IDS,
     "run_id": _runs,
     "service": _services,
     "services": _services,

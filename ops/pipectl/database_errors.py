@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipectl.models import DatabaseAddress
 
 CONNECT_SECONDS = 5
+RENEW = "pipectl down && pipectl up"
 # MySQL's numbers for no connection or answer, one that was lost, and a server that is shutting down.
 NO_CONNECTION = {None, 1053, 1927, 2003, 2005, 2006, 2013, 2055, 3024}
 # PostgreSQL: it is starting up, shutting down, or in recovery; or it is ending this connection for that.
@@ -56,11 +57,14 @@ def explained(address: DatabaseAddress, error: Exception, *, refusal: str) -> Da
             hint=f"Waiting does not change that. Undo it in the server{anew}",
         )
     if refusal in text:
-        variable = address.password_variable or services.get(address.service).password_variable
+        variable = password_variable(address)
+        back = f"{variable} in stack/.env to the password that the server has now"
         return LoginError(
-            f"{where} refused the password of user {address.user!r} for database {address.database!r}.",
-            hint=f"Set {variable} in stack/.env to the password that the server has now, or give the server"
-            f" its password of before{anew}",
+            f"{where} refused the password of user {address.user!r}"
+            + (f" for database {address.database!r}." if address.database else "."),
+            hint=f"Give the server that of stack/.env: {RENEW}\nOr set {back}."
+            if address.takes_password
+            else f"Set {back}, or give the server its password of before{anew}",
         )
     if ENCRYPTION.search(text) and _is_of_the_connection(error, NO_CONNECTION | NO_ENCRYPTION):
         return DatabaseError(
@@ -70,6 +74,11 @@ def explained(address: DatabaseAddress, error: Exception, *, refusal: str) -> Da
     if answered:
         return DatabaseError(f"{where} refused: {text}")
     return silent(address, text)
+
+
+def password_variable(address: DatabaseAddress) -> str:
+    """Return the variable of stack/.env that holds the password."""
+    return address.password_variable or services.get(address.service).password_variable
 
 
 def silent(address: DatabaseAddress, text: str) -> DatabaseSilentError:
@@ -99,7 +108,8 @@ def is_held(address: DatabaseAddress) -> bool:
 def named(address: DatabaseAddress) -> str:
     """Return what a server is called in messages."""
     server = "MySQL" if address.service == "airbyte-mysql" else "PostgreSQL"
-    return f"{server} {address.service!r} at {address.host}:{address.port}"
+    place = f"at {address.host}:{address.port}" if address.port else "in its container"
+    return f"{server} {address.service!r} {place}"
 
 
 def _refusal(error: Exception, text: str) -> str:

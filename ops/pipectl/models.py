@@ -29,7 +29,7 @@ class DatabaseAddress:
     `ssl_mode` is one of settings.SSL_MODES, and `root_certificate` the file that VERIFYING modes trust, empty
     for the authorities that this machine trusts. `mark` is what the project's own server says of itself,
     empty for one that stack/.env places elsewhere. `password_variable` of stack/.env holds the password,
-    empty for that of the database's owner.
+    empty for that of the database's owner; with `takes_password` a start gives it to a stopped server.
     """
 
     service: str
@@ -41,6 +41,7 @@ class DatabaseAddress:
     ssl_mode: str = "prefer"
     root_certificate: str = ""
     password_variable: str = ""
+    takes_password: bool = False
     mark: str = ""
     witness: Witness | None = field(default=None, repr=False, compare=False)
 

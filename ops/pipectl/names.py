@@ -12,6 +12,14 @@ DAG_ID = "generate_transaction_and_labels"
 # What `verify-db --expect` and `export --format` take.
 EXPECTATIONS = ("empty", "populated", "reconciled")
 EXPORT_FORMATS = ("parquet", "csv")
+# What `doctor --only` takes.
+CHECK_IDS = (
+    *("memory", "disk", "file-system", "clock", "locale", "proxy", "cache", "images"),
+    *("env-file", "env-modes", "env-running", "env-volumes", "secrets", "line-ends", "mounts", "run-bits"),
+    *("leftovers", "engine", "compose", "ports", "services", "airflow", "heartbeats", "tasks-api"),
+    *("dag-imports", "triggerer", "pools", "retention", "databases", "replication-slots", "binary-log"),
+    "label-lag",
+)
 # Airflow's own rules.
 LONGEST_ID = 250
 DAG_ID_RULE = f"at most {LONGEST_ID} letters, digits, dashes, dots and underscores"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 
@@ -245,18 +246,25 @@ def a_stopped_container(project: Project, _: ExitStack) -> str:
     return "dag-processor is stopped"
 
 
-DAMAGES: dict[str, damages.Damage] = {
-    "secrets": damages.another_secret,
-    "env-volumes": damages.another_password,
-    "services": a_stopped_container,
-}
+def another_secret_of_a_server(project: Project, _: ExitStack, variable: str) -> str:
+    project.set_variable(variable, "not-the-one-of-before")
+    return f"({variable})"
+
+
+DAMAGES: list[tuple[str, damages.Damage]] = [
+    ("secrets", damages.another_secret),
+    ("env-volumes", damages.another_password),
+    ("env-volumes", partial(another_secret_of_a_server, variable="AIRFLOW_POSTGRES_PASSWORD")),
+    ("env-volumes", partial(another_secret_of_a_server, variable="AIRBYTE_MYSQL_ROOT_PASSWORD")),
+    ("services", a_stopped_container),
+]
 
 
 def test_the_doctor_names_what_is_damaged_in_turn_and_each_remedy_as_printed_mends_it(
     project: DockerProject, tmp_path: Path
 ) -> None:
     project.populate()
-    for check, damage in DAMAGES.items():
+    for check, damage in DAMAGES:
         damages.assert_named_and_mended(project, check, damage, tmp_path)
 
 

@@ -268,11 +268,18 @@ def a_port_of_another_program(project: Project, end: ExitStack) -> str:
     return damages.a_taken_port(project, end, "airbyte-mysql", "AIRBYTE_MYSQL_PORT")
 
 
-def a_killed_supervisor(project: Project, _: ExitStack) -> str:
+def a_killed_supervisor(project: Project, end: ExitStack) -> str:
+    path = project.folder / "stack" / ".env"
+    before = path.read_text()
+
+    def assert_ports_are_kept() -> None:
+        assert path.read_text() == before
+
+    end.callback(assert_ports_are_kept)
     supervisor = Supervisor(project.folder / ".pipectl")
     os.kill(supervisor.pid(), signal.SIGKILL)
     until(lambda: not supervisor.pid(), "the end of supervisord")
-    return "of a supervisord that has ended"
+    return "of an earlier start that no supervisord controls"
 
 
 DAMAGES: dict[str, damages.Damage] = {

@@ -645,6 +645,10 @@ def test_a_wrong_password_names_the_variable_to_set(servers: Servers) -> None:
     with pytest.raises(LoginError) as caught:
         metadata_version(replace(right.postgres, service="postgres", password="x"))
     assert "Set AIRFLOW_POSTGRES_PASSWORD in" in caught.value.hint
+    with pytest.raises(LoginError) as caught:
+        metadata_version(replace(right.postgres, service="postgres", password="x", takes_password=True))
+    assert caught.value.hint.startswith("Give the server that of stack/.env: pipectl down && pipectl up\n")
+    assert "reset" not in caught.value.hint
 
 
 def test_a_server_that_is_not_there_says_what_to_look_at(servers: Servers) -> None:

@@ -177,6 +177,9 @@ def test_what_a_killed_supervisord_left_behind_is_ended_by_the_next_start(
     left = {process.pid for process in ours(supervisor.state_dir)}
     os.kill(leader, signal.SIGKILL)
     until(lambda: not supervisor.is_running(), "the end of supervisord")
+    assert left <= set(supervisor.orphans())
+    supervisor.end_leftovers()
+    assert supervisor.orphans() == ()
     supervisor.launch(programs)
     assert supervisor.is_running()
     assert not left & {process.pid for process in ours(supervisor.state_dir)}
@@ -189,6 +192,7 @@ def test_a_stale_pid_file_of_somebody_elses_process_does_no_harm(
     try:
         supervisor.run_dir.mkdir(parents=True)
         supervisor.pid_path.write_text(f"{bystander.pid}\n")
+        supervisor.end_leftovers()
         supervisor.launch([program(tmp_path)])
         assert bystander.is_running()
     finally:

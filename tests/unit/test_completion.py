@@ -36,6 +36,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+OTHERS = ("env-file", "env-running", "env-volumes")
+
+
 def complete(line: str) -> list[str]:
     *words, incomplete = line.split(" ")
     return candidates(words, incomplete)
@@ -76,6 +79,10 @@ def complete(line: str) -> list[str]:
         ("verify-db --expect ", ["empty", "populated", "reconciled"]),
         ("verify-db --expect=pop", ["--expect=populated"]),
         ("verify-db --sql ", []),
+        ("doctor --only por", ["ports"]),
+        ("doctor --only ports,sec", ["ports,secrets"]),
+        ("doctor --only=env-modes,line-ends,env-", ["--only=env-modes,line-ends," + each for each in OTHERS]),
+        ("explain orders latest load", ["load[3]"]),
         ("verify-db --re", ["--repair"]),
         ("verify-db --repair --re", []),
         ("export data --format ", ["parquet", "csv"]),

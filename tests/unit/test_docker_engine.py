@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from dataclasses import replace
@@ -22,7 +23,7 @@ from pipectl.engines.docker.pull import pull_all, variables_of
 from pipectl.engines.local.engine import LocalEngine
 from pipectl.engines.project import SECRETS, forget_engine, remember_engine
 from pipectl.env_file import EnvFile
-from pipectl.errors import EngineError, ExitCode, UsageError
+from pipectl.errors import EngineError, ExitCode, LoginError, UsageError
 from pipectl.invocation import Invocation
 from pipectl.observer import Observer
 from pipectl.settings import folder_text
@@ -395,3 +396,42 @@ def test_a_docker_command_that_takes_composes_options_for_its_own_has_no_compose
     file.touch()
     with pytest.raises(EngineError, match="Docker has no Compose plugin"):
         Compose("unix:///nowhere", "x", (file,), tmp_path / ".env").version()
+
+
+# Takes the password "right", and notes its own arguments.
+LOGGING_IN = """#!/bin/sh
+echo "$@" >>"$0.arguments"
+read -r password
+case "$*-$password" in
+*-right) exit 0 ;;
+*psql*) echo 'psql: error: FATAL:  password authentication failed for user "airflow"' >&2; exit 2 ;;
+*) echo "ERROR 1045 (28000): Access denied for user 'root'@'localhost'" >&2; exit 1 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("variable", "service"),
+    [("AIRFLOW_POSTGRES_PASSWORD", "postgres"), ("AIRBYTE_MYSQL_ROOT_PASSWORD", "airbyte-mysql")],
+)
+def test_what_is_not_published_is_logged_in_to_in_its_container_and_no_password_is_an_argument(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, service: str
+) -> None:
+    tool = tmp_path / "bin" / "docker"
+    tool.parent.mkdir()
+    tool.write_text(LOGGING_IN)
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+
+    def log_in(password: str) -> None:
+        asked = engine(tmp_path, container(service), **{variable: password})
+        [address] = [each for each in asked.logins() if each.password_variable == variable]
+        asked.log_in(address)
+
+    log_in("right")
+    with pytest.raises(LoginError, match=f"{service}' in its container refused the password") as raised:
+        log_in("sesame")
+    assert raised.value.hint.startswith(f"Set {variable} in stack/.env to the password that the server has")
+    said = tool.with_name("docker.arguments").read_text()
+    assert said.count(f" exec --interactive {service} sh -c ") == 2
+    assert "sesame" not in said

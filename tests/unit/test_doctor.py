@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 import pytest
+from psycopg2 import OperationalError
 
 from pipectl import disk
 from pipectl.airflow_health import AirflowHealth
+from pipectl.database_errors import explained, password_variable
 from pipectl.databases import Databases
 from pipectl.engines.docker.api import DockerApi
 from pipectl.engines.docker.engine import DockerEngine
@@ -30,7 +32,8 @@ from pipectl.engines.local.airflow_install import environment_key
 from pipectl.engines.local.engine import LocalEngine
 from pipectl.engines.local.packages import SUMS
 from pipectl.errors import AirflowSilentError, EngineError, UsageError, WaitTimeoutError
-from pipectl.models import Service
+from pipectl.models import DatabaseAddress, Service
+from pipectl.names import CHECK_IDS
 from pipectl.observer import Observer
 from pipectl.pipeline import consumers, doctor, lifecycle
 from pipectl.pipeline.agreement import Disagreement, disagreements
@@ -120,7 +123,8 @@ def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_everything_that_was_asked_for_is_looked_at() -> None:
     assert set().union(*ASKED.values()) == set(CHECKS)
-    assert len(CHECKS) >= 25
+    # By which shells complete `--only`.
+    assert [each.id for each in doctor.ORDERED] == [*CHECK_IDS]
     for check in CHECKS.values():
         assert check.description.endswith("."), check.id
         assert 15 < len(check.description) < 105, check.id
@@ -304,6 +308,19 @@ def test_checks_are_chosen_by_their_ids_and_close_names_are_offered(project: Pat
     assert "Did you mean line-ends?" in mistyped.stderr
 
 
+def test_quiet_only_what_fails_is_shown(project: Path) -> None:
+    done = run(project, "-q", "doctor", "--only", "env-modes,line-ends")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    (project / "stack" / ".env").chmod(0o644)
+    done = run(project, "-q", "doctor", "--only", "env-modes,line-ends")
+    assert done.returncode == 3
+    assert "FAILED  env-modes  others may read" in done.stdout
+    assert "chmod 600" in done.stdout
+    assert "line-ends" not in done.stdout
+    document = json.loads(run(project, "-q", "--json", "doctor", "--only", "env-modes,line-ends").stdout)
+    assert [each["id"] for each in document["checks"]] == ["env-modes", "line-ends"]
+
+
 def test_an_engine_that_does_not_answer_is_told_once(project: Path, tmp_path: Path) -> None:
     engine = DockerEngine(load(project, "docker"), DockerApi(f"unix://{tmp_path}/none.sock"))
     found = {each.id: each for each in doctor.examine(engine)}
@@ -422,6 +439,7 @@ def finding(
             "2 t",
             "pipectl restart triggerer",
         ),
+        ("triggerer", {"health": {**HEALTH, "triggerer": DEAD}}, "is unhealthy", "pipectl restart triggerer"),
         ("pools", {"/pools": {"pools": [{**POOL, "slots": 0}]}}, "a pool has no slots", "set 'a pool' 16"),
         ("pools", {"/pools": {"pools": [FULL]}}, "all 4 slots", "pipectl airflow pools set 'a pool' 8"),
         ("retention", {"start_date_lte": {"dag_runs": RUNS}}, "1 run older", "pipectl airflow db clean"),
@@ -446,7 +464,7 @@ def test_what_airflow_tells_is_judged(
 @pytest.mark.parametrize(
     ("check", "place", "value", "named", "remedy"),
     [
-        ("tasks-api", (Engine, "tasks_api_problem"), "ConnectError: refused", "refused", "proxy"),
+        ("tasks-api", (Engine, "tasks_api_problem"), "ConnectError: refused", "refused", "proxies"),
         ("replication-slots", (consumers, "slots"), (LOST_SLOT,), "airbyte_slot is lost", "--drop-slot"),
         ("binary-log", (consumers, "binary_log"), BinaryLog(5 << 30, None), "5.4 GB", "server.cnf"),
         ("label-lag", (Databases, "label_lag"), (7, 9000.0), "7 transactions wait", "pipectl trigger"),
@@ -491,6 +509,85 @@ def test_what_does_not_answer_is_told_once(project: Path, monkeypatch: pytest.Mo
     assert found == {**dict.fromkeys(checks), "airflow": False}
 
 
+def test_a_web_server_that_does_not_answer_is_no_fault_of_a_proxy(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "tasks_api_problem", lambda _: "ConnectError: Connection refused")
+    unhealthy = {"/monitor/health": {"metadatabase": {"status": "unhealthy"}}}
+    found = finding(project, monkeypatch, "tasks-api", unhealthy)
+    assert (found.ok, found.remedy) == (None, "")
+    assert found.found.startswith("Airflow does not answer")
+
+
+def refusing(*variables: str) -> Callable[[Engine, DatabaseAddress], None]:
+    """What logs in to servers that refuse the passwords of these variables."""
+
+    def log_in(_: Engine, address: DatabaseAddress) -> None:
+        if password_variable(address) in variables:
+            raise explained(address, OperationalError("FATAL: authentication failed"), refusal="auth")
+
+    return log_in
+
+
+ACCOUNTS = {
+    "AIRFLOW_POSTGRES_PASSWORD": ("postgres", "airflow"),
+    "AIRBYTE_POSTGRES_PASSWORD": ("airbyte-postgres", "docker"),
+    "AIRBYTE_POSTGRES_SUPERUSER_PASSWORD": ("airbyte-postgres", "postgres"),
+    "AIRBYTE_MYSQL_PASSWORD": ("airbyte-mysql", "docker"),
+    "AIRBYTE_REPLICATION_PASSWORD": ("airbyte-postgres", "airbyte"),
+}
+
+
+@pytest.mark.parametrize("variable", ACCOUNTS)
+def test_each_password_is_tried_and_the_wrong_one_is_named_with_what_deletes_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    with (project / "stack" / ".env").open("a") as env:
+        env.writelines(f"{name}=sesame\n" for name in {*engine_of(project).lost_secrets(), *ACCOUNTS})
+    engine = engine_of(project)
+    running = tuple(Service(name, "running") for name in ("postgres", "airbyte-postgres", "airbyte-mysql"))
+    monkeypatch.setattr(engine, "services", lambda: running)
+    monkeypatch.setattr(engine, "holds", lambda *_: True)
+    monkeypatch.setattr(engine, "volumes", lambda: ("data",))
+    monkeypatch.setattr(LocalEngine, "log_in", refusing())
+    [found] = doctor.examine(engine, ["env-volumes"])
+    assert (found.ok, found.remedy) == (True, "")
+    assert "logged in to airbyte-postgres, airbyte-mysql and postgres" in found.found
+    monkeypatch.setattr(LocalEngine, "log_in", refusing(variable))
+    [found] = doctor.examine(engine, ["env-volumes"])
+    service, user = ACCOUNTS[variable]
+    assert found.ok is False
+    assert f"{service!r} at " in found.found
+    assert f"refused the password of user {user!r}" in found.found
+    assert f"({variable})" in found.found
+    if service == "airbyte-mysql":
+        assert found.remedy.startswith("sed -i")
+    else:
+        assert found.remedy == "pipectl down && pipectl up"
+    assert {password_variable(each) for each in engine.logins()} == {*ACCOUNTS}
+    # A start has used it already.
+    (project / ".pipectl").mkdir()
+    (project / ".pipectl" / "settings.json").write_text(json.dumps({variable: "sesame"}))
+    [found] = doctor.examine(engine, ["env-volumes"])
+    assert found.remedy.startswith(
+        f"Set {variable} in stack/.env to" if service == "airbyte-mysql" else "pipectl down"
+    )
+
+
+def test_airflow_is_not_restarted_for_a_password_that_its_database_refuses(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = DatabaseAddress("postgres", "127.0.0.1", 1, "airflow", "airflow", "x", takes_password=True)
+    monkeypatch.setattr(Engine, "logins", lambda _: (address,))
+    monkeypatch.setattr(Engine, "log_in", refusing("AIRFLOW_POSTGRES_PASSWORD"))
+    unhealthy = {"/monitor/health": {"metadatabase": {"status": "unhealthy"}}}
+    found = finding(project, monkeypatch, "airflow", unhealthy)
+    assert found.ok is False
+    assert "Airflow does not answer" in found.found
+    assert "(AIRFLOW_POSTGRES_PASSWORD)" in found.found
+    assert found.remedy == "pipectl down && pipectl up"
+
+
 # --- Secrets that services share.
 
 
@@ -510,7 +607,7 @@ def test_services_with_other_secrets_are_named() -> None:
 
 # --- The bundle.
 
-PASSWORD = "s3same/&+open 'me'"
+PASSWORD = "s3same/&+öpen 'me'"
 OWN = "user's-own=value%1"
 SECRETS = {
     "AIRFLOW_ADMIN_PASSWORD": "open/sesame+1",
@@ -531,7 +628,30 @@ def encoded(secret: str) -> set[str]:
             # The last characters stand for what follows, the first ones for what goes before.
             first, last = -(-8 * len(user) // 6), 8 * (len(user) + len(secret.encode())) // 6
             spelt |= {login[first:last], login[first:last].translate(str.maketrans("+/", "-_"))}
+    spelt |= odd(secret)
+    spelt |= {f"{text[:5]}\n  {text[5:]}" for text in spelt if len(text) > 8}
     return {text for text in spelt if len(text) > 3} | {secret}
+
+
+def odd(secret: str) -> set[str]:
+    """A secret as Python, HTML and tools that show bytes write it."""
+    content = secret.encode()
+    numbers = [ord(character) for character in secret]
+    jinja = secret.replace("&", "&amp;").replace("<", "&lt;").replace("'", "&#39;").replace('"', "&#34;")
+    return {
+        str(content)[2:-1],
+        str({"both": [secret, "'\""]}).partition("[")[2].partition(", ")[0][1:-1],
+        ascii(secret)[1:-1],
+        "".join(f"&#{number};" for number in numbers),
+        "".join(f"&#x{number:x};" for number in numbers),
+        jinja,
+        jinja.encode("ascii", "xmlcharrefreplace").decode(),
+        content.hex(),
+        content.hex(":"),
+        content.hex(" ").upper(),
+        content.hex("-"),
+        "".join(f"\\x{byte:02x}" for byte in content),
+    }
 
 
 @pytest.fixture

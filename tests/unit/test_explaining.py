@@ -120,6 +120,9 @@ class FakeEngine:
     def databases(self) -> tuple[DatabaseAddress, ...]:
         return ()
 
+    def holds(self, service: str, port: int) -> bool:
+        return service not in self.down and bool(port)
+
     def stranger(self, port: int) -> str:
         del port
         return ""

@@ -7,11 +7,13 @@ import os
 import re
 import sys
 import tempfile
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from typer.testing import CliRunner
 
-from pipectl import disk
+from pipectl import cli, disk
 from pipectl.engines.local import airflow_install, airflow_metadata, postgres
 from pipectl.engines.local.folders import atomic_folder, database_volume
 from pipectl.engines.local.supervisor import supervisor
@@ -102,6 +104,41 @@ def test_a_question_to_a_stopped_stack_is_not_repeated() -> None:
 def test_a_refusal_is_not_repeated() -> None:
     with pytest.raises(AirflowError, match="refused"):
         patience("running").ask(silent(AirflowError("refused")))
+
+
+def test_who_does_not_follow_a_run_waits_for_a_restart_at_most() -> None:
+    for seconds, follows, expected in ((900, False, 30), (5, False, 5), (900, True, 900)):
+        engine = cast("Engine", FakeEngine("running"))
+        asked = triggering.Patience(engine, Observer(), seconds, follows=follows)
+        assert asked.deadline - time.monotonic() == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("trigger", "mine", "--no-wait"),
+        ("backfill", "mine", "--from", "2026-01-30", "--to", "2026-01-31", "--no-wait"),
+    ],
+)
+def test_a_command_that_follows_nothing_does_not_wait_for_an_airflow_that_stays_silent(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AirflowSilentError("Airflow does not answer.")
+
+    seen: list[float] = []
+    ask = triggering.Patience.ask
+
+    def asked(patience: triggering.Patience, *arguments: Any, **options: Any) -> Any:
+        seen.append(patience.deadline - time.monotonic())
+        patience.deadline = 0
+        return ask(patience, *arguments, **options)
+
+    monkeypatch.setattr(triggering.Patience, "ask", asked)
+    monkeypatch.setattr(f"pipectl.commands.{words[0]}.airflow_api", never)
+    result = CliRunner().invoke(cli.app, ["--project", str(ROOT), "--engine", "local", "-q", *words])
+    assert result.exit_code == ExitCode.AIRFLOW, result.output
+    assert 0 < max(seen) <= triggering.RESTART_SECONDS
 
 
 def test_patience_ends_at_the_deadline() -> None:

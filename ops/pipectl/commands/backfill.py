@@ -74,7 +74,7 @@ def backfill(
         return
     first, last = _times(since, until)
     observer = RunProgress(invocation.console)
-    patience = triggering.Patience(invocation.engine, observer, timeout)
+    patience = triggering.Patience(invocation.engine, observer, timeout, follows=wait)
     api = patience.ask(airflow_api, invocation)
     patient = patience.repeating(api)
     dag = triggering.wait_until_parsed(

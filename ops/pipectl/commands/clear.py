@@ -72,7 +72,7 @@ def clear(
         invocation.console.emit(plan, lambda: _plan_text(plan))
         return
     observer = RunProgress(invocation.console)
-    patience = triggering.Patience(invocation.engine, observer, timeout)
+    patience = triggering.Patience(invocation.engine, observer, timeout, follows=wait)
     invocation.if_interrupted = (
         f"If its tasks were cleared, the run goes on: {command('runs', dag_id, run.run_id)}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -53,7 +53,7 @@ def doctor(
 ) -> None:
     """Look at machine, project, engine, Airflow and databases; say what is wrong, and what to type.
 
-    Works whether the stack runs or not; ends with 3 if a check fails. No secret is in the bundle.
+    Works whether the stack runs or not; ends with 3 if a check fails. Secrets are masked in the bundle.
 
     Examples: `pipectl doctor` · `pipectl doctor --only ports,secrets` · `pipectl doctor --bundle help.tar.gz`
     """
@@ -115,8 +115,12 @@ def _fix(invocation: Invocation, findings: tuple[Finding, ...]) -> dict[str, str
 
 def _end(invocation: Invocation, result: DoctorResult) -> None:
     """Show what was found; raise EngineError if a check failed."""
-    invocation.console.emit(result, lambda: result_text(result))
     failed = [finding for finding in result.checks if finding.ok is False]
+    console = invocation.console
+    if console.json or not console.quiet:
+        console.emit(result, lambda: result_text(result))
+    elif failed:
+        console.emit(result, lambda: result_text(replace(result, checks=tuple(failed))))
     if failed:
         names = ", ".join(finding.id for finding in failed)
         raise EngineError(

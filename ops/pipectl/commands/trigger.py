@@ -77,7 +77,7 @@ def trigger(
             hint="To have it start then, without following it: --no-wait",
         )
     dag_id = invocation.dag_id(dag_id)
-    patience = triggering.Patience(invocation.engine, RunProgress(invocation.console), timeout)
+    patience = triggering.Patience(invocation.engine, RunProgress(invocation.console), timeout, follows=wait)
     api = patience.ask(airflow_api, invocation)
     results: list[TriggerResult] = []
     for left in reversed(range(repeat)):
@@ -118,7 +118,7 @@ def _trigger_once(
     from pipectl.pipeline.access import business_databases  # noqa: PLC0415
 
     settings, observer = invocation.settings, RunProgress(invocation.console)
-    patience = triggering.Patience(invocation.engine, observer, timeout)
+    patience = triggering.Patience(invocation.engine, observer, timeout, follows=wait)
     patient = patience.repeating(api)
 
     def batch(batch_id: str) -> Counts | None:

@@ -117,10 +117,11 @@ def naming_snapshots(invocation: Invocation) -> Iterator[None]:
 
 
 def result_text(result: UpResult) -> RenderableType:
-    """Return what a user needs after `up`: address, login and ports; the engine has said which ones moved."""
+    """Return what a user needs after `up`: address, login and ports, also those that were taken."""
     default = result.user == result.password == "admin"
     login = f"{result.user} / {result.password}" if default else f"{result.user}, password in stack/.env"
-    ports = ", ".join(f"{name} {port}" for name, port in result.ports.items())
+    moved = {name: f" ({ports.wanted} is taken)" for name, ports in result.moved_ports.items()}
+    ports = ", ".join(f"{name} {port}{moved.get(name, '')}" for name, port in result.ports.items())
     changed = result.started or result.removed
     summary = f"Up in {result.seconds:.1f} s" if changed else "Everything ran already"
     lines = [

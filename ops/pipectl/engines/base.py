@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from pipectl.database_connections import prove
 from pipectl.engines import airflow_env, ports
 from pipectl.engines.changes import describe
 from pipectl.engines.claims import Claims
@@ -325,7 +326,7 @@ class Engine(ABC):
 
     @abstractmethod
     def holds(self, service: str, port: int) -> bool:
-        """Whether this project's own service listens on the port of 127.0.0.1."""
+        """Whether this project's own service, perhaps one of an earlier start, listens on the port."""
 
     def stranger(self, port: int) -> str:
         """Name the program that listens on a port of 127.0.0.1, and its project; empty if none is seen."""
@@ -398,6 +399,16 @@ class Engine(ABC):
         )
         return postgres, mysql
 
+    def logins(self) -> tuple[DatabaseAddress, ...]:
+        """Every account of a database that the engine runs, whose password stack/.env has."""
+        reader = self._settings.replication_login
+        own = [address for address in self.databases() if address.mark]
+        return (*own, *(reader.at(address) for address in own if reader.password))
+
+    def log_in(self, address: DatabaseAddress) -> None:
+        """Log in with one of `logins`, and out again. Raises DatabaseError."""
+        prove(address)
+
     def _marked(self, address: DatabaseAddress, in_use: Mapping[str, int]) -> DatabaseAddress:
         """Add what the project's own server says of itself; a server elsewhere is the user's choice."""
         if self._settings.is_external(address.service):
@@ -446,7 +457,7 @@ class Engine(ABC):
             _ports_of_containers(self._settings) if set(self.ports()) - running else (),
             freed=[
                 port
-                for name, port in self._ports_in_use().items()
+                for name, port in self.ports().items()
                 if name in self._would_stop and self.holds(name, port)
             ],
         )

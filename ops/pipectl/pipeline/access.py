@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipectl.models import AirflowAddress, Service
 
 HINT = "Start the stack: pipectl up\nWhat runs already: pipectl status"
+LEFT = "of an earlier start of this project"
 DOWN = {"stopped", "crashed"}
 
 
@@ -33,6 +34,10 @@ def airflow_address(engine: Engine) -> AirflowAddress:
     address = engine.airflow()
     if "webserver" in down_services(engine.services()):
         port = urlsplit(address.url).port or 0
+        if engine.holds("webserver", port):
+            raise AirflowSilentError(
+                f"This project's Airflow is not running: what answers at {address.url} is {LEFT}.", hint=HINT
+            )
         if who := engine.stranger(port):
             raise ForeignAirflowError(
                 f"This project's Airflow is not running: at {address.url} answers {who}, not this project's.",
@@ -49,13 +54,18 @@ def business_databases(engine: Engine) -> Databases:
     missing = [address for address in (postgres, mysql) if address.service in down]
     if missing:
         names = " and ".join(address.service for address in missing)
+        left = [
+            f" What answers at {address.host}:{address.port} is {LEFT}."
+            for address in missing
+            if engine.holds(address.service, address.port)
+        ]
         strangers = [
             f" At {address.host}:{address.port} answers {who}, not this project's."
             for address in missing
-            if (who := engine.stranger(address.port))
+            if not engine.holds(address.service, address.port) and (who := engine.stranger(address.port))
         ]
         error = ForeignDatabaseError if strangers else DatabaseSilentError
-        raise error(f"Not running in this project: {names}.{''.join(strangers)}", hint=HINT)
+        raise error(f"Not running in this project: {names}.{''.join((*left, *strangers))}", hint=HINT)
     return Databases(postgres, mysql)
 
 

@@ -47,6 +47,8 @@ TASK_LOG_LINES = 20
 # Of the tasks that failed in a run, so many are named, each with its log.
 NAMED_TASKS = 3
 SILENCE_POLL_SECONDS = 0.5
+# Airflow's web server takes 10 s to come back, on a busy machine longer.
+RESTART_SECONDS = 30
 # A run of many mapped tasks may have as many failures.
 MOST_FAILED_TRIES = 20
 
@@ -76,12 +78,15 @@ class TriggerResult:
 
 
 class Patience:
-    """Repeats a question while the service that it goes to restarts, until `deadline` (of time.monotonic)."""
+    """Repeats a question while the service that it goes to restarts, until `deadline` (of time.monotonic).
 
-    def __init__(self, engine: Engine, observer: Observer, seconds: float) -> None:
+    One who does not follow what is asked for waits for a restart at most.
+    """
+
+    def __init__(self, engine: Engine, observer: Observer, seconds: float, *, follows: bool = True) -> None:
         self._engine = engine
         self._observer = observer
-        self.deadline = time.monotonic() + seconds
+        self.deadline = time.monotonic() + (seconds if follows else min(seconds, RESTART_SECONDS))
 
     def ask(self, question: Callable[..., Answer], *arguments: Any, **options: Any) -> Answer:  # noqa: ANN401
         """Return the answer. Raises what says that nothing answers (`…SilentError`) if there will be none."""

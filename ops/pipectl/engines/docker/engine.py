@@ -27,7 +27,7 @@ from pipectl.engines.docker.apart import docker_run
 from pipectl.engines.docker.api import FOLDER_LABEL, SEE_SERVICES, DockerApi
 from pipectl.engines.docker.compose import Compose
 from pipectl.engines.docker.connection import WITHOUT_DOCKER
-from pipectl.engines.docker.execute import CLIENTS, execute, words_in_container
+from pipectl.engines.docker.execute import CLIENTS, execute, log_in, words_in_container
 from pipectl.engines.docker.mounts import DEFAULT_USER, USER, require_readable
 from pipectl.engines.docker.pull import pull_all, variables_of
 from pipectl.engines.foreground import Command
@@ -41,7 +41,7 @@ from pipectl.engines.project import (
 from pipectl.engines.requirements import INSTALLED, REMOVED, changed_note
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError
-from pipectl.models import LogLine, Service, Volume
+from pipectl.models import DatabaseAddress, LogLine, Service, Volume
 from pipectl.observer import Observer
 from pipectl.services import (
     ENGINE,
@@ -69,6 +69,7 @@ OLDEST_PODMAN = 5
 INIT = "airflow-init"
 ONE_OFF_LABEL = "com.docker.compose.oneoff"
 EXECUTORS = {"local": "LocalExecutor", "celery": "CeleryExecutor"}
+MYSQL_ROOT_PASSWORD = "AIRBYTE_MYSQL_ROOT_PASSWORD"  # noqa: S105  the name of a variable
 METADATA_VOLUME, METADATA_PASSWORD = "postgres_airflow_data", "AIRFLOW_POSTGRES_PASSWORD"
 # A version, a service that has it, and the variable in which its official image says it.
 IMAGE_VERSIONS = (
@@ -425,6 +426,36 @@ class DockerEngine(Engine):
             if container.published and container.state in {"running", "restarting"}
         }
 
+    def logins(self) -> tuple[DatabaseAddress, ...]:
+        """Those of the metadata database and of MySQL's root too, in their containers."""
+        inside = [("postgres", "airflow", "airflow", METADATA_PASSWORD)]
+        if not self._settings.is_external("airbyte-mysql"):
+            inside.append(("airbyte-mysql", "", "root", MYSQL_ROOT_PASSWORD))
+        variables = self._settings.variables
+        return (
+            *super().logins(),
+            *(
+                DatabaseAddress(
+                    service=service,
+                    host=service,
+                    port=0,
+                    database=database,
+                    user=user,
+                    password=variables.get(variable, ""),
+                    password_variable=variable,
+                    mark=self._mark(service),
+                )
+                for service, database, user, variable in inside
+            ),
+        )
+
+    def log_in(self, address: DatabaseAddress) -> None:
+        """Log in, in the container to those that have no port."""
+        if address.port:
+            super().log_in(address)
+        else:
+            log_in(self._api.host, self._running_container(address.service).id, address)
+
     def _mark(self, service: str) -> str:
         del service
         return self._project_id
@@ -664,7 +695,7 @@ class DockerEngine(Engine):
     @property
     def _secrets(self) -> Mapping[str, Callable[[], str]]:
         redis = {"AIRFLOW_REDIS_PASSWORD": new_password} if self._has_celery else {}
-        return {**super()._secrets, "AIRBYTE_MYSQL_ROOT_PASSWORD": new_password, **redis}
+        return {**super()._secrets, MYSQL_ROOT_PASSWORD: new_password, **redis}
 
     def _configure(self, observer: Observer) -> None:
         """Write what Compose needs to stack/.env: names, secrets, free ports, which databases run here."""

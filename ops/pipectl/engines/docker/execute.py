@@ -6,15 +6,22 @@ marked, and found by its mark when it is to end.
 
 from __future__ import annotations
 
+import re
 import secrets
 import signal
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 from pipectl import surroundings
+from pipectl.database_errors import CONNECT_SECONDS, explained, silent
 from pipectl.engines.docker.connection import no_docker_command
 from pipectl.engines.foreground import attend
+from pipectl.errors import DatabaseError
 from pipectl.services import airflow_programs
+
+if TYPE_CHECKING:
+    from pipectl.models import DatabaseAddress
 
 MARK = "PIPECTL_PROGRAM"
 # Docker's own begin with Ctrl-P, which would reach a shell only with the key after it.
@@ -42,6 +49,12 @@ CLIENTS = {
     "airbyte-postgres": ("psql",),
     "airbyte-mysql": ("sh", "-c", MYSQL, "mysql"),
 }
+# What logs in where no port is published, with a password from a pipe. PostgreSQL asks 127.0.0.1 for none.
+ASKED = {
+    "postgres": 'read -r PGPASSWORD; export PGPASSWORD; exec psql -w -h "$(hostname)" -U "$1" -d "$2" -c ""',
+    "airbyte-mysql": 'read -r MYSQL_PWD; export MYSQL_PWD; exec mysql --user="$1" --execute=""',
+}
+REFUSAL = re.compile("authentication failed|Access denied")
 # The group first: the program leads a session, and its children may have wiped their variables.
 END = f"""
 for folder in /proc/[0-9]*; do
@@ -58,6 +71,28 @@ def words_in_container(service: str, words: tuple[str, ...]) -> tuple[str, ...]:
         return ("sh", "-c", AIRFLOW, "sh", *words)
     # A shell, that says itself that there is no such program, and ends with 127.
     return ("sh", "-c", f'{LOGINS.get(service, "")}exec "$@"', "sh", *words)
+
+
+def log_in(host: str, container: str, address: DatabaseAddress) -> None:
+    """Log in to a database in its container, and out again. Raises DatabaseError."""
+    words = ("sh", "-c", ASKED[address.service], "sh", address.user, address.database)
+    try:
+        asked = subprocess.run(
+            ("docker", "--host", host, "exec", "--interactive", container, *words),
+            input=f"{address.password}\n",
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=CONNECT_SECONDS,
+            env=surroundings.of_docker(),
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise silent(address, str(error)) from error
+    if asked.returncode:
+        refusal = REFUSAL.search(asked.stderr)
+        said = DatabaseError(asked.stderr)
+        raise explained(address, said, refusal=refusal[0]) if refusal else silent(address, asked.stderr)
 
 
 def execute(host: str, container: str, words: tuple[str, ...]) -> int:

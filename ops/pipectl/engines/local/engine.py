@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pipectl import json_text
-from pipectl.database_connections import prove
+from pipectl.database_connections import MYSQL, prove
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.changes import (
@@ -36,7 +36,8 @@ from pipectl.engines.local.folders import (
     restore_exchanged,
     server_mark,
 )
-from pipectl.engines.local.processes import MEMORY_KIND, listens, usage
+from pipectl.engines.local.postgres_roles import superuser
+from pipectl.engines.local.processes import MEMORY_KIND, listeners, listens, usage
 from pipectl.engines.local.supervisor.supervisor import Supervisor
 from pipectl.engines.ports import is_free
 from pipectl.engines.project import Leftover, forget_engine, new_password, remember_engine, write_private
@@ -109,6 +110,8 @@ class LocalEngine(Engine):
         from pipectl.engines.local.start import Start, find_software  # noqa: PLC0415  10 ms
 
         remember_engine(self._settings, self.name)
+        # Before data are moved and ports chosen, both of which they may hold.
+        self._end_leftovers(observer)
         restore_exchanged(self._data)
         self._adopt_settings()
         software = self._software or find_software(self._settings, observer)
@@ -138,7 +141,7 @@ class LocalEngine(Engine):
         from pipectl.engines.local.start import Start, look_for_software  # noqa: PLC0415  10 ms
 
         software, installs, removes, lacking = look_for_software(self._settings)
-        self._would_stop = self._usurped()
+        self._would_stop = self._usurped() | set(self._names if self._supervisor.orphans() else ())
         running = self._running()
         starts = tuple(name for name in self._names if name not in running)
         while True:
@@ -203,8 +206,18 @@ class LocalEngine(Engine):
         self._supervisor.stop(name for name in names if name not in databases())
         self._supervisor.stop(name for name in names if name in databases())
 
+    def _end_leftovers(self, observer: Observer) -> None:
+        """End processes of an earlier start that can be controlled no more."""
+        if self._supervisor.is_running():
+            return
+        if orphans := self._supervisor.orphans():
+            observer.report(f"Ending {_of_earlier_start(len(orphans))}")
+        self._supervisor.end_leftovers()
+
     def rest(self, names: Collection[str]) -> tuple[str, ...]:
         """Stop processes, which the supervisor keeps in mind."""
+        # Whoever asks is about to touch what they write.
+        self._end_leftovers(Observer())
         running = tuple(
             process.name for process in self._supervisor.processes() if process.pid and process.name in names
         )
@@ -317,9 +330,13 @@ class LocalEngine(Engine):
         return MEMORY_KIND
 
     def holds(self, service: str, port: int) -> bool:
-        """Whether the service's process listens on the port."""
-        pids = [process.pid for process in self._supervisor.processes() if process.name == service]
-        return any(pid and listens(pid, port) for pid in pids)
+        """Whether the service's process listens on the port, or one of an earlier start."""
+        processes = self._supervisor.processes()
+        pids = [process.pid for process in processes if process.name == service]
+        if any(pid and listens(pid, port) for pid in pids):
+            return True
+        listening = [] if processes else [each.pid for each in listeners(port) if each.pid]
+        return bool(listening) and not {*listening}.isdisjoint(self._supervisor.orphans())
 
     def _ports_in_use(self) -> dict[str, int]:
         running = (process.name for process in self._supervisor.processes() if process.pid)
@@ -332,6 +349,28 @@ class LocalEngine(Engine):
         started = [self._supervisor.started_files(name) for name in airflow_programs()]
         changed = changed_note(started, digests(self._settings.project, "webserver"))
         return (*super().notes(), *((moved,) if origin else ()), *changed)
+
+    def logins(self) -> tuple[DatabaseAddress, ...]:
+        """Those of PostgreSQL's superuser and of the metadata database too."""
+        variables, found = self._settings.variables, [*super().logins()]
+        if (password := variables.get(SUPERUSER_PASSWORD)) and found[:1] and found[0].service != MYSQL:
+            user = superuser(found[0].user)
+            found.append(
+                replace(found[0], user=user, password=password, password_variable=SUPERUSER_PASSWORD)
+            )
+        if variables.get(get("postgres").password_variable):
+            found.append(self._metadata())
+        return tuple(found)
+
+    def _metadata(self) -> DatabaseAddress:
+        from pipectl.engines.local.start import metadata_address  # noqa: PLC0415  10 ms
+
+        return self._marked(metadata_address(self._settings), self._ports_in_use())
+
+    def _marked(self, address: DatabaseAddress, in_use: Mapping[str, int]) -> DatabaseAddress:
+        marked = super()._marked(address, in_use)
+        # MariaDB's accounts stay as its data were made.
+        return replace(marked, takes_password=bool(marked.mark) and address.service != MYSQL)
 
     def _mark(self, service: str) -> str:
         return server_mark(service, database_volume(self._settings.state_dir, service).path / DATA)
@@ -405,12 +444,7 @@ class LocalEngine(Engine):
     def leftovers(self) -> tuple[Leftover, ...]:
         """What interrupted commands have left, processes included."""
         orphans = self._supervisor.orphans()
-        found = [
-            Leftover(
-                f"{counted(len(orphans), 'process', 'processes')} of a supervisord that has ended",
-                "pipectl up",
-            )
-        ]
+        found = [Leftover(_of_earlier_start(len(orphans)), "pipectl up")]
         return (*super().leftovers(), *(found if orphans else ()))
 
     def started_with(self) -> dict[str, Mapping[str, str]]:
@@ -480,10 +514,7 @@ class LocalEngine(Engine):
     def _proven(self, service: str) -> DatabaseAddress:
         """Return the address of a database, which has shown whose it is. Raises DatabaseError."""
         address = next((each for each in self.databases() if each.service == service), None)
-        if address is None:
-            from pipectl.engines.local.start import metadata_address  # noqa: PLC0415  10 ms
-
-            address = self._marked(metadata_address(self._settings), self._ports_in_use())
+        address = address or self._metadata()
         prove(address)
         return address
 
@@ -500,6 +531,10 @@ class LocalEngine(Engine):
             airflow_volume(state_dir),
             beside,
         )
+
+
+def _of_earlier_start(count: int) -> str:
+    return f"{counted(count, 'process', 'processes')} of an earlier start that no supervisord controls"
 
 
 def _service(name: str, process: ProcessState | None, port: int | None) -> Service:

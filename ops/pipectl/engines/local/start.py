@@ -356,6 +356,7 @@ def metadata_address(settings: Settings) -> DatabaseAddress:
         database=airflow.METADATA_DATABASE,
         user=airflow.METADATA_USER,
         password=settings.variables["AIRFLOW_POSTGRES_PASSWORD"],
+        takes_password=True,
         mark=server_mark("postgres", database_volume(settings.state_dir, "postgres").path / DATA),
     )
 

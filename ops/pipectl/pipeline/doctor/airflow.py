@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -10,7 +11,7 @@ from pipectl.errors import AirflowSilentError, PipectlError
 from pipectl.names import counted
 from pipectl.pipeline.doctor.checks import UP, Desk, Finding, bad, check, fine, shell
 from pipectl.pipeline.readiness import component_starts, processor_start
-from pipectl.services import SERVICES, WAITING
+from pipectl.services import HEALTHY, SERVICES, WAITING
 
 RESTART = "pipectl restart {}"
 # The clean-up runs once a day, and a machine may be off for one.
@@ -28,7 +29,10 @@ def airflow(desk: Desk) -> Finding:
         health.read("/api/v2/dags?limit=1")
         return fine(f"Airflow {health.version()} at {health.address.url}")
     except AirflowSilentError as error:
-        return bad(error.message.removesuffix("."), RESTART.format("webserver"))
+        found = error.message.removesuffix(".")
+        if refused := desk.refused(desk.log_in("postgres")):
+            return replace(refused, found=f"{found}, and {refused.found}")
+        return bad(found, RESTART.format("webserver"))
     except PipectlError as error:
         return bad(error.message.removesuffix("."), UP)
 
@@ -59,9 +63,12 @@ def tasks_api(desk: Desk) -> Finding:
     """Tasks reach the API that they need, by the way and through the proxies that they take."""
     desk.require("webserver", "scheduler")
     if problem := desk.engine.tasks_api_problem():
+        # One that answers nobody is told of by its own check.
+        desk.airflow().check()
         return bad(
-            f"a task's request fails: {problem.splitlines()[-1]}",
-            "Mend the proxy that tasks get: of stack/airflow/user.env, or of the shell that ran pipectl up.",
+            f"Airflow answers, and a task's request fails: {problem.splitlines()[-1]}",
+            "Look at the proxies that tasks get, which pipectl does without: of stack/airflow/user.env, "
+            "or of the shell that ran pipectl up.",
         )
     return fine("it answers a request made as a task makes it")
 
@@ -83,7 +90,7 @@ def dag_imports(desk: Desk) -> Finding:
 
 @check("triggerer")
 def triggerer(desk: Desk) -> Finding:
-    """The triggerer runs if tasks are deferred."""
+    """The triggerer is healthy, or waits for a task to be deferred."""
     health = desk.airflow()
     answer = health.read("/api/v2/dags/~/dagRuns/~/taskInstances?state=deferred&limit=1")
     deferred = answer.get("total_entries")
@@ -91,14 +98,11 @@ def triggerer(desk: Desk) -> Finding:
     state = (service.health if service and service.health == WAITING else "") or (
         health.components(component_starts(desk.services)).get("triggerer", "unknown")
     )
-    if not deferred:
-        return fine(f"no task is deferred; the triggerer is {state}")
-    if state == "healthy":
-        return fine(f"{counted(deferred, 'task is', 'tasks are')} deferred, and the triggerer is healthy")
-    return bad(
-        f"{counted(deferred, 'task is', 'tasks are')} deferred, and the triggerer is {state}",
-        RESTART.format("triggerer"),
-    )
+    tasks = counted(deferred, "task is", "tasks are") if deferred else "no task is"
+    found = f"{tasks} deferred, and the triggerer is {state}"
+    # One that waits starts with the first task that is deferred.
+    is_well = state == HEALTHY if deferred else state != "unhealthy"
+    return fine(found) if is_well else bad(found, RESTART.format("triggerer"))
 
 
 @check("pools")

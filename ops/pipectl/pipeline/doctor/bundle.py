@@ -1,4 +1,4 @@
-"""What to attach to a question: logs, versions, settings and checks of a project, without one secret."""
+"""What to attach to a question: logs, versions, settings and checks of a project, with secrets masked."""
 
 from __future__ import annotations
 

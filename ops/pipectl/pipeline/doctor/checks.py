@@ -5,13 +5,16 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
+from pipectl import json_text
 from pipectl.airflow_health import AirflowHealth
+from pipectl.database_errors import RENEW, password_variable
 from pipectl.databases import Databases
-from pipectl.errors import PipectlError
+from pipectl.errors import LoginError, PipectlError
 from pipectl.pipeline.access import down_services
+from pipectl.settings import LASTING, kept_path
 from pipectl.wait import Aside
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipectl.engines.base import Engine
-    from pipectl.models import Service
+    from pipectl.models import DatabaseAddress, Service
 
 UP = "pipectl up"
 # How long a lock keeps a check waiting.
@@ -131,6 +134,40 @@ class Desk:
         self.require("webserver")
         return AirflowHealth(self.engine.airflow())
 
+    def log_in(self, *names: str) -> list[tuple[DatabaseAddress, PipectlError | None]]:
+        """Log in with every account of what runs, or of `names`, side by side: what each was told."""
+        running = {service.name for service in self.services if service.state == "running"}
+        asked = {
+            address: Aside(partial(_told, self.engine, address))
+            for address in self.engine.logins()
+            if address.service in (running.intersection(names) if names else running)
+        }
+        return [(address, asking.result()) for address, asking in asked.items()]
+
+    def refused(self, logins: list[tuple[DatabaseAddress, PipectlError | None]]) -> Finding | None:
+        """Return the first password that a server refuses, and what mends it."""
+        for address, error in logins:
+            if isinstance(error, LoginError):
+                told = f"{error.message.removesuffix('.')} ({password_variable(address)})"
+                return bad(told, self._new_password(address, error))
+        return None
+
+    def _new_password(self, address: DatabaseAddress, error: LoginError) -> str:
+        settings, variable = self.settings, password_variable(address)
+        if variable in settings.from_environment:
+            return f"unset {variable}"
+        if address.takes_password:
+            return RENEW
+        path = kept_path(settings.project)
+        kept = json_text.read_object(path).get(variable)
+        if kept and kept == settings.variables.get(variable):
+            return error.hint
+        default = without_line(settings.env_path, variable)
+        if not kept or variable in LASTING:
+            # A start takes what the copy has.
+            return f"{default} && {UP}" if kept else default
+        return f"Set {variable} in stack/.env to the value that {path} has of it."
+
     def databases(self, *names: str) -> Databases:
         """Return the business databases, of which those of `names` run. Raises NotNowError."""
         own = {service.name for service in self.services}
@@ -138,6 +175,14 @@ class Desk:
         if wanted := [name for name in names if name in own]:
             self.require(*wanted)
         return Databases(*self.engine.databases(), lock_seconds=LOCK_SECONDS)
+
+
+def _told(engine: Engine, address: DatabaseAddress) -> PipectlError | None:
+    try:
+        engine.log_in(address)
+    except PipectlError as error:
+        return error
+    return None
 
 
 def shell(*words: str | Path) -> str:

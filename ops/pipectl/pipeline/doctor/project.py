@@ -8,10 +8,9 @@ import stat
 from typing import TYPE_CHECKING
 
 from pipectl import json_text
-from pipectl.database_connections import prove
 from pipectl.engines import airflow_env, project
 from pipectl.engines.choice import choose
-from pipectl.errors import DatabaseError, LoginError, PipectlError
+from pipectl.errors import PipectlError
 from pipectl.names import counted, listed
 from pipectl.observer import Observer
 from pipectl.pipeline.agreement import disagreements
@@ -28,8 +27,7 @@ from pipectl.pipeline.doctor.checks import (
     shell,
     without_line,
 )
-from pipectl.services import get
-from pipectl.settings import LASTING, kept_path
+from pipectl.settings import kept_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,32 +107,12 @@ def env_volumes(desk: Desk) -> Finding:
             f"stack/.env has no {', '.join(lost)}, with which the data were made",
             "Put the file back; pipectl down, then pipectl up make new ones and say what that loses.",
         )
-    proven: dict[str, None] = {}
-    running = {service.name for service in desk.services if service.state == "running"}
-    addresses = [address for address in desk.engine.databases() if address.service in running]
-    login = settings.replication_login
-    for address in (*addresses, *(login.at(each) for each in addresses if login.password)):
-        try:
-            prove(address)
-        except LoginError as error:
-            variable = address.password_variable or get(address.service).password_variable
-            return bad(error.message.removesuffix("."), _as_before(desk, variable))
-        except DatabaseError:
-            continue  # the check of the databases tells
-        proven[address.service] = None
+    logins = desk.log_in()
+    if refused := desk.refused(logins):
+        return refused
+    proven = dict.fromkeys(address.service for address, error in logins if error is None)
     found = f"{counted(len(volumes), 'volume')}, all secrets there"
-    return fine(found + (f", logged in to {' and '.join(proven)}" if proven else ""))
-
-
-def _as_before(desk: Desk, variable: str) -> str:
-    """Return what gives a variable the value of the latest start back."""
-    settings = desk.settings
-    kept = json_text.read_object(kept_path(settings.project)).get(variable)
-    if variable in settings.from_environment:
-        return f"unset {variable}"
-    if not kept or variable in LASTING:
-        return without_line(settings.env_path, variable)
-    return f"Set {variable} in stack/.env to the value that {kept_path(settings.project)} has of it."
+    return fine(found + (f", logged in to {listed([*proven], len(proven))}" if proven else ""))
 
 
 @check("secrets", brief=True)

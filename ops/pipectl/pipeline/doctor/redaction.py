@@ -33,6 +33,9 @@ OPEN_FIELDS = {"conn_type", "description", "host", "login", "port", "schema"}
 # What may stand in a file of settings, and everywhere else too.
 WORDS = re.compile(r"(?i)true|false|none|null|yes|no|on|off|info|debug|warning|error|utc|\d{1,5}|\d*\.\d+")
 SHORTEST = 4
+# What is shorter may be the end of one line and the start of another.
+SHORTEST_FOLDED = 8
+FOLD, SOLID = re.compile(r"[\s\\]+"), re.compile(r"[^\s\\]+")
 INSTALL = OWN.with_name("install.env")
 # Secrets that no file of the project has: tokens, logins in addresses, private keys.
 TOKENS = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+")
@@ -65,9 +68,13 @@ class Redactor:
         spelt = {spelling for secret in secrets for spelling in spellings(secret)}
         # A longer one may hold a shorter one.
         self._spellings = sorted(spelt, key=len, reverse=True)
+        solid = {FOLD.sub("", spelling) for spelling in spelt}
+        self._solid = [spelling for spelling in solid if len(spelling) >= SHORTEST_FOLDED]
 
     def __call__(self, text: str) -> str:
         """Return the text without them."""
+        # Before a part of a secret that begins with another one is masked.
+        text = self._without_folded(text)
         for spelling in self._spellings:
             if len(spelling) >= SHORTEST:
                 text = text.replace(spelling, MASK)
@@ -78,9 +85,33 @@ class Redactor:
         text = HEADERS.sub(rf"\g<1>{MASK}", text)
         return LOGINS.sub(MASK, text)
 
+    def _without_folded(self, text: str) -> str:
+        """Mask what goes on in the next line, as base64 and long values do, wherever it is broken."""
+        solid = FOLD.sub("", text)
+        spans = []
+        for spelling in self._solid:
+            start = solid.find(spelling)
+            while start >= 0:
+                spans.append((start, start + len(spelling)))
+                start = solid.find(spelling, start + 1)
+        if not spans:
+            return text
+        places = [place for run in SOLID.finditer(text) for place in range(*run.span())]
+        masked, done = [], 0
+        for start, end in sorted(spans):
+            first, last = places[start], places[end - 1] + 1
+            # The others are spelt as they are. Of those that overlap one mask is enough.
+            if "\n" in text[first:last]:
+                masked += [text[done:first], MASK] if first >= done else []
+                done = max(done, last)
+        return "".join((*masked, text[done:]))
+
 
 def spellings(secret: str) -> Iterator[str]:
-    """Yield a secret as it is written in addresses, JSON, HTML, Python, a shell, hex and base64."""
+    """Yield a secret as it is written in addresses, JSON, HTML, Python, a shell, hex and base64.
+
+    README.md lists them.
+    """
     yield secret
     for safe in ("", "/", "/:"):
         quoted = quote(secret, safe=safe)
@@ -91,15 +122,26 @@ def spellings(secret: str) -> Iterator[str]:
     yield json.dumps(secret)[1:-1]
     yield json.dumps(secret, ensure_ascii=False)[1:-1]
     yield json.dumps(json.dumps(secret)[1:-1])[1:-1]
+    content = secret.encode(errors="surrogateescape")
     yield repr(secret)[1:-1]
-    yield html.escape(secret)
-    yield html.escape(secret, quote=False)
+    yield ascii(secret)[1:-1]
+    yield repr(content)[2:-1]
+    # Within a text that has quotes of both kinds.
+    yield repr(f"{secret}'\"")[1:-4]
+    yield repr(content + b"'\"")[2:-4]
+    # Jinja has numbers of its own for quotes.
+    numbered = html.escape(secret, quote=False).replace("'", "&#39;").replace('"', "&#34;")
+    for escaped in (html.escape(secret), html.escape(secret, quote=False), numbered):
+        yield escaped
+        yield escaped.encode("ascii", "xmlcharrefreplace").decode()
+    for form in ("&#{};", "&#x{:x};", "&#x{:X};"):
+        yield "".join(form.format(ord(character)) for character in secret)
     yield shlex.quote(secret)
     yield secret.replace("$", "$$")
     yield secret.replace("%", "%%")
-    content = secret.encode(errors="surrogateescape")
-    yield content.hex()
-    yield content.hex().upper()
+    for digits in (content.hex(" "), content.hex(" ").upper()):
+        for separator in ("", " ", ":", "-", "\\x"):
+            yield digits.replace(" ", separator)
     yield from _in_base64(content)
 
 

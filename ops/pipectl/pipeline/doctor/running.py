@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipectl.engines.ports import is_free
 from pipectl.errors import PipectlError
 from pipectl.names import counted
-from pipectl.pipeline.access import DOWN
+from pipectl.pipeline.access import DOWN, LEFT
 from pipectl.pipeline.doctor.checks import UP, Desk, Finding, NotNowError, bad, check, fine, of_error
 from pipectl.services import HEALTHY, WAITING
 
@@ -37,12 +37,13 @@ def ports(desk: Desk) -> Finding:
     running = {service.name for service in desk.services if service.state == "running"}
     numbers, held = desk.engine.ports(), []
     for service, port in numbers.items():
-        if service in running and desk.engine.holds(service, port):
-            continue
         if service not in running and is_free(port):
             continue
+        if desk.engine.holds(service, port):
+            if service not in running:
+                held.append(f"port {port} of {service} is held by a process {LEFT}")
         # A server that has just been started listens soon.
-        if who := desk.engine.stranger(port):
+        elif who := desk.engine.stranger(port):
             held.append(f"port {port} of {service} is held by {who}")
     if held:
         return bad("; ".join(held), UP)

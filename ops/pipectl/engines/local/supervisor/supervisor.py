@@ -131,12 +131,8 @@ class Supervisor:
         return True
 
     def launch(self, programs: Iterable[Program]) -> None:
-        """Start supervisord, which starts none of `programs` before it is told to.
-
-        Processes that a killed supervisord left behind are ended first.
-        """
+        """Start supervisord, which starts none of `programs` before it is told to; `end_leftovers` first."""
         programs = tuple(programs)
-        self.end_leftovers()
         for folder in (self.run_dir, self.log_dir):
             folder.mkdir(parents=True, exist_ok=True)
         self.run_dir.chmod(0o700)
@@ -319,7 +315,7 @@ class Supervisor:
     def shutdown(self) -> bool:
         """End every process that this project's supervisord, or an earlier one, started, and itself.
 
-        Return whether a supervisord ran.
+        Return whether any ran.
         """
         with suppress(EngineSilentError):
             self.stop(process.name for process in self.processes())
@@ -329,29 +325,35 @@ class Supervisor:
     def end_leftovers(self) -> bool:
         """End what is left of this project's processes, and remove supervisord's files.
 
-        Return whether a supervisord was among them; it need not answer, nor have its files. Found by three
+        Return whether there were any. A supervisord need not answer, nor have its files. Found by three
         signs, since each alone misses some: the session that supervisord leads (Airflow wipes its
         environment, but stays in the session), descendants of its members, and the marker in the
         environment (a task's bash leads a session of its own).
         """
-        daemon, has_moved_away = self._daemon()
-        is_own = partial(self._is_own, has_moved_away=has_moved_away)
-        leader = daemon or self._session(is_own)
+        leader, is_own = self._signs()
         related = find_related(leader, is_own)
         # First, since it starts again what ends.
         kill([process for process in related if process.pid == leader])
         end([process for process in related if process.pid != leader])
         self.pid_path.unlink(missing_ok=True)
         self.socket_path.unlink(missing_ok=True)
-        return daemon is not None
+        return bool(related)
 
     def orphans(self) -> tuple[int, ...]:
-        """Return what a supervisord that is gone has left running: process ids, none while one runs."""
-        daemon, has_moved_away = self._daemon()
-        if daemon:
+        """Return the processes of an earlier start that no supervisord can be told of: none while one can."""
+        try:
+            if self.is_running():
+                return ()
+        except EngineSilentError:
             return ()
+        leader, is_own = self._signs()
+        return tuple(process.pid for process in find_related(leader, is_own))
+
+    def _signs(self) -> tuple[int | None, Callable[[Mapping[str, str]], bool]]:
+        """Return the leader of the session, which may have ended, and what knows the marker."""
+        daemon, has_moved_away = self._daemon()
         is_own = partial(self._is_own, has_moved_away=has_moved_away)
-        return tuple(process.pid for process in find_related(self._session(is_own), is_own))
+        return daemon or self._session(is_own), is_own
 
     def pid(self) -> int:
         """Return the process id of supervisord, 0 if it is not running."""
