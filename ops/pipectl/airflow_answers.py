@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import dropwhile, takewhile
 from typing import TYPE_CHECKING, Any
 
 from pipectl import seen
@@ -53,6 +54,9 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 AIRFLOWS_FRAMES = re.compile(
     r'(?:^  File "[^"\n]*/site-packages/airflow/[^"\n]*", line .*\n){2,}', re.MULTILINE
 )
+# As Python shows where an exception was raised, and a group of them that nothing else has caused.
+FRAME = re.compile(r' *File "[^"\n]+", line \d+')
+HEADING, GROUP = "Traceback", "  + Exception Group Traceback"
 # As Python links two exceptions.
 CAUSED = "The above exception was the direct cause of the following exception:"
 FOLLOWED = "During handling of the above exception, another exception occurred:"
@@ -127,12 +131,28 @@ def read_import_failures(
 
 
 def shortened(trace: str) -> str:
-    """Return the end of a trace without the middle of long lines: an exception may quote megabytes."""
-    lines = (
+    """Return a trace without the middle of many or of long lines: an exception may quote megabytes."""
+    lines = trace.splitlines()
+    if len(lines) > MOST_LINES:
+        lines[MOST_LINES // 2 : -MOST_LINES // 2] = ["    …"]
+    return "\n".join(
         f"{line[: LONGEST_LINE // 2]} … {line[-LONGEST_LINE // 2 :]}" if len(line) > LONGEST_LINE else line
-        for line in trace.splitlines()[-MOST_LINES:]
+        for line in lines
     )
-    return "\n".join(lines)
+
+
+def import_reason(trace: str) -> str:
+    """Return why a DAG file cannot be imported, in one line: the error at the end of its trace, all of it."""
+    lines = trace.splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith(GROUP)]
+    if starts:
+        # Of a group of exceptions what it says itself, not what is in it.
+        inner = takewhile(lambda line: line.startswith("  | "), lines[starts[-1] + 1 :])
+        lines = [line.removeprefix("  | ") for line in inner]
+    last = max((number for number, line in enumerate(lines) if FRAME.match(line)), default=-1)
+    # Below the place stand its source and, of what recurs, how often: indented, as no error begins.
+    error = dropwhile(lambda line: not line.strip() or line.startswith((" ", HEADING)), lines[last + 1 :])
+    return shortened(" ".join(" ".join(error).split())) or "it does not say why"
 
 
 def in_file(failures: tuple[ImportFailure, ...], file: str) -> tuple[ImportFailure, ...]:

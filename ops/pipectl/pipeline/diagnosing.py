@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipectl.airflow_answers import read_time
+from pipectl.airflow_answers import import_reason, read_time
 from pipectl.airflow_health import broken_dag
 from pipectl.names import command, counted, duration, listed, moment
 from pipectl.pipeline.causes import Cause, next_to_end, queued_behind, runs_ahead
@@ -110,11 +110,11 @@ def _file(evidence: Evidence) -> Explanation | None:
     is_missing = dag is None or dag.stale
     if evidence.failures and (is_missing or not evidence.is_run_given):
         message = broken_dag(dag_id, evidence.failures).message
-        reason = "".join(evidence.failures[0].stack_trace.strip().splitlines()[-1:])
+        reason = import_reason(evidence.failures[0].stack_trace)
         return because(
             evidence,
             Cause.IMPORT_ERROR,
-            f"{sentence_end(message)}: {sentence_end(reason)}." if reason else message,
+            f"{sentence_end(message)}: {sentence_end(reason)}.",
             Fact("import error", evidence.failures[0].stack_trace.strip()),
             Step("What to mend", "pipectl check"),
             Step("All import errors", "pipectl dags"),
