@@ -313,6 +313,7 @@ def log_lines(content: list[Any]) -> Iterator[str]:
         hidden = event == SOURCES or (hidden and event != SOURCES_END)
         if hidden or event.startswith("::"):
             continue
+        event += _exit_of(line) if isinstance(line, dict) else ""
         trace = _trace(line) if isinstance(line, dict) else []
         if text := "\n".join([event, *trace]).strip("\n"):
             yield text
@@ -334,10 +335,15 @@ def error_last(content: list[Any]) -> list[Any]:
 def last_error(content: list[Any]) -> str:
     """Return the last failure in a log, in one line, empty if there is none: what was raised last."""
     line = _last_failure(content)
-    code, text = line.get("exit_code"), (_reasons(line) or [str(line.get("event") or "")])[0]
-    if code is not None:
-        text += f" with exit code {code}" if isinstance(code, int) else f": {code}"
-    return one_line(text)
+    return one_line((_reasons(line) or [str(line.get("event") or "") + _exit_of(line)])[0])
+
+
+def _exit_of(line: dict[str, Any]) -> str:
+    """Return what a program gave as it exited, as the end of a line of a log; empty for any other line."""
+    code = line.get("exit_code")
+    if code is None:
+        return ""
+    return f" with exit code {code}" if isinstance(code, int) else f": {code}"
 
 
 def raised_from(content: list[Any]) -> list[str]:

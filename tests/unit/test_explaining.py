@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from pipectl.airflow_answers import first_error, may_be_stopped, read_stops, with_stop
+from pipectl.airflow_answers import first_error, log_lines, may_be_stopped, read_stops, with_stop
 from pipectl.airflow_health import AirflowHealth
 from pipectl.errors import AirflowMissingError, DagError, EngineError, ExitCode
 from pipectl.models import AirflowAddress, DagRun, DatabaseAddress, Service
@@ -406,6 +406,11 @@ def test_a_run_is_cancelled_if_somebody_failed_it_since_it_was_queued() -> None:
 )
 def test_the_first_error_of_a_log_is_what_was_printed_or_logged_first(content: list[Any], found: str) -> None:
     assert first_error(content) == found
+
+
+def test_a_log_says_with_what_a_program_exited() -> None:
+    log = [{"event": "Task exited", "exit_code": 5}, {"event": "Task exited", "exit_code": "no file"}]
+    assert list(log_lines(log)) == ["Task exited with exit code 5", "Task exited: no file"]
 
 
 def test_durations_have_the_unit_that_fits_them() -> None:
