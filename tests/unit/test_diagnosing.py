@@ -447,6 +447,18 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
         ),
         "load was skipped after first (skipped).",
     ),
+    # The run may have ended before anything was expanded.
+    (
+        Cause.UNKNOWN,
+        about(
+            task("load", "skipped", start=None, tries=0),
+            task("first", "success"),
+            run=run("failed"),
+            is_task_given=True,
+            mapped_over_nothing=True,
+        ),
+        "says why load is skipped.",
+    ),
     (Cause.REMOVED, about(task("load", "removed")), "the DAG has no such task"),
     (
         Cause.UPSTREAM_FAILED,

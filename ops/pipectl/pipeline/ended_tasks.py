@@ -277,6 +277,9 @@ def _skipped_at_work(evidence: Evidence, task: Instance) -> Explanation | None:
 def _mapped_over_nothing(evidence: Evidence, task: Instance) -> Explanation | None:
     if not evidence.mapped_over_nothing or _not_succeeded_before(evidence, task):
         return None
+    run = evidence.run
+    if run and run.state == "failed" and not any(each.state == "failed" for each in evidence.instances):
+        return None  # its end may have come before the task was expanded
     return because(
         evidence,
         Cause.SKIPPED,
