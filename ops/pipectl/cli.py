@@ -212,7 +212,8 @@ def run_guarded(
     except Exception as error:
         if type(error).__module__.startswith(("typer", "click")):
             message, context = getattr(error, "format_message", None), getattr(error, "ctx", None)
-            if message is None or not console().json:
+            # Without any word Typer shows the help.
+            if message is None or (type(error).__name__ == "NoArgsIsHelpError" and not console().json):
                 raise
             command = context.command_path if context else "pipectl"
             console().error(UsageError(message(), hint=f"Look at: {command} --help"))

@@ -27,7 +27,7 @@ from pipectl import cli
 from pipectl.commands import COMMANDS, RUN_PROGRAMS
 from pipectl.commands.shared import group
 from pipectl.console import Console
-from pipectl.errors import PipectlError
+from pipectl.errors import ExitCode, PipectlError
 from pipectl.pipeline.causes import Cause
 
 if TYPE_CHECKING:
@@ -187,6 +187,17 @@ def test_help_names_each_option_whole(command: str, monkeypatch: pytest.MonkeyPa
     # Each can be copied, however narrow the terminal is.
     given = cli.import_command(command).help.partition("Examples:")[2] if command else ""
     assert [line.strip() for line in examples.splitlines() if line] == re.findall("`([^`]+)`", given)
+
+
+@pytest.mark.parametrize(
+    "words", [["explain", "--nonsense"], ["snapshot"], ["nonsense"], ["logs", "--tail", "x"]]
+)
+def test_a_command_line_that_is_wrong_has_its_hint_in_one_line(words: list[str]) -> None:
+    told = CliRunner().invoke(cli.app, words, env={"COLUMNS": "20"})
+    command = words[0] if words[0] in COMMANDS else ""
+    assert told.exit_code == ExitCode.USAGE
+    assert told.stderr.startswith("Error: ")
+    assert told.stderr.splitlines()[-1] == f"Look at: {' '.join(filter(None, ('pipectl', command)))} --help"
 
 
 def test_each_command_that_draws_something_is_looked_at() -> None:
