@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import dropwhile, islice, takewhile
 from typing import TYPE_CHECKING, Any
 
 from pipectl import seen
@@ -41,18 +42,27 @@ SOURCES, SOURCES_END = "::group::Log message source details", "::endgroup::"
 # No sets: an answer may hold anything in their place, and not all of that has a hash.
 PRINTED = ("task.stdout", "task.stderr")
 ENDS = ("Task failed with exception", "Task exited")
-# An error as programs print it: the last line of a traceback, or a line that begins with a level, perhaps
-# after a time. Of a line of NAME=value pairs what its `error` says.
+# What Airflow logs before and after the output of a shell's command.
+SHELLS_OUTPUT, SHELL_EXITED = "Output:", "Command exited with return code"
+OUTPUT_LINES = 3
+# An error as programs print it: the last line of a traceback, a line that begins with a level, perhaps after
+# a time, or a shell's, with the number of its own line. Of a line of NAME=value pairs what its `error` says.
 ERROR_LINE = re.compile(
     r"(?:[\d\-:.,TZ/+\[\] ]{0,40})(?:[A-Za-z_][\w.]*(?:Error|Exception)\b(?::|$)|(?:ERROR|FATAL|CRITICAL)\b"
-    r"|(?:[Ee]rror|[Ff]atal)\b[^:]{0,20}:|.*\blevel=error\b)"
+    r"|(?:[Ee]rror|[Ff]atal)\b[^:]{0,20}:|.*\blevel=error\b"
+    r"|\S+: (?:line )?\d+: .+: (?:(?:command )?not found|No such file or directory|Permission denied"
+    r"|unbound variable)$)"
 )
 TOLD_ERROR = re.compile(r'\berror="((?:[^"\\]|\\.)*)"')
+DURATION = re.compile(r"P(?:(\d+)Y)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?", re.ASCII)
 NEVER = datetime.max.replace(tzinfo=UTC)
 # Two or more frames of a traceback that lie in Airflow's installation, or its providers'.
 AIRFLOWS_FRAMES = re.compile(
     r'(?:^  File "[^"\n]*/site-packages/airflow/[^"\n]*", line .*\n){2,}', re.MULTILINE
 )
+# As Python shows where an exception was raised, and a group of them that nothing else has caused.
+FRAME = re.compile(r' *File "[^"\n]+", line \d+')
+HEADING, GROUP = "Traceback", "  + Exception Group Traceback"
 # As Python links two exceptions.
 CAUSED = "The above exception was the direct cause of the following exception:"
 FOLLOWED = "During handling of the above exception, another exception occurred:"
@@ -97,6 +107,7 @@ def read_dag(answer: dict[str, Any]) -> ParsedDag:
         max_active_runs=limit if isinstance(limit, int) else None,
         max_active_tasks=tasks if isinstance(tasks, int) else None,
         timeout=read_duration(answer.get("dag_run_timeout")),
+        start=read_time(answer.get("start_date")),
         catchup=answer.get("catchup") is True,
         params={
             name: DagParam(
@@ -127,12 +138,28 @@ def read_import_failures(
 
 
 def shortened(trace: str) -> str:
-    """Return the end of a trace without the middle of long lines: an exception may quote megabytes."""
-    lines = (
+    """Return a trace without the middle of many or of long lines: an exception may quote megabytes."""
+    lines = trace.splitlines()
+    if len(lines) > MOST_LINES:
+        lines[MOST_LINES // 2 : -MOST_LINES // 2] = ["    …"]
+    return "\n".join(
         f"{line[: LONGEST_LINE // 2]} … {line[-LONGEST_LINE // 2 :]}" if len(line) > LONGEST_LINE else line
-        for line in trace.splitlines()[-MOST_LINES:]
+        for line in lines
     )
-    return "\n".join(lines)
+
+
+def import_reason(trace: str) -> str:
+    """Return why a DAG file cannot be imported, in one line: the error at the end of its trace, all of it."""
+    lines = trace.splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith(GROUP)]
+    if starts:
+        # Of a group of exceptions what it says itself, not what is in it.
+        inner = takewhile(lambda line: line.startswith("  | "), lines[starts[-1] + 1 :])
+        lines = [line.removeprefix("  | ") for line in inner]
+    last = max((number for number, line in enumerate(lines) if FRAME.match(line)), default=-1)
+    # Below the place stand its source and, of what recurs, how often: indented, as no error begins.
+    error = dropwhile(lambda line: not line.strip() or line.startswith((" ", HEADING)), lines[last + 1 :])
+    return shortened(" ".join(" ".join(error).split())) or "it does not say why"
 
 
 def in_file(failures: tuple[ImportFailure, ...], file: str) -> tuple[ImportFailure, ...]:
@@ -286,6 +313,7 @@ def log_lines(content: list[Any]) -> Iterator[str]:
         hidden = event == SOURCES or (hidden and event != SOURCES_END)
         if hidden or event.startswith("::"):
             continue
+        event += _exit_of(line) if isinstance(line, dict) else ""
         trace = _trace(line) if isinstance(line, dict) else []
         if text := "\n".join([event, *trace]).strip("\n"):
             yield text
@@ -305,14 +333,57 @@ def error_last(content: list[Any]) -> list[Any]:
 
 
 def last_error(content: list[Any]) -> str:
-    """Return the last failure in a log, in one line, empty if there is none."""
-    for line in reversed(objects(content)):
-        if line.get("error_detail") or line.get("level") in {"error", "critical"}:
-            return _one_line((_reasons(line) or [str(line.get("event") or "")])[-1])
-    return ""
+    """Return the last failure in a log, in one line, empty if there is none: what was raised last."""
+    line = _last_failure(content)
+    return one_line((_reasons(line) or [str(line.get("event") or "") + _exit_of(line)])[0])
 
 
-def _one_line(text: str) -> str:
+def _exit_of(line: dict[str, Any]) -> str:
+    """Return what a program gave as it exited, as the end of a line of a log; empty for any other line."""
+    code = line.get("exit_code")
+    if code is None:
+        return ""
+    return f" with exit code {code}" if isinstance(code, int) else f": {code}"
+
+
+def raised_from(content: list[Any]) -> list[str]:
+    """Return the exceptions from which the last one in a log was raised, the nearest first."""
+    line = _last_failure(content)
+    failures = zip(objects(line.get("error_detail")), _reasons(line), strict=True)
+    causes = takewhile(lambda failure: failure[0].get("is_cause") is True, islice(failures, 1, None))
+    return [one_line(reason) for _, reason in causes]
+
+
+def _last_failure(content: list[Any]) -> dict[str, Any]:
+    return next(
+        (
+            line
+            for line in reversed(objects(content))
+            if line.get("error_detail") or line.get("level") in {"error", "critical"}
+        ),
+        {},
+    )
+
+
+def last_output(content: list[Any]) -> str:
+    """Return the last lines that a task's program printed before the task ended; empty if none."""
+    printed: list[str] = []
+    is_shell = False
+    for entry in objects(content):
+        event = str(entry.get("event") or "")
+        if event in ENDS:
+            break
+        if event == SHELLS_OUTPUT:
+            is_shell = True
+        elif event.startswith(SHELL_EXITED):
+            is_shell = False
+        elif is_shell or entry.get("logger") in PRINTED:
+            printed += [one_line(line) for line in event.splitlines() if line.strip()]
+    return "\n".join(printed[-OUTPUT_LINES:])
+
+
+def one_line(text: str) -> str:
+    """Return the beginning of a text without line breaks."""
     return " ".join(text.split())[:LONGEST_REASON]
 
 
@@ -323,11 +394,11 @@ def first_error(content: list[Any]) -> str:
             break
         text = str(entry.get("event") or "")
         if entry.get("level") in {"error", "critical"}:
-            return _one_line((_reasons(entry) or [text])[-1])
+            return one_line((_reasons(entry) or [text])[0])
         for line in text.splitlines():
             if ERROR_LINE.match(line):
                 told = TOLD_ERROR.search(line)
-                return _one_line(told[1].replace('\\"', '"') if told else line)
+                return one_line(told[1].replace('\\"', '"') if told else line)
     return ""
 
 
@@ -372,8 +443,11 @@ def read_time(text: object) -> datetime | None:
 
 
 def read_duration(answer: Any) -> timedelta | None:  # noqa: ANN401  whatever Airflow answers
-    """Read a duration, None if it is missing or none."""
+    """Read a duration, as an object or in ISO 8601 as Pydantic writes it; None if it is missing or none."""
     try:
+        if isinstance(answer, str) and (parts := DURATION.fullmatch(answer)):
+            years, days, hours, minutes, seconds = (float(part or 0) for part in parts.groups())
+            return timedelta(365 * years + days, hours=hours, minutes=minutes, seconds=seconds)
         return timedelta(**{name: answer[name] for name in ("days", "seconds", "microseconds")})
     except (TypeError, KeyError, OverflowError):
         return None

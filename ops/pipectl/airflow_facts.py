@@ -164,6 +164,12 @@ class AirflowFacts(AirflowHealth):
         found, total = _instances(objects(answer.get("task_instances"))), answer.get("total_entries")
         return found, total if isinstance(total, int) else len(found)
 
+    def ended_since(self, when: datetime) -> tuple[Instance, ...]:
+        """Return task instances of all DAGs that have ended since then, a page of them."""
+        query = urlencode({"end_date_gte": when.isoformat(), "limit": PAGE})
+        answer = self._ask(f"/api/v2/dags/~/dagRuns/~/taskInstances?{query}")
+        return _instances(objects(answer.get("task_instances")))
+
     def seconds_of_earlier(self, instance: Instance) -> tuple[float, ...]:
         """Return how long a task took in other runs, the latest ones, if it succeeded."""
         query = urlencode(
@@ -240,6 +246,15 @@ class AirflowFacts(AirflowHealth):
         except AirflowMissingError:
             return ""
         return " ".join(str(answer.get("subject") or "").split())
+
+    def is_mapped_over_nothing(self, instance: Instance) -> bool:
+        """Whether a task is mapped, and has no instance because there was nothing to map it over."""
+        if instance.task.map_index >= 0:
+            return False
+        try:
+            return self._ask(f"{_task(instance)}/listMapped?limit=1").get("total_entries") == 0
+        except AirflowMissingError:
+            return False
 
     def left_out_by(self, dag_id: str, run_id: str, parent: str, task_id: str) -> bool:
         """Whether a branch or a short circuit, the task `parent`, has decided that a task is skipped."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import re
 import signal
 import sys
 import threading
@@ -16,7 +17,7 @@ from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from pipectl import __version__, disk
 from pipectl.commands import COMMANDS, PANELS, RUN_PROGRAMS, function_name
@@ -32,6 +33,7 @@ INTERRUPT_AGAIN_SECONDS = 2.0
 TERMINATION_SECONDS = 12.0
 SIGNALLED = 128  # and the signal's number: the exit code of what a signal ends
 MARKUP: Literal["markdown"] = "markdown"  # in docstrings that --help shows
+EXAMPLES = "Examples:"  # what their last paragraphs begin with
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 INTERRUPTED = threading.Event()
 COLLECT_AFTER = 50_000  # new objects; Python's own 700 suits programs that run longer
@@ -156,12 +158,23 @@ def _remembering(ctx: Any) -> Iterator[None]:  # noqa: ANN401  Typer's own conte
             seen.keep(ctx.obj.settings.state_dir)
 
 
+class Command(TyperCommand):
+    """A command whose examples stand below its --help, each in a line that nothing breaks."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401  Typer's own
+        """Show the help, then the examples."""
+        told, heading, examples = (self.help or "").partition(EXAMPLES)
+        self.help = told
+        super().format_help(ctx, formatter)
+        typer.echo("\n   ".join([f" {heading}", *re.findall("`([^`]+)`", examples)]))
+
+
 def import_command(name: str) -> Any:  # noqa: ANN401  Typer's own command
     """Return the command of this name, ready for Typer."""
     module = import_module(f"pipectl.commands.{COMMANDS[name]}")
     single = typer.Typer(add_completion=False, rich_markup_mode=MARKUP)
     panel = next(panel for panel, commands in PANELS.items() if name in commands)
-    single.command(name, rich_help_panel=panel)(getattr(module, function_name(name)))
+    single.command(name, cls=Command, rich_help_panel=panel)(getattr(module, function_name(name)))
     return typer.main.get_command(single)
 
 
@@ -199,7 +212,8 @@ def run_guarded(
     except Exception as error:
         if type(error).__module__.startswith(("typer", "click")):
             message, context = getattr(error, "format_message", None), getattr(error, "ctx", None)
-            if message is None or not console().json:
+            # Without any word Typer shows the help.
+            if message is None or (type(error).__name__ == "NoArgsIsHelpError" and not console().json):
                 raise
             command = context.command_path if context else "pipectl"
             console().error(UsageError(message(), hint=f"Look at: {command} --help"))

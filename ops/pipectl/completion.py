@@ -33,8 +33,7 @@ LATEST = "latest"
 FRESH_SECONDS = 10.0
 SNAPSHOT_ACTIONS = ("save", "list", "restore", "rm")
 EXECUTORS = ("local", "celery")
-# Options whose value is a list with commas.
-LISTS = {"only"}
+ENUMERATIONS = {"only"}  # options that take several values, with commas between them
 # Of a command line before any command: those that work after its name too are in `Line.options`.
 ROOT_OPTIONS = ("--help", "--version", "--install-completion", "--show-completion")
 
@@ -111,19 +110,19 @@ def candidates(words: list[str], incomplete: str) -> list[str]:
     prefix, start = "", incomplete
     found: Iterable[str] = COMMANDS
     option = line.waiting
+    if not option and incomplete.startswith("-") and not line.is_literal:
+        name, equals, value = incomplete.partition("=")
+        found = () if equals else _spellings(line)
+        if equals and (option := _find(line, name)):
+            prefix, start = f"{name}=", value
+    elif not option and line.command:
+        found = _arguments(line)
     if option:
         found = values(line, option.name)
-    elif incomplete.startswith("-") and not line.is_literal:
-        name, equals, value = incomplete.partition("=")
-        if equals:
-            prefix, start = f"{name}=", value
-        option = _find(line, name) if equals else None
-        found = (values(line, option.name) if option else ()) if equals else _spellings(line)
-    elif line.command:
-        found = _arguments(line)
-    if option and option.name in LISTS and "," in start:
-        head, _, start = start.rpartition(",")
-        prefix, found = f"{prefix}{head},", [each for each in found if each not in head.split(",")]
+        if option.name in ENUMERATIONS and "," in start:
+            given = start.split(",")[:-1]
+            prefix, start = f"{prefix}{','.join(given)},", start.rpartition(",")[2]
+            found = [candidate for candidate in found if candidate not in given]
     return [f"{prefix}{candidate}" for candidate in found if candidate.startswith(start)]
 
 
@@ -200,14 +199,14 @@ def _dags_and_runs(line: Line) -> Iterable[str]:
 def _runs(line: Line) -> Iterable[str]:
     dag_id = line.value_of("dag_id") or line.value_of("dag_or_run")
     if dag_id in line.seen.dags:
-        _refresh(line, "runs", "--limit=20", "--", dag_id)
+        _refresh(line, "runs", "--limit=20", "--", dag_id, is_known=dag_id in line.seen.runs)
     return [LATEST, *line.seen.runs.get(dag_id, {})]
 
 
 def _tasks(line: Line) -> Iterable[str]:
     dag_id, run_id = line.value_of("dag_id") or line.value_of("dag_or_run"), line.value_of("run_id")
     if dag_id in line.seen.dags:
-        _refresh(line, "runs", "--", dag_id, run_id or LATEST)
+        _refresh(line, "runs", "--", dag_id, run_id or LATEST, is_known=dag_id in line.seen.tasks)
     return line.seen.tasks.get(dag_id, {})
 
 
@@ -236,13 +235,15 @@ VALUES: dict[str, Callable[[Line], Iterable[str]]] = {
 }
 
 
-def _refresh(line: Line, *words: str) -> None:
-    """Let a process of its own ask Airflow, if a command has seen the stack run, and not just now."""
-    file = line.project / STATE / seen.FILE if line.project else None
+def _refresh(line: Line, *words: str, is_known: bool = True) -> None:
+    """Let a process of its own ask Airflow, if a command has seen the stack run, and not just now.
+
+    Of what nothing is known yet it is asked whatever else was answered just now.
+    """
+    folder = line.project / STATE if line.project else None
     try:
-        if not file or time.time() - file.stat().st_mtime < FRESH_SECONDS:
+        if not folder or not _is_due(folder / seen.FILE, folder / seen.ASKED, shlex.join(words), is_known):
             return
-        os.utime(file)
     except OSError:  # there is none, or it is another user's
         return
     subprocess.Popen(
@@ -253,6 +254,20 @@ def _refresh(line: Line, *words: str) -> None:
         env={name: value for name, value in os.environ.items() if name != "_PIPECTL_COMPLETE"},
         start_new_session=True,
     )
+
+
+def _is_due(answers: Path, asked: Path, question: str, is_known: bool) -> bool:  # noqa: FBT001  one caller
+    """Whether to ask a question now, and note that it is asked."""
+    oldest, answered = time.time() - FRESH_SECONDS, answers.stat().st_mtime
+    if is_known:
+        if answered > oldest:
+            return False
+        os.utime(answers)
+    else:
+        if asked.is_file() and asked.stat().st_mtime > oldest and asked.read_text("utf-8") == question:
+            return False
+        asked.write_text(question, "utf-8")
+    return True
 
 
 def _find(line: Line, spelling: str) -> Option | None:

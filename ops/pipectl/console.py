@@ -1,7 +1,8 @@
 """The only module that prints: data to stdout, everything else to stderr.
 
 What databases, logs and DAG files hold may be anything: no character of it reaches a terminal that the
-terminal would obey instead of showing it.
+terminal would obey instead of showing it. The terminal wraps long lines: a line break put into a command
+would be copied with it, and a shell would run its halves.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Console:
         if self.json:
             self.line(document, "", indent=2)
         else:
-            self._out.print(_shown(text()))
+            self._out.print(_shown(text()), soft_wrap=True)
             sys.stdout.flush()
 
     def line(self, document: object, text: str, *, indent: int | None = None) -> None:
@@ -140,7 +141,9 @@ class Console:
     def _tell(self, text: RenderableType, *, style: str = "", end: str = "\n") -> None:
         """Write to stderr. If that fails, nobody can be told, and the command goes on."""
         try:
-            self._err.print(_shown(text), style=style or None, end=end, markup=False, highlight=False)
+            self._err.print(
+                _shown(text), style=style or None, end=end, markup=False, highlight=False, soft_wrap=True
+            )
         except OSError:
             give_up(sys.stderr)
 

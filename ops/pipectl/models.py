@@ -338,8 +338,9 @@ class ParsedDag:
 
     `next_run` is a time in ISO 8601, empty if no run is planned; `parsed` is when the file was read last.
     `schedule` is Airflow's short name of it, empty if only triggers start runs; it is `periodic` if it has
-    slots. A DAG is `stale` if its file no longer has it. Only the DAG's details tell `catchup`, `params` and
-    `timeout`, the longest that a run may take. Of each run `max_active_tasks` are at work at once.
+    slots. A DAG is `stale` if its file no longer has it. Only the DAG's details tell `catchup`, `params`,
+    `start`, before which no slot is, and `timeout`, the longest that a run may take. Of each run
+    `max_active_tasks` are at work at once.
     """
 
     paused: bool
@@ -354,6 +355,7 @@ class ParsedDag:
     max_active_runs: int | None = None
     max_active_tasks: int | None = None
     timeout: timedelta | None = None
+    start: datetime | None = None
     catchup: bool = False
     params: dict[str, DagParam] = field(default_factory=dict)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE = "seen.json"
+ASKED = "seen.asked"  # the latest question for what no answer has had yet
 MOST_DAGS, MOST_RUNS, MOST_TASKS = 1_000, 20, 200
 
 
@@ -93,8 +94,9 @@ def forget(state_dir: Path) -> None:
     """Forget what was kept, and what this process has seen: the stack stops, or loses its data."""
     global _noted  # noqa: PLW0603  one memory per process
     _noted = Seen()
-    with suppress(OSError):
-        (state_dir / FILE).unlink()
+    for name in (FILE, ASKED):
+        with suppress(OSError):
+            (state_dir / name).unlink()
 
 
 def _merged(

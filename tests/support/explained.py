@@ -73,6 +73,22 @@ with DAG("why_killed"):
     PythonOperator(task_id="dies", python_callable=lambda: os.kill(os.getpid(), signal.SIGKILL))
 with DAG("why_skipped"):
     ShortCircuitOperator(task_id="decides", python_callable=lambda: False) >> sleeper("left_out")
+with DAG("why_timed", dagrun_timeout=timedelta(seconds=10)):
+    sleeper("waits") >> sleeper("next")
+with DAG("why_empty"):
+    PythonOperator.partial(task_id="counts", python_callable=print).expand(op_args=[])
+with DAG("why_raised"):
+
+    @task
+    def asks():
+        try:
+            {}["k"]
+        except KeyError as error:
+            raise ConnectionError("no host\\nof this name") from error
+
+    asks()
+with DAG("why_exited"):
+    BashOperator(task_id="runs", bash_command="echo begun; nosuchcommand")
 with DAG("why_deferred"):
     TimeDeltaSensor(task_id="waits", delta=LONG, deferrable=True)
 with DAG("why_asked"):
@@ -87,6 +103,10 @@ SETTLED = {
     "why_database": ("writes", "failed"),
     "why_killed": ("dies", "failed"),
     "why_skipped": ("left_out", "skipped"),
+    "why_timed": ("waits", "skipped"),
+    "why_empty": ("counts", "skipped"),
+    "why_raised": ("asks", "failed"),
+    "why_exited": ("runs", "failed"),
     "why_deferred": ("waits", "deferred"),
     "why_asked": ("asks", "awaiting_input"),
     "why_looked": ("looks", "up_for_reschedule"),
@@ -102,6 +122,12 @@ SAID = [
         "left_out was skipped, because decides chose to leave it",
     ),
     (("why_skipped",), "succeeded", " succeeded in "),
+    (("why_timed",), "run_timed_out", ": its DAG gives a run 10 s (dagrun_timeout)."),
+    (("why_timed", "latest", "waits"), "run_timed_out", ": Airflow ended "),
+    (("why_timed", "latest", "next"), "run_timed_out", "next was skipped before it began: Airflow ended "),
+    (("why_empty", "latest", "counts"), "skipped", "because what it expands over was empty."),
+    (("why_raised", "latest"), "task_failed", "asks: try 1 failed: ConnectionError: no host of this name."),
+    (("why_exited", "latest"), "task_failed", ": line 1: nosuchcommand: command not found."),
     (("why_deferred",), "deferred", "waits has been deferred for "),
     (("why_asked",), "awaiting_input", "for an answer in Airflow's user interface: “Ship it?”"),
     (("why_looked",), "up_for_reschedule", "looks is a sensor that has not found what it waits for"),
@@ -211,10 +237,14 @@ class Explained:
 
     def break_file(self) -> None:
         """Break the DAG file, and explain one of its DAGs and one that nothing has."""
-        path = self.project.dag("why.py", DAGS + "\nnonsense(\n")
+        error = "Config is wrong:\\n  missing key 'a'\\n\\n  see docs"
+        path = self.project.dag("why.py", f'{DAGS}\nraise RuntimeError("{error}")\n')
         failures = "/api/v2/importErrors"
         until(lambda: self.client.call(failures)["import_errors"], "the import error")
-        self.explain("why_late", cause="import_error", said="Airflow cannot import why.py: SyntaxError: ")
+        reason = "Airflow cannot import why.py: RuntimeError: Config is wrong: missing key 'a' see docs"
+        self.explain("why_late", cause="import_error", said=f"{reason}.")
+        for words in (("dags",), ("status",)):
+            assert reason in self.project.run(*words).stdout
         path.write_text(DAGS, encoding="utf-8")
         until(lambda: not self.client.call(failures)["import_errors"], "the file to be mended")
         assert "Did you mean why_late?" in self.project.run("explain", "why_latte", code=9).stderr

@@ -191,7 +191,7 @@ def test_the_answers_of_each_version_are_read(airflow: FakeAirflow) -> None:
 @pytest.mark.parametrize(
     ("arguments", "shown"),
     [
-        ("dags", ("two_tasks", "0 0 1 1 *", "broken.py:\n", "no_such_name")),
+        ("dags", ("two_tasks", "0 0 1 1 *", "broken.py: ImportError: ", "no_such_name")),
         ("runs two_tasks", ("run", "manual", "success")),
         ("runs two_tasks run", ("two_tasks run: success", "first", "second")),
         ("runs two_tasks latest", ("two_tasks run: success", "first", "second")),
@@ -588,7 +588,9 @@ def test_the_readme_names_the_versions_that_are_tested() -> None:
         ({"__type": "TimeDelta", "days": 1, "seconds": 30, "microseconds": 0}, 86430),
         (None, None),
         (30, None),
-        ("PT30S", None),
+        ("PT30S", 30),
+        ("P1Y2DT3H4M5.5S", 367 * 86400 + 3 * 3600 + 4 * 60 + 5.5),
+        ("-PT1H", None),
         ({"days": "x", "seconds": 1, "microseconds": 1}, None),
         ({"days": 10**12, "seconds": 0, "microseconds": 0}, None),
         ({"days": 1}, None),

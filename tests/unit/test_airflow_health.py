@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipectl import airflow_answers
-from pipectl.airflow_answers import read_import_failures
+from pipectl.airflow_answers import import_reason, read_import_failures
 from pipectl.airflow_health import AirflowHealth
 from pipectl.errors import AirflowError
 from pipectl.models import AirflowAddress, DagRun, ImportFailure, ParsedDag
@@ -148,3 +148,55 @@ def test_an_import_error_that_quotes_megabytes_is_shortened() -> None:
     assert len(failure.stack_trace) < 5_000
     assert last.startswith("ValueError: yyy")
     assert last.endswith(" the end")
+
+
+HEAD = (
+    'Traceback (most recent call last):\n  File "/dags/a.py", line 3, in <module>\n    load()\n    ^^^^^^\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("trace", "reason"),
+    [
+        ("", "it does not say why"),
+        (f"{HEAD}ValueError: no: such\n", "ValueError: no: such"),
+        (f"{HEAD}KeyError\n", "KeyError"),
+        # Of many lines, indented or not, with an empty one.
+        (
+            f"{HEAD}RuntimeError: Config is wrong:\n  missing key 'a'\n\n  see docs\nat once",
+            "RuntimeError: Config is wrong: missing key 'a' see docs at once",
+        ),
+        (
+            f"{HEAD}KeyError: 'k'\n\nThe above exception was the direct cause of the following exception:\n\n"
+            f"{HEAD}app.OwnError: It\n broke",
+            "app.OwnError: It broke",
+        ),
+        (
+            '  File "/dags/a.py", line 1\n    x = (\n        ^\nSyntaxError: never closed',
+            "SyntaxError: never closed",
+        ),
+        (
+            f"{HEAD}  [Previous line repeated 996 more times]\nRecursionError: too deep",
+            "RecursionError: too deep",
+        ),
+        (
+            "  + Exception Group Traceback (most recent call last):\n"
+            '  |   File "/dags/a.py", line 3, in <module>\n'
+            "  | ExceptionGroup: both\n  | failed (2 sub-exceptions)\n"
+            "  +-+---------------- 1 ----------------\n    | ValueError: one\n"
+            "    +------------------------------------\n",
+            "ExceptionGroup: both failed (2 sub-exceptions)",
+        ),
+        ("DagBag import timeout for a.py\nafter 50 s.", "DagBag import timeout for a.py after 50 s."),
+    ],
+)
+def test_why_a_file_cannot_be_imported_is_all_that_its_error_says(trace: str, reason: str) -> None:
+    [failure] = read_import_failures([{"filename": "a.py", "stack_trace": trace}])
+    assert import_reason(failure.stack_trace) == reason
+
+
+def test_of_an_error_with_very_many_lines_the_beginning_is_told() -> None:
+    trace = f"{HEAD}ValidationError: 900 fields are wrong:\n" + "\n".join(f"  field {n}" for n in range(900))
+    [failure] = read_import_failures([{"filename": "a.py", "stack_trace": trace}])
+    assert import_reason(failure.stack_trace).startswith("ValidationError: 900 fields are wrong: field 0 ")
+    assert import_reason(failure.stack_trace).endswith("field 899")

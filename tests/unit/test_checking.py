@@ -135,7 +135,7 @@ def test_an_error_is_at_the_line_of_the_users_file_as_this_machine_has_it(
     text = trace(f"{seen}/a.py", 3, "ValueError: no: such\nthing")
     result = check({"a.py": ("", {"errors": [text]})}, folder=seen)
     assert errors(result) == [("dags/a.py", 3, "import")]
-    assert result.errors[0].message == "ValueError: no: such"
+    assert result.errors[0].message == "ValueError: no: such thing"
 
 
 def test_an_error_in_a_helper_is_found_once_where_it_is(check: Any, project: Path) -> None:

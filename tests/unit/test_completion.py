@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from pipectl import airflow_answers, cli, completion, seen, services
 from pipectl.commands import COMMANDS, PANELS, RUN_PROGRAMS, up
 from pipectl.completion import VALUES, candidates
+from pipectl.pipeline.doctor import ORDERED
 from support.fake_engine import FakeEngine
 
 if TYPE_CHECKING:
@@ -79,10 +80,12 @@ def complete(line: str) -> list[str]:
         ("verify-db --expect ", ["empty", "populated", "reconciled"]),
         ("verify-db --expect=pop", ["--expect=populated"]),
         ("verify-db --sql ", []),
-        ("doctor --only por", ["ports"]),
-        ("doctor --only ports,sec", ["ports,secrets"]),
-        ("doctor --only=env-modes,line-ends,env-", ["--only=env-modes,line-ends," + each for each in OTHERS]),
-        ("explain orders latest load", ["load[3]"]),
+        ("doctor --only port", ["ports"]),
+        ("doctor --only=env-f", ["--only=env-file"]),
+        ("doctor --only secrets,ports,env-f", ["secrets,ports,env-file"]),
+        ("doctor --only=ports,env-f", ["--only=ports,env-file"]),
+        ("doctor --only ports,por", []),
+        ("explain orders latest lo", ["load[3]"]),
         ("verify-db --re", ["--repair"]),
         ("verify-db --repair --re", []),
         ("export data --format ", ["parquet", "csv"]),
@@ -117,6 +120,10 @@ def test_names_of_parameters_are_those_of_commands() -> None:
         and parameter.name not in {*VALUES, "folder", "arguments", "seconds", "worker", "workers"}
     ]
     assert required == []
+
+
+def test_checks_are_those_that_doctor_runs() -> None:
+    assert complete("doctor --only ") == [each.id for each in ORDERED]
 
 
 def test_executors_are_those_that_up_takes() -> None:
@@ -266,6 +273,25 @@ class TestSeen:
         (project / ".pipectl" / seen.FILE).unlink()
         complete("trigger ")
         assert len(started) == 1
+
+    def test_what_is_not_known_is_asked_for_at_once_whatever_else_was_answered(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        started: list[list[str]] = []
+        monkeypatch.setattr("subprocess.Popen", lambda words, **_: started.append(words[5:]))
+        for _ in range(2):
+            complete("explain payments ")
+            complete("explain orders latest lo")  # known
+        for _ in range(2):
+            complete("explain payments latest div")
+        assert started == [["runs", "--limit=20", "--", "payments"], ["runs", "--", "payments", "latest"]]
+        os.utime(project / ".pipectl" / seen.ASKED, (1, 1))
+        complete("explain payments latest div")
+        assert started[2:] == [["runs", "--", "payments", "latest"]]
+        seen.forget(project / ".pipectl")
+        assert not list((project / ".pipectl").glob("seen*"))
+        complete("explain payments latest div")
+        assert len(started) == 3
 
 
 def test_help_shows_the_panels_in_order() -> None:

@@ -105,7 +105,15 @@ def error(kind: str, value: str) -> dict[str, Any]:
     }
 
 
+def chain(*failures: tuple[str, str, bool]) -> dict[str, Any]:
+    """An error as Airflow logs it: what was raised, then what it was raised from, or while handling which."""
+    told = [{"exc_type": kind, "exc_value": value, "is_cause": cause} for kind, value, cause in failures]
+    return {"event": "Task failed with exception", "level": "error", "error_detail": told}
+
+
 SHELL = error("AirflowException", "Bash command failed. The command returned a non-zero exit code 5.")
+ENDED_BY_SERVER = {"event": "Server indicated the task shouldn't be running anymore. Terminating process"}
+SHORT = replace(DAG, timeout=timedelta(seconds=45))
 FAILURE = (ImportFailure("mine.py", "Traceback\nSyntaxError: nonsense"),)
 BUSY = tuple(task(f"busy{number}", "running") for number in range(4))
 BACKFILL = Backfill(1, "mine", NOW, NOW, NOW, 2, paused=True)
@@ -274,7 +282,7 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
         "after 1 scheduled task of higher priority",
     ),
     (Cause.STARTING, about(task("load", "scheduled", scheduled=ago(2))), "load was scheduled 2 s ago"),
-    (Cause.UNKNOWN, about(task("load", "scheduled")), "says why ours is scheduled"),
+    (Cause.UNKNOWN, about(task("load", "scheduled")), "says why load is scheduled"),
     (
         Cause.NO_WORKER,
         about(
@@ -399,6 +407,58 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
         about(task("load", "skipped"), log=({"event": "Skipping task: no data"},)),
         "load skipped itself: Skipping task: no data.",
     ),
+    (
+        Cause.SKIPPED,
+        about(task("load", "skipped"), log=({"event": "Skipping task.", "reason": "no\ndata"},)),
+        "load skipped itself: no data.",
+    ),
+    # Airflow notes a start of what it skips by a trigger rule.
+    (
+        Cause.SKIPPED,
+        about(
+            task("load", "skipped", tries=0, end=ago(80)),
+            task("first", "skipped"),
+            definitions={"first": Definition("first", ("load",))},
+        ),
+        "load was skipped after first (skipped).",
+    ),
+    (
+        Cause.SKIPPED,
+        about(task("load", "skipped", end=ago(60)), log=(ENDED_BY_SERVER,)),
+        "load was ended while it ran: Airflow told its process that it should not run any more.",
+    ),
+    (
+        Cause.SKIPPED,
+        about(
+            task("load", "skipped", start=None, tries=0),
+            task("first", "success"),
+            mapped_over_nothing=True,
+            definitions={"first": Definition("first", ("load",))},
+        ),
+        "load was skipped, because what it expands over was empty.",
+    ),
+    (
+        Cause.SKIPPED,
+        about(
+            task("load", "skipped", start=None, tries=0),
+            task("first", "skipped"),
+            mapped_over_nothing=True,
+            definitions={"first": Definition("first", ("load",))},
+        ),
+        "load was skipped after first (skipped).",
+    ),
+    # The run may have ended before anything was expanded.
+    (
+        Cause.UNKNOWN,
+        about(
+            task("load", "skipped", start=None, tries=0),
+            task("first", "success"),
+            run=run("failed"),
+            is_task_given=True,
+            mapped_over_nothing=True,
+        ),
+        "says why load is skipped.",
+    ),
     (Cause.REMOVED, about(task("load", "removed")), "the DAG has no such task"),
     (
         Cause.UPSTREAM_FAILED,
@@ -434,6 +494,146 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
         Cause.RUN_TIMED_OUT,
         replace(BASE, dag=replace(DAG, timeout=timedelta(seconds=50)), run=run("failed"), is_run_given=True),
         "Airflow ended ours after 50 s",
+    ),
+    (
+        Cause.RUN_TIMED_OUT,
+        about(
+            task("load", "skipped"), run=run("failed"), dag=SHORT, log=(ENDED_BY_SERVER,), is_run_given=False
+        ),
+        "Airflow ended ours after 50 s: its DAG gives a run 45 s (dagrun_timeout).",
+    ),
+    (
+        Cause.RUN_TIMED_OUT,
+        about(
+            task("load", "skipped"), run=run("failed"), dag=SHORT, log=(ENDED_BY_SERVER,), is_task_given=True
+        ),
+        "load was ended while it ran: Airflow ended ours after 50 s: its DAG gives a run 45 s",
+    ),
+    (
+        Cause.RUN_TIMED_OUT,
+        about(
+            task("next", "skipped", start=None, tries=0),
+            task("load", "skipped"),
+            run=run("failed"),
+            dag=SHORT,
+            is_task_given=True,
+            definitions={"load": Definition("load", ("next",))},
+        ),
+        "next was skipped before it began: Airflow ended ours after 50 s",
+    ),
+    # It skipped itself before its run took too long.
+    (
+        Cause.SKIPPED,
+        about(
+            task("load", "skipped", end=ago(80)),
+            run=run("failed"),
+            dag=SHORT,
+            is_task_given=True,
+            log=({"event": "Skipping task.", "reason": "no data"},),
+        ),
+        "load skipped itself: no data.",
+    ),
+    (
+        Cause.UNKNOWN,
+        about(task("load", "skipped", start=None, tries=0), run=run("failed")),
+        "says why ours is failed.",
+    ),
+    (
+        Cause.STARTING,
+        about(task("load", "scheduled"), busy_number=3, lately=(task("x", "success", end=ago(2)),)),
+        "Room for load came free 2 s ago: the scheduler takes it up within seconds.",
+    ),
+    (
+        Cause.UNKNOWN,
+        about(task("load", "scheduled"), busy_number=1, lately=(task("x", "success", end=ago(2)),)),
+        "says why load is scheduled.",
+    ),
+    (
+        Cause.STARTING,
+        about(
+            task("load", "scheduled", pool="small"),
+            pool=Pool("small", 1, 1),
+            lately=(task("x", "success", pool="small", end=ago(2)),),
+        ),
+        "Room for load came free 2 s ago",
+    ),
+    (
+        Cause.TASK_FAILED,
+        about(
+            task("load", "failed"),
+            log=(chain(("ConnectionError", "no\nhost", False), ("KeyError", "'k'", True)),),
+        ),
+        "load: try 1 failed: ConnectionError: no host.",
+    ),
+    (
+        Cause.DATABASE,
+        about(
+            task("load", "failed"),
+            log=(
+                chain(
+                    ("AppError", "no rows", False),
+                    ("OperationalError", "MySQL at 127.0.0.1:3306 refuses", True),
+                ),
+            ),
+        ),
+        "load, on airbyte-mysql: try 1 failed: AppError: no rows.",
+    ),
+    # It was raised while that was handled, and for another reason perhaps.
+    (
+        Cause.TASK_FAILED,
+        about(
+            task("load", "failed"),
+            log=(
+                chain(
+                    ("AppError", "no rows", False),
+                    ("OperationalError", "MySQL at 127.0.0.1:3306 refuses", False),
+                ),
+            ),
+        ),
+        "load: try 1 failed: AppError: no rows.",
+    ),
+    (
+        Cause.TASK_FAILED,
+        about(task("load", "failed"), log=({"event": "Task exited", "level": "error", "exit_code": 5},)),
+        "load: try 1 failed: Task exited with exit code 5.",
+    ),
+    (
+        Cause.TASK_FAILED,
+        about(
+            task("load", "failed"), log=({"event": "Task exited", "level": "error", "exit_code": "no file"},)
+        ),
+        "load: try 1 failed: Task exited: no file.",
+    ),
+    (
+        Cause.TASK_FAILED,
+        about(
+            task("load", "failed"), log=({"event": "/usr/bin/bash: line 1: nosuch: command not found"}, SHELL)
+        ),
+        "load: try 1 failed: /usr/bin/bash: line 1: nosuch: command not found.",
+    ),
+    (
+        Cause.UP_FOR_RETRY,
+        about(
+            task("load", "up_for_retry"),
+            definitions={"load": Definition("load", delay=timedelta(minutes=5))},
+            log=(SHELL,),
+        ),
+        "non-zero exit code 5; try 2 is due at ",
+    ),
+    (
+        Cause.PAUSED,
+        about(
+            task("load", "up_for_retry"),
+            dag=replace(DAG, paused=True),
+            definitions={"load": Definition("load", delay=timedelta(minutes=5))},
+            log=(error("ValueError", "no rows"),),
+        ),
+        "load waits, because mine is paused: try 1 failed: ValueError: no rows; try 2 is due at ",
+    ),
+    (
+        Cause.PAUSED,
+        replace(BASE, dag=replace(DAG, paused=True, start=NOW + timedelta(days=1461))),
+        "mine is paused: Airflow starts no run of it, and none before 2030-01-",
     ),
     (
         Cause.TASK_FAILED,
@@ -531,6 +731,8 @@ def evidences(draw: st.DrawFn) -> Evidence:
         tasks_api=draw(st.sampled_from(["", "refused"])),
         log=draw(st.sampled_from([(), (SHELL,)])),
         events=draw(st.sampled_from([(), (noted(NO_HEARTBEAT, "a"),)])),
+        lately=tuple(each for each in found if each.task.end),
+        mapped_over_nothing=draw(st.booleans()),
     )
 
 
@@ -623,6 +825,42 @@ def test_the_text_has_the_sentence_its_evidence_and_the_next_command() -> None:
         "What to mend: pipectl check",
         "All import errors: pipectl dags",
     ]
+
+
+def facts_of(evidence: Evidence) -> dict[str, str]:
+    return {fact.name: fact.value for fact in explanation(evidence).evidence}
+
+
+def test_what_an_error_was_raised_from_is_in_the_evidence() -> None:
+    log = (chain(("C", "3", False), ("B", "2", True), ("A", "1", False)),)
+    found = facts_of(about(task("load", "failed"), log=log))
+    assert (found["the task's end"], found["raised from"]) == ("C: 3", "B: 2")
+
+
+def test_of_an_exit_code_alone_the_last_lines_of_the_output_are_in_the_evidence() -> None:
+    output = [{"event": line} for line in ("Running command: x", "Output:", "one", "two", "", "three\nfour")]
+    end = {"event": "Command exited with return code 5"}
+    found = facts_of(about(task("load", "failed"), log=(*output, end, {"event": "of Airflow"}, SHELL)))
+    assert found["its last output"] == "two\nthree\nfour"
+    exited = {"event": "Task exited", "level": "error", "exit_code": 5}
+    printed = {"event": "no such customer", "logger": "task.stdout"}
+    found = facts_of(about(task("load", "failed"), log=({"event": "of Airflow"}, printed, exited)))
+    assert found["its last output"] == "no such customer"
+    # An error says more.
+    raised = (printed, error("ValueError", "no rows"))
+    assert "its last output" not in facts_of(about(task("load", "failed"), log=raised))
+
+
+def test_a_paused_task_that_is_to_be_tried_again_has_the_commands_of_both() -> None:
+    found = explanation(about(task("load", "up_for_retry"), dag=replace(DAG, paused=True), log=(SHELL,)))
+    purposes = [step.purpose for step in found.next]
+    assert purposes == ["To switch it on", "To run it now as well", "The whole log"]
+
+
+def test_what_waits_for_a_place_is_told_which_setting_gives_more() -> None:
+    found = explanation(about(task("load", "scheduled"), busy=BUSY, busy_number=4))
+    assert "raise AIRFLOW_PARALLELISM in stack/.env (it is 4)" in found.next[-1].purpose
+    assert found.next[-1].command == "pipectl up"
 
 
 def test_names_in_commands_are_quoted_as_a_shell_needs_them() -> None:

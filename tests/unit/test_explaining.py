@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from pipectl.airflow_answers import first_error, may_be_stopped, read_stops, with_stop
+from pipectl.airflow_answers import first_error, log_lines, may_be_stopped, read_stops, with_stop
 from pipectl.airflow_health import AirflowHealth
 from pipectl.errors import AirflowMissingError, DagError, EngineError, ExitCode
 from pipectl.models import AirflowAddress, DagRun, DatabaseAddress, Service
@@ -18,6 +18,7 @@ from pipectl.names import duration
 from pipectl.pipeline.explaining import explain
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pipectl.engines.base import Engine
@@ -69,6 +70,8 @@ class Airflow:
             "dags/~/dagRuns/~/taskInstances": {"task_instances": [], "total_entries": 0},
             "dags/mine/dagRuns/~/taskInstances": {"task_instances": []},
         }
+        # Of paths whose answers depend on the states that are asked for.
+        self.by_state: dict[str, Callable[[list[str] | None], dict[str, Any]]] = {}
         self.asked: list[str] = []
 
     def runs(self, *runs: dict[str, Any]) -> None:
@@ -93,6 +96,8 @@ class Airflow:
         if found is None:
             return 404, {"detail": "not found"}
         states = parse_qs(parts.query).get("state")
+        if name in self.by_state:
+            found = self.by_state[name](states)
         if states and name == "dags/mine/dagRuns":
             found = {"dag_runs": [each for each in found["dag_runs"] if each["state"] in states]}
         return 200, found
@@ -230,6 +235,78 @@ def test_tasks_that_fill_all_slots_are_counted_over_all_dags(engine: FakeEngine,
     assert explained(engine).cause == "no_slots"
 
 
+def test_a_place_that_came_free_meanwhile_is_told_and_nothing_is_unknown(
+    engine: FakeEngine, airflow: Airflow
+) -> None:
+    airflow.runs(run("ours", "running"))
+    airflow.tasks(task("load", "scheduled", scheduled_when=at(30), start_date=None))
+    airflow.answers["dags/mine/dagRuns/ours/taskInstances/load/dependencies"] = {"dependencies": []}
+    everywhere = "dags/~/dagRuns/~/taskInstances"
+
+    def answers(states: list[str] | None) -> dict[str, Any]:
+        if states:
+            return {"task_instances": [{**task("a", "running"), "dag_id": "other"}], "total_entries": 1}
+        return {"task_instances": [{**task("b", "success", end_date=at(2)), "dag_id": "other"}]}
+
+    airflow.by_state[everywhere] = answers
+    assert explained(engine).sentence.startswith("Room for load came free 2 s ago")
+
+
+def test_what_begins_between_two_questions_is_looked_at_anew(engine: FakeEngine, airflow: Airflow) -> None:
+    airflow.runs(run("ours", "running"))
+    begun = task("load", "running", scheduled_when=at(30), start_date=at(1))
+    airflow.tasks({**begun, "state": "scheduled", "start_date": None})
+    airflow.answers["dags/mine/dagRuns/ours/taskInstances/load/dependencies"] = {"dependencies": []}
+
+    def answers(_: list[str] | None) -> dict[str, Any]:
+        airflow.tasks(begun)
+        return {"task_instances": [begun, {**begun, "task_id": "other"}], "total_entries": 2}
+
+    airflow.by_state["dags/~/dagRuns/~/taskInstances"] = answers
+    assert explained(engine).cause == "running"
+
+
+def test_a_run_that_took_too_long_is_told_by_the_limit_as_airflow_answers_it(
+    engine: FakeEngine, airflow: Airflow
+) -> None:
+    airflow.answers["dags/mine/details"]["dag_run_timeout"] = "PT45S"
+    airflow.runs(run("ours", "failed"))
+    path = "dags/mine/dagRuns/ours/taskInstances/load"
+    ended = {"event": "Server indicated the task shouldn't be running anymore. Terminating process"}
+    airflow.answers[f"{path}/logs/1"] = {"content": [ended]}
+    unstarted = {"start_date": None, "try_number": 0}
+    airflow.tasks(
+        task("early", "success", end_date=at(80)),
+        task("load", "skipped"),
+        task("next", "skipped", **unstarted),
+    )
+    airflow.answers["dags/mine/tasks"] = {"tasks": [{"task_id": "load", "downstream_task_ids": ["next"]}]}
+    found = explained(engine)
+    assert (found.cause, found.task, found.state) == ("run_timed_out", "", "failed")
+    for name, words in (
+        ("load", "load was ended while it ran: "),
+        ("next", "next was skipped before it began: "),
+    ):
+        found = explained(engine, "mine", "ours", name)
+        assert (found.cause, found.task) == ("run_timed_out", name)
+        assert (
+            found.sentence
+            == f"{words}Airflow ended ours after 50 s: its DAG gives a run 45 s (dagrun_timeout)."
+        )
+
+
+def test_a_task_that_expands_over_nothing_is_told_by_its_instances(
+    engine: FakeEngine, airflow: Airflow
+) -> None:
+    airflow.runs(run("ours", "success"))
+    airflow.tasks(task("load", "skipped", start_date=None, try_number=0))
+    assert explained(engine, "mine", "ours", "load").cause == "unknown"
+    path = "dags/mine/dagRuns/ours/taskInstances/load/listMapped"
+    airflow.answers[path] = {"task_instances": [], "total_entries": 0}
+    found = explained(engine, "mine", "ours", "load")
+    assert found.sentence == "load was skipped, because what it expands over was empty."
+
+
 def test_with_celery_a_queued_task_waits_for_a_worker(engine: FakeEngine, airflow: Airflow) -> None:
     engine.executor = "CeleryExecutor"
     airflow.runs(run("ours", "running"))
@@ -332,6 +409,11 @@ def test_a_run_is_cancelled_if_somebody_failed_it_since_it_was_queued() -> None:
 )
 def test_the_first_error_of_a_log_is_what_was_printed_or_logged_first(content: list[Any], found: str) -> None:
     assert first_error(content) == found
+
+
+def test_a_log_says_with_what_a_program_exited() -> None:
+    log = [{"event": "Task exited", "exit_code": 5}, {"event": "Task exited", "exit_code": "no file"}]
+    assert list(log_lines(log)) == ["Task exited with exit code 5", "Task exited: no file"]
 
 
 def test_durations_have_the_unit_that_fits_them() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipectl.engines.base import Engine
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-OTHER = ImportFailure("broken.py", "Traceback\n  File\nSyntaxError: invalid syntax\n")
+OTHER = ImportFailure("broken.py", 'Traceback\n  File "a.py", line 1\nSyntaxError: invalid syntax\n')
 OURS = ImportFailure("mine.py", "NameError: nonsense")
 
 
@@ -156,7 +156,7 @@ def test_dags_are_listed_with_their_state_and_the_whole_errors() -> None:
     assert re.search(r"daily +on +@daily +success +20", text)
     assert re.search(r"off +paused +none *\n", text)
     assert re.search(r"mine +broken", text)
-    assert "Airflow cannot import broken.py:\n  Traceback\n    File\n  SyntaxError: invalid syntax\n" in text
+    assert "Airflow cannot import broken.py: SyntaxError: invalid syntax\n  Traceback\n    File " in text
     assert "Airflow has parsed no DAG." in plain(dags.result_text(listing.DagList((), ())))
 
 

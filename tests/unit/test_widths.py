@@ -1,9 +1,14 @@
-"""What every command shows, made long: on a narrow terminal it wraps, without a terminal it is whole."""
+"""What every command shows, made long: no line is broken, so that what is copied from it is whole.
+
+A terminal wraps what is longer than its lines by itself; tables and charts take no more room than it has.
+"""
 
 from __future__ import annotations
 
 import io
+import json
 import re
+import sys
 import types
 import typing
 from dataclasses import fields, is_dataclass
@@ -22,6 +27,7 @@ from pipectl import cli
 from pipectl.commands import COMMANDS, RUN_PROGRAMS
 from pipectl.commands.shared import group
 from pipectl.console import Console
+from pipectl.errors import ExitCode, PipectlError
 from pipectl.pipeline.causes import Cause
 
 if TYPE_CHECKING:
@@ -91,8 +97,26 @@ def shown(function: Callable[..., Any], kinds: list[Any]) -> RenderableType:
 def drawn(content: RenderableType, width: int) -> str:
     """Return what a terminal of that width shows."""
     stream = io.StringIO()
-    RichConsole(file=stream, width=width).print(content)
+    RichConsole(file=stream, width=width).print(content, soft_wrap=True)
     return stream.getvalue()
+
+
+class Terminal(io.StringIO):
+    """A terminal, of which all is kept that is written to it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch, width: int, write: Callable[[Console], None]) -> str:
+    """Return what is written to a terminal of that width, without its colours."""
+    stream = Terminal()
+    for name, value in {"COLUMNS": str(width), "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, stream)
+    write(Console())
+    return re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
 
 
 def words(text: str) -> set[str]:
@@ -105,15 +129,32 @@ def squeezed(text: str) -> str:
 
 
 @pytest.mark.parametrize(("function", "kinds"), renderers())
-@pytest.mark.parametrize("width", [40, 60, 80])
-def test_a_narrow_terminal_shows_all_of_it(
-    function: Callable[..., Any], kinds: list[Any], width: int
+@pytest.mark.parametrize("width", [20, 60, 110])
+def test_a_narrow_terminal_breaks_no_value_and_shows_all_of_it(
+    function: Callable[..., Any], kinds: list[Any], width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = shown(function, kinds)
-    text = drawn(content, width)
-    assert max(map(len, text.splitlines())) <= width
+    text = on_terminal(monkeypatch, width, lambda console: console.emit(None, lambda: content))
+    assert text.count(LONG) == text.count(LONG[:12])
     whole = squeezed(text)
     assert [word for word in words(drawn(content, WIDEST)) if word not in whole] == []
+    # Rules of tables, and charts.
+    assert [line for line in text.splitlines() if len(line) > width and not words(line)] == []
+
+
+@pytest.mark.parametrize("width", [20, 60, 110])
+def test_what_is_said_and_hinted_stands_in_unbroken_lines(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(console: Console) -> None:
+        console.say(LONG)
+        console.show(LONG)
+        console.error(PipectlError(f"message {LONG}", hint=f"To run it: {LONG}", detail=LONG))
+        Console(json=True).error(PipectlError(f"message {LONG}"))
+
+    text = on_terminal(monkeypatch, width, write)
+    assert text.splitlines()[:5] == [LONG, LONG, f"  {LONG}", f"Error: message {LONG}", f"To run it: {LONG}"]
+    assert json.loads(text.splitlines()[5])["error"]["message"] == f"message {LONG}"
 
 
 @pytest.mark.parametrize(("function", "kinds"), renderers())
@@ -141,7 +182,22 @@ def test_help_names_each_option_whole(command: str, monkeypatch: pytest.MonkeyPa
     cli.fold_help()
     shown = CliRunner().invoke(cli.app, [*command.split(), "--help"], env={"COLUMNS": "60"}).stdout
     assert "\u2026" not in shown
-    assert max(map(len, shown.splitlines())) <= 60
+    text, _, examples = shown.partition("Examples:")
+    assert max(map(len, text.splitlines())) <= 60
+    # Each can be copied, however narrow the terminal is.
+    given = cli.import_command(command).help.partition("Examples:")[2] if command else ""
+    assert [line.strip() for line in examples.splitlines() if line] == re.findall("`([^`]+)`", given)
+
+
+@pytest.mark.parametrize(
+    "words", [["explain", "--nonsense"], ["snapshot"], ["nonsense"], ["logs", "--tail", "x"]]
+)
+def test_a_command_line_that_is_wrong_has_its_hint_in_one_line(words: list[str]) -> None:
+    told = CliRunner().invoke(cli.app, words, env={"COLUMNS": "20"})
+    command = words[0] if words[0] in COMMANDS else ""
+    assert told.exit_code == ExitCode.USAGE
+    assert told.stderr.startswith("Error: ")
+    assert told.stderr.splitlines()[-1] == f"Look at: {' '.join(filter(None, ('pipectl', command)))} --help"
 
 
 def test_each_command_that_draws_something_is_looked_at() -> None:

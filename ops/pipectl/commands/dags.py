@@ -32,6 +32,8 @@ def dags(ctx: typer.Context) -> None:
 
 def result_text(result: DagList) -> RenderableType:
     """Return the DAGs as a table, and below it the import errors with their traces."""
+    from pipectl.airflow_answers import import_reason  # noqa: PLC0415  after an answer it is there
+
     parts: list[RenderableType] = []
     if result.dags:
         rows: list[tuple[object, ...]] = [
@@ -41,7 +43,8 @@ def result_text(result: DagList) -> RenderableType:
     else:
         parts.append(line("Airflow has parsed no DAG."))
     for failure in result.import_failures:
-        parts.append(line(f"Airflow cannot import {failure.filename}:", "bold red"))
+        reason = import_reason(failure.stack_trace)
+        parts.append(line(f"Airflow cannot import {failure.filename}: {reason}", "bold red"))
         parts += [line(f"  {text}") for text in failure.stack_trace.strip().splitlines()]
     return group(*parts)
 

@@ -52,8 +52,8 @@ STATE_STYLES = {
 def table(*headers: str, rows: list[tuple[object, ...]], title: str = "") -> RenderableType:
     """Return rows under headers; numbers stand right.
 
-    Columns that there is no room for, the widest first, stand below each row instead. No value is cut: a
-    terminal's lines wrap, others are as long as they need be.
+    Columns that there is no room for, the widest first, stand below each row instead. No value is cut or
+    broken, so that a command in it can be copied.
     """
     return _Fitting(headers, tuple(rows), title)
 
@@ -70,7 +70,6 @@ class _Fitting:
         self, console: rich.console.Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
         from rich.measure import Measurement
-        from rich.padding import Padding
         from rich.text import Text
 
         if self.title:
@@ -83,7 +82,7 @@ class _Fitting:
 
         while len(columns) > 1 and needed() > options.max_width:
             columns.remove(max(columns[1:], key=self._width))
-        if options.no_wrap:  # no terminal
+        if console.soft_wrap:  # no terminal
             options = options.update(width=max(needed(), options.max_width))
         below = [index for index in range(len(self.headers)) if index not in columns]
         if needed() > options.max_width:
@@ -100,11 +99,7 @@ class _Fitting:
             yield part
             for index in below:
                 if cell := _cell(row[index]):
-                    text = f"{self.headers[index]}: {cell}"
-                    if options.no_wrap:
-                        yield Text(indent(text, " " * INDENT))
-                    else:
-                        yield Padding(Text(text, overflow="fold"), (0, 0, 0, INDENT))
+                    yield Text(indent(f"{self.headers[index]}: {cell}", " " * INDENT))
         yield ""
 
     def _table(self, columns: list[int]) -> Table:
@@ -170,9 +165,10 @@ def content_text(content: tuple[DatabaseContent, ...], title: str) -> Renderable
 
 def import_failures_text(failures: tuple[ImportFailure, ...]) -> tuple[RenderableType, ...]:
     """Return which DAG files Airflow cannot import, why it cannot import the first, and how many they are."""
+    from pipectl.airflow_answers import import_reason  # noqa: PLC0415  2 ms, for broken files alone
+
     lines = [
-        f"Warning   Airflow cannot import {failure.filename}: "
-        f"{''.join(failure.stack_trace.strip().splitlines()[-1:]) or 'it does not say why'}"
+        f"Warning   Airflow cannot import {failure.filename}: {import_reason(failure.stack_trace)}"
         for failure in failures[:NAMED_FAILURES]
     ]
     if failures:

@@ -106,7 +106,7 @@ def failed_try(task: TaskState, reason: str, due: datetime | None, due_word: str
     """Say why the try of a task failed, and when the next is due."""
     return (
         f"try {task.tries} failed"
-        + (f": {reason}" if reason else "")
+        + (f": {reason.rstrip('.') if due else reason}" if reason else "")
         + (f"; try {task.tries + 1} is {due_word} {moment(due)}" if due else "")
     )
 

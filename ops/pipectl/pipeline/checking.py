@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipectl import json_text, ordinary
-from pipectl.airflow_answers import shortened
+from pipectl.airflow_answers import import_reason, shortened
 from pipectl.engines.changes import REQUIREMENTS
 from pipectl.engines.foreground import outcome
 from pipectl.engines.requirements import sentence_of
@@ -403,7 +403,7 @@ def _import_error(file: str, text: str, places: Places, dags: list[str], python:
     frames = [frame for frame in _FRAME.finditer(text) if places.is_own(frame["path"])]
     line = int(frames[-1]["line"]) if frames else None
     where = places.of(frames[-1]["path"]) if frames else file
-    problem = _problem(text)
+    problem = import_reason(text)
     name = problem.partition(":")[0].rpartition(".")[2]
     module = _MODULE.search(problem)
     argument = _ARGUMENT.search(problem)
@@ -426,7 +426,6 @@ def _import_error(file: str, text: str, places: Places, dags: list[str], python:
         kind, line = "cycle", _line_of(places.project / file, (problem.rpartition(" ")[2], *dags))
     elif name == "AirflowTaskTimeout":
         kind, hint = "time-limit", "Do in a task what takes long."
-    problem = shortened(problem)
     message = problem if where == file else f"{problem}{READ_BY}{file})"
     return Finding(where, line, severity, kind, message, hint, detail=shortened(text.strip()))
 
@@ -448,16 +447,6 @@ def _relative(problem: str) -> str:
     if "attempted relative import" not in problem:
         return ""
     return "Airflow loads DAG files as no part of a package. Name the module's folders from dags/ on."
-
-
-def _problem(text: str) -> str:
-    """Return the line of a traceback that names the error."""
-    lines = text.strip().splitlines() or [""]
-    last = max((number for number, line in enumerate(lines) if _FRAME.match(line)), default=-1)
-    for line in lines[last + 1 :]:
-        if line.strip() and not line.startswith("    "):
-            return line.strip()
-    return lines[-1].strip()
 
 
 def _package_hint(module: str, text: str, project: Path) -> str:

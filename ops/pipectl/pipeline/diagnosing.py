@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipectl.airflow_answers import read_time
+from pipectl.airflow_answers import import_reason, read_time
 from pipectl.airflow_health import broken_dag
 from pipectl.names import command, counted, duration, listed, moment
 from pipectl.pipeline.causes import Cause, next_to_end, queued_behind, runs_ahead
-from pipectl.pipeline.ended_tasks import cancelled_run, ended_task, error_facts
+from pipectl.pipeline.ended_tasks import cancelled_run, ended_task, error_facts, timed_out_run
 from pipectl.pipeline.evidence import (
     ENDED,
     NAMED,
@@ -36,7 +36,7 @@ from pipectl.pipeline.evidence import (
     unpause,
     upstream_of,
 )
-from pipectl.pipeline.waiting_tasks import waiting_task
+from pipectl.pipeline.waiting_tasks import retry, waiting_task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,11 +110,11 @@ def _file(evidence: Evidence) -> Explanation | None:
     is_missing = dag is None or dag.stale
     if evidence.failures and (is_missing or not evidence.is_run_given):
         message = broken_dag(dag_id, evidence.failures).message
-        reason = "".join(evidence.failures[0].stack_trace.strip().splitlines()[-1:])
+        reason = import_reason(evidence.failures[0].stack_trace)
         return because(
             evidence,
             Cause.IMPORT_ERROR,
-            f"{sentence_end(message)}: {sentence_end(reason)}." if reason else message,
+            f"{sentence_end(message)}: {sentence_end(reason)}.",
             Fact("import error", evidence.failures[0].stack_trace.strip()),
             Step("What to mend", "pipectl check"),
             Step("All import errors", "pipectl dags"),
@@ -159,10 +159,12 @@ def _dag(evidence: Evidence) -> Explanation | None:
     if dag is None or evidence.is_run_given or (run is not None and not run.finished):
         return None
     if dag.paused and (run is None or run.state == "success"):
+        is_early = dag.start is not None and dag.start > evidence.now
+        begin = f", and none before {moment(dag.start)} (start_date) if it is on" if is_early else ""
         return because(
             evidence,
             Cause.PAUSED,
-            f"{dag_id} is paused: Airflow starts no run of it.",
+            f"{dag_id} is paused: Airflow starts no run of it{begin}.",
             *next_run(evidence),
             *unpause(dag_id),
             of_dag=True,
@@ -216,22 +218,7 @@ def _finished_run(evidence: Evidence) -> Explanation | None:
         return found
     if chosen is not None and chosen.state in {"failed", "upstream_failed"}:
         return ended_task(evidence, chosen)
-    return _timed_out(evidence, run)
-
-
-def _timed_out(evidence: Evidence, run: DagRun) -> Explanation | None:
-    limit = evidence.dag.timeout if evidence.dag else None
-    if limit is None or run.seconds is None or run.seconds < limit.total_seconds():
-        return None
-    return because(
-        evidence,
-        Cause.RUN_TIMED_OUT,
-        f"Airflow ended {run.run_id} after {duration(run.seconds)}: its DAG gives a run"
-        f" {duration(limit.total_seconds())} (dagrun_timeout).",
-        Fact("dagrun_timeout", duration(limit.total_seconds())),
-        Step("What took the time", command("runs", run.dag_id, run.run_id)),
-        of_run=True,
-    )
+    return timed_out_run(evidence, run) or _unknown(evidence)
 
 
 def _held(evidence: Evidence) -> Explanation | None:
@@ -240,12 +227,10 @@ def _held(evidence: Evidence) -> Explanation | None:
         return None
     is_held = run.state == "queued" or chosen is None or chosen.state in HELD
     if dag is not None and dag.paused and is_held:
-        return because(
-            evidence,
-            Cause.PAUSED,
-            f"{subject_of(evidence)} waits, because {run.dag_id} is paused.",
-            *unpause(run.dag_id),
-        )
+        why = f"because {run.dag_id} is paused"
+        if chosen is not None and chosen.state == "up_for_retry":
+            return retry(evidence, chosen, Cause.PAUSED, f" waits, {why}", *unpause(run.dag_id))
+        return because(evidence, Cause.PAUSED, f"{subject_of(evidence)} waits, {why}.", *unpause(run.dag_id))
     # What has its process goes on while the scheduler stands still; what the scheduler ran ends with it.
     scheduler = service_of(evidence, SCHEDULER)
     has_process = scheduler is not None and scheduler.state == "running"
@@ -318,14 +303,19 @@ def _task(evidence: Evidence) -> Explanation | None:
 
 
 def _unknown(evidence: Evidence) -> Explanation:
-    state = state_of(evidence)
+    run = evidence.run
+    of_run = run is not None and run.finished and not evidence.is_task_given
+    chosen = None if of_run else evidence.chosen
+    subject = chosen.task.name if chosen else subject_of(evidence)
+    state = state_of(evidence, of_run=of_run)
     return because(
         evidence,
         Cause.UNKNOWN,
-        f"Nothing that was looked at says why {subject_of(evidence)} is {state or 'as it is'}.",
+        f"Nothing that was looked at says why {subject} is {state or 'as it is'}.",
         *(Fact("Airflow's condition", blocker.reason) for blocker in evidence.blockers),
         *error_facts(evidence),
         Step("What the scheduler says", command("logs", SCHEDULER)),
+        of_run=of_run,
     )
 
 

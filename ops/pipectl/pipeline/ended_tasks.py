@@ -6,9 +6,18 @@ import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pipectl.airflow_answers import ENDS, RUN_CHANGED, first_error, last_error, log_lines
+from pipectl.airflow_answers import (
+    ENDS,
+    RUN_CHANGED,
+    first_error,
+    last_error,
+    last_output,
+    log_lines,
+    one_line,
+    raised_from,
+)
 from pipectl.airflow_facts import MISMATCH, NO_HEARTBEAT, TASK_CHANGED
-from pipectl.names import command, listed, moment
+from pipectl.names import command, duration, listed, moment
 from pipectl.pipeline.causes import Cause, blamed_database, failed_try
 from pipectl.pipeline.evidence import (
     NAMED,
@@ -39,6 +48,8 @@ if TYPE_CHECKING:
 # A shell's command, whose own output says more than its exit code.
 EXIT_CODE = re.compile(r"(?:exit|return) code", re.IGNORECASE)
 KILLED = "Process terminated by signal"
+# Airflow's answer to a process whose task it has put into another state.
+SERVER_ENDED = "Server indicated the task shouldn't be running anymore"
 # After it, the executor's own words stand in the note of a mismatch (stack/airflow/task_processes.py).
 EXTRA = "Extra info: "
 # Between the note that somebody marked a task, and the end of the task by that.
@@ -150,7 +161,8 @@ def _task_failed(evidence: Evidence, task: Instance) -> Explanation | None:
             Step("What the scheduler says", command("logs", SCHEDULER)),
         )
     reason = reason_of(evidence)
-    service, product = blamed_database(reason, evidence.databases)
+    blamed = (blamed_database(each, evidence.databases) for each in (reason, *raised_from([*evidence.log])))
+    service, product = next((found for found in blamed if found[1]), ("", ""))
     if product:
         name = service or f"a database ({product})"
         return because(
@@ -201,29 +213,84 @@ def _upstream_failed(evidence: Evidence, task: Instance) -> Explanation | None:
     )
 
 
+def timed_out_run(evidence: Evidence, run: DagRun, told: str = "") -> Explanation | None:
+    """Say that a run took longer than it may; None if it did not. `told` is what that did to a task."""
+    limit = evidence.dag.timeout if evidence.dag else None
+    if run.state != "failed" or limit is None or run.seconds is None or run.seconds < limit.total_seconds():
+        return None
+    return because(
+        evidence,
+        Cause.RUN_TIMED_OUT,
+        f"{told}Airflow ended {run.run_id} after {duration(run.seconds)}: its DAG gives a run"
+        f" {duration(limit.total_seconds())} (dagrun_timeout).",
+        Fact("dagrun_timeout", duration(limit.total_seconds())),
+        Step("What took the time", command("runs", run.dag_id, run.run_id)),
+        of_run=not told,
+    )
+
+
 def _skipped(evidence: Evidence, task: Instance) -> Explanation | None:
+    rules = (_skipped_with_run, _left_out, _skipped_at_work, _mapped_over_nothing, _skipped_after)
+    return next((found for rule in rules if (found := rule(evidence, task))), None)
+
+
+def _has_begun(task: Instance) -> bool:
+    """Whether a skipped task had a process: Airflow gives one that it skips a time of start as well."""
+    return bool(task.task.start and task.task.tries)
+
+
+def _skipped_with_run(evidence: Evidence, task: Instance) -> Explanation | None:
     run = evidence.run
-    if run is not None and run.cancelled:
-        return cancelled_run(evidence, run)
-    if evidence.left_out_by:
-        return because(
-            evidence,
-            Cause.SKIPPED,
-            f"{task.task.name} was skipped, because {evidence.left_out_by} chose to leave it out.",
-            Step("What that logged", command("task-log", task.dag_id, task.run_id, evidence.left_out_by)),
-        )
-    if task.task.start:
-        line = next((text for text in reversed(list(log_lines(list(evidence.log)))) if "kip" in text), "")
-        return because(
-            evidence,
-            Cause.SKIPPED,
-            f"{task.task.name} skipped itself{f': {sentence_end(line)}' if line else ''}.",
-            whole_log(task),
-        )
-    before = [
-        each for each in evidence.instances if each.task.id in upstream_of(task.task.id, evidence.definitions)
-    ]
-    states = [f"{each.task.name} ({each.state})" for each in before if each.state != "success"]
+    if run is None or run.cancelled:
+        return cancelled_run(evidence, run) if run else None
+    # Airflow notes no end of a task that it skips because its run has timed out.
+    if task.task.end:
+        return None
+    what = "was ended while it ran" if _has_begun(task) else "was skipped before it began"
+    return timed_out_run(evidence, run, f"{task.task.name} {what}: ")
+
+
+def _left_out(evidence: Evidence, task: Instance) -> Explanation | None:
+    if not evidence.left_out_by:
+        return None
+    return because(
+        evidence,
+        Cause.SKIPPED,
+        f"{task.task.name} was skipped, because {evidence.left_out_by} chose to leave it out.",
+        Step("What that logged", command("task-log", task.dag_id, task.run_id, evidence.left_out_by)),
+    )
+
+
+def _skipped_at_work(evidence: Evidence, task: Instance) -> Explanation | None:
+    if not _has_begun(task) or not evidence.log:
+        return None
+    told = (
+        f"{task.task.name} was ended while it ran: Airflow told its process that it should not run any more."
+    )
+    if not any(str(entry.get("event") or "").startswith(SERVER_ENDED) for entry in evidence.log):
+        skips = [entry for entry in evidence.log if "kip" in str(entry.get("event"))]
+        line = str(skips[-1].get("reason") or next(log_lines(skips[-1:]), "")) if skips else ""
+        told = f"{task.task.name} skipped itself{f': {sentence_end(one_line(line))}' if line else ''}."
+    return because(evidence, Cause.SKIPPED, told, whole_log(task))
+
+
+def _mapped_over_nothing(evidence: Evidence, task: Instance) -> Explanation | None:
+    if not evidence.mapped_over_nothing or _not_succeeded_before(evidence, task):
+        return None
+    run = evidence.run
+    if run and run.state == "failed" and not any(each.state == "failed" for each in evidence.instances):
+        return None  # its end may have come before the task was expanded
+    return because(
+        evidence,
+        Cause.SKIPPED,
+        f"{task.task.name} was skipped, because what it expands over was empty.",
+        Fact("mapped instances", "0"),
+        Step("The run's tasks", command("runs", task.dag_id, task.run_id)),
+    )
+
+
+def _skipped_after(evidence: Evidence, task: Instance) -> Explanation | None:
+    states = [f"{each.task.name} ({each.state})" for each in _not_succeeded_before(evidence, task)]
     if not states:
         return None
     return because(
@@ -233,6 +300,11 @@ def _skipped(evidence: Evidence, task: Instance) -> Explanation | None:
         *trigger_rule(evidence, task),
         Step("The run's tasks", command("runs", task.dag_id, task.run_id)),
     )
+
+
+def _not_succeeded_before(evidence: Evidence, task: Instance) -> list[Instance]:
+    before = upstream_of(task.task.id, evidence.definitions)
+    return [each for each in evidence.instances if each.task.id in before and each.state != "success"]
 
 
 def _removed(evidence: Evidence, task: Instance) -> Explanation | None:
@@ -303,6 +375,10 @@ def error_facts(evidence: Evidence) -> Iterator[Fact]:
         yield Fact("first error in the log", first)
     if last and last != first:
         yield Fact("the task's end", last)
+    for cause in raised_from(log):
+        yield Fact("raised from", cause)
+    if EXIT_CODE.search(last) and not first and (printed := last_output(log)):
+        yield Fact("its last output", printed)
 
 
 def ancestors(evidence: Evidence, task: Instance) -> list[Instance]:

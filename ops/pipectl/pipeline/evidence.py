@@ -67,7 +67,7 @@ class Evidence:
     `health` and `heartbeats` are Airflow's, by component. `files` are DAG files in which the DAG's id stands,
     and `changed` the time of the DAG's own. `tasks_api` says what went wrong when the API for tasks was
     asked, `unread_log` why a try's log could not be read, and `disagreeing` names secrets that services do
-    not share.
+    not share. `lately` are tasks that have ended within the last seconds.
     """
 
     dag_id: str
@@ -92,6 +92,7 @@ class Evidence:
     pool: Pool | None = None
     busy: tuple[Instance, ...] = ()
     busy_number: int = 0
+    lately: tuple[Instance, ...] = ()
     rivals: tuple[Instance, ...] = ()
     parallelism: int | None = None
     concurrency: int | None = None
@@ -101,6 +102,7 @@ class Evidence:
     earlier: tuple[float, ...] = ()
     question: str = ""
     left_out_by: str = ""
+    mapped_over_nothing: bool = False
     tasks_api: str = ""
     disagreeing: tuple[str, ...] = ()
     databases: tuple[DatabaseAddress, ...] = ()
@@ -109,6 +111,12 @@ class Evidence:
 def upstream_of(task_id: str, definitions: Mapping[str, Definition]) -> tuple[str, ...]:
     """Return the ids of the tasks directly before one."""
     return tuple(each.id for each in definitions.values() if task_id in each.downstream)
+
+
+def is_among(task: Instance, instances: tuple[Instance, ...]) -> bool:
+    """Whether one of the instances is this one, in whatever state."""
+    key = (task.dag_id, task.run_id, task.task.name)
+    return any(key == (each.dag_id, each.run_id, each.task.name) for each in instances)
 
 
 def service_of(evidence: Evidence, name: str) -> Service | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pipectl.airflow_facts import MISMATCH, AirflowFacts
@@ -18,8 +18,16 @@ from pipectl.names import is_dag_id
 from pipectl.pipeline import inspecting
 from pipectl.pipeline.access import airflow_address
 from pipectl.pipeline.agreement import disagreements
+from pipectl.pipeline.causes import Cause
 from pipectl.pipeline.diagnosing import choose, explanation
-from pipectl.pipeline.evidence import PATIENCE_SECONDS, SCHEDULER, Evidence, Explanation, upstream_of
+from pipectl.pipeline.evidence import (
+    PATIENCE_SECONDS,
+    SCHEDULER,
+    Evidence,
+    Explanation,
+    is_among,
+    upstream_of,
+)
 from pipectl.pipeline.readiness import (
     component_starts,
     failures_of,
@@ -66,7 +74,22 @@ def explain(
     except AirflowError as error:
         raise EngineError(error.message, hint=error.hint) from error
     subject = _subject(api, engine, default, dag_or_run, run_id, task)
-    return explanation(_Inquiry(engine, settings, api, engine.services(), subject).evidence())
+
+    def look() -> Evidence:
+        return _Inquiry(engine, settings, api, engine.services(), subject).evidence()
+
+    evidence = look()
+    found = explanation(evidence)
+    if found.cause == Cause.UNKNOWN or _has_moved(evidence):
+        # Airflow answers one question after the other, and goes on in between.
+        found = explanation(look())
+    return found
+
+
+def _has_moved(evidence: Evidence) -> bool:
+    """Whether the task that was chosen as waiting has begun, by a later answer."""
+    chosen = evidence.chosen
+    return chosen is not None and chosen.state == "scheduled" and is_among(chosen, evidence.busy)
 
 
 def _subject(
@@ -198,6 +221,7 @@ class _Inquiry:
             self._facts["question"] = api.question(task)
         if state == "skipped":
             self._facts["left_out_by"] = self._who_left_out(task)
+            self._facts["mapped_over_nothing"] = not task.task.tries and api.is_mapped_over_nothing(task)
         self._look_at_tasks_api(task)
 
     def _look_at_room(self, task: Instance) -> None:
@@ -212,6 +236,7 @@ class _Inquiry:
             "concurrency": _number(worker.get(CONCURRENCY)),
         }
         if task.state == "scheduled":
+            self._facts["lately"] = api.ended_since(datetime.now(UTC) - timedelta(seconds=PATIENCE_SECONDS))
             self._facts["pool"] = api.pool(task.pool) if task.pool else None
             self._facts["rivals"] = self._rivals(task)
 

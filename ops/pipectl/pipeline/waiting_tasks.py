@@ -63,7 +63,7 @@ def waiting_task(evidence: Evidence, task: Instance) -> Explanation | None:
         "restarting": _running,
         "deferred": _deferred,
         "awaiting_input": _awaiting,
-        "up_for_retry": _retrying,
+        "up_for_retry": retry,
         "up_for_reschedule": _rescheduled,
     }
     rule = rules.get(task.state)
@@ -106,7 +106,26 @@ def _unscheduled(evidence: Evidence, task: Instance) -> Explanation | None:
 def _scheduled(evidence: Evidence, task: Instance) -> Explanation | None:
     rules = (_pool, _active_tasks, _task_limit, _slots)
     found = next((found for rule in rules if (found := rule(evidence, task))), None)
-    return found or fresh(evidence, task.scheduled, f"{task.task.name} was scheduled")
+    return (
+        found
+        or fresh(evidence, task.scheduled, f"{task.task.name} was scheduled")
+        or fresh(evidence, _freed(evidence, task), f"Room for {task.task.name} came free")
+    )
+
+
+def _freed(evidence: Evidence, task: Instance) -> datetime | None:
+    """Return when the end of other tasks made room for one; None if there was room before."""
+    lately = [each for each in evidence.lately if each.task.tries]
+    pool, limit = evidence.pool, evidence.dag.max_active_tasks if evidence.dag else None
+    own = [each for each in lately if (each.dag_id, each.run_id) == (task.dag_id, task.run_id)]
+    active = [each for each in evidence.instances if each.state in HOLDING_SLOTS]
+    slots = sum(each.slots for each in lately if pool and each.pool == pool.name)
+    was_full = (
+        (evidence.parallelism is not None and evidence.busy_number + len(lately) >= evidence.parallelism)
+        or (limit is not None and len(active) + len(own) >= limit)
+        or (pool is not None and pool.slots >= 0 and pool.open - slots < task.slots)
+    )
+    return max((each.task.end for each in lately if each.task.end), default=None) if was_full else None
 
 
 def _pool(evidence: Evidence, task: Instance) -> Explanation | None:
@@ -186,8 +205,14 @@ def _slots(evidence: Evidence, task: Instance) -> Explanation | None:
         " (AIRFLOW_PARALLELISM)",
         list(evidence.rivals),
         list(evidence.busy),
-        Step("Once AIRFLOW_PARALLELISM of stack/.env is higher", "pipectl up"),
+        _more_at_once(evidence.parallelism),
     )
+
+
+def _more_at_once(limit: int | None) -> Step:
+    """Return what lets more tasks be at work at once."""
+    now = f" (it is {limit})" if limit else ""
+    return Step(f"To let more be at work, raise AIRFLOW_PARALLELISM in stack/.env{now}, then", "pipectl up")
 
 
 def _for_slots(
@@ -235,6 +260,7 @@ def _queued(evidence: Evidence, task: Instance) -> Explanation | None:
                 f" {counted(len(at_work), 'worker')} may have at work at once (AIRFLOW_PARALLELISM).",
                 *held_by(running),
                 Step("More workers", command("scale", str(len(at_work) + 1))),
+                _more_at_once(evidence.concurrency),
             )
     if found := tasks_api(evidence, f"{task.task.name} is queued and cannot start"):
         return found
@@ -289,7 +315,10 @@ def _awaiting(evidence: Evidence, task: Instance) -> Explanation | None:
     )
 
 
-def _retrying(evidence: Evidence, task: Instance) -> Explanation | None:
+def retry(
+    evidence: Evidence, task: Instance, cause: Cause | None = None, held: str = "", *steps: Step
+) -> Explanation:
+    """Say why a task is to be tried again, and when; of one that something else holds too, also what."""
     definition = evidence.definitions.get(task.task.id)
     delay = definition.delay if definition else None
     due = task.task.end + delay if task.task.end and delay is not None else None
@@ -297,14 +326,14 @@ def _retrying(evidence: Evidence, task: Instance) -> Explanation | None:
     reason = lost or reason_of(evidence)
     grows = bool(definition and definition.delay_grows)
     text = failed_try(task.task, reason, due, "due, at the earliest, at" if grows else "due at")
-    cause = Cause.WORKER_LOST if lost else Cause.UP_FOR_RETRY
     api = tasks_api(evidence, f"{task.task.name}: {text}") if has_mismatch(evidence, task) else None
     return api or because(
         evidence,
-        cause,
-        f"{task.task.name}: {sentence_end(text)}.",
+        cause or (Cause.WORKER_LOST if lost else Cause.UP_FOR_RETRY),
+        f"{task.task.name}{held}: {sentence_end(text)}.",
         *error_facts(evidence),
         Fact("tries", f"{task.task.tries} of {max(task.most_tries, task.task.tries)}"),
+        *steps,
         whole_log(task),
     )
 

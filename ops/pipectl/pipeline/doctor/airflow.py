@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
-from pipectl.airflow_answers import NEWEST_FIRST, objects, read_time
+from pipectl.airflow_answers import NEWEST_FIRST, import_reason, objects, read_time
 from pipectl.errors import AirflowSilentError, PipectlError
 from pipectl.names import counted
 from pipectl.pipeline.doctor.checks import UP, Desk, Finding, bad, check, fine, shell
@@ -79,7 +79,7 @@ def dag_imports(desk: Desk) -> Finding:
     health, dag_id = desk.airflow(), desk.settings.dag_id
     failures = health.import_failures(processor_start(desk.services))
     if failures:
-        reason = "".join(failures[0].stack_trace.strip().splitlines()[-1:])
+        reason = import_reason(failures[0].stack_trace)
         more = f", and {counted(len(failures) - 1, 'file')} more" if len(failures) > 1 else ""
         return bad(f"{failures[0].filename} cannot be imported{more}: {reason}", "pipectl check")
     dag = health.dag(dag_id)
