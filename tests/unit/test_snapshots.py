@@ -28,6 +28,7 @@ from pipectl.engines.docker.engine import DockerEngine
 from pipectl.engines.local import folders
 from pipectl.engines.local.engine import LocalEngine
 from pipectl.errors import (
+    DatabaseError,
     EngineError,
     ExitCode,
     MigrationError,
@@ -39,7 +40,7 @@ from pipectl.models import DagRun
 from pipectl.observer import Observer
 from pipectl.pipeline import lifecycle, snapshots
 from pipectl.pipeline.consumers import Consumers
-from pipectl.pipeline.snapshot_store import DATA, MANIFEST, SETTINGS, Snapshot, Store, contents
+from pipectl.pipeline.snapshot_store import DATA, MANIFEST, SETTINGS, Snapshot, Store
 from pipectl.services import databases
 from pipectl.settings import Settings, load
 from support.fake_engine import FakeEngine
@@ -261,12 +262,51 @@ def test_data_that_has_changed_is_refused(store: Store, damage: Any) -> None:
     assert "pipectl snapshot rm mine" in caught.value.hint
 
 
-def test_contents_count_too_unless_that_would_take_longer_than_the_copy(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("one")
-    before = contents(tmp_path), contents(tmp_path, with_text=True)
-    (tmp_path / "file").write_text("two")
-    assert contents(tmp_path) == before[0]
-    assert contents(tmp_path, with_text=True) != before[1]
+def damage_text(folder: Path) -> None:
+    (folder / "airbyte-mysql/data/PG_VERSION").write_text("18\n")
+
+
+@pytest.mark.parametrize("engine_name", ["local", "docker", "portable"])
+def test_one_changed_byte_is_noticed_before_anything_is_touched(
+    engine: NotingEngine, store: Store, monkeypatch: pytest.MonkeyPatch, engine_name: str
+) -> None:
+    make(store, "mine")
+    rewrite(store, "mine", engine=engine_name)
+    monkeypatch.setattr(NotingEngine, "name", engine_name)
+    damage_text(store.path("mine") / DATA)
+    with pytest.raises(UsageError, match=r"The snapshot mine is broken: files of it have changed\."):
+        restore(engine, store)
+    assert engine.done == []
+
+
+def test_how_a_snapshot_differs_is_said_to_the_byte(store: Store) -> None:
+    made = make(store, "mine")
+    damage_size(store.path("mine") / DATA)
+    with pytest.raises(UsageError, match="was made of 3 files with 9 bytes, and has 3 files with 8 bytes"):
+        store.require_whole(made)
+    rewrite(store, "mine", bytes=60_642)
+    with pytest.raises(UsageError, match="was made of 3 files with 60,642 bytes, and has"):
+        store.require_whole(store.read("mine"))
+
+
+@pytest.mark.parametrize("engine_name", ["[]", "", [], "podman"])
+def test_an_engine_that_there_is_not_is_none_of_a_snapshot(store: Store, engine_name: object) -> None:
+    make(store, "mine")
+    rewrite(store, "mine", engine=engine_name)
+    found, broken = store.all()
+    assert found == ()
+    assert "not as pipectl wrote it" in broken["mine"]
+
+
+@pytest.mark.parametrize(("rows", "shown"), [(None, "unknown"), ({}, "no tables"), ({"t": 1_200}, "t 1,200")])
+def test_rows_that_nobody_counted_are_not_those_of_no_table(
+    store: Store, rows: dict[str, int] | None, shown: str
+) -> None:
+    make(store, "mine")
+    rewrite(store, "mine", rows=rows)
+    read = store.read("mine")
+    assert read.rows == rows
+    assert snapshot._row(read)[4] == shown
 
 
 @pytest.mark.parametrize("name", [MANIFEST, SETTINGS])
@@ -502,7 +542,7 @@ def engine(project: Path, monkeypatch: pytest.MonkeyPatch) -> NotingEngine:
     monkeypatch.setattr(snapshots, "_prepare", lambda *_: True)
     monkeypatch.setattr(snapshots, "_wait_for_databases", lambda _: None)
     monkeypatch.setattr(snapshots, "_sequences", lambda _: {"public.ids": 5})
-    monkeypatch.setattr(snapshots, "_rows", lambda _: {"public.transactions": 3})
+    monkeypatch.setattr(snapshots, "_counts", lambda _: {"public.transactions": (3, False)})
     monkeypatch.setattr(AirflowHealth, "running", lambda _: ())
     monkeypatch.setattr(lifecycle, "up_locked", lambda *_, **__: UP)
     return NotingEngine(settings_of(project))
@@ -517,7 +557,9 @@ def save(engine: NotingEngine, store: Store, name: str = "mine", hold: float = 0
 
 def restore(engine: NotingEngine, store: Store, *, keep_slots: bool | None = None) -> Any:
     settings = engine._settings
-    chosen = snapshots.require_restorable(engine, settings, store, "mine", keep_slots=keep_slots)
+    chosen = snapshots.require_restorable(
+        engine, settings, store, "mine", keep_slots=keep_slots, observer=Observer()
+    )
     return snapshots.restore(
         engine,
         settings,
@@ -627,6 +669,48 @@ def test_before_the_exchange_a_failure_leaves_the_data_alone(
         restore(engine, store)
     assert "exchange" not in engine.done
     assert "drop" in engine.done[1:]
+
+
+LARGE = 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("saved", "counted", "lost"),
+    [
+        ({"transactions": 344}, {"transactions": (286, False)}, "transactions has 286 of 344 rows"),
+        ({"transactions": 1}, {}, "transactions has 0 of 1 row."),
+        ({"transactions": LARGE}, {}, "transactions has 0 of 10,000,000 rows"),
+        ({"transactions": 344, "labels": 2}, {"transactions": (344, False), "labels": (1, False)}, "labels"),
+        # Nothing is lost.
+        ({"transactions": 344}, {"transactions": (344, False)}, ""),
+        ({"transactions": 344}, {"transactions": (345, False), "more": (1, False)}, ""),
+        # Nothing is known.
+        ({"transactions": LARGE}, {"transactions": (LARGE - 1, True)}, ""),
+        ({"transactions": LARGE}, {"transactions": (400_000, False)}, ""),
+        ({"transactions": 344}, {"transactions": (286, True)}, ""),
+        (None, {}, ""),
+    ],
+)
+def test_rows_that_a_restore_does_not_give_back_put_the_data_of_before_back(
+    engine: NotingEngine,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    saved: dict[str, int] | None,
+    counted: dict[str, tuple[int, bool]],
+    lost: str,
+) -> None:
+    make(store, "mine")
+    rewrite(store, "mine", rows=saved)
+    monkeypatch.setattr(snapshots, "_counts", lambda _: counted)
+    if not lost:
+        restore(engine, store)
+        assert engine.done.count("exchange") == 1
+        return
+    with pytest.raises(DatabaseError, match=lost) as caught:
+        restore(engine, store)
+    assert engine.done[-4:] == ["start databases", "stop", "exchange", "drop"]
+    assert "The data of before is in its place again" in caught.value.hint
+    assert "pipectl snapshot rm mine" in caught.value.hint
 
 
 @pytest.mark.parametrize(("keep", "dropped"), [(False, (SLOT,)), (True, ())])

@@ -11,7 +11,7 @@ import typer
 
 from pipectl import options
 from pipectl.commands import up
-from pipectl.commands.shared import StartProgress, confirm, group, line, table
+from pipectl.commands.shared import Progress, StartProgress, confirm, group, line, table
 from pipectl.errors import UsageError
 from pipectl.names import command, counted, moment, size
 
@@ -157,7 +157,9 @@ def _restore(
     from pipectl.pipeline import snapshots  # noqa: PLC0415  with what it imports 60 ms
 
     engine, settings = invocation.engine, invocation.settings
-    chosen = snapshots.require_restorable(engine, settings, store, name, keep_slots=keep_slots)
+    chosen = snapshots.require_restorable(
+        engine, settings, store, name, keep_slots=keep_slots, observer=Progress(invocation.console)
+    )
     if not yes:
         invocation.console.show(table(*HEADERS, rows=[_row(chosen)], title="To be restored"))
     confirm(
@@ -199,8 +201,9 @@ HEADERS = ("snapshot", "made", "engine", "size", "rows", "made with")
 
 
 def _row(found: Snapshot) -> tuple[object, ...]:
-    largest = sorted(found.rows.items(), key=lambda item: -item[1])[:LARGEST_TABLES]
-    rows = ", ".join(f"{name} {count:,}" for name, count in largest) or "unknown"
+    largest = sorted((found.rows or {}).items(), key=lambda item: -item[1])[:LARGEST_TABLES]
+    without = "unknown" if found.rows is None else "no tables"
+    rows = ", ".join(f"{name} {count:,}" for name, count in largest) or without
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
     return found.name, moment(found.created), found.engine, size(found.bytes), rows, versions
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipectl import __version__, seen
 from pipectl.airflow_health import AirflowHealth
-from pipectl.databases import Databases
+from pipectl.databases import MOST_COUNTED, Databases
 from pipectl.engines.local.folders import shares_blocks
 from pipectl.engines.project import state_folder
 from pipectl.errors import (
@@ -22,13 +22,13 @@ from pipectl.errors import (
     UsageError,
     WaitTimeoutError,
 )
-from pipectl.names import listed, size
+from pipectl.names import command, counted, listed, size
 from pipectl.pipeline import lifecycle
 from pipectl.pipeline.access import airflow_address, down_services
 from pipectl.pipeline.consumers import drop_slots
 from pipectl.pipeline.portable import dump, load
 from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy
-from pipectl.pipeline.snapshot_store import DATA, PORTABLE, Snapshot, with_text
+from pipectl.pipeline.snapshot_store import DATA, PORTABLE, Snapshot
 from pipectl.services import business_databases, databases
 from pipectl.wait import until
 
@@ -160,7 +160,13 @@ def save(
 
 
 def require_restorable(
-    engine: Engine, settings: Settings, store: Store, name: str, *, keep_slots: bool | None
+    engine: Engine,
+    settings: Settings,
+    store: Store,
+    name: str,
+    *,
+    keep_slots: bool | None,
+    observer: Observer,
 ) -> Snapshot:
     """Return a snapshot that this project can go back to; UsageError, before anything is touched, if not."""
     _require_own(settings, "restored")
@@ -178,6 +184,7 @@ def require_restorable(
             f"The snapshot {name} cannot be used here: {problem}.",
             hint="Run the version that it was made with, then the command again.",
         )
+    observer.report(f"Reading {size(snapshot.bytes)} of {name}")
     store.require_whole(snapshot)
     if not is_portable and engine.slots_in(store.path(name) / DATA) and keep_slots is None:
         raise UsageError(
@@ -235,6 +242,7 @@ def restore(
             if is_portable:
                 observer.report("Loading the dumps")
                 load(engine, settings, data, observer)
+            _require_rows(engine, snapshot)
             raised = _prepare(engine, numbers or {}, dropped)
             started += engine.start(observer)
             deadline = time.monotonic() + up_timeout
@@ -280,7 +288,7 @@ def _back_if_it_fails(engine: Engine, observer: Observer) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        observer.report("The stack does not start with the snapshot: putting the data of before back")
+        observer.report("Putting the data of before back")
         engine.stop()
         engine.exchange()
         engine.drop_beside()
@@ -310,7 +318,7 @@ def _data(engine: Engine) -> tuple[Volume, ...]:
 
 def _needed(engine: Engine, settings: Settings, count: int) -> int:
     """How many of so many bytes a copy takes on the disk of the project."""
-    return 0 if not with_text(engine.name) and shares_blocks(state_folder(settings)) else count
+    return 0 if engine.name == "local" and shares_blocks(state_folder(settings)) else count
 
 
 def _hold_schedule(engine: Engine, rest: _Rest, *, timeout: float, observer: Observer) -> None:
@@ -337,15 +345,40 @@ def _hold_schedule(engine: Engine, rest: _Rest, *, timeout: float, observer: Obs
         rest.end()  # one has begun in between
 
 
-def _rows(engine: Engine) -> dict[str, int]:
-    """Rows of each table of the business databases, large numbers as estimates; none if one does not run."""
-    asked = Databases(*engine.databases())
-    rows: dict[str, int] = {}
+def _rows(engine: Engine) -> dict[str, int] | None:
+    """Rows of each table of the business databases, large numbers as estimates; None if one does not run."""
     with suppress(DatabaseError):
-        for definition in business_databases():
-            rows |= {name: count for name, (count, _) in asked.row_counts(definition.name).items()}
-        return rows
-    return {}
+        return {name: count for name, (count, _) in _counts(engine).items()}
+    return None
+
+
+def _counts(engine: Engine) -> dict[str, tuple[int, bool]]:
+    asked = Databases(*engine.databases())
+    counts: dict[str, tuple[int, bool]] = {}
+    for definition in business_databases():
+        counts |= asked.row_counts(definition.name)
+    return counts
+
+
+def _require_rows(engine: Engine, snapshot: Snapshot) -> None:
+    """Raise DatabaseError if a table has fewer rows than were saved, or is missing; estimates tell nothing.
+
+    Whoever writes without Airflow may have added rows between the count and the copy.
+    """
+    if snapshot.rows is None:
+        return
+    counts = _counts(engine)
+    lost = []
+    for name, saved in snapshot.rows.items():
+        count, is_estimate = counts.get(name, (0, False))
+        is_compared = name not in counts or not (is_estimate or saved > MOST_COUNTED)
+        if is_compared and count < saved:
+            lost.append(f"{name} has {count:,} of {counted(saved, 'row')}")
+    if lost:
+        raise DatabaseError(
+            f"The snapshot {snapshot.name} does not give back all that was saved: {listed(lost, len(lost))}.",
+            hint=f"Delete it: {command('snapshot', 'rm', snapshot.name)}",
+        )
 
 
 def _sequences(engine: Engine) -> dict[str, int] | None:
