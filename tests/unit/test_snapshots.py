@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -19,7 +22,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from pipectl import cli, seen
+from pipectl import cli, disk, seen
 from pipectl.airflow_health import AirflowHealth
 from pipectl.commands import reset, snapshot, up
 from pipectl.console import Console
@@ -214,7 +217,7 @@ def test_a_copy_of_the_project_has_its_snapshots(store: Store, tmp_path: Path) -
     make(store, "mine")
     copied = Store(settings_of(tmp_path / "copy"))
     copied.folder.parent.mkdir(parents=True)
-    folders.copy_contents(store.folder.parent, copied.folder.parent)
+    folders.copy_contents((store.folder.parent, copied.folder.parent))
     copied.require_whole(copied.read("mine"))
 
 
@@ -355,10 +358,93 @@ def test_what_is_removed_is_gone_and_what_is_not_there_is_said(store: Store) -> 
         store.remove("mine")
 
 
-def test_a_disk_that_cannot_hold_it_is_found_beforehand(store: Store) -> None:
+def test_a_disk_that_cannot_hold_it_is_found_beforehand(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"The snapshot needs 1,000\.0 TB, and the disk of .* has .* left"):
-        store.require_space(10**15, "The snapshot")
-    store.require_space(1, "The snapshot")
+        store.require_space(10**15, "The snapshot", tmp_path)
+    store.require_space(1, "The snapshot", tmp_path)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_disk_that_counts_is_the_one_that_is_written_to(
+    engine: NotingEngine, store: Store, monkeypatch: pytest.MonkeyPatch, *, shared: bool
+) -> None:
+    """The folder of snapshots may be on a disk of its own."""
+    full = store.folder
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Mock(free=(path != full) << 40))
+    copies: list[tuple[Path, Path]] = []
+
+    def shares(source: Path, target: Path) -> bool:
+        copies.append((source, target))
+        return shared
+
+    monkeypatch.setattr(snapshots, "shares_blocks", shares)
+    state = engine.state_dir
+    if shared:
+        save(engine, store)
+    else:
+        with pytest.raises(UsageError, match=rf"The snapshot needs .* the disk of {full} has 0 bytes left"):
+            save(engine, store)
+        assert engine.done == []
+        make(store, "mine")
+        restore(engine, store)
+        full = state
+        engine.done.clear()
+        with pytest.raises(UsageError, match=rf"The restore needs .* the disk of {full} has 0 bytes left"):
+            restore(engine, store)
+        assert engine.done == []
+    assert copies[0] == (state, store.folder)
+    assert set(copies[1:]) == (set() if shared else {(store.folder, state)})
+
+
+NO_SPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_is_full_only_now_is_no_bug(
+    engine: NotingEngine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sync", Mock(side_effect=NO_SPACE))
+    with pytest.raises(EngineError, match="No space left on device") as caught:
+        save(engine, store)
+    assert str(store.folder) in caught.value.hint
+    assert store.names() == ()
+    # A file that nobody names, on a disk from which what was half written has gone already.
+    with pytest.raises(EngineError, match="No space left on device"), disk.explained(lambda: engine.settings):
+        raise NO_SPACE
+    # Whoever reads the output may go away.
+    with pytest.raises(BrokenPipeError), store.making("mine"):
+        raise BrokenPipeError
+
+
+COPY = """
+import resource, sys
+from pathlib import Path
+from pipectl.engines.local.folders import copy_contents
+from pipectl.errors import EngineError
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    copy_contents(*[(Path(sys.argv[1]), Path(sys.argv[2]))] * 2)
+except EngineError as error:
+    print(error.message)
+"""
+
+
+@pytest.mark.parametrize("path", [os.environ["PATH"], "/nowhere"])
+def test_a_copy_that_the_system_refuses_says_why_in_one_sentence(tmp_path: Path, path: str) -> None:
+    for name in ("from", "to"):
+        (tmp_path / name).mkdir()
+    for number in range(100):
+        (tmp_path / "from" / str(number)).write_bytes(b"a" * 2000)
+    places = tmp_path / "from", tmp_path / "to"
+    done = subprocess.run(
+        [sys.executable, "-c", COPY, *map(str, places)],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == f"{places[0]} cannot be copied to {places[1]}: File too large.\n"
 
 
 @given(

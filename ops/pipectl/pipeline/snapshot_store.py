@@ -21,7 +21,7 @@ from pipectl import json_text, ordinary
 from pipectl.engines.choice import ENGINES
 from pipectl.engines.local.folders import VolumeFolder, atomic_folder
 from pipectl.engines.project import new_password, state_folder, write_private
-from pipectl.errors import EngineError, UsageError
+from pipectl.errors import EngineError, UsageError, remedy
 from pipectl.names import counted, listed, size
 
 if TYPE_CHECKING:
@@ -193,12 +193,12 @@ class Store:
                 hint=f"Delete it (pipectl snapshot rm {name}), or choose another name.",
             )
 
-    def require_space(self, needed: int, what: str) -> None:
-        """Raise UsageError if the disk has not so many bytes left."""
-        free = shutil.disk_usage(state_folder(self._settings)).free
+    def require_space(self, needed: int, what: str, folder: Path) -> None:
+        """Raise UsageError if a folder's disk has not so many bytes left."""
+        free = shutil.disk_usage(folder).free
         if needed + RESERVE_BYTES > free:
             raise UsageError(
-                f"{what} needs {size(needed)}, and the disk of {self.folder} has {size(free)} left.",
+                f"{what} needs {size(needed)}, and the disk of {folder} has {size(free)} left.",
                 hint="Free space on it, or delete a snapshot: pipectl snapshot list",
             )
 
@@ -209,15 +209,28 @@ class Store:
         The block makes the folder DATA in it, and calls `finish`.
         """
         self.require_new(name)
+        try:
+            self.ensure()
+            if not self._owner():
+                write_private(self.folder / OWNER, new_password())
+            self.clear()
+            with atomic_folder(self.path(name)) as folder:
+                yield folder
+            _sync_folder(self.folder)
+        except ConnectionError:  # whoever read the output is gone
+            raise
+        except OSError as error:
+            raise EngineError(
+                f"The snapshot cannot be written to {self.folder}: {error.strerror or error}.",
+                hint=remedy(error, self.folder),
+            ) from error
+
+    def ensure(self) -> Path:
+        """Make the folder of all snapshots, if there is none, and return it."""
         state_folder(self._settings)
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self.folder.chmod(0o700)
-        if not self._owner():
-            write_private(self.folder / OWNER, new_password())
-        self.clear()
-        with atomic_folder(self.path(name)) as folder:
-            yield folder
-        _sync_folder(self.folder)
+        return self.folder
 
     def finish(self, folder: Path, settings: Mapping[str, str], **facts: Any) -> Snapshot:  # noqa: ANN401  Snapshot's
         """Write manifest and settings of a folder that holds the data, and all of it to the disk."""

@@ -34,6 +34,7 @@ from pipectl.wait import until
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+    from pathlib import Path
 
     from pipectl.engines.base import Engine
     from pipectl.models import Volume
@@ -118,7 +119,7 @@ def save(
         store.require_new(name)
         versions, data = engine.versions(), _data(engine)
         count = sum(volume.bytes for volume in data)
-        store.require_space(_needed(engine, settings, count), "The snapshot")
+        _require_space(engine, store, count, "The snapshot", settings.state_dir, store.ensure())
         down = down_services(engine.services())
         is_up = not down
         if portable and not down.isdisjoint(databases()):
@@ -215,7 +216,7 @@ def restore(
     """
     stopwatch = lifecycle.Stopwatch()
     with engine.lock(), ExitStack() as stack:
-        store.require_space(_needed(engine, settings, snapshot.bytes), "The restore")
+        _require_space(engine, store, snapshot.bytes, "The restore", store.folder, state_folder(settings))
         made_with = store.settings_of(snapshot)
         engine.drop_beside()
         stack.callback(engine.drop_beside)
@@ -316,9 +317,10 @@ def _data(engine: Engine) -> tuple[Volume, ...]:
     return data
 
 
-def _needed(engine: Engine, settings: Settings, count: int) -> int:
-    """How many of so many bytes a copy takes on the disk of the project."""
-    return 0 if engine.name == "local" and shares_blocks(state_folder(settings)) else count
+def _require_space(engine: Engine, store: Store, count: int, what: str, source: Path, target: Path) -> None:
+    """Raise UsageError if a copy of so many bytes has no space; one that shares its blocks takes none."""
+    if engine.name != "local" or not shares_blocks(source, target):
+        store.require_space(count, what, target)
 
 
 def _hold_schedule(engine: Engine, rest: _Rest, *, timeout: float, observer: Observer) -> None:

@@ -242,14 +242,11 @@ class LocalEngine(Engine):
         self._copy(sources, folder)
 
     def _copy(self, sources: Collection[Path], folder: Path) -> None:
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  10 ms
-
         folder.mkdir(mode=0o700)
         targets = [folder / source.name for source in sources]
         for target in targets:
             target.mkdir()
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(copy_contents, sources, targets))
+        copy_contents(*zip(sources, targets, strict=True))
 
     def slots_in(self, folder: Path) -> tuple[str, ...]:
         """Look into PostgreSQL's folder of slots."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipectl import ordinary, surroundings
 from pipectl.errors import EngineError, remedy
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CREATED = "created"
+PROBE = ".probe.new-"
 DATA = "data"
 # renameat2(2): paths from the current folder, and both stay. renamex_np(2) on macOS.
 HERE, LINUX_EXCHANGE, DARWIN_SWAP = -100, 2, 2
@@ -66,23 +69,50 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def copy_contents(source: Path, target: Path) -> None:
-    """Copy all in `source` into the folder `target`, sharing blocks if the file system can.
+def copy_contents(*places: tuple[Path, Path]) -> None:
+    """Copy all in each first folder into the second, side by side, sharing blocks if the file system can.
 
-    Owners are kept if `cp` can; call `privileges.change_owner` afterwards.
+    Owners are kept if `cp` can; call `privileges.change_owner` afterwards. An exception, Ctrl-C's too, ends
+    what copies. Raises EngineError.
     """
-    if shutil.which("cp"):
-        clone = "-c" if os.uname().sysname == "Darwin" else "--reflink=auto"
-        copied = subprocess.run(
-            ("cp", "-a", clone, f"{source}/.", str(target)),
-            capture_output=True,
-            check=False,
-            env=surroundings.environment(),
-        )
-        if copied.returncode == 0:
-            return
-    # Busybox and others know no such option.
-    shutil.copytree(source, target, dirs_exist_ok=True, symlinks=True)
+    clone = "-c" if os.uname().sysname == "Darwin" else "--reflink=auto"
+    copying: list[subprocess.Popen[bytes]] = []
+    codes: list[int] = []
+    try:
+        if shutil.which("cp"):
+            for source, target in places:
+                copying.append(
+                    subprocess.Popen(
+                        ("cp", "-a", clone, f"{source}/.", str(target)),
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                        env=surroundings.environment(),
+                    )
+                )
+            codes = [process.wait() for process in copying]
+    finally:
+        for process in copying:
+            process.kill()
+            process.wait()
+    for place, code in zip_longest(places, codes):
+        # Busybox and others know no such option.
+        if code != 0:
+            _copy_tree(*place)
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    try:
+        shutil.copytree(source, target, dirs_exist_ok=True, symlinks=True)
+    except OSError as error:
+        first: Any = error
+        if isinstance(error, shutil.Error):  # the reasons of all files, in words
+            words = str(error.args[0][0][2])
+            number = re.match(r"\[Errno (\d+)\]", words)
+            first = OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(0, words)
+        raise EngineError(
+            f"{source} cannot be copied to {target}: {first.strerror}.", hint=remedy(first, target)
+        ) from error
 
 
 def exchange(first: Path, second: Path) -> None:
@@ -113,14 +143,17 @@ def _spare(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.exchanged")
 
 
-def shares_blocks(folder: Path) -> bool:
-    """Whether copies of files in `folder` share their blocks, and so take neither time nor space."""
+def shares_blocks(source: Path, target: Path) -> bool:
+    """Whether copies of files from one folder to another share their blocks, and so take no space."""
     if sys.platform != "linux":
         return False
-    with tempfile.TemporaryDirectory(prefix=".probe-", dir=folder) as probe:
+    with (
+        tempfile.TemporaryDirectory(prefix=PROBE, dir=source) as probe,
+        tempfile.TemporaryDirectory(prefix=PROBE, dir=target) as copy,
+    ):
         Path(probe, "from").write_bytes(b"a" * 4096)
         copied = subprocess.run(
-            ("cp", "--reflink=always", f"{probe}/from", f"{probe}/to"),
+            ("cp", "--reflink=always", f"{probe}/from", copy),
             capture_output=True,
             check=False,
             env=surroundings.environment(),
