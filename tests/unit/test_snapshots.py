@@ -689,10 +689,16 @@ RUN = DagRun("shop", "manual__1", "manual", "running", MADE, MADE, MADE, None)
 def test_a_run_that_stays_active_is_named_and_nothing_rests(
     engine: NotingEngine, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(AirflowHealth, "running", lambda _: (RUN,))
-    with pytest.raises(WaitTimeoutError, match="manual__1 of shop") as caught:
+    other = replace(RUN, dag_id="crm", run_id="a b")
+    monkeypatch.setattr(AirflowHealth, "running", lambda _: (RUN, other))
+    with pytest.raises(WaitTimeoutError, match="manual__1 of shop and a b of crm") as caught:
         save(engine, store)
-    assert "--wait" in caught.value.hint
+    assert caught.value.hint.splitlines() == [
+        "To wait for longer: --wait SECONDS",
+        "What it waits for: pipectl explain shop manual__1",
+        "To end it: pipectl cancel shop manual__1",
+        "To end it: pipectl cancel crm 'a b'",
+    ]
     assert engine.done == []
     assert store.names() == ()
 

@@ -315,7 +315,7 @@ def empty_databases(
         if active:
             raise WaitTimeoutError(
                 f"The run {active[0]} of {dag_id} is active and would write into the emptied tables.",
-                hint=f"Wait for its end (pipectl runs), or stop new ones first: pipectl pause {dag_id}",
+                hint=f"Wait for its end (pipectl runs {dag_id}), or stop new ones: pipectl pause {dag_id}",
             )
         if propagate:
             observer.report("Deleting row by row")

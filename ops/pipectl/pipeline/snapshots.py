@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 KEY = "AIRFLOW_FERNET_KEY"
 DATABASE_SECONDS = 60.0
 POLL_SECONDS = 0.1
+# Runs that are named if they stay active.
+NAMED = 3
 # What starts runs and tasks; what else uses the databases all the time. The web server bears a pause.
 STARTING, WRITING = ("scheduler", "worker", "triggerer"), ("dag-processor",)
 # Numbers that sequences have given, and the statement that lets one go on from there.
@@ -336,10 +338,13 @@ def _hold_schedule(engine: Engine, rest: _Rest, *, timeout: float, observer: Obs
             until(lambda health=health: not health.running(), deadline - time.monotonic(), POLL_SECONDS)  # type: ignore[misc]
             active = health.running()
         if active:
-            names = [f"{run.run_id} of {run.dag_id}" for run in active[:3]]
+            named = active[:NAMED]
+            names = [f"{run.run_id} of {run.dag_id}" for run in named]
+            ends = [f"To end it: {command('cancel', run.dag_id, run.run_id)}" for run in named]
+            first = command("explain", named[0].dag_id, named[0].run_id)
             raise WaitTimeoutError(
                 f"Active, so that only a part of it would be saved: {listed(names, len(active))}.",
-                hint="Wait for longer (--wait SECONDS), or end the run: pipectl cancel",
+                hint="\n".join(("To wait for longer: --wait SECONDS", f"What it waits for: {first}", *ends)),
             )
         rest.begin(STARTING)
         if not health.running():
