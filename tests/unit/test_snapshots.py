@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -39,7 +40,7 @@ from pipectl.errors import (
     WaitTimeoutError,
 )
 from pipectl.invocation import Invocation
-from pipectl.models import DagRun
+from pipectl.models import DagRun, Service
 from pipectl.observer import Observer
 from pipectl.pipeline import lifecycle, snapshots
 from pipectl.pipeline.consumers import Consumers
@@ -47,6 +48,7 @@ from pipectl.pipeline.snapshot_store import DATA, MANIFEST, SETTINGS, Snapshot, 
 from pipectl.services import databases
 from pipectl.settings import Settings, load
 from support.fake_engine import FakeEngine
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -447,6 +449,30 @@ def test_a_copy_that_the_system_refuses_says_why_in_one_sentence(tmp_path: Path,
     assert done.stdout == f"{places[0]} cannot be copied to {places[1]}: File too large.\n"
 
 
+def test_ctrl_c_ends_a_copy_at_once_and_what_copies_with_it(tmp_path: Path) -> None:
+    for name in ("from", "to", "bin"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "from" / "file").touch()
+    program = tmp_path / "bin" / "cp"
+    program.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec sleep 600\n")
+    program.chmod(0o755)
+    pids = tmp_path / "pids"
+    with subprocess.Popen(
+        [sys.executable, "-c", COPY, str(tmp_path / "from"), str(tmp_path / "to")],
+        env={**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        until(lambda: pids.exists() and len(pids.read_text().splitlines()) == 2, "both copies")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert "KeyboardInterrupt" in said
+    for pid in pids.read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
+    assert list((tmp_path / "to").iterdir()) == []
+
+
 @given(
     first=st.dictionaries(st.from_regex("[a-z]{1,3}", fullmatch=True), st.binary(max_size=5), max_size=4),
     second=st.dictionaries(st.from_regex("[a-z]{1,3}", fullmatch=True), st.binary(max_size=5), max_size=4),
@@ -563,16 +589,26 @@ class NotingEngine(FakeEngine):
     """Notes what it is told to do; its data are small files."""
 
     name = "local"
-    fails_at = ""
+    fails_at = interrupted_at = ""
+    is_impatient = False
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.done: list[str] = []
+        self.resting: set[str] = set()
 
     def _note(self, what: str) -> None:
         self.done.append(what)
         if what == self.fails_at:
             raise EngineError(f"{what} failed.")
+        if what == self.interrupted_at or (self.is_impatient and self.interrupted_at in self.done):
+            signal.raise_signal(signal.SIGINT)
+
+    def services(self) -> tuple[Service, ...]:
+        return tuple(
+            replace(service, state="stopped" if service.name in self.resting else service.state)
+            for service in super().services()
+        )
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -587,10 +623,12 @@ class NotingEngine(FakeEngine):
         return VERSIONS
 
     def rest(self, names: Collection[str]) -> tuple[str, ...]:
+        self.resting.update(set(names) & set(self._names))
         self._note(f"rest {' '.join(names)}")
         return tuple(names)
 
     def wake(self, names: Collection[str]) -> None:
+        self.resting.difference_update(names)
         self._note(f"wake {' '.join(names)}")
 
     def copy_data(self, folder: Path) -> None:
@@ -613,11 +651,13 @@ class NotingEngine(FakeEngine):
         return LocalEngine.slots_in(self, folder) if (folder / "airbyte-mysql").exists() else ()  # type: ignore[arg-type]
 
     def stop(self) -> tuple[str, ...]:
+        self.resting.update(self._names)
         self._note("stop")
         return ()
 
     def start(self, observer: Observer, only: Collection[str] = ()) -> tuple[str, ...]:
         del observer
+        self.resting.difference_update(only or self._names)
         self._note("start databases" if only else "start")
         return tuple(only) or ("webserver",)
 
@@ -816,6 +856,100 @@ def test_slots_are_kept_or_dropped_by_choice_alone(
     assert "--keep-slots" in caught.value.hint
     assert engine.done == []
     assert restore(engine, store, keep_slots=keep).slots_dropped == dropped
+
+
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+RUN_ALL = "All services run that ran before."
+
+
+@pytest.mark.usefixtures("_ctrl_c")
+@pytest.mark.parametrize("is_impatient", [False, True])
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (f"rest {STARTING}", "Nothing was saved."),
+        (f"rest dag-processor {' '.join(databases())}", "Nothing was saved."),
+        ("copy", "Nothing was saved."),
+        (f"wake {ALL}", "Nothing was saved."),
+        ("wait", "The snapshot mine is saved."),
+    ],
+)
+def test_ctrl_c_in_a_save_starts_again_what_rested_and_says_what_is_saved(
+    engine: NotingEngine,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    said: str,
+    *,
+    is_impatient: bool,
+) -> None:
+    monkeypatch.setattr(snapshots, "wait_until_healthy", lambda *_, **__: engine._note("wait"))
+    engine.interrupted_at, engine.is_impatient = step, is_impatient
+    with pytest.raises(KeyboardInterrupt) as caught:
+        save(engine, store)
+    assert caught.value.__notes__ == [said, RUN_ALL]
+    assert engine.resting == set()
+    assert bool(store.names()) == (step == "wait")
+    assert {path.name for path in store.folder.iterdir()} <= {".owner", "mine"}
+
+
+@pytest.mark.usefixtures("_ctrl_c")
+@pytest.mark.parametrize("is_impatient", [False, True])
+@pytest.mark.parametrize(
+    ("step", "is_new", "runs"),
+    [
+        ("lay beside", False, True),
+        (f"rest {STARTING}", False, True),
+        ("stop", False, False),
+        ("exchange", False, False),
+        ("start databases", False, False),
+        ("start", False, False),
+        ("up", True, True),
+    ],
+)
+def test_ctrl_c_in_a_restore_says_whose_data_it_is(
+    engine: NotingEngine,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    *,
+    is_new: bool,
+    runs: bool,
+    is_impatient: bool,
+) -> None:
+    make(store, "mine")
+    monkeypatch.setattr(lifecycle, "up_locked", lambda *_, **__: engine._note("up"))
+    engine.interrupted_at, engine.is_impatient = step, is_impatient
+    with pytest.raises(KeyboardInterrupt) as caught:
+        restore(engine, store)
+    of, services = caught.value.__notes__
+    assert of == f"All data is that of {'the snapshot mine' if is_new else 'before'}."
+    assert engine.done.count("exchange") % 2 == is_new
+    assert engine.done.count("drop") == 2
+    assert services == RUN_ALL if runs else services.startswith("Stopped: airbyte-mysql, airbyte-postgres, ")
+    assert bool(engine.resting) != runs
+    assert runs or services.endswith(". To start what is stopped: pipectl up")
+
+
+def test_what_was_stopped_before_a_save_is_not_told_as_left_so(
+    engine: NotingEngine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.resting = {"triggerer"}
+    monkeypatch.setattr(snapshots, "_hold_schedule", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        save(engine, store)
+    assert caught.value.__notes__ == ["Nothing was saved.", RUN_ALL]
+    # Nobody knows what runs.
+    monkeypatch.setattr(NotingEngine, "services", Mock(side_effect=[(), (), EngineError("Silent.")]))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        save(engine, store)
+    assert caught.value.__notes__ == ["Nothing was saved.", "What runs: pipectl status"]
 
 
 def test_another_engines_snapshot_and_databases_elsewhere_are_refused(

@@ -119,7 +119,7 @@ def save(
     """Make a snapshot, and show it."""
     from pipectl.pipeline import snapshots  # noqa: PLC0415  with what it imports 60 ms
 
-    invocation.if_interrupted = "Nothing was saved. If services rest still: pipectl up"
+    invocation.if_interrupted = "Nothing was saved."
     with StartProgress(invocation.console).shown() as observer:
         saved = snapshots.save(
             invocation.engine,
@@ -131,6 +131,7 @@ def save(
             up_timeout=timeout,
             observer=observer,
         )
+    invocation.if_interrupted = f"The snapshot {name} is saved."
     invocation.console.emit(saved, lambda: _saved_text(saved))
 
 
@@ -168,9 +169,7 @@ def _restore(
         f"snapshot restore {name}",
         yes=yes,
     )
-    invocation.if_interrupted = (
-        "All data is that of before, or all is that of the snapshot. To start with it: pipectl up"
-    )
+    invocation.if_interrupted = "All data is that of before."
     with StartProgress(invocation.console).shown() as observer:
         restored = snapshots.restore(
             engine,
@@ -183,6 +182,7 @@ def _restore(
             up_timeout=timeout,
             observer=observer,
         )
+    invocation.if_interrupted = f"All data is that of the snapshot {name}."
     invocation.console.emit(restored, lambda: _restored_text(restored))
 
 

@@ -30,10 +30,10 @@ from pipectl.pipeline.portable import dump, load
 from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy
 from pipectl.pipeline.snapshot_store import DATA, PORTABLE, Snapshot
 from pipectl.services import business_databases, databases
-from pipectl.wait import until
+from pipectl.wait import interrupts_held, interrupts_ignored, until
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
     from pipectl.engines.base import Engine
@@ -89,12 +89,41 @@ class _Rest:
         self._names: tuple[str, ...] = ()
 
     def begin(self, names: Collection[str]) -> None:
-        self._names += self._engine.rest(names)
+        # Ctrl-C in between would leave services at rest that nobody knows of.
+        with interrupts_held():
+            self._names += self._engine.rest(names)
 
     def end(self) -> None:
         if self._names:
-            self._engine.wake(self._names)
-            self._names = ()
+            with interrupts_held():
+                self._engine.wake(self._names)
+                self._names = ()
+
+    def forget(self) -> None:
+        self._names = ()
+
+
+@contextmanager
+def _telling(engine: Engine, data: Callable[[], str]) -> Iterator[None]:
+    """Note on a Ctrl-C that ends the block what `data` says then, and which services it has left stopped."""
+    before = down_services(engine.services())
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        with interrupts_ignored():
+            error.add_note(data())
+            error.add_note(_stopped(engine, before))
+        raise
+
+
+def _stopped(engine: Engine, before: set[str]) -> str:
+    try:
+        stopped = sorted(down_services(engine.services()) - before)
+    except PipectlError:
+        return "What runs: pipectl status"
+    if not stopped:
+        return "All services run that ran before."
+    return f"Stopped: {listed(stopped, len(stopped))}. To start what is stopped: pipectl up"
 
 
 def save(
@@ -116,7 +145,11 @@ def save(
     WaitTimeoutError if a run stays active for `hold_timeout` seconds.
     """
     stopwatch = lifecycle.Stopwatch()
-    with engine.lock():
+
+    def saved() -> str:
+        return f"The snapshot {name} is saved." if name in store.names() else "Nothing was saved."
+
+    with engine.lock(), _telling(engine, saved):
         _require_own(settings, "saved")
         store.require_new(name)
         versions, data = engine.versions(), _data(engine)
@@ -217,11 +250,17 @@ def restore(
     Ids that have been used are not used again. Raises as `save` does, and what a start raises.
     """
     stopwatch = lifecycle.Stopwatch()
-    with engine.lock(), ExitStack() as stack:
+    whose = "before"
+    with engine.lock(), _telling(engine, lambda: f"All data is that of {whose}."), ExitStack() as stack:
         _require_space(engine, store, snapshot.bytes, "The restore", store.folder, state_folder(settings))
         made_with = store.settings_of(snapshot)
         engine.drop_beside()
-        stack.callback(engine.drop_beside)
+
+        def drop() -> None:
+            with interrupts_ignored():
+                engine.drop_beside()
+
+        stack.callback(drop)
         data = store.path(snapshot.name) / DATA
         is_portable = snapshot.engine == PORTABLE
         if not is_portable:
@@ -233,11 +272,10 @@ def restore(
             _hold_schedule(engine, rest, timeout=hold_timeout, observer=observer)
         numbers = _sequences(engine)
         observer.report("Stopping the stack")
+        rest.forget()
         engine.stop()
         seen.forget(engine.state_dir)
-        stack.pop_all()
-        engine.exchange()
-        with _back_if_it_fails(engine, observer):
+        with _exchanged(engine, stack, observer):
             engine.install(observer)
             started = engine.start(observer, only=databases())
             dropped = () if keep_slots else snapshot.slots
@@ -251,6 +289,7 @@ def restore(
             deadline = time.monotonic() + up_timeout
             probe = HealthProbe(Databases(*engine.databases()), AirflowHealth(engine.airflow()))
             wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
+        whose = f"the snapshot {snapshot.name}"
         engine.drop_beside()
         result = lifecycle.up_locked(engine, dag_id, timeout=up_timeout, observer=observer)
         result = replace(result, started=started, seconds=stopwatch.seconds)
@@ -286,15 +325,26 @@ def _notes(
 
 
 @contextmanager
-def _back_if_it_fails(engine: Engine, observer: Observer) -> Iterator[None]:
-    """Put the data of before back, and start the stack with it, if the block fails."""
+def _exchanged(engine: Engine, stack: ExitStack, observer: Observer) -> Iterator[None]:
+    """Put what lies beside the data into its place; if the block fails, put the data of before back.
+
+    `stack` holds what is to be done if the data stays in its place.
+    """
+    is_exchanged = False
     try:
+        with interrupts_held():
+            stack.pop_all()
+            engine.exchange()
+            is_exchanged = True
         yield
     except BaseException as error:
+        if not is_exchanged:
+            raise
         observer.report("Putting the data of before back")
-        engine.stop()
-        engine.exchange()
-        engine.drop_beside()
+        with interrupts_ignored():
+            engine.stop()
+            engine.exchange()
+            engine.drop_beside()
         if isinstance(error, PipectlError):
             error.hint = (
                 f"The data of before is in its place again. To start with it: pipectl up\n{error.hint}"

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pipectl import ordinary, surroundings
 from pipectl.errors import EngineError, remedy
 from pipectl.models import Volume
+from pipectl.wait import interrupts_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
                 hint="Start with new data (pipectl reset), or move it away and run the command again.",
             ) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with interrupts_ignored():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def copy_contents(*places: tuple[Path, Path]) -> None:
