@@ -503,11 +503,12 @@ def test_folders_are_exchanged(
 def test_an_exchange_in_steps_that_was_interrupted_is_put_back(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data").rename(tmp_path / ".data.exchanged")
-    folders.restore_exchanged(tmp_path / "data")
+    folders.restore_exchanged(tmp_path / "data", tmp_path / "beside")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    # Only the last step is missing.
     (tmp_path / ".data.exchanged").mkdir()
-    folders.restore_exchanged(tmp_path / "data")
-    assert len(list(tmp_path.iterdir())) == 2
+    folders.restore_exchanged(tmp_path / "data", tmp_path / "beside")
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "beside"}
 
 
 def archive(path: Path, *members: tarfile.TarInfo) -> None:
@@ -985,13 +986,17 @@ def test_data_and_what_it_was_made_with_are_exchanged_together(
 ) -> None:
     engine = local_engine(project, monkeypatch, AIRBYTE_MYSQL_PASSWORD="new", AIRFLOW_PORT="1")
     make(store, "mine")
+    assert engine.beside() == ""
     engine.lay_beside(store.path("mine") / DATA, {"AIRBYTE_MYSQL_PASSWORD": "old"})
     assert data_files(project) == {"now"}
+    assert engine.beside() == "copy"
     engine.exchange()
     assert data_files(project) == {"PG_VERSION"}
+    assert engine.beside() == "before"
     assert "AIRBYTE_MYSQL_PASSWORD=old" in (project / "stack/.env").read_text()
     engine.exchange()
     assert data_files(project) == {"now"}
+    assert engine.beside() == "copy"
     assert "AIRBYTE_MYSQL_PASSWORD=new" in (project / "stack/.env").read_text()
     engine.drop_beside()
     assert sorted(path.name for path in (project / ".pipectl").iterdir()) == [
@@ -1015,6 +1020,80 @@ def test_an_exchange_that_was_killed_is_finished_by_the_next_start(
     started._adopt_settings()
     assert "AIRBYTE_MYSQL_PASSWORD=old" in (project / "stack/.env").read_text()
     assert data_files(project) == {"PG_VERSION"}
+
+
+class Killed(BaseException):
+    """kill -9: nothing of what comes after is done."""
+
+
+@pytest.mark.parametrize("in_steps", [False, True])
+@pytest.mark.parametrize("renames", [0, 1, 2, 3])
+def test_a_restore_that_was_killed_anywhere_is_known_and_whose_the_data_is(
+    project: Path, store: Store, monkeypatch: pytest.MonkeyPatch, renames: int, *, in_steps: bool
+) -> None:
+    engine = local_engine(project, monkeypatch)
+    make(store, "mine")
+    (project / ".pipectl/volumes.beside").mkdir()
+    assert engine.beside() == "copy"  # before the first file was there
+    engine.lay_beside(store.path("mine") / DATA, {})
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalEngine, "_adopt_settings", Mock(side_effect=Killed))
+        if in_steps:
+            done, rename = iter(range(renames)), Path.rename
+
+            def renamed(path: Path, to: Path) -> Path:
+                if next(done, None) is None:
+                    raise Killed
+                return rename(path, to)
+
+            patch.setattr("ctypes.CDLL", lambda _: object())
+            patch.setattr(Path, "rename", renamed)
+        with pytest.raises(Killed):
+            engine.exchange()
+    is_new = not in_steps or renames > 1
+    started = LocalEngine(settings_of(project))
+    [leftover] = started.leftovers()
+    assert ("all data is that of the snapshot" in leftover.what) == is_new
+    assert ("all data is that of before" in leftover.what) != is_new
+    assert leftover.remedy == "pipectl up"
+    folders.restore_exchanged(started._data, started._beside)
+    assert started.beside() == ("before" if is_new else "copy")
+    assert data_files(project) - {SETTINGS} == ({"PG_VERSION"} if is_new else {"now"})
+    started.drop_beside()
+    assert started.leftovers() == ()
+
+
+@pytest.mark.parametrize("left", [".k1.new-v983veq5", ".k1.deleted", ".owner.new"])
+def test_what_a_killed_save_has_left_is_named_and_no_snapshot_is(
+    project: Path, store: Store, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    engine = local_engine(project, monkeypatch)
+    make(store, "mine")
+    assert engine.leftovers() == ()
+    (store.folder / left).mkdir()
+    [leftover] = engine.leftovers()
+    assert leftover.is_safe
+    subprocess.run(["sh", "-c", leftover.remedy], check=True)
+    assert engine.leftovers() == ()
+    assert store.names() == ("mine",)
+
+
+@pytest.mark.parametrize(
+    ("beside", "said"), [("", ""), ("copy", "is that of before"), ("before", "is the snapshot's")]
+)
+def test_up_says_what_it_makes_of_a_restore_that_was_killed(
+    engine: NotingEngine, monkeypatch: pytest.MonkeyPatch, beside: str, said: str
+) -> None:
+    monkeypatch.undo()
+    for name in ("wait_until_healthy", "wait_until_parsed"):
+        monkeypatch.setattr(lifecycle, name, lambda *_, **__: None)
+    monkeypatch.setattr(AirflowHealth, "import_failures", lambda *_: ())
+    monkeypatch.setattr(NotingEngine, "beside", lambda _: beside)
+    notes = lifecycle.up_locked(engine, "a_dag", timeout=1, observer=Observer()).notes
+    told = [note for note in notes if note.startswith("A restore was interrupted")]
+    assert len(told) == bool(said)
+    assert said in "".join(told)
+    assert engine.done == ["start", "drop"]
 
 
 def test_what_the_environment_sets_must_not_contradict_the_data(
@@ -1088,7 +1167,9 @@ def test_on_docker_one_write_goes_over_to_other_volumes_and_back(
         (f"{service}.tar", f"mine_{volume}_2") for service, volume in archives.VOLUMES.items()
     )
     assert not (project / "stack/.env").exists()
+    assert engine.beside() == "copy"
     engine.exchange()
+    assert engine.beside() == "before"
     assert {volume.location for volume in engine.data()} == new
     text = (project / "stack/.env").read_text()
     assert "PIPECTL_DATA_SUFFIX=_2\n" in text
@@ -1097,7 +1178,9 @@ def test_on_docker_one_write_goes_over_to_other_volumes_and_back(
     text = (project / "stack/.env").read_text()
     assert "PIPECTL_DATA_SUFFIX=\n" in text
     assert "AIRBYTE_MYSQL_PASSWORD=new\n" in text
+    assert engine.beside() == "copy"
     engine.drop_beside()
+    assert engine.beside() == ""
     assert fake.there == before
 
 

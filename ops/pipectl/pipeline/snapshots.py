@@ -254,6 +254,8 @@ def restore(
     with engine.lock(), _telling(engine, lambda: f"All data is that of {whose}."), ExitStack() as stack:
         _require_space(engine, store, snapshot.bytes, "The restore", store.folder, state_folder(settings))
         made_with = store.settings_of(snapshot)
+        if engine.beside() == "before":
+            observer.report("Deleting the data of before a restore that was interrupted")
         engine.drop_beside()
 
         def drop() -> None:

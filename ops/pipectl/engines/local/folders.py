@@ -128,20 +128,21 @@ def exchange(first: Path, second: Path) -> None:
             failed = library.renameat2(HERE, names[0], HERE, names[1], LINUX_EXCHANGE)
         if not failed:
             return
-    spare = _spare(first)
+    spare = spare_of(first)
     first.rename(spare)
     second.rename(first)
     spare.rename(second)
 
 
-def restore_exchanged(first: Path) -> None:
-    """Put a folder back that an interrupted exchange, not in one step, has left under another name."""
-    spare = _spare(first)
-    if spare.is_dir() and not first.exists():
-        spare.rename(first)
+def restore_exchanged(first: Path, second: Path) -> None:
+    """Rename what an interrupted exchange, not in one step, has left: back, or to where it goes."""
+    spare = spare_of(first)
+    if spare.is_dir() and not (first.exists() and second.exists()):
+        spare.rename(second if first.exists() else first)
 
 
-def _spare(folder: Path) -> Path:
+def spare_of(folder: Path) -> Path:
+    """Return where a folder lies in the middle of an exchange that is not in one step."""
     return folder.with_name(f".{folder.name}.exchanged")
 
 
