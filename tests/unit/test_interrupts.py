@@ -138,7 +138,7 @@ LEFT = [
     (
         "snapshot rm mine --yes",
         "snapshot_store.Store.remove",
-        "It is there, or gone: pipectl snapshot list",
+        "Nothing was deleted.",
     ),
     ("export there", "exporting.export", "Nothing was exported: run the same command again."),
     (
@@ -180,6 +180,18 @@ def test_what_was_looked_at_after_ctrl_c_is_said_instead(monkeypatch: pytest.Mon
     monkeypatch.setattr("pipectl.pipeline.snapshots.save", MagicMock(side_effect=error))
     done = CliRunner().invoke(cli.app, ["snapshot", "save", "mine"])
     assert done.stderr.endswith("\nInterrupted. The snapshot mine is saved. Stopped: triggerer.\n")
+
+
+@pytest.mark.usefixtures("stack")
+def test_ctrl_c_waits_for_the_end_of_a_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(
+        "pipectl.pipeline.snapshot_store.Store.remove", lambda *_: signal.raise_signal(signal.SIGINT)
+    )
+    done = CliRunner().invoke(cli.app, ["snapshot", "rm", "mine", "--yes"])
+    signal.signal(signal.SIGINT, before)
+    assert done.exit_code == ExitCode.INTERRUPTED
+    assert done.stderr.endswith("\nInterrupted. Deleted: mine.\n")
 
 
 SHOW = [

@@ -14,6 +14,7 @@ from pipectl.commands import up
 from pipectl.commands.shared import Progress, StartProgress, confirm, group, line, table
 from pipectl.errors import UsageError
 from pipectl.names import command, counted, moment, size
+from pipectl.wait import interrupts_held
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -190,9 +191,10 @@ def _remove(invocation: Invocation, store: Store, name: str, *, yes: bool) -> No
     if name not in store.names():
         store.read(name)
     confirm(invocation, f"Delete the snapshot {name}?", f"snapshot rm {name}", yes=yes)
-    invocation.if_interrupted = "It is there, or gone: pipectl snapshot list"
-    with invocation.engine.lock():
+    invocation.if_interrupted = "Nothing was deleted."
+    with invocation.engine.lock(), interrupts_held():
         store.remove(name)
+        invocation.if_interrupted = f"Deleted: {name}."
     removed = SnapshotRemoved(name)
     invocation.console.emit(removed, lambda: line(f"Deleted: {name}."))
 
