@@ -200,7 +200,8 @@ def run_guarded(
         raise typer.Exit(error.code) from error
     except KeyboardInterrupt as error:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _say_interrupted(console(), goes_on())
+        # What looked afterwards knows better.
+        _say_interrupted(console(), " ".join(getattr(error, "__notes__", ())) or goes_on())
         raise typer.Exit(ExitCode.INTERRUPTED) from error
     except (BrokenPipeError, SystemExit) as error:
         # Rich turns a closed pipe into SystemExit.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ def explained(settings: Callable[[], Settings]) -> Iterator[None]:
         raise
     except OSError as error:
         full = advice(settings)
-        if error.filename is None and not full:
+        if error.filename is None and not full and error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
         what = f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
         raise EngineError(
@@ -63,7 +64,8 @@ def advice(settings: Callable[[], Settings]) -> str:
 
 def folders(settings: Settings) -> tuple[Path, ...]:
     """Return the folders that commands and the local engine's services write to."""
-    return settings.state_dir, settings.env_path.parent, settings.cache_dir, Path(tempfile.gettempdir())
+    state, stack = settings.state_dir, settings.env_path.parent
+    return state, state / "snapshots", stack, settings.cache_dir, Path(tempfile.gettempdir())
 
 
 class Space(NamedTuple):

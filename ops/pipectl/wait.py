@@ -1,17 +1,22 @@
-"""Waiting for a condition, up to a deadline of time.monotonic, and for answers that Ctrl-C leaves behind."""
+"""Waiting for a condition, up to a deadline of time.monotonic; what Ctrl-C leaves behind or waits for."""
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
 POLL_SECONDS = 0.1
 HEED_SIGNALS_SECONDS = 0.5
+# What ends a command in good order; SIGALRM repeats Ctrl-C.
+ENDING = (signal.SIGINT, signal.SIGALRM, signal.SIGTERM, signal.SIGHUP)
 
 Answer = TypeVar("Answer")
 
@@ -27,6 +32,38 @@ def attempts(deadline: float, poll_seconds: float = POLL_SECONDS) -> Iterator[No
 def until(question: Callable[[], object], seconds: float, poll_seconds: float = POLL_SECONDS) -> bool:
     """Ask until the answer is true, at most `seconds` long; return whether it was."""
     return any(question() for _ in attempts(time.monotonic() + seconds, poll_seconds))
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C, and a signal that ends this command, wait for the end of the block."""
+    came: list[int] = []
+    with _handling(lambda number, _: came.append(number)):
+        yield
+    for number in came:
+        signal.raise_signal(number)
+
+
+@contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """Go on whatever the user types, in programs that the block starts too: for what puts things back."""
+    with _handling(signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
+    """Replace what this process does at such signals; what the system does at them stays."""
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in ENDING if is_main}
+    ours = {number: action for number, action in before.items() if callable(action)}
+    try:
+        for number in ours:
+            signal.signal(number, handler)
+        yield
+    finally:
+        for number, action in ours.items():
+            signal.signal(number, action)
 
 
 class Aside(Generic[Answer]):

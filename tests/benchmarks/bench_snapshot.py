@@ -99,7 +99,7 @@ def main() -> None:
         project.settle()
         assert stack.harm() == NO_HARM
         size = saved["snapshot"]["bytes"] / 1e6
-        highest = HIGHEST_SHARED if shares_blocks(project.folder) else HIGHEST
+        highest = HIGHEST_SHARED if shares_blocks(project.folder, project.folder) else HIGHEST
     best = min(copies)
     sys.stdout.write(
         f"{before[0]:,} transactions, {size:,.0f} MB, cp -r and sync {best:.1f} s\n"

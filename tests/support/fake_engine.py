@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pipectl.engines.base import Engine
 from pipectl.engines.changes import StartPlan
@@ -58,6 +58,9 @@ class FakeEngine(Engine):
 
     def exchange(self) -> None:
         pass
+
+    def beside(self) -> Literal["", "copy", "before"]:
+        return ""
 
     def _drop_beside(self) -> None:
         pass

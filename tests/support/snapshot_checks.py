@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipectl.errors import ExitCode
 from support.waiting import pass_time
 
 if TYPE_CHECKING:
+    from support.project_copy import Project
     from support.stacks import Stack
 
 NO_HARM = {"lost": 0, "doubled": 0, "mislabelled": 0}
@@ -36,6 +40,8 @@ def check_saving_and_restoring(stack: Stack) -> None:
         assert saved["snapshot"]["slots"] == ["reader"]
         assert saved["snapshot"]["rows"]["public.transactions"] == before[0]
         assert counts(stack) == before
+        check_damage(project, Path(saved["folder"]) / "data")
+        check_interrupting(project)
         for _ in range(RUNS):
             project.run("trigger")
         project.settle()
@@ -62,6 +68,53 @@ def check_saving_and_restoring(stack: Stack) -> None:
     assert project.json("snapshot", "list") == {"snapshots": [], "unusable": {}}
 
 
+def check_damage(project: Project, data: Path) -> None:
+    """Change one byte in the middle of the largest file: a restore touches nothing."""
+    largest = max((path for path in data.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    place = largest.stat().st_size // 2
+    with largest.open("r+b") as file:
+        file.seek(place)
+        [byte] = file.read(1)
+        for value in (byte ^ 1, byte):
+            file.seek(place)
+            file.write(bytes([value]))
+            file.flush()
+            if value != byte:
+                refused = project.run("snapshot", "restore", "mine", "--yes", "--drop-slots", code=2)
+                assert "is broken: files of it have changed" in refused.stderr
+
+
+def check_interrupting(project: Project) -> None:
+    """Press Ctrl-C while the databases rest: all runs again, and nothing is left."""
+    process = project.start("snapshot", "save", "interrupted")
+    assert process.stderr
+    assert any(line.startswith("Copying") for line in process.stderr)
+    code, said = project.interrupt(process)
+    assert code == ExitCode.INTERRUPTED, said
+    assert said.endswith("Interrupted. Nothing was saved. All services run that ran before.\n")
+    assert {path.name for path in (project.folder / ".pipectl/snapshots").iterdir()} == {".owner", "mine"}
+    project.run("doctor", "--only", "leftovers")
+    project.run("up")
+
+
+def check_lost_rows(stack: Stack) -> None:
+    """Say in the manifest that there were more rows: the data of before comes back."""
+    project = stack.project
+    saved = project.json("snapshot", "save", "lost")
+    manifest = Path(saved["folder"]) / "snapshot.json"
+    facts = json.loads(manifest.read_text())
+    facts["rows"]["public.transactions"] += 1
+    manifest.write_text(json.dumps(facts))
+    project.run("trigger")
+    project.settle()
+    before = counts(stack)
+    refused = project.run("snapshot", "restore", "lost", "--yes", code=5)
+    assert "public.transactions has" in refused.stderr
+    project.run("up")
+    assert counts(stack) == before
+    project.run("snapshot", "rm", "lost", "--yes")
+
+
 def check_killing(stack: Stack, kills: int, seconds: float) -> None:
     """Kill `save` and `restore` at random moments: what is there is all of the old or all of the new."""
     project = stack.project
@@ -69,6 +122,7 @@ def check_killing(stack: Stack, kills: int, seconds: float) -> None:
     project.run("snapshot", "save", "old")
     project.run("trigger")
     project.settle()
+    check_lost_rows(stack)
     new = counts(stack)
     assert new > old
     project.run("snapshot", "save", "new")

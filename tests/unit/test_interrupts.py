@@ -129,16 +129,16 @@ LEFT = [
         "loading.HistoryLoader.load",
         "Nothing is written any more, and what is committed stays: the same command goes on from there.",
     ),
-    ("snapshot save mine", "snapshots.save", "Nothing was saved. If services rest still: pipectl up"),
+    ("snapshot save mine", "snapshots.save", "Nothing was saved."),
     (
         "snapshot restore mine --yes",
         "snapshots.restore",
-        "All data is that of before, or all is that of the snapshot. To start with it: pipectl up",
+        "All data is that of before.",
     ),
     (
         "snapshot rm mine --yes",
         "snapshot_store.Store.remove",
-        "It is there, or gone: pipectl snapshot list",
+        "Nothing was deleted.",
     ),
     ("export there", "exporting.export", "Nothing was exported: run the same command again."),
     (
@@ -170,6 +170,30 @@ LEFT = [
         "Whether there is a slot now: pipectl status",
     ),
 ]
+
+
+@pytest.mark.usefixtures("stack")
+def test_what_was_looked_at_after_ctrl_c_is_said_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = KeyboardInterrupt()
+    error.add_note("The snapshot mine is saved.")
+    error.add_note("Stopped: triggerer.")
+    monkeypatch.setattr("pipectl.pipeline.snapshots.save", MagicMock(side_effect=error))
+    done = CliRunner().invoke(cli.app, ["snapshot", "save", "mine"])
+    assert done.stderr.endswith("\nInterrupted. The snapshot mine is saved. Stopped: triggerer.\n")
+
+
+@pytest.mark.usefixtures("stack")
+def test_ctrl_c_waits_for_the_end_of_a_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(
+        "pipectl.pipeline.snapshot_store.Store.remove", lambda *_: signal.raise_signal(signal.SIGINT)
+    )
+    done = CliRunner().invoke(cli.app, ["snapshot", "rm", "mine", "--yes"])
+    signal.signal(signal.SIGINT, before)
+    assert done.exit_code == ExitCode.INTERRUPTED
+    assert done.stderr.endswith("\nInterrupted. Deleted: mine.\n")
+
+
 SHOW = [
     "status",
     "doctor",

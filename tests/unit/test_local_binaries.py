@@ -238,7 +238,7 @@ def test_copy_keeps_links_and_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (source / "sub" / "file").chmod(0o600)
     (source / "link").symlink_to("sub/file")
 
-    copy_contents(source, target)
+    copy_contents((source, target))
 
     assert (target / "link").readlink() == Path("sub/file")
     assert (target / "sub" / "file").stat().st_mode & 0o777 == 0o600

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
 import tarfile
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -19,7 +23,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from pipectl import cli, seen
+from pipectl import cli, disk, seen
 from pipectl.airflow_health import AirflowHealth
 from pipectl.commands import reset, snapshot, up
 from pipectl.console import Console
@@ -28,6 +32,7 @@ from pipectl.engines.docker.engine import DockerEngine
 from pipectl.engines.local import folders
 from pipectl.engines.local.engine import LocalEngine
 from pipectl.errors import (
+    DatabaseError,
     EngineError,
     ExitCode,
     MigrationError,
@@ -35,14 +40,15 @@ from pipectl.errors import (
     WaitTimeoutError,
 )
 from pipectl.invocation import Invocation
-from pipectl.models import DagRun
+from pipectl.models import DagRun, Service
 from pipectl.observer import Observer
 from pipectl.pipeline import lifecycle, snapshots
 from pipectl.pipeline.consumers import Consumers
-from pipectl.pipeline.snapshot_store import DATA, MANIFEST, SETTINGS, Snapshot, Store, contents
+from pipectl.pipeline.snapshot_store import DATA, MANIFEST, SETTINGS, Snapshot, Store
 from pipectl.services import databases
 from pipectl.settings import Settings, load
 from support.fake_engine import FakeEngine
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -213,7 +219,7 @@ def test_a_copy_of_the_project_has_its_snapshots(store: Store, tmp_path: Path) -
     make(store, "mine")
     copied = Store(settings_of(tmp_path / "copy"))
     copied.folder.parent.mkdir(parents=True)
-    folders.copy_contents(store.folder.parent, copied.folder.parent)
+    folders.copy_contents((store.folder.parent, copied.folder.parent))
     copied.require_whole(copied.read("mine"))
 
 
@@ -261,12 +267,51 @@ def test_data_that_has_changed_is_refused(store: Store, damage: Any) -> None:
     assert "pipectl snapshot rm mine" in caught.value.hint
 
 
-def test_contents_count_too_unless_that_would_take_longer_than_the_copy(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("one")
-    before = contents(tmp_path), contents(tmp_path, with_text=True)
-    (tmp_path / "file").write_text("two")
-    assert contents(tmp_path) == before[0]
-    assert contents(tmp_path, with_text=True) != before[1]
+def damage_text(folder: Path) -> None:
+    (folder / "airbyte-mysql/data/PG_VERSION").write_text("18\n")
+
+
+@pytest.mark.parametrize("engine_name", ["local", "docker", "portable"])
+def test_one_changed_byte_is_noticed_before_anything_is_touched(
+    engine: NotingEngine, store: Store, monkeypatch: pytest.MonkeyPatch, engine_name: str
+) -> None:
+    make(store, "mine")
+    rewrite(store, "mine", engine=engine_name)
+    monkeypatch.setattr(NotingEngine, "name", engine_name)
+    damage_text(store.path("mine") / DATA)
+    with pytest.raises(UsageError, match=r"The snapshot mine is broken: files of it have changed\."):
+        restore(engine, store)
+    assert engine.done == []
+
+
+def test_how_a_snapshot_differs_is_said_to_the_byte(store: Store) -> None:
+    made = make(store, "mine")
+    damage_size(store.path("mine") / DATA)
+    with pytest.raises(UsageError, match="was made of 3 files with 9 bytes, and has 3 files with 8 bytes"):
+        store.require_whole(made)
+    rewrite(store, "mine", bytes=60_642)
+    with pytest.raises(UsageError, match="was made of 3 files with 60,642 bytes, and has"):
+        store.require_whole(store.read("mine"))
+
+
+@pytest.mark.parametrize("engine_name", ["[]", "", [], "podman"])
+def test_an_engine_that_there_is_not_is_none_of_a_snapshot(store: Store, engine_name: object) -> None:
+    make(store, "mine")
+    rewrite(store, "mine", engine=engine_name)
+    found, broken = store.all()
+    assert found == ()
+    assert "not as pipectl wrote it" in broken["mine"]
+
+
+@pytest.mark.parametrize(("rows", "shown"), [(None, "unknown"), ({}, "no tables"), ({"t": 1_200}, "t 1,200")])
+def test_rows_that_nobody_counted_are_not_those_of_no_table(
+    store: Store, rows: dict[str, int] | None, shown: str
+) -> None:
+    make(store, "mine")
+    rewrite(store, "mine", rows=rows)
+    read = store.read("mine")
+    assert read.rows == rows
+    assert snapshot._row(read)[4] == shown
 
 
 @pytest.mark.parametrize("name", [MANIFEST, SETTINGS])
@@ -315,10 +360,117 @@ def test_what_is_removed_is_gone_and_what_is_not_there_is_said(store: Store) -> 
         store.remove("mine")
 
 
-def test_a_disk_that_cannot_hold_it_is_found_beforehand(store: Store) -> None:
+def test_a_disk_that_cannot_hold_it_is_found_beforehand(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"The snapshot needs 1,000\.0 TB, and the disk of .* has .* left"):
-        store.require_space(10**15, "The snapshot")
-    store.require_space(1, "The snapshot")
+        store.require_space(10**15, "The snapshot", tmp_path)
+    store.require_space(1, "The snapshot", tmp_path)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_disk_that_counts_is_the_one_that_is_written_to(
+    engine: NotingEngine, store: Store, monkeypatch: pytest.MonkeyPatch, *, shared: bool
+) -> None:
+    """The folder of snapshots may be on a disk of its own."""
+    full = store.folder
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Mock(free=(path != full) << 40))
+    copies: list[tuple[Path, Path]] = []
+
+    def shares(source: Path, target: Path) -> bool:
+        copies.append((source, target))
+        return shared
+
+    monkeypatch.setattr(snapshots, "shares_blocks", shares)
+    state = engine.state_dir
+    if shared:
+        save(engine, store)
+    else:
+        with pytest.raises(UsageError, match=rf"The snapshot needs .* the disk of {full} has 0 bytes left"):
+            save(engine, store)
+        assert engine.done == []
+        make(store, "mine")
+        restore(engine, store)
+        full = state
+        engine.done.clear()
+        with pytest.raises(UsageError, match=rf"The restore needs .* the disk of {full} has 0 bytes left"):
+            restore(engine, store)
+        assert engine.done == []
+    assert copies[0] == (state, store.folder)
+    assert set(copies[1:]) == (set() if shared else {(store.folder, state)})
+
+
+NO_SPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_is_full_only_now_is_no_bug(
+    engine: NotingEngine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sync", Mock(side_effect=NO_SPACE))
+    with pytest.raises(EngineError, match="No space left on device") as caught:
+        save(engine, store)
+    assert str(store.folder) in caught.value.hint
+    assert store.names() == ()
+    # A file that nobody names, on a disk from which what was half written has gone already.
+    with pytest.raises(EngineError, match="No space left on device"), disk.explained(lambda: engine.settings):
+        raise NO_SPACE
+    # Whoever reads the output may go away.
+    with pytest.raises(BrokenPipeError), store.making("mine"):
+        raise BrokenPipeError
+
+
+COPY = """
+import resource, sys
+from pathlib import Path
+from pipectl.engines.local.folders import copy_contents
+from pipectl.errors import EngineError
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    copy_contents(*[(Path(sys.argv[1]), Path(sys.argv[2]))] * 2)
+except EngineError as error:
+    print(error.message)
+"""
+
+
+@pytest.mark.parametrize("path", [os.environ["PATH"], "/nowhere"])
+def test_a_copy_that_the_system_refuses_says_why_in_one_sentence(tmp_path: Path, path: str) -> None:
+    for name in ("from", "to"):
+        (tmp_path / name).mkdir()
+    for number in range(100):
+        (tmp_path / "from" / str(number)).write_bytes(b"a" * 2000)
+    places = tmp_path / "from", tmp_path / "to"
+    done = subprocess.run(
+        [sys.executable, "-c", COPY, *map(str, places)],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == f"{places[0]} cannot be copied to {places[1]}: File too large.\n"
+
+
+def test_ctrl_c_ends_a_copy_at_once_and_what_copies_with_it(tmp_path: Path) -> None:
+    for name in ("from", "to", "bin"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "from" / "file").touch()
+    program = tmp_path / "bin" / "cp"
+    program.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec sleep 600\n")
+    program.chmod(0o755)
+    pids = tmp_path / "pids"
+    with subprocess.Popen(
+        [sys.executable, "-c", COPY, str(tmp_path / "from"), str(tmp_path / "to")],
+        env={**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        until(lambda: pids.exists() and len(pids.read_text().splitlines()) == 2, "both copies")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert "KeyboardInterrupt" in said
+    for pid in pids.read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
+    assert list((tmp_path / "to").iterdir()) == []
 
 
 @given(
@@ -351,11 +503,12 @@ def test_folders_are_exchanged(
 def test_an_exchange_in_steps_that_was_interrupted_is_put_back(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data").rename(tmp_path / ".data.exchanged")
-    folders.restore_exchanged(tmp_path / "data")
+    folders.restore_exchanged(tmp_path / "data", tmp_path / "beside")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    # Only the last step is missing.
     (tmp_path / ".data.exchanged").mkdir()
-    folders.restore_exchanged(tmp_path / "data")
-    assert len(list(tmp_path.iterdir())) == 2
+    folders.restore_exchanged(tmp_path / "data", tmp_path / "beside")
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "beside"}
 
 
 def archive(path: Path, *members: tarfile.TarInfo) -> None:
@@ -437,16 +590,26 @@ class NotingEngine(FakeEngine):
     """Notes what it is told to do; its data are small files."""
 
     name = "local"
-    fails_at = ""
+    fails_at = interrupted_at = ""
+    is_impatient = False
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.done: list[str] = []
+        self.resting: set[str] = set()
 
     def _note(self, what: str) -> None:
         self.done.append(what)
         if what == self.fails_at:
             raise EngineError(f"{what} failed.")
+        if what == self.interrupted_at or (self.is_impatient and self.interrupted_at in self.done):
+            signal.raise_signal(signal.SIGINT)
+
+    def services(self) -> tuple[Service, ...]:
+        return tuple(
+            replace(service, state="stopped" if service.name in self.resting else service.state)
+            for service in super().services()
+        )
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -461,10 +624,12 @@ class NotingEngine(FakeEngine):
         return VERSIONS
 
     def rest(self, names: Collection[str]) -> tuple[str, ...]:
+        self.resting.update(set(names) & set(self._names))
         self._note(f"rest {' '.join(names)}")
         return tuple(names)
 
     def wake(self, names: Collection[str]) -> None:
+        self.resting.difference_update(names)
         self._note(f"wake {' '.join(names)}")
 
     def copy_data(self, folder: Path) -> None:
@@ -487,11 +652,13 @@ class NotingEngine(FakeEngine):
         return LocalEngine.slots_in(self, folder) if (folder / "airbyte-mysql").exists() else ()  # type: ignore[arg-type]
 
     def stop(self) -> tuple[str, ...]:
+        self.resting.update(self._names)
         self._note("stop")
         return ()
 
     def start(self, observer: Observer, only: Collection[str] = ()) -> tuple[str, ...]:
         del observer
+        self.resting.difference_update(only or self._names)
         self._note("start databases" if only else "start")
         return tuple(only) or ("webserver",)
 
@@ -502,7 +669,7 @@ def engine(project: Path, monkeypatch: pytest.MonkeyPatch) -> NotingEngine:
     monkeypatch.setattr(snapshots, "_prepare", lambda *_: True)
     monkeypatch.setattr(snapshots, "_wait_for_databases", lambda _: None)
     monkeypatch.setattr(snapshots, "_sequences", lambda _: {"public.ids": 5})
-    monkeypatch.setattr(snapshots, "_rows", lambda _: {"public.transactions": 3})
+    monkeypatch.setattr(snapshots, "_counts", lambda _: {"public.transactions": (3, False)})
     monkeypatch.setattr(AirflowHealth, "running", lambda _: ())
     monkeypatch.setattr(lifecycle, "up_locked", lambda *_, **__: UP)
     return NotingEngine(settings_of(project))
@@ -517,7 +684,9 @@ def save(engine: NotingEngine, store: Store, name: str = "mine", hold: float = 0
 
 def restore(engine: NotingEngine, store: Store, *, keep_slots: bool | None = None) -> Any:
     settings = engine._settings
-    chosen = snapshots.require_restorable(engine, settings, store, "mine", keep_slots=keep_slots)
+    chosen = snapshots.require_restorable(
+        engine, settings, store, "mine", keep_slots=keep_slots, observer=Observer()
+    )
     return snapshots.restore(
         engine,
         settings,
@@ -561,10 +730,16 @@ RUN = DagRun("shop", "manual__1", "manual", "running", MADE, MADE, MADE, None)
 def test_a_run_that_stays_active_is_named_and_nothing_rests(
     engine: NotingEngine, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(AirflowHealth, "running", lambda _: (RUN,))
-    with pytest.raises(WaitTimeoutError, match="manual__1 of shop") as caught:
+    other = replace(RUN, dag_id="crm", run_id="a b")
+    monkeypatch.setattr(AirflowHealth, "running", lambda _: (RUN, other))
+    with pytest.raises(WaitTimeoutError, match="manual__1 of shop and a b of crm") as caught:
         save(engine, store)
-    assert "--wait" in caught.value.hint
+    assert caught.value.hint.splitlines() == [
+        "To wait for longer: --wait SECONDS",
+        "What it waits for: pipectl explain shop manual__1",
+        "To end it: pipectl cancel shop manual__1",
+        "To end it: pipectl cancel crm 'a b'",
+    ]
     assert engine.done == []
     assert store.names() == ()
 
@@ -629,6 +804,48 @@ def test_before_the_exchange_a_failure_leaves_the_data_alone(
     assert "drop" in engine.done[1:]
 
 
+LARGE = 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("saved", "counted", "lost"),
+    [
+        ({"transactions": 344}, {"transactions": (286, False)}, "transactions has 286 of 344 rows"),
+        ({"transactions": 1}, {}, "transactions has 0 of 1 row."),
+        ({"transactions": LARGE}, {}, "transactions has 0 of 10,000,000 rows"),
+        ({"transactions": 344, "labels": 2}, {"transactions": (344, False), "labels": (1, False)}, "labels"),
+        # Nothing is lost.
+        ({"transactions": 344}, {"transactions": (344, False)}, ""),
+        ({"transactions": 344}, {"transactions": (345, False), "more": (1, False)}, ""),
+        # Nothing is known.
+        ({"transactions": LARGE}, {"transactions": (LARGE - 1, True)}, ""),
+        ({"transactions": LARGE}, {"transactions": (400_000, False)}, ""),
+        ({"transactions": 344}, {"transactions": (286, True)}, ""),
+        (None, {}, ""),
+    ],
+)
+def test_rows_that_a_restore_does_not_give_back_put_the_data_of_before_back(
+    engine: NotingEngine,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    saved: dict[str, int] | None,
+    counted: dict[str, tuple[int, bool]],
+    lost: str,
+) -> None:
+    make(store, "mine")
+    rewrite(store, "mine", rows=saved)
+    monkeypatch.setattr(snapshots, "_counts", lambda _: counted)
+    if not lost:
+        restore(engine, store)
+        assert engine.done.count("exchange") == 1
+        return
+    with pytest.raises(DatabaseError, match=lost) as caught:
+        restore(engine, store)
+    assert engine.done[-4:] == ["start databases", "stop", "exchange", "drop"]
+    assert "The data of before is in its place again" in caught.value.hint
+    assert "pipectl snapshot rm mine" in caught.value.hint
+
+
 @pytest.mark.parametrize(("keep", "dropped"), [(False, (SLOT,)), (True, ())])
 def test_slots_are_kept_or_dropped_by_choice_alone(
     engine: NotingEngine, store: Store, *, keep: bool, dropped: tuple[str, ...]
@@ -640,6 +857,100 @@ def test_slots_are_kept_or_dropped_by_choice_alone(
     assert "--keep-slots" in caught.value.hint
     assert engine.done == []
     assert restore(engine, store, keep_slots=keep).slots_dropped == dropped
+
+
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+RUN_ALL = "All services run that ran before."
+
+
+@pytest.mark.usefixtures("_ctrl_c")
+@pytest.mark.parametrize("is_impatient", [False, True])
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (f"rest {STARTING}", "Nothing was saved."),
+        (f"rest dag-processor {' '.join(databases())}", "Nothing was saved."),
+        ("copy", "Nothing was saved."),
+        (f"wake {ALL}", "Nothing was saved."),
+        ("wait", "The snapshot mine is saved."),
+    ],
+)
+def test_ctrl_c_in_a_save_starts_again_what_rested_and_says_what_is_saved(
+    engine: NotingEngine,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    said: str,
+    *,
+    is_impatient: bool,
+) -> None:
+    monkeypatch.setattr(snapshots, "wait_until_healthy", lambda *_, **__: engine._note("wait"))
+    engine.interrupted_at, engine.is_impatient = step, is_impatient
+    with pytest.raises(KeyboardInterrupt) as caught:
+        save(engine, store)
+    assert caught.value.__notes__ == [said, RUN_ALL]
+    assert engine.resting == set()
+    assert bool(store.names()) == (step == "wait")
+    assert {path.name for path in store.folder.iterdir()} <= {".owner", "mine"}
+
+
+@pytest.mark.usefixtures("_ctrl_c")
+@pytest.mark.parametrize("is_impatient", [False, True])
+@pytest.mark.parametrize(
+    ("step", "is_new", "runs"),
+    [
+        ("lay beside", False, True),
+        (f"rest {STARTING}", False, True),
+        ("stop", False, False),
+        ("exchange", False, False),
+        ("start databases", False, False),
+        ("start", False, False),
+        ("up", True, True),
+    ],
+)
+def test_ctrl_c_in_a_restore_says_whose_data_it_is(
+    engine: NotingEngine,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    *,
+    is_new: bool,
+    runs: bool,
+    is_impatient: bool,
+) -> None:
+    make(store, "mine")
+    monkeypatch.setattr(lifecycle, "up_locked", lambda *_, **__: engine._note("up"))
+    engine.interrupted_at, engine.is_impatient = step, is_impatient
+    with pytest.raises(KeyboardInterrupt) as caught:
+        restore(engine, store)
+    of, services = caught.value.__notes__
+    assert of == f"All data is that of {'the snapshot mine' if is_new else 'before'}."
+    assert engine.done.count("exchange") % 2 == is_new
+    assert engine.done.count("drop") == 2
+    assert services == RUN_ALL if runs else services.startswith("Stopped: airbyte-mysql, airbyte-postgres, ")
+    assert bool(engine.resting) != runs
+    assert runs or services.endswith(". To start what is stopped: pipectl up")
+
+
+def test_what_was_stopped_before_a_save_is_not_told_as_left_so(
+    engine: NotingEngine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.resting = {"triggerer"}
+    monkeypatch.setattr(snapshots, "_hold_schedule", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        save(engine, store)
+    assert caught.value.__notes__ == ["Nothing was saved.", RUN_ALL]
+    # Nobody knows what runs.
+    monkeypatch.setattr(NotingEngine, "services", Mock(side_effect=[(), (), EngineError("Silent.")]))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        save(engine, store)
+    assert caught.value.__notes__ == ["Nothing was saved.", "What runs: pipectl status"]
 
 
 def test_another_engines_snapshot_and_databases_elsewhere_are_refused(
@@ -675,13 +986,17 @@ def test_data_and_what_it_was_made_with_are_exchanged_together(
 ) -> None:
     engine = local_engine(project, monkeypatch, AIRBYTE_MYSQL_PASSWORD="new", AIRFLOW_PORT="1")
     make(store, "mine")
+    assert engine.beside() == ""
     engine.lay_beside(store.path("mine") / DATA, {"AIRBYTE_MYSQL_PASSWORD": "old"})
     assert data_files(project) == {"now"}
+    assert engine.beside() == "copy"
     engine.exchange()
     assert data_files(project) == {"PG_VERSION"}
+    assert engine.beside() == "before"
     assert "AIRBYTE_MYSQL_PASSWORD=old" in (project / "stack/.env").read_text()
     engine.exchange()
     assert data_files(project) == {"now"}
+    assert engine.beside() == "copy"
     assert "AIRBYTE_MYSQL_PASSWORD=new" in (project / "stack/.env").read_text()
     engine.drop_beside()
     assert sorted(path.name for path in (project / ".pipectl").iterdir()) == [
@@ -705,6 +1020,80 @@ def test_an_exchange_that_was_killed_is_finished_by_the_next_start(
     started._adopt_settings()
     assert "AIRBYTE_MYSQL_PASSWORD=old" in (project / "stack/.env").read_text()
     assert data_files(project) == {"PG_VERSION"}
+
+
+class Killed(BaseException):
+    """kill -9: nothing of what comes after is done."""
+
+
+@pytest.mark.parametrize("in_steps", [False, True])
+@pytest.mark.parametrize("renames", [0, 1, 2, 3])
+def test_a_restore_that_was_killed_anywhere_is_known_and_whose_the_data_is(
+    project: Path, store: Store, monkeypatch: pytest.MonkeyPatch, renames: int, *, in_steps: bool
+) -> None:
+    engine = local_engine(project, monkeypatch)
+    make(store, "mine")
+    (project / ".pipectl/volumes.beside").mkdir()
+    assert engine.beside() == "copy"  # before the first file was there
+    engine.lay_beside(store.path("mine") / DATA, {})
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalEngine, "_adopt_settings", Mock(side_effect=Killed))
+        if in_steps:
+            done, rename = iter(range(renames)), Path.rename
+
+            def renamed(path: Path, to: Path) -> Path:
+                if next(done, None) is None:
+                    raise Killed
+                return rename(path, to)
+
+            patch.setattr("ctypes.CDLL", lambda _: object())
+            patch.setattr(Path, "rename", renamed)
+        with pytest.raises(Killed):
+            engine.exchange()
+    is_new = not in_steps or renames > 1
+    started = LocalEngine(settings_of(project))
+    [leftover] = started.leftovers()
+    assert ("all data is that of the snapshot" in leftover.what) == is_new
+    assert ("all data is that of before" in leftover.what) != is_new
+    assert leftover.remedy == "pipectl up"
+    folders.restore_exchanged(started._data, started._beside)
+    assert started.beside() == ("before" if is_new else "copy")
+    assert data_files(project) - {SETTINGS} == ({"PG_VERSION"} if is_new else {"now"})
+    started.drop_beside()
+    assert started.leftovers() == ()
+
+
+@pytest.mark.parametrize("left", [".k1.new-v983veq5", ".k1.deleted", ".owner.new"])
+def test_what_a_killed_save_has_left_is_named_and_no_snapshot_is(
+    project: Path, store: Store, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    engine = local_engine(project, monkeypatch)
+    make(store, "mine")
+    assert engine.leftovers() == ()
+    (store.folder / left).mkdir()
+    [leftover] = engine.leftovers()
+    assert leftover.is_safe
+    subprocess.run(["sh", "-c", leftover.remedy], check=True)
+    assert engine.leftovers() == ()
+    assert store.names() == ("mine",)
+
+
+@pytest.mark.parametrize(
+    ("beside", "said"), [("", ""), ("copy", "is that of before"), ("before", "is the snapshot's")]
+)
+def test_up_says_what_it_makes_of_a_restore_that_was_killed(
+    engine: NotingEngine, monkeypatch: pytest.MonkeyPatch, beside: str, said: str
+) -> None:
+    monkeypatch.undo()
+    for name in ("wait_until_healthy", "wait_until_parsed"):
+        monkeypatch.setattr(lifecycle, name, lambda *_, **__: None)
+    monkeypatch.setattr(AirflowHealth, "import_failures", lambda *_: ())
+    monkeypatch.setattr(NotingEngine, "beside", lambda _: beside)
+    notes = lifecycle.up_locked(engine, "a_dag", timeout=1, observer=Observer()).notes
+    told = [note for note in notes if note.startswith("A restore was interrupted")]
+    assert len(told) == bool(said)
+    assert said in "".join(told)
+    assert engine.done == ["start", "drop"]
 
 
 def test_what_the_environment_sets_must_not_contradict_the_data(
@@ -778,7 +1167,9 @@ def test_on_docker_one_write_goes_over_to_other_volumes_and_back(
         (f"{service}.tar", f"mine_{volume}_2") for service, volume in archives.VOLUMES.items()
     )
     assert not (project / "stack/.env").exists()
+    assert engine.beside() == "copy"
     engine.exchange()
+    assert engine.beside() == "before"
     assert {volume.location for volume in engine.data()} == new
     text = (project / "stack/.env").read_text()
     assert "PIPECTL_DATA_SUFFIX=_2\n" in text
@@ -787,7 +1178,9 @@ def test_on_docker_one_write_goes_over_to_other_volumes_and_back(
     text = (project / "stack/.env").read_text()
     assert "PIPECTL_DATA_SUFFIX=\n" in text
     assert "AIRBYTE_MYSQL_PASSWORD=new\n" in text
+    assert engine.beside() == "copy"
     engine.drop_beside()
+    assert engine.beside() == ""
     assert fake.there == before
 
 

@@ -11,9 +11,10 @@ import typer
 
 from pipectl import options
 from pipectl.commands import up
-from pipectl.commands.shared import StartProgress, confirm, group, line, table
+from pipectl.commands.shared import Progress, StartProgress, confirm, group, line, table
 from pipectl.errors import UsageError
 from pipectl.names import command, counted, moment, size
+from pipectl.wait import interrupts_held
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -119,7 +120,7 @@ def save(
     """Make a snapshot, and show it."""
     from pipectl.pipeline import snapshots  # noqa: PLC0415  with what it imports 60 ms
 
-    invocation.if_interrupted = "Nothing was saved. If services rest still: pipectl up"
+    invocation.if_interrupted = "Nothing was saved."
     with StartProgress(invocation.console).shown() as observer:
         saved = snapshots.save(
             invocation.engine,
@@ -131,6 +132,7 @@ def save(
             up_timeout=timeout,
             observer=observer,
         )
+    invocation.if_interrupted = f"The snapshot {name} is saved."
     invocation.console.emit(saved, lambda: _saved_text(saved))
 
 
@@ -157,7 +159,9 @@ def _restore(
     from pipectl.pipeline import snapshots  # noqa: PLC0415  with what it imports 60 ms
 
     engine, settings = invocation.engine, invocation.settings
-    chosen = snapshots.require_restorable(engine, settings, store, name, keep_slots=keep_slots)
+    chosen = snapshots.require_restorable(
+        engine, settings, store, name, keep_slots=keep_slots, observer=Progress(invocation.console)
+    )
     if not yes:
         invocation.console.show(table(*HEADERS, rows=[_row(chosen)], title="To be restored"))
     confirm(
@@ -166,9 +170,7 @@ def _restore(
         f"snapshot restore {name}",
         yes=yes,
     )
-    invocation.if_interrupted = (
-        "All data is that of before, or all is that of the snapshot. To start with it: pipectl up"
-    )
+    invocation.if_interrupted = "All data is that of before."
     with StartProgress(invocation.console).shown() as observer:
         restored = snapshots.restore(
             engine,
@@ -181,6 +183,7 @@ def _restore(
             up_timeout=timeout,
             observer=observer,
         )
+    invocation.if_interrupted = f"All data is that of the snapshot {name}."
     invocation.console.emit(restored, lambda: _restored_text(restored))
 
 
@@ -188,9 +191,10 @@ def _remove(invocation: Invocation, store: Store, name: str, *, yes: bool) -> No
     if name not in store.names():
         store.read(name)
     confirm(invocation, f"Delete the snapshot {name}?", f"snapshot rm {name}", yes=yes)
-    invocation.if_interrupted = "It is there, or gone: pipectl snapshot list"
-    with invocation.engine.lock():
+    invocation.if_interrupted = "Nothing was deleted."
+    with invocation.engine.lock(), interrupts_held():
         store.remove(name)
+        invocation.if_interrupted = f"Deleted: {name}."
     removed = SnapshotRemoved(name)
     invocation.console.emit(removed, lambda: line(f"Deleted: {name}."))
 
@@ -199,8 +203,9 @@ HEADERS = ("snapshot", "made", "engine", "size", "rows", "made with")
 
 
 def _row(found: Snapshot) -> tuple[object, ...]:
-    largest = sorted(found.rows.items(), key=lambda item: -item[1])[:LARGEST_TABLES]
-    rows = ", ".join(f"{name} {count:,}" for name, count in largest) or "unknown"
+    largest = sorted((found.rows or {}).items(), key=lambda item: -item[1])[:LARGEST_TABLES]
+    without = "unknown" if found.rows is None else "no tables"
+    rows = ", ".join(f"{name} {count:,}" for name, count in largest) or without
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
     return found.name, moment(found.created), found.engine, size(found.bytes), rows, versions
 

@@ -6,7 +6,7 @@ import re
 import shlex
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pipectl.database_connections import prove
 from pipectl.engines import airflow_env, ports
@@ -50,6 +50,12 @@ CLAIMS = {
 }
 
 DROP_SECONDS = 10
+# By what a restore has left.
+INTERRUPTED = {
+    "copy": "a restore was interrupted before its data was in place, so all data is that of before",
+    "before": "a restore was interrupted once its data was in place, so all data is that of the snapshot,"
+    " and that of before is kept until the stack is healthy with it",
+}
 
 DEFAULT_LOGINS = (
     "Any user of this machine can log in to Airflow as admin / admin and to the databases as docker / docker."
@@ -177,6 +183,10 @@ class Engine(ABC):
         No database may run.
         """
 
+    @abstractmethod
+    def beside(self) -> Literal["", "copy", "before"]:
+        """What a restore has left beside the databases' data: a copy, whole or not, or the data of before."""
+
     def drop_beside(self) -> None:
         """Delete what lies beside the databases' data.
 
@@ -271,10 +281,12 @@ class Engine(ABC):
 
     def leftovers(self) -> tuple[Leftover, ...]:
         """What interrupted commands have left, while no other one is at work."""
-        return tuple(
+        restore = [Leftover(INTERRUPTED[beside], "pipectl up")] if (beside := self.beside()) else []
+        halves = (
             Leftover(f"{path} is half of a file or folder", shlex.join(("rm", "-r", str(path))), is_safe=True)
             for path in drafts(self._settings)
         )
+        return (*restore, *halves)
 
     @abstractmethod
     def started_with(self) -> Mapping[str, Mapping[str, str]]:

@@ -149,9 +149,13 @@ def drafts(settings: Settings) -> list[Path]:
     """Return files and folders of which a command that was interrupted had not made the final one yet."""
     stack, state = settings.env_path.parent, settings.state_dir
     # Files of these names are moved into place in the moment in which they are whole.
-    found = [*stack.glob(".env.????????"), *state.glob("*.json.new"), *state.glob("run/*.new")]
+    found = [*stack.glob(".env.????????"), *state.glob("*.json.new")]
+    for name in ("run", "volumes", "snapshots"):
+        found += state.glob(f"{name}/*.new")
     cache = settings.cache_dir
-    folders = [state, state / "volumes", *([] if any(map(_is_held, cache.glob("*.lock"))) else [cache])]
+    folders = [state, state / "volumes", state / "snapshots"]
+    if not any(map(_is_held, cache.glob("*.lock"))):
+        folders.append(cache)
     for folder in folders:
         found += [*folder.glob(".*.new-*"), *folder.glob(".*.deleted")]
     return sorted(found)

@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from pipectl.models import DatabaseContent, ImportFailure, Service, Volume
 
 DIAGNOSIS_SECONDS = 1.5
+# By what a restore that was killed has left.
+INTERRUPTED = {
+    "copy": ("A restore was interrupted before its data was in place: all data is that of before.",),
+    "before": (
+        "A restore was interrupted once its data was in place: all data is the snapshot's, and stays so.",
+        "Ids that were given after the snapshot may be given again, and its replication slots be there.",
+    ),
+}
 FAILED_CHECKS = "Checks that fail now, whether they have to do with it or not (pipectl doctor):"
 
 
@@ -138,8 +146,11 @@ def up_locked(engine: Engine, dag_id: str, *, timeout: float, observer: Observer
         probe = HealthProbe(Databases(*engine.databases()), health)
         wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
     # What a restore that was killed has kept, until the new data has proved to be usable.
+    interrupted: tuple[str, ...] = ()
     with suppress(EngineError):
+        beside = engine.beside()
         engine.drop_beside()
+        interrupted = INTERRUPTED.get(beside, ())
     with stopwatch.phase("dag parsed"):
         asking = Aside(engine.tasks_api_problem)
         wait_until_parsed(engine, health, dag_id, dags_dir=engine.dags_dir, deadline=deadline)
@@ -160,7 +171,7 @@ def up_locked(engine: Engine, dag_id: str, *, timeout: float, observer: Observer
         started=started,
         restarted=engine.restarts(),
         moved_ports={name: MovedPort(*ports) for name, ports in engine.moved_ports().items()},
-        notes=engine.notes(),
+        notes=(*engine.notes(), *interrupted),
         removed=engine.removed(),
         import_failures=health.import_failures(processor_start(engine.services())),
     )
@@ -315,7 +326,7 @@ def empty_databases(
         if active:
             raise WaitTimeoutError(
                 f"The run {active[0]} of {dag_id} is active and would write into the emptied tables.",
-                hint=f"Wait for its end (pipectl runs), or stop new ones first: pipectl pause {dag_id}",
+                hint=f"Wait for its end (pipectl runs {dag_id}), or stop new ones: pipectl pause {dag_id}",
             )
         if propagate:
             observer.report("Deleting row by row")

@@ -18,9 +18,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pipectl import json_text, ordinary
+from pipectl.engines.choice import ENGINES
 from pipectl.engines.local.folders import VolumeFolder, atomic_folder
 from pipectl.engines.project import new_password, state_folder, write_private
-from pipectl.errors import EngineError, UsageError
+from pipectl.errors import EngineError, UsageError, remedy
 from pipectl.names import counted, listed, size
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ MANIFEST, SETTINGS, DATA = "snapshot.json", "settings.json", "data"
 # The folder of all snapshots says whose they are; a copy of the project takes it along.
 OWNER = ".owner"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-NAME_RULE = "at most 64 letters, digits, dashes, dots and underscores, a letter or digit first"
+NAME_RULE = "at most 64 ASCII letters, digits, dashes, dots and underscores, a letter or digit first"
 NAMED = 5
 # Left free on the disk beside what a copy needs.
 RESERVE_BYTES = 256 << 20
@@ -48,7 +49,7 @@ class Snapshot:
     """What a snapshot says of itself.
 
     `engine` made it, `versions` are those of Airflow and the servers, and `rows` those of the business
-    databases' tables, large numbers as the servers estimate them; none if the databases did not run.
+    databases' tables, large numbers as the servers estimate them; None if the databases did not run.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Snapshot:
     engine: str
     pipectl: str
     versions: dict[str, str]
-    rows: dict[str, int]
+    rows: dict[str, int] | None
     slots: tuple[str, ...]
     files: int
     bytes: int
@@ -66,7 +67,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Contents:
-    """All files of a folder: how many, their bytes, and a digest of their names and sizes, or contents."""
+    """All files of a folder: how many, their bytes, and a digest of their names and contents."""
 
     files: int
     bytes: int
@@ -174,12 +175,11 @@ class Store:
 
     def require_whole(self, snapshot: Snapshot) -> None:
         """Raise UsageError if the data is not that of the manifest, or holds links or devices."""
-        found = contents(
-            self.path(snapshot.name) / DATA, name=snapshot.name, with_text=with_text(snapshot.engine)
-        )
+        found = contents(self.path(snapshot.name) / DATA, name=snapshot.name)
         if (found.files, found.bytes) != (snapshot.files, snapshot.bytes):
             there, made = (
-                f"{counted(each.files, 'file')} with {size(each.bytes)}" for each in (found, snapshot)
+                f"{counted(each.files, 'file')} with {counted(each.bytes, 'byte')}"
+                for each in (found, snapshot)
             )
             raise _broken(snapshot.name, f"it was made of {made}, and has {there}")
         if found.digest != snapshot.digest:
@@ -193,12 +193,12 @@ class Store:
                 hint=f"Delete it (pipectl snapshot rm {name}), or choose another name.",
             )
 
-    def require_space(self, needed: int, what: str) -> None:
-        """Raise UsageError if the disk has not so many bytes left."""
-        free = shutil.disk_usage(state_folder(self._settings)).free
+    def require_space(self, needed: int, what: str, folder: Path) -> None:
+        """Raise UsageError if a folder's disk has not so many bytes left."""
+        free = shutil.disk_usage(folder).free
         if needed + RESERVE_BYTES > free:
             raise UsageError(
-                f"{what} needs {size(needed)}, and the disk of {self.folder} has {size(free)} left.",
+                f"{what} needs {size(needed)}, and the disk of {folder} has {size(free)} left.",
                 hint="Free space on it, or delete a snapshot: pipectl snapshot list",
             )
 
@@ -209,19 +209,32 @@ class Store:
         The block makes the folder DATA in it, and calls `finish`.
         """
         self.require_new(name)
+        try:
+            self.ensure()
+            if not self._owner():
+                write_private(self.folder / OWNER, new_password())
+            self.clear()
+            with atomic_folder(self.path(name)) as folder:
+                yield folder
+            _sync_folder(self.folder)
+        except ConnectionError:  # whoever read the output is gone
+            raise
+        except OSError as error:
+            raise EngineError(
+                f"The snapshot cannot be written to {self.folder}: {error.strerror or error}.",
+                hint=remedy(error, self.folder),
+            ) from error
+
+    def ensure(self) -> Path:
+        """Make the folder of all snapshots, if there is none, and return it."""
         state_folder(self._settings)
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self.folder.chmod(0o700)
-        if not self._owner():
-            write_private(self.folder / OWNER, new_password())
-        self.clear()
-        with atomic_folder(self.path(name)) as folder:
-            yield folder
-        _sync_folder(self.folder)
+        return self.folder
 
     def finish(self, folder: Path, settings: Mapping[str, str], **facts: Any) -> Snapshot:  # noqa: ANN401  Snapshot's
         """Write manifest and settings of a folder that holds the data, and all of it to the disk."""
-        found = contents(folder / DATA, with_text=with_text(facts["engine"]))
+        found = contents(folder / DATA)
         name = folder.name.removeprefix(".").partition(".new-")[0]
         snapshot = Snapshot(
             name=name,
@@ -270,31 +283,26 @@ class Store:
             return ""
 
 
-def with_text(engine: str) -> bool:
-    """Whether the digest is of the files' contents too: not of a copy that shares its blocks with the data.
-
-    Reading that would take far longer than making it. Both servers check their own pages.
-    """
-    return engine != "local"
-
-
-def contents(folder: Path, *, name: str = "", with_text: bool = False) -> Contents:
+def contents(folder: Path, *, name: str = "") -> Contents:
     """Return what a folder holds; UsageError if that is anything but folders and ordinary files."""
-    count, total, digest = 0, 0, hashlib.sha256()
-    lines = []
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  10 ms
+
     try:
-        for path, status in _files(folder, name):
-            count, total = count + 1, total + status.st_size
-            text = _digest(path) if with_text else ""
-            place = os.fsencode(path.relative_to(folder)).hex()
-            lines.append(f"{place} {status.st_size} {text}\n")
+        files = list(_files(folder, name))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            digests = pool.map(_digest, (path for path, _ in files))
+            lines = [
+                f"{os.fsencode(path.relative_to(folder)).hex()} {count} {text}\n"
+                for (path, count), text in zip(files, digests, strict=True)
+            ]
     except OSError as error:
         raise _broken(name, f"{error.filename} cannot be read: {error.strerror}") from error
-    digest.update("".join(sorted(lines)).encode())
-    return Contents(count, total, digest.hexdigest())
+    digest = hashlib.sha256("".join(sorted(lines)).encode())
+    return Contents(len(files), sum(count for _, count in files), digest.hexdigest())
 
 
-def _files(folder: Path, name: str) -> Iterator[tuple[Path, os.stat_result]]:
+def _files(folder: Path, name: str) -> Iterator[tuple[Path, int]]:
+    """Yield each file below a folder with its bytes."""
     if not stat.S_ISDIR(folder.lstat().st_mode):
         raise _broken(name, f"{folder.name} is no folder")
     for path in folder.iterdir():
@@ -302,7 +310,7 @@ def _files(folder: Path, name: str) -> Iterator[tuple[Path, os.stat_result]]:
         if stat.S_ISDIR(status.st_mode):
             yield from _files(path, name)
         elif stat.S_ISREG(status.st_mode):
-            yield path, status
+            yield path, status.st_size
         else:
             raise _broken(name, f"{path} is neither a file nor a folder, but a link or a device")
 
@@ -322,14 +330,16 @@ def _text(path: Path) -> str:
 def _parsed(name: str, value: Mapping[str, Any]) -> Snapshot:
     """Read a manifest; AttributeError, LookupError, TypeError or ValueError if it is none."""
     created = datetime.fromisoformat(value["created"])
-    texts = [value[key] for key in ("engine", "pipectl", "digest", "owner")]
+    texts = [value[key] for key in ("pipectl", "digest", "owner")]
     numbers = [value[key] for key in ("files", "bytes")]
     versions, rows, slots = value["versions"], value["rows"], value["slots"]
+    counts = {} if rows is None else rows
     is_right = (
         value["format"] == FORMAT
         and created.tzinfo is not None
-        and all(isinstance(text, str) for text in (*texts, *slots, *versions, *versions.values(), *rows))
-        and all(_is_count(number) for number in (*numbers, *rows.values()))
+        and value["engine"] in (*ENGINES, PORTABLE)
+        and all(isinstance(text, str) for text in (*texts, *slots, *versions, *versions.values(), *counts))
+        and all(_is_count(number) for number in (*numbers, *counts.values()))
         and isinstance(slots, list)
     )
     if not is_right:

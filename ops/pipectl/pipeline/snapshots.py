@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipectl import __version__, seen
 from pipectl.airflow_health import AirflowHealth
-from pipectl.databases import Databases
+from pipectl.databases import MOST_COUNTED, Databases
 from pipectl.engines.local.folders import shares_blocks
 from pipectl.engines.project import state_folder
 from pipectl.errors import (
@@ -22,18 +22,19 @@ from pipectl.errors import (
     UsageError,
     WaitTimeoutError,
 )
-from pipectl.names import listed, size
+from pipectl.names import command, counted, listed, size
 from pipectl.pipeline import lifecycle
 from pipectl.pipeline.access import airflow_address, down_services
 from pipectl.pipeline.consumers import drop_slots
 from pipectl.pipeline.portable import dump, load
 from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy
-from pipectl.pipeline.snapshot_store import DATA, PORTABLE, Snapshot, with_text
+from pipectl.pipeline.snapshot_store import DATA, PORTABLE, Snapshot
 from pipectl.services import business_databases, databases
-from pipectl.wait import until
+from pipectl.wait import interrupts_held, interrupts_ignored, until
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
+    from pathlib import Path
 
     from pipectl.engines.base import Engine
     from pipectl.models import Volume
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 KEY = "AIRFLOW_FERNET_KEY"
 DATABASE_SECONDS = 60.0
 POLL_SECONDS = 0.1
+# Runs that are named if they stay active.
+NAMED = 3
 # What starts runs and tasks; what else uses the databases all the time. The web server bears a pause.
 STARTING, WRITING = ("scheduler", "worker", "triggerer"), ("dag-processor",)
 # Numbers that sequences have given, and the statement that lets one go on from there.
@@ -86,12 +89,41 @@ class _Rest:
         self._names: tuple[str, ...] = ()
 
     def begin(self, names: Collection[str]) -> None:
-        self._names += self._engine.rest(names)
+        # Ctrl-C in between would leave services at rest that nobody knows of.
+        with interrupts_held():
+            self._names += self._engine.rest(names)
 
     def end(self) -> None:
         if self._names:
-            self._engine.wake(self._names)
-            self._names = ()
+            with interrupts_held():
+                self._engine.wake(self._names)
+                self._names = ()
+
+    def forget(self) -> None:
+        self._names = ()
+
+
+@contextmanager
+def _telling(engine: Engine, data: Callable[[], str]) -> Iterator[None]:
+    """Note on a Ctrl-C that ends the block what `data` says then, and which services it has left stopped."""
+    before = down_services(engine.services())
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        with interrupts_ignored():
+            error.add_note(data())
+            error.add_note(_stopped(engine, before))
+        raise
+
+
+def _stopped(engine: Engine, before: set[str]) -> str:
+    try:
+        stopped = sorted(down_services(engine.services()) - before)
+    except PipectlError:
+        return "What runs: pipectl status"
+    if not stopped:
+        return "All services run that ran before."
+    return f"Stopped: {listed(stopped, len(stopped))}. To start what is stopped: pipectl up"
 
 
 def save(
@@ -113,12 +145,16 @@ def save(
     WaitTimeoutError if a run stays active for `hold_timeout` seconds.
     """
     stopwatch = lifecycle.Stopwatch()
-    with engine.lock():
+
+    def saved() -> str:
+        return f"The snapshot {name} is saved." if name in store.names() else "Nothing was saved."
+
+    with engine.lock(), _telling(engine, saved):
         _require_own(settings, "saved")
         store.require_new(name)
         versions, data = engine.versions(), _data(engine)
         count = sum(volume.bytes for volume in data)
-        store.require_space(_needed(engine, settings, count), "The snapshot")
+        _require_space(engine, store, count, "The snapshot", settings.state_dir, store.ensure())
         down = down_services(engine.services())
         is_up = not down
         if portable and not down.isdisjoint(databases()):
@@ -160,7 +196,13 @@ def save(
 
 
 def require_restorable(
-    engine: Engine, settings: Settings, store: Store, name: str, *, keep_slots: bool | None
+    engine: Engine,
+    settings: Settings,
+    store: Store,
+    name: str,
+    *,
+    keep_slots: bool | None,
+    observer: Observer,
 ) -> Snapshot:
     """Return a snapshot that this project can go back to; UsageError, before anything is touched, if not."""
     _require_own(settings, "restored")
@@ -178,6 +220,7 @@ def require_restorable(
             f"The snapshot {name} cannot be used here: {problem}.",
             hint="Run the version that it was made with, then the command again.",
         )
+    observer.report(f"Reading {size(snapshot.bytes)} of {name}")
     store.require_whole(snapshot)
     if not is_portable and engine.slots_in(store.path(name) / DATA) and keep_slots is None:
         raise UsageError(
@@ -207,11 +250,19 @@ def restore(
     Ids that have been used are not used again. Raises as `save` does, and what a start raises.
     """
     stopwatch = lifecycle.Stopwatch()
-    with engine.lock(), ExitStack() as stack:
-        store.require_space(_needed(engine, settings, snapshot.bytes), "The restore")
+    whose = "before"
+    with engine.lock(), _telling(engine, lambda: f"All data is that of {whose}."), ExitStack() as stack:
+        _require_space(engine, store, snapshot.bytes, "The restore", store.folder, state_folder(settings))
         made_with = store.settings_of(snapshot)
+        if engine.beside() == "before":
+            observer.report("Deleting the data of before a restore that was interrupted")
         engine.drop_beside()
-        stack.callback(engine.drop_beside)
+
+        def drop() -> None:
+            with interrupts_ignored():
+                engine.drop_beside()
+
+        stack.callback(drop)
         data = store.path(snapshot.name) / DATA
         is_portable = snapshot.engine == PORTABLE
         if not is_portable:
@@ -223,11 +274,10 @@ def restore(
             _hold_schedule(engine, rest, timeout=hold_timeout, observer=observer)
         numbers = _sequences(engine)
         observer.report("Stopping the stack")
+        rest.forget()
         engine.stop()
         seen.forget(engine.state_dir)
-        stack.pop_all()
-        engine.exchange()
-        with _back_if_it_fails(engine, observer):
+        with _exchanged(engine, stack, observer):
             engine.install(observer)
             started = engine.start(observer, only=databases())
             dropped = () if keep_slots else snapshot.slots
@@ -235,11 +285,13 @@ def restore(
             if is_portable:
                 observer.report("Loading the dumps")
                 load(engine, settings, data, observer)
+            _require_rows(engine, snapshot)
             raised = _prepare(engine, numbers or {}, dropped)
             started += engine.start(observer)
             deadline = time.monotonic() + up_timeout
             probe = HealthProbe(Databases(*engine.databases()), AirflowHealth(engine.airflow()))
             wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
+        whose = f"the snapshot {snapshot.name}"
         engine.drop_beside()
         result = lifecycle.up_locked(engine, dag_id, timeout=up_timeout, observer=observer)
         result = replace(result, started=started, seconds=stopwatch.seconds)
@@ -275,15 +327,26 @@ def _notes(
 
 
 @contextmanager
-def _back_if_it_fails(engine: Engine, observer: Observer) -> Iterator[None]:
-    """Put the data of before back, and start the stack with it, if the block fails."""
+def _exchanged(engine: Engine, stack: ExitStack, observer: Observer) -> Iterator[None]:
+    """Put what lies beside the data into its place; if the block fails, put the data of before back.
+
+    `stack` holds what is to be done if the data stays in its place.
+    """
+    is_exchanged = False
     try:
+        with interrupts_held():
+            stack.pop_all()
+            engine.exchange()
+            is_exchanged = True
         yield
     except BaseException as error:
-        observer.report("The stack does not start with the snapshot: putting the data of before back")
-        engine.stop()
-        engine.exchange()
-        engine.drop_beside()
+        if not is_exchanged:
+            raise
+        observer.report("Putting the data of before back")
+        with interrupts_ignored():
+            engine.stop()
+            engine.exchange()
+            engine.drop_beside()
         if isinstance(error, PipectlError):
             error.hint = (
                 f"The data of before is in its place again. To start with it: pipectl up\n{error.hint}"
@@ -308,9 +371,10 @@ def _data(engine: Engine) -> tuple[Volume, ...]:
     return data
 
 
-def _needed(engine: Engine, settings: Settings, count: int) -> int:
-    """How many of so many bytes a copy takes on the disk of the project."""
-    return 0 if not with_text(engine.name) and shares_blocks(state_folder(settings)) else count
+def _require_space(engine: Engine, store: Store, count: int, what: str, source: Path, target: Path) -> None:
+    """Raise UsageError if a copy of so many bytes has no space; one that shares its blocks takes none."""
+    if engine.name != "local" or not shares_blocks(source, target):
+        store.require_space(count, what, target)
 
 
 def _hold_schedule(engine: Engine, rest: _Rest, *, timeout: float, observer: Observer) -> None:
@@ -326,10 +390,13 @@ def _hold_schedule(engine: Engine, rest: _Rest, *, timeout: float, observer: Obs
             until(lambda health=health: not health.running(), deadline - time.monotonic(), POLL_SECONDS)  # type: ignore[misc]
             active = health.running()
         if active:
-            names = [f"{run.run_id} of {run.dag_id}" for run in active[:3]]
+            named = active[:NAMED]
+            names = [f"{run.run_id} of {run.dag_id}" for run in named]
+            ends = [f"To end it: {command('cancel', run.dag_id, run.run_id)}" for run in named]
+            first = command("explain", named[0].dag_id, named[0].run_id)
             raise WaitTimeoutError(
                 f"Active, so that only a part of it would be saved: {listed(names, len(active))}.",
-                hint="Wait for longer (--wait SECONDS), or end the run: pipectl cancel",
+                hint="\n".join(("To wait for longer: --wait SECONDS", f"What it waits for: {first}", *ends)),
             )
         rest.begin(STARTING)
         if not health.running():
@@ -337,15 +404,40 @@ def _hold_schedule(engine: Engine, rest: _Rest, *, timeout: float, observer: Obs
         rest.end()  # one has begun in between
 
 
-def _rows(engine: Engine) -> dict[str, int]:
-    """Rows of each table of the business databases, large numbers as estimates; none if one does not run."""
-    asked = Databases(*engine.databases())
-    rows: dict[str, int] = {}
+def _rows(engine: Engine) -> dict[str, int] | None:
+    """Rows of each table of the business databases, large numbers as estimates; None if one does not run."""
     with suppress(DatabaseError):
-        for definition in business_databases():
-            rows |= {name: count for name, (count, _) in asked.row_counts(definition.name).items()}
-        return rows
-    return {}
+        return {name: count for name, (count, _) in _counts(engine).items()}
+    return None
+
+
+def _counts(engine: Engine) -> dict[str, tuple[int, bool]]:
+    asked = Databases(*engine.databases())
+    counts: dict[str, tuple[int, bool]] = {}
+    for definition in business_databases():
+        counts |= asked.row_counts(definition.name)
+    return counts
+
+
+def _require_rows(engine: Engine, snapshot: Snapshot) -> None:
+    """Raise DatabaseError if a table has fewer rows than were saved, or is missing; estimates tell nothing.
+
+    Whoever writes without Airflow may have added rows between the count and the copy.
+    """
+    if snapshot.rows is None:
+        return
+    counts = _counts(engine)
+    lost = []
+    for name, saved in snapshot.rows.items():
+        count, is_estimate = counts.get(name, (0, False))
+        is_compared = name not in counts or not (is_estimate or saved > MOST_COUNTED)
+        if is_compared and count < saved:
+            lost.append(f"{name} has {count:,} of {counted(saved, 'row')}")
+    if lost:
+        raise DatabaseError(
+            f"The snapshot {snapshot.name} does not give back all that was saved: {listed(lost, len(lost))}.",
+            hint=f"Delete it: {command('snapshot', 'rm', snapshot.name)}",
+        )
 
 
 def _sequences(engine: Engine) -> dict[str, int] | None:

@@ -15,7 +15,7 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipectl import surroundings
 from pipectl.database_connections import prove
@@ -366,12 +366,27 @@ class DockerEngine(Engine):
 
     def _drop_beside(self) -> None:
         """Delete volumes of databases that stack/.env does not name."""
+        for volume in self._others():
+            self._compose.remove_volume(volume)
+
+    def beside(self) -> Literal["", "copy", "before"]:
+        """Look at the suffixes of the volumes: that of a copy is the next one."""
+        others = self._others()
+        if not others:
+            return ""
+        following = archives.next_suffix(self._settings.variables.get(archives.SUFFIX) or "")
+        return "copy" if all(volume.endswith(following) for volume in others) else "before"
+
+    def _others(self) -> list[str]:
+        """Names of the project's volumes of databases that stack/.env does not name."""
         named = {self._location(service) for service in archives.VOLUMES}
         label = {identity.PROJECT_LABEL: self._project_id}
-        for answer in self._api.volumes(label) if self._project_id else ():
-            name = (answer.get("Labels") or {}).get(VOLUME_LABEL)
-            if name in archives.VOLUMES.values() and answer["Name"] not in named:
-                self._compose.remove_volume(answer["Name"])
+        return [
+            answer["Name"]
+            for answer in (self._api.volumes(label) if self._project_id else ())
+            if (answer.get("Labels") or {}).get(VOLUME_LABEL) in archives.VOLUMES.values()
+            and answer["Name"] not in named
+        ]
 
     def _location(self, service: str, changes: Mapping[str, str] = MappingProxyType({})) -> str:
         return archives.location(self._project_name, service, {**self._settings.variables, **changes})

@@ -10,7 +10,7 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pipectl import json_text
 from pipectl.database_connections import MYSQL, prove
@@ -35,6 +35,7 @@ from pipectl.engines.local.folders import (
     exchange,
     restore_exchanged,
     server_mark,
+    spare_of,
 )
 from pipectl.engines.local.postgres_roles import superuser
 from pipectl.engines.local.processes import MEMORY_KIND, listeners, listens, usage
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 SUPERUSER_PASSWORD = "AIRBYTE_POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105  the name of a variable
 # Of the data that it lies beside, until stack/.env has them.
 SETTINGS = "settings.json"
+OF_BEFORE = "is_of_before"
 # supervisord's words for a process, in ours.
 STATES = {
     "RUNNING": "running",
@@ -112,7 +114,7 @@ class LocalEngine(Engine):
         remember_engine(self._settings, self.name)
         # Before data are moved and ports chosen, both of which they may hold.
         self._end_leftovers(observer)
-        restore_exchanged(self._data)
+        restore_exchanged(self._data, self._beside)
         self._adopt_settings()
         software = self._software or find_software(self._settings, observer)
         while True:
@@ -255,14 +257,11 @@ class LocalEngine(Engine):
         self._copy(sources, folder)
 
     def _copy(self, sources: Collection[Path], folder: Path) -> None:
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  10 ms
-
         folder.mkdir(mode=0o700)
         targets = [folder / source.name for source in sources]
         for target in targets:
             target.mkdir()
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(copy_contents, sources, targets))
+        copy_contents(*zip(sources, targets, strict=True))
 
     def slots_in(self, folder: Path) -> tuple[str, ...]:
         """Look into PostgreSQL's folder of slots."""
@@ -277,22 +276,33 @@ class LocalEngine(Engine):
         self._settings_of_data(settings)
         self.drop_beside()
         self._copy([folder / name for name in databases()] if folder else [], self._beside)
-        write_private(self._beside / SETTINGS, json.dumps(dict(settings)))
+        self._note_settings(self._beside, settings, is_of_before=False)
         os.sync()
 
     def exchange(self) -> None:
         """Exchange the two folders, each with its settings in it, then take over those."""
         self._data.mkdir(parents=True, exist_ok=True)
-        write_private(self._data / SETTINGS, json.dumps(self._settings.of_data))
+        self._note_settings(self._data, self._settings.of_data, is_of_before=self.beside() == "copy")
         exchange(self._data, self._beside)
         self._adopt_settings()
+
+    @staticmethod
+    def _note_settings(folder: Path, settings: Mapping[str, str], *, is_of_before: bool) -> None:
+        write_private(folder / SETTINGS, json.dumps({"settings": dict(settings), OF_BEFORE: is_of_before}))
 
     def _adopt_settings(self) -> None:
         """Write the settings of exchanged data to stack/.env, also if an interrupted command has not."""
         path = self._data / SETTINGS
-        if settings := json_text.read_object(path):
-            self._change_settings(self._settings_of_data(settings))
+        if noted := json_text.read_object(path):
+            self._change_settings(self._settings_of_data(noted.get("settings", {})))
             path.unlink()
+
+    def beside(self) -> Literal["", "copy", "before"]:
+        """What the other folder says of itself; one that says nothing is half of a copy."""
+        for folder in (self._beside, spare_of(self._data)):
+            if folder.exists():
+                return "before" if json_text.read_object(folder / SETTINGS).get(OF_BEFORE) else "copy"
+        return ""
 
     def _drop_beside(self) -> None:
         """Delete the other folder."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,17 +13,20 @@ import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipectl import ordinary, surroundings
 from pipectl.errors import EngineError, remedy
 from pipectl.models import Volume
+from pipectl.wait import interrupts_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CREATED = "created"
+PROBE = ".probe.new-"
 DATA = "data"
 # renameat2(2): paths from the current folder, and both stay. renamex_np(2) on macOS.
 HERE, LINUX_EXCHANGE, DARWIN_SWAP = -100, 2, 2
@@ -63,26 +67,54 @@ def atomic_folder(target: Path) -> Iterator[Path]:
                 hint="Start with new data (pipectl reset), or move it away and run the command again.",
             ) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with interrupts_ignored():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def copy_contents(source: Path, target: Path) -> None:
-    """Copy all in `source` into the folder `target`, sharing blocks if the file system can.
+def copy_contents(*places: tuple[Path, Path]) -> None:
+    """Copy all in each first folder into the second, side by side, sharing blocks if the file system can.
 
-    Owners are kept if `cp` can; call `privileges.change_owner` afterwards.
+    Owners are kept if `cp` can; call `privileges.change_owner` afterwards. An exception, Ctrl-C's too, ends
+    what copies. Raises EngineError.
     """
-    if shutil.which("cp"):
-        clone = "-c" if os.uname().sysname == "Darwin" else "--reflink=auto"
-        copied = subprocess.run(
-            ("cp", "-a", clone, f"{source}/.", str(target)),
-            capture_output=True,
-            check=False,
-            env=surroundings.environment(),
-        )
-        if copied.returncode == 0:
-            return
-    # Busybox and others know no such option.
-    shutil.copytree(source, target, dirs_exist_ok=True, symlinks=True)
+    clone = "-c" if os.uname().sysname == "Darwin" else "--reflink=auto"
+    copying: list[subprocess.Popen[bytes]] = []
+    codes: list[int] = []
+    try:
+        if shutil.which("cp"):
+            for source, target in places:
+                copying.append(
+                    subprocess.Popen(
+                        ("cp", "-a", clone, f"{source}/.", str(target)),
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                        env=surroundings.environment(),
+                    )
+                )
+            codes = [process.wait() for process in copying]
+    finally:
+        for process in copying:
+            process.kill()
+            process.wait()
+    for place, code in zip_longest(places, codes):
+        # Busybox and others know no such option.
+        if code != 0:
+            _copy_tree(*place)
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    try:
+        shutil.copytree(source, target, dirs_exist_ok=True, symlinks=True)
+    except OSError as error:
+        first: Any = error
+        if isinstance(error, shutil.Error):  # the reasons of all files, in words
+            words = str(error.args[0][0][2])
+            number = re.match(r"\[Errno (\d+)\]", words)
+            first = OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(0, words)
+        raise EngineError(
+            f"{source} cannot be copied to {target}: {first.strerror}.", hint=remedy(first, target)
+        ) from error
 
 
 def exchange(first: Path, second: Path) -> None:
@@ -96,31 +128,35 @@ def exchange(first: Path, second: Path) -> None:
             failed = library.renameat2(HERE, names[0], HERE, names[1], LINUX_EXCHANGE)
         if not failed:
             return
-    spare = _spare(first)
+    spare = spare_of(first)
     first.rename(spare)
     second.rename(first)
     spare.rename(second)
 
 
-def restore_exchanged(first: Path) -> None:
-    """Put a folder back that an interrupted exchange, not in one step, has left under another name."""
-    spare = _spare(first)
-    if spare.is_dir() and not first.exists():
-        spare.rename(first)
+def restore_exchanged(first: Path, second: Path) -> None:
+    """Rename what an interrupted exchange, not in one step, has left: back, or to where it goes."""
+    spare = spare_of(first)
+    if spare.is_dir() and not (first.exists() and second.exists()):
+        spare.rename(second if first.exists() else first)
 
 
-def _spare(folder: Path) -> Path:
+def spare_of(folder: Path) -> Path:
+    """Return where a folder lies in the middle of an exchange that is not in one step."""
     return folder.with_name(f".{folder.name}.exchanged")
 
 
-def shares_blocks(folder: Path) -> bool:
-    """Whether copies of files in `folder` share their blocks, and so take neither time nor space."""
+def shares_blocks(source: Path, target: Path) -> bool:
+    """Whether copies of files from one folder to another share their blocks, and so take no space."""
     if sys.platform != "linux":
         return False
-    with tempfile.TemporaryDirectory(prefix=".probe-", dir=folder) as probe:
+    with (
+        tempfile.TemporaryDirectory(prefix=PROBE, dir=source) as probe,
+        tempfile.TemporaryDirectory(prefix=PROBE, dir=target) as copy,
+    ):
         Path(probe, "from").write_bytes(b"a" * 4096)
         copied = subprocess.run(
-            ("cp", "--reflink=always", f"{probe}/from", f"{probe}/to"),
+            ("cp", "--reflink=always", f"{probe}/from", copy),
             capture_output=True,
             check=False,
             env=surroundings.environment(),

@@ -175,7 +175,7 @@ def clone(binaries: PostgresBinaries, source: Path, target: Path) -> None:
             f"The cluster {source} cannot be copied while it runs.", hint="Stop it first: pipectl down"
         )
     with atomic_folder(target) as folder:
-        copy_contents(source, folder)
+        copy_contents((source, folder))
         (folder / PID_FILE).unlink(missing_ok=True)
         change_owner(folder)
         _run(
