@@ -367,15 +367,19 @@ def fold_help() -> None:
 
 
 def mend_scripts() -> None:
-    """Let zsh and fish ask the pipectl that is typed, which need not be on PATH, and zsh at the first Tab.
+    """Let shells ask the pipectl that is typed, which need not be on PATH, and zsh at the first Tab.
 
-    zsh runs Typer's file at that moment, which only says who completes.
+    Shells hand the word over as it is typed, with ~ and backslashes. zsh runs Typer's file at the first Tab,
+    which only says who completes.
     """
     from typer import _completion_shared  # noqa: PLC0415  for these options alone
 
     scripts: dict[str, str] = vars(_completion_shared)["_completion_scripts"]
-    asking = "=complete_zsh %(prog_name)s"
-    scripts["zsh"] = scripts["zsh"].replace(asking, "=complete_zsh ${~words[1]} 2>/dev/null")
+    typed = "local typed=${1//\\\\/}\n    typed=${typed/#\\~\\//$HOME/}\n    COMPREPLY="
+    scripts["bash"] = scripts["bash"].replace("COMPREPLY=", typed)
+    scripts["bash"] = scripts["bash"].replace("=complete_bash $1", '=complete_bash "$typed"')
+    asking, typed = "=complete_zsh %(prog_name)s", '"${${(Q)words[1]}/#\\~\\//$HOME/}"'
+    scripts["zsh"] = scripts["zsh"].replace(asking, f"=complete_zsh {typed} 2>/dev/null")
     scripts["zsh"] += "[[ $zsh_eval_context[-1] != loadautofunc ]] || %(complete_func)s\n"
     cursor = "(commandline -cp) "
     scripts["fish"] = scripts["fish"].replace(f"{cursor}%(prog_name)s", f"{cursor}(commandline -opc)[1]")

@@ -164,12 +164,19 @@ def test_fish_has_the_same_candidates(home: Path, project: Path, typed: str, fou
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_a_pipectl_that_is_not_on_path_is_asked_itself(shell: str, home: Path, project: Path) -> None:
+@pytest.mark.parametrize("typed", [r"../a\ clone/pipectl", "~/pipectl"])
+def test_a_pipectl_that_is_not_on_path_is_asked_itself(
+    shell: str, typed: str, home: Path, project: Path
+) -> None:
+    for folder in (project.parent / "a clone", home):
+        folder.mkdir(exist_ok=True)
+        (folder / "pipectl").unlink(missing_ok=True)
+        (folder / "pipectl").symlink_to(BIN / "pipectl")
     opened = Terminal(shell, home, project, "/usr/bin:/bin")
     try:
         opened.expect(PROMPT)
-        opened.press(f"{BIN}/pipectl stat\t")
-        opened.expect(f"{PROMPT}{BIN}/pipectl status ")
+        opened.press(f"{typed} stat\t")
+        opened.expect(f"{PROMPT}{typed} status ")
     finally:
         opened.close()
 
