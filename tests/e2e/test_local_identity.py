@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import uuid
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -61,11 +61,12 @@ def services(project: Project) -> dict[str, dict[str, Any]]:
 
 
 def supervisors(project: Project) -> list[psutil.Process]:
-    return [
-        process
-        for process in project.processes()
-        if any(word.endswith("supervisord.conf") for word in process.cmdline())
-    ]
+    found = []
+    for process in project.processes():
+        with suppress(psutil.NoSuchProcess):
+            if any(word.endswith("supervisord.conf") for word in process.cmdline()):
+                found.append(process)
+    return found
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -270,7 +271,7 @@ def test_without_venv_the_message_says_what_to_install(clone: Clone, without_pyt
     # As on Debian without python3-venv: the interpreter is there, the module ensurepip is not.
     python = without_python / "python3"
     python.write_text(
-        f'#!/bin/sh\n[ "$1" = -c ] || exit 1\nexec {sys.executable} -c '
+        f'#!/bin/sh\n[ "$1" = -c ] || exit 1\nexec {shlex.quote(sys.executable)} -c '
         '"import sys; sys.modules[\'ensurepip\'] = None; exec(sys.argv[1])" "$2"\n'
     )
     python.chmod(0o755)
