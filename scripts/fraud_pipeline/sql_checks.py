@@ -34,7 +34,7 @@ from fraud_pipeline.connections import (
     open_postgres,
     postgres_database,
 )
-from fraud_pipeline.errors import PipelineError, SettingError
+from fraud_pipeline.errors import DatabaseError, PipelineError, SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -314,6 +314,8 @@ def _fetch_postgres(cursor: PostgresCursor, query: str, end: float) -> _Answer:
     is_newer = cursor.connection.server_version >= _ROLE_OPTIONS
     cursor.execute(_POSTGRES_ROLE, ("SET" if is_newer else "MEMBER",))
     role = row[0] if (row := cursor.fetchone()) else ""
+    if not role:
+        _refuse_replication(cursor)
     if role == "pg_read_all_data":
         cursor.execute(f"SET LOCAL ROLE {role}")
     columns = _describe_postgres(cursor, query, end)
@@ -339,6 +341,18 @@ def _fetch_postgres(cursor: PostgresCursor, query: str, end: float) -> _Answer:
     answer = _Answer(columns, rows)
     answer.count(int(found))
     return answer
+
+
+def _refuse_replication(cursor: PostgresCursor) -> None:
+    """Refuse an account whose checks could use replication slots. Raises DatabaseError."""
+    cursor.execute(
+        "SELECT quote_ident(rolname) FROM pg_roles WHERE rolname = current_user AND rolreplication"
+    )
+    for (account,) in cursor.fetchall():
+        raise DatabaseError(
+            f"Checks would have the right of {account} to drop replication slots. To keep it from them, as a"
+            f" superuser: GRANT pg_read_all_data TO {account}"
+        )
 
 
 def _describe_postgres(cursor: PostgresCursor, query: str, end: float) -> tuple[str, ...]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fraud_pipeline import sql_checks
+from fraud_pipeline.errors import DatabaseError
 from fraud_pipeline.sql_checks import ERROR, FAILED, MYSQL, PASSED, POSTGRES, TIMED_OUT, Result, parse, run
-from support.script_servers import SUPERUSER_PASSWORD
-from support.sql_checks import FORBIDDEN, MYSQL_TABLE, OUTSIDE, POSTGRES_TABLE
+from support.sql_checks import EVIL_SLOT, FORBIDDEN, MYSQL_TABLE, OUTSIDE, POSTGRES_TABLE
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ MANY = f"SELECT 1 AS one FROM {', '.join(f'({TENS}) AS t{place}' for place in ra
 
 
 # Accounts beside the one that owns the database, and the variables that choose them.
-SUPERUSER = {"AIRBYTE_POSTGRES_USER": "postgres", "AIRBYTE_POSTGRES_PASSWORD": SUPERUSER_PASSWORD}
+SUPERUSER = {"AIRBYTE_POSTGRES_USER": "postgres", "AIRBYTE_POSTGRES_PASSWORD": "random"}
 STRANGER = {"AIRBYTE_POSTGRES_USER": "stranger", "AIRBYTE_POSTGRES_PASSWORD": "stranger"}
 
 
@@ -64,7 +64,7 @@ def test_what_no_transaction_forbids_is_refused_by_rights(
 ) -> None:
     slots = "SELECT slot_name, restart_lsn FROM pg_replication_slots"
     before = kept.ask_postgres(slots)
-    other = kept.postgres(**({"user": "postgres", "password": SUPERUSER_PASSWORD} if account else {}))
+    other = kept.postgres(**({"user": "postgres", "password": "random"} if account else {}))
     try:
         for attempt in (
             *FORBIDDEN[POSTGRES],
@@ -104,13 +104,20 @@ def test_a_check_holds_up_no_labels(kept: Servers) -> None:
     assert answer(kept, POSTGRES, query).rows == ((None,),)
 
 
-def test_an_account_without_a_lesser_role_runs_its_checks(kept: Servers) -> None:
-    kept.ask_superuser("CREATE ROLE stranger LOGIN REPLICATION PASSWORD 'stranger'")
+def test_an_account_without_a_lesser_role_must_have_no_replication(kept: Servers) -> None:
+    kept.ask_superuser("CREATE ROLE stranger LOGIN PASSWORD 'stranger'")
     kept.ask_postgres("GRANT SELECT ON kept TO stranger")
     try:
         result = answer(kept, POSTGRES, "SELECT id, current_user FROM kept WHERE id = 1", account=STRANGER)
         assert (result.rows, result.error) == ((("1", "stranger"),), "")
-        assert answer(kept, POSTGRES, "DELETE FROM kept RETURNING id", account=STRANGER).state == ERROR
+        for query in ("DELETE FROM kept RETURNING id", EVIL_SLOT):
+            assert answer(kept, POSTGRES, query, account=STRANGER).state == ERROR
+        kept.ask_superuser("ALTER ROLE stranger REPLICATION")
+        with pytest.raises(DatabaseError, match="GRANT pg_read_all_data TO stranger"):
+            answer(kept, POSTGRES, "SELECT id FROM kept", account=STRANGER)
+        kept.ask_superuser("GRANT pg_read_all_data TO stranger")
+        assert answer(kept, POSTGRES, "SELECT id FROM kept WHERE id > 5", account=STRANGER).state == PASSED
+        assert answer(kept, POSTGRES, EVIL_SLOT, account=STRANGER).state == ERROR
     finally:
         kept.ask_superuser("DROP OWNED BY stranger")
         kept.ask_superuser("DROP ROLE stranger")
