@@ -9,13 +9,13 @@ one begins:
     FROM public.transactions AS t LEFT JOIN public.customers AS c USING (customer_id)
     WHERE c.customer_id IS NULL
 
-The server takes a check as one statement that returns rows, in a transaction that cannot change anything, and
-ends it once it has taken too long.
+The server takes a check as one statement that returns rows, in a transaction that cannot write, and ends it
+once it has taken too long. PostgreSQL reads tables by the account's rights and calls functions by those of a
+lesser role, if the account may become one: no transaction keeps a function from a replication slot.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -34,7 +34,7 @@ from fraud_pipeline.connections import (
     open_postgres,
     postgres_database,
 )
-from fraud_pipeline.errors import PipelineError, SettingError
+from fraud_pipeline.errors import DatabaseError, PipelineError, SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,27 +48,60 @@ if TYPE_CHECKING:
 POSTGRES, MYSQL = "airbyte-postgres", "airbyte-mysql"
 DATABASES = (POSTGRES, MYSQL)
 PASSED, FAILED, ERROR, TIMED_OUT = STATES = ("passed", "failed", "error", "timed out")
-# Rows that are shown of a check, rows that are counted, and characters that are shown of a value.
+# Rows that are shown of a check, rows that are counted, and characters of a value, a name or a sentence.
 MOST_SHOWN = 10
 MOST_COUNTED = 10_000
 MOST_CHARACTERS = 500
 LARGEST_FILE = 1_000_000
 # How long a server may take to end a check whose time is over, before the connection is cut.
 GRACE_SECONDS = 5.0
+NOT_A_QUERY = "A check is one query that returns rows, as one SELECT does, and this is not."
 
 _HEADER = re.compile(r"--\s*(check|database)\s*:(.*)", re.IGNORECASE)
-# A superuser, as the official image makes one, could do more than read.
-_POSTGRES_READER = "SELECT 1 FROM pg_roles WHERE rolname = 'pg_read_all_data' AND pg_has_role(oid, 'MEMBER')"
-# PL/pgSQL opens a cursor for one query only, whose text never stands beside another statement.
+# What may follow the query, as it also stands in parentheses.
+_AFTER_QUERY = re.compile(r"(?<![;\s])\s*;(?:\s|;|(?:--|#)[^\n]*|/\*(?:(?!\*/).)*\*/)*\Z", re.DOTALL)
+# PL/pgSQL opens a cursor for one statement only, whose text never stands beside another one.
 _POSTGRES_OPEN = """
     DO $$
-    DECLARE found refcursor := 'pipectl_check';
+    DECLARE found refcursor;
     BEGIN
         OPEN found FOR EXECUTE current_setting('pipectl.check');
     END $$"""
+# Roles that may neither use replication slots nor end sessions, the one that reads more first. The owner of a
+# database may become the second.
+_POSTGRES_ROLE = """
+    SELECT rolname FROM pg_roles
+    WHERE rolname IN ('pg_read_all_data', 'pg_database_owner') AND pg_has_role(oid, %s)
+    ORDER BY rolname DESC LIMIT 1"""
+# Its owner is the account, by whose rights a view reads tables. What it calls runs by the rights of who asks.
+_POSTGRES_VIEW = """
+    CREATE TEMPORARY VIEW pipectl_rows AS SELECT ARRAY[{cells}]::text[] AS cells FROM (
+{query}
+    ) AS answer{columns}"""
+# Nothing that runs within it can go back to the account's own rights, as `set_config('role', …)` else does.
+_POSTGRES_FUNCTION = f"""
+    CREATE FUNCTION pg_temp.pipectl_answer() RETURNS SETOF text[] LANGUAGE plpgsql SECURITY DEFINER AS $$
+    DECLARE
+        line text[];
+        counted integer := 0;
+    BEGIN
+        FOR line IN SELECT cells FROM pg_temp.pipectl_rows LIMIT {MOST_COUNTED + 1} LOOP
+            counted := counted + 1;
+            IF counted <= {MOST_SHOWN} THEN
+                RETURN NEXT line;
+            END IF;
+        END LOOP;
+        RETURN NEXT ARRAY[counted::text];
+    END $$"""  # noqa: S608 -- two numbers
+# Since version 16 a member of a role may be kept from becoming it.
+_ROLE_OPTIONS = 160_000
+_NO_CURSOR = "42P11"
 _POSTGRES_CANCELLED = "57014"
 # MySQL's and MariaDB's numbers for a statement, or a wait for a lock, that took too long.
 _MYSQL_TIMED_OUT = {1205, 1969, 3024}
+_MYSQL_SYNTAX = 1064
+# The protocol's numbers for types: bits and shapes, strings and blobs; and for no character set.
+_MYSQL_BITS, _MYSQL_STRINGS, _MYSQL_BINARY = {16, 255}, {15, 249, 250, 251, 252, 253, 254}, 63
 # What both drivers say of a table that is not there.
 _NO_TABLE = {"42P01", 1146}
 
@@ -125,7 +158,7 @@ class _Answer:
     """What a query returned, as far as it was read."""
 
     columns: tuple[str, ...] = ()
-    rows: list[Sequence[object]] = field(default_factory=list)
+    rows: list[Sequence[str | None]] = field(default_factory=list)
     found: int = 0
     more: bool = False
 
@@ -174,6 +207,8 @@ def parse(file: str, text: str) -> list[Check]:
             raise SettingError(f"{file}:{number}: a second `-- {key}:` stands before the query of the first.")
         if not value:
             raise SettingError(f"{file}:{number}: `-- {key}:` says nothing.")
+        if len(value) > MOST_CHARACTERS:
+            raise SettingError(f"{file}:{number}: `-- {key}:` is longer than {MOST_CHARACTERS} characters.")
         drafts[-1].header[key] = value
     if not drafts:
         raise SettingError(f"{file} has no check: one begins with a line `-- check: SENTENCE`.")
@@ -231,9 +266,12 @@ def _is_statement(line: str) -> bool:
 
 
 def _finished(file: str, draft: _Draft) -> Check:
-    for key, example in (("check", "every payment has a customer"), ("database", POSTGRES)):
+    for key, missing in (
+        ("check", "a line `-- check: SENTENCE` is missing"),
+        ("database", f"a line `-- database: NAME` is missing; NAME is {' or '.join(DATABASES)}"),
+    ):
         if key not in draft.header:
-            raise SettingError(f"{file}:{draft.line}: a line `-- {key}: {example}` is missing.")
+            raise SettingError(f"{file}:{draft.line}: {missing}.")
     database = draft.header["database"]
     if database not in DATABASES:
         raise SettingError(
@@ -252,6 +290,7 @@ def _ask_postgres(query: str, database: Database, seconds: float) -> _Answer:
     import psycopg2
 
     end = time.monotonic() + seconds
+    query = _AFTER_QUERY.sub("", query)
     with open_postgres(database, "sql_checks") as connection, connection.cursor() as cursor:
         try:
             with _cut_after(seconds, connection.fileno()):
@@ -266,29 +305,75 @@ def _ask_postgres(query: str, database: Database, seconds: float) -> _Answer:
                 offset=query[: int(position) - 1].count("\n") if position else 0,
                 no_table=error.pgcode in _NO_TABLE,
             ) from error
+        except UnicodeDecodeError as error:  # of a database that has no encoding
+            raise _RefusedError("It returns characters that are no UTF-8.") from error
 
 
 def _fetch_postgres(cursor: PostgresCursor, query: str, end: float) -> _Answer:
     cursor.execute("SET TRANSACTION READ ONLY")
-    cursor.execute(_POSTGRES_READER)
-    if cursor.fetchall():
-        cursor.execute("SET LOCAL ROLE pg_read_all_data")
+    is_newer = cursor.connection.server_version >= _ROLE_OPTIONS
+    cursor.execute(_POSTGRES_ROLE, ("SET" if is_newer else "MEMBER",))
+    role = row[0] if (row := cursor.fetchone()) else ""
+    if not role:
+        _refuse_replication(cursor)
+    if role == "pg_read_all_data":
+        cursor.execute(f"SET LOCAL ROLE {role}")
+    columns = _describe_postgres(cursor, query, end)
+    cursor.connection.rollback()
+
+    # Committed, as a transaction that has written holds up the labels of those after it.
+    cursor.execute("SET TRANSACTION READ WRITE")
+    _limit_postgres(cursor, end)
+    names = [f"c{number}" for number in range(len(columns))]
+    cells = (f'left({name}::text, {MOST_CHARACTERS + 1}) COLLATE "C"' for name in names)
+    alias = f"({', '.join(names)})" if names else ""
+    cursor.execute(_POSTGRES_VIEW.format(cells=", ".join(cells), query=query, columns=alias))
+    if role:
+        cursor.execute(f"GRANT SELECT ON pg_temp.pipectl_rows TO {role}")
+        cursor.execute(f"SET LOCAL ROLE {role}")
+    cursor.execute(_POSTGRES_FUNCTION)
+    cursor.connection.commit()
+
+    cursor.execute("SET TRANSACTION READ ONLY")
+    _limit_postgres(cursor, end)
+    cursor.execute("SELECT * FROM pg_temp.pipectl_answer()")
+    *rows, [found] = (cells for (cells,) in cursor.fetchall())
+    answer = _Answer(columns, rows)
+    answer.count(int(found))
+    return answer
+
+
+def _refuse_replication(cursor: PostgresCursor) -> None:
+    """Refuse an account whose checks could use replication slots. Raises DatabaseError."""
+    cursor.execute(
+        "SELECT quote_ident(rolname) FROM pg_roles WHERE rolname = current_user AND rolreplication"
+    )
+    for (account,) in cursor.fetchall():
+        raise DatabaseError(
+            f"Checks would have the right of {account} to drop replication slots. To keep it from them, as a"
+            f" superuser: GRANT pg_read_all_data TO {account}"
+        )
+
+
+def _describe_postgres(cursor: PostgresCursor, query: str, end: float) -> tuple[str, ...]:
+    """Return the names of a query's columns. Nothing of the query runs. Refuses what is not one SELECT."""
+    import psycopg2
+
     cursor.execute("SELECT set_config('pipectl.check', %s, true)", (query,))
     _limit_postgres(cursor, end)
-    cursor.execute(_POSTGRES_OPEN)
-    # The query itself may have set another limit by now, for the statements after it.
-    _limit_postgres(cursor, end)
-    cursor.execute(f"FETCH {MOST_SHOWN} FROM pipectl_check")
-    answer = _Answer(
-        tuple(column.name for column in cursor.description or ()),
-        list(cursor.fetchall()) if cursor.description else [()] * cursor.rowcount,
-        cursor.rowcount,
-    )
-    if answer.found == MOST_SHOWN:
-        _limit_postgres(cursor, end)
-        cursor.execute(f"MOVE {MOST_COUNTED - MOST_SHOWN + 1} FROM pipectl_check")
-        answer.count(MOST_SHOWN + cursor.rowcount)
-    return answer
+    try:
+        cursor.execute(_POSTGRES_OPEN)
+    except psycopg2.Error as error:
+        if error.pgcode == _NO_CURSOR:
+            raise _RefusedError(NOT_A_QUERY) from error
+        raise
+    try:
+        # One statement by now, but PL/pgSQL opens a cursor for EXPLAIN too, which FETCH 0 runs.
+        cursor.execute(f"DECLARE pipectl_check CURSOR FOR\n{query}")
+    except (psycopg2.errors.SyntaxError, psycopg2.errors.FeatureNotSupported) as error:
+        raise _RefusedError(NOT_A_QUERY) from error
+    cursor.execute("FETCH 0 FROM pipectl_check")
+    return tuple(_shown(column.name) or "" for column in cursor.description or ())
 
 
 def _limit_postgres(cursor: PostgresCursor, end: float) -> None:
@@ -312,10 +397,9 @@ def _ask_mysql(query: str, database: Database, seconds: float) -> _Answer:
         except mysql.connector.Error as error:
             if error.errno in _MYSQL_TIMED_OUT:
                 raise _timed_out(seconds) from error
-            reason = _one_line(error.msg or error)
-            line = re.search(r" at line (\d+)$", reason)
+            line = re.search(r" at line (\d+)$", str(error.msg))
             raise _RefusedError(
-                reason,
+                _one_line(error.msg or error),
                 offset=int(line[1]) - 1 if line else 0,
                 no_table=error.errno in _NO_TABLE,
             ) from error
@@ -332,22 +416,54 @@ def _fetch_mysql(connection: MySQLConnectionAbstract, query: str, seconds: float
         waiting = max(1, math.ceil(seconds))
         cursor.execute(f"SET SESSION lock_wait_timeout = {waiting}, innodb_lock_wait_timeout = {waiting}")
         cursor.execute(f"SET SESSION sql_select_limit = {MOST_COUNTED + 1}")
+        # Once it has begun, nothing makes a transaction write; the next one is read-only too.
+        cursor.execute("START TRANSACTION READ ONLY")
         # The server prepares one statement only, and says whether that returns rows: INTO OUTFILE does not.
         prepared = cast("Any", connection).cmd_stmt_prepare(query.encode())
         connection.cmd_stmt_close(prepared["statement_id"])
-        if not prepared["num_columns"]:
-            raise _RefusedError("It is no query that returns rows.")
+        if not (prepared["num_columns"] and _is_select(connection, query)):
+            raise _RefusedError(NOT_A_QUERY)
+    # As the server writes values: the driver knows neither all dates nor all times that a server does.
+    with closing(connection.cursor(raw=True)) as cursor:
         cursor.execute(query)
-        answer = _Answer(tuple(str(column[0]) for column in cursor.description or ()))
+        described = cursor.description or []
+        answer = _Answer(tuple(_shown(str(column[0])) or "" for column in described))
         found = 0
         while found <= MOST_COUNTED and (row := cursor.fetchone()) is not None:
             found += 1
             if found <= MOST_SHOWN:
-                answer.rows.append(cast("Sequence[object]", row))
+                values = cast("Sequence[bytes | None]", row)
+                answer.rows.append(list(map(_mysql_text, values, described)))
         answer.count(found)
         # What is left of a longer answer is not read.
         connection.shutdown()
     return answer
+
+
+def _is_select(connection: MySQLConnectionAbstract, query: str) -> bool:
+    """Whether it may be a subquery, which not all may that return rows, as MariaDB's ANALYZE TABLE."""
+    import mysql.connector
+
+    try:
+        prepared = cast("Any", connection).cmd_stmt_prepare(
+            f"SELECT EXISTS (\n{_AFTER_QUERY.sub('', query)}\n)".encode()
+        )
+    except mysql.connector.Error as error:
+        if error.errno == _MYSQL_SYNTAX:
+            return False
+        raise
+    connection.cmd_stmt_close(prepared["statement_id"])
+    return True
+
+
+def _mysql_text(value: bytes | None, column: Sequence[object]) -> str | None:
+    """Return a value as text; bytes that are no characters as the server would read them again."""
+    if value is None:
+        return None
+    kind, character_set = column[1], column[8]
+    if kind in _MYSQL_BITS or (kind in _MYSQL_STRINGS and character_set == _MYSQL_BINARY):
+        return f"0x{value[:MOST_CHARACTERS].hex().upper()}"
+    return value.decode(errors="replace")
 
 
 def _timed_out(seconds: float) -> _RefusedError:
@@ -387,15 +503,10 @@ def _cut_after(seconds: float, descriptor: int, end: Callable[[], None] = lambda
         connection.close()
 
 
-def _shown(value: object) -> str | None:
-    """Return a value as text, cut if it is long."""
-    if value is None:
-        return None
-    if isinstance(value, bytes | bytearray | memoryview):
-        value = bytes(value).decode(errors="replace")
-    text = json.dumps(value, default=str) if isinstance(value, dict | list) else str(value)
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
+def _shown(text: str | None) -> str | None:
+    """Return a value, or a column's name, cut if it is long."""
+    return text if text is None or len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
 
 
 def _one_line(error: object) -> str:
-    return " ".join(str(error).split())
+    return _shown(" ".join(str(error).split())) or ""

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # A file that a server on this machine would write.
 OUTSIDE = Path(gettempdir(), "pipectl-checks-wrote-this")
+# What an account may do that has REPLICATION.
+EVIL_SLOT = "SELECT pg_create_physical_replication_slot('pipectl_evil', true)"
 # About a table `kept` with the column `id`, and a function or procedure `empties` that deletes its rows.
 FORBIDDEN = {
     "airbyte-postgres": (
@@ -40,6 +42,14 @@ FORBIDDEN = {
         "DO $$ BEGIN DELETE FROM kept; END $$",
         "SELECT pg_read_file('/etc/passwd')",
         "SELECT pg_drop_replication_slot('no_slot')",
+        EVIL_SLOT,
+        f"EXPLAIN ANALYZE {EVIL_SLOT}",
+        f"{EVIL_SLOT}, set_config('role', 'none', false)",
+        EVIL_SLOT.replace("SELECT", "SELECT set_config('role', 'none', false),"),
+        EVIL_SLOT.replace("SELECT", "SELECT set_config('role', session_user, true),"),
+        EVIL_SLOT.replace("SELECT", "SELECT set_config('session_authorization', 'default', false),"),
+        f"SELECT query_to_xml($${EVIL_SLOT}$$, true, true, '')",
+        "SHOW work_mem",
         "CALL nothing()",
         "EXPLAIN ANALYZE DELETE FROM kept",
         "LOCK TABLE kept",
@@ -68,6 +78,15 @@ FORBIDDEN = {
         "DO SLEEP(100)",
         "LOCK TABLES kept WRITE",
         "OPTIMIZE TABLE kept",
+        "ANALYZE TABLE kept",
+        "REPAIR TABLE kept",
+        "FLUSH TABLES",
+        "CHECK TABLE kept",
+        "SHOW TABLES",
+        "SET STATEMENT max_statement_time = 0 FOR SELECT 1",
+        "ANALYZE DELETE FROM kept",
+        "EXECUTE IMMEDIATE 'DELETE FROM kept'",
+        "SET STATEMENT tx_read_only = 0 FOR DELETE FROM kept RETURNING id",
         "SELEC 1",
     ),
 }
