@@ -58,10 +58,10 @@ def explained(address: DatabaseAddress, error: Exception, *, refusal: str) -> Da
         )
     if refusal in text:
         variable = password_variable(address)
+        of_database = f" for database {address.database!r}" if address.database else ""
         back = f"{variable} in stack/.env to the password that the server has now"
         return LoginError(
-            f"{where} refused the password of user {address.user!r}"
-            + (f" for database {address.database!r}." if address.database else "."),
+            f"{where} refused the password of user {address.user!r}{of_database} ({variable}).",
             hint=f"Give the server that of stack/.env: {RENEW}\nOr set {back}."
             if address.takes_password
             else f"Set {back}, or give the server its password of before{anew}",

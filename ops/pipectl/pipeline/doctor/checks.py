@@ -148,8 +148,7 @@ class Desk:
         """Return the first password that a server refuses, and what mends it."""
         for address, error in logins:
             if isinstance(error, LoginError):
-                told = f"{error.message.removesuffix('.')} ({password_variable(address)})"
-                return bad(told, self._new_password(address, error))
+                return bad(error.message.removesuffix("."), self._new_password(address, error))
         return None
 
     def _new_password(self, address: DatabaseAddress, error: LoginError) -> str:
