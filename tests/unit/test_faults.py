@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import tempfile
-import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from pipectl.airflow_api import AirflowApi
     from pipectl.engines.base import Engine
     from pipectl.models import DatabaseAddress
+
+NOW = 1000.0
+CLOCK = SimpleNamespace(monotonic=lambda: NOW)
 
 
 class FakeEngine:
@@ -106,11 +109,12 @@ def test_a_refusal_is_not_repeated() -> None:
         patience("running").ask(silent(AirflowError("refused")))
 
 
-def test_who_does_not_follow_a_run_waits_for_a_restart_at_most() -> None:
+def test_who_does_not_follow_a_run_waits_for_a_restart_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triggering, "time", CLOCK)
     for seconds, follows, expected in ((900, False, 30), (5, False, 5), (900, True, 900)):
         engine = cast("Engine", FakeEngine("running"))
         asked = triggering.Patience(engine, Observer(), seconds, follows=follows)
-        assert asked.deadline - time.monotonic() == pytest.approx(expected, abs=1)
+        assert asked.deadline == NOW + expected
 
 
 @pytest.mark.parametrize(
@@ -130,10 +134,11 @@ def test_a_command_that_follows_nothing_does_not_wait_for_an_airflow_that_stays_
     ask = triggering.Patience.ask
 
     def asked(patience: triggering.Patience, *arguments: Any, **options: Any) -> Any:
-        seen.append(patience.deadline - time.monotonic())
+        seen.append(patience.deadline - NOW)
         patience.deadline = 0
         return ask(patience, *arguments, **options)
 
+    monkeypatch.setattr(triggering, "time", CLOCK)
     monkeypatch.setattr(triggering.Patience, "ask", asked)
     monkeypatch.setattr(f"pipectl.commands.{words[0]}.airflow_api", never)
     result = CliRunner().invoke(cli.app, ["--project", str(ROOT), "--engine", "local", "-q", *words])
