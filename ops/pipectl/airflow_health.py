@@ -126,7 +126,7 @@ class AirflowHealth:
 
     def latest_runs(self, limit: int) -> tuple[DagRun, ...]:
         """The latest runs of all DAGs, newest first."""
-        return tuple(self._runs("~", f"limit={limit}&order_by={NEWEST_FIRST}"))
+        return tuple(self._runs(EVERY_DAG, f"limit={limit}&order_by={NEWEST_FIRST}"))
 
     def last_runs(self, dag_ids: Iterable[str]) -> dict[str, DagRun]:
         """The latest run of each of these DAGs that ever ran."""
@@ -142,7 +142,7 @@ class AirflowHealth:
 
     def running(self) -> tuple[DagRun, ...]:
         """The runs of all DAGs that are running, oldest first; those that are queued have done nothing."""
-        return tuple(self._runs("~", f"state=running&limit={PAGE}&order_by=run_after"))
+        return tuple(self._runs(EVERY_DAG, f"state=running&limit={PAGE}&order_by=run_after"))
 
     def import_failures(self, since: datetime | None = None) -> tuple[ImportFailure, ...]:
         """The DAG files that Airflow could not import, of those that it has tried `since` then."""

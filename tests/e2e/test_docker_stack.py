@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import pytest
 
 from pipectl.services import of_executor
 from support import asset_events, broken_dags
+from support.damages import restart_in_vain
 from support.deferral import check_triggerer
 from support.docker_project import DockerProject, docker, new_docker_project
 from support.example_dags import check_sample
@@ -218,14 +218,7 @@ def test_a_restart_starts_containers_anew_and_keeps_them(project: DockerProject)
 
 
 def test_a_service_that_does_not_come_back_ends_a_restart_with_its_log(project: DockerProject) -> None:
-    settings = project.folder / "stack" / "airflow" / "config" / "airflow_local_settings.py"
-    settings.parent.mkdir(exist_ok=True)
-    settings.write_text("raise RuntimeError('broken on purpose')\n")
-    try:
-        failed = project.run("restart", "dag-processor", code=3)
-    finally:
-        shutil.rmtree(settings.parent)
-    assert "broken on purpose" in failed.stderr
+    restart_in_vain(project)
     project.run("restart", "dag-processor")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ import pytest
 
 from pipectl.services import of_executor
 from support import asset_events, broken_dags
+from support.damages import restart_in_vain
 from support.deferral import check_triggerer
 from support.example_dags import check_sample
 from support.explained import Explained
@@ -453,15 +453,8 @@ def test_a_restart_starts_what_is_named_anew_and_what_cannot_go_on_without_it(pr
 
 
 def test_a_service_that_does_not_come_back_ends_a_restart_with_its_log(project: Project) -> None:
-    settings = project.folder / "stack" / "airflow" / "config" / "airflow_local_settings.py"
-    settings.parent.mkdir(exist_ok=True)
-    settings.write_text("raise RuntimeError('broken on purpose')\n")
-    try:
-        failed = project.run("restart", "dag-processor", code=3)
-    finally:
-        shutil.rmtree(settings.parent)
-    assert "The service 'dag-processor' ends as soon as it is started." in failed.stderr
-    assert "broken on purpose" in failed.stderr
+    told = restart_in_vain(project)
+    assert "The service 'dag-processor' ends as soon as it is started." in told
     assert project.json("restart", "dag-processor")["notes"] == []
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -129,3 +130,16 @@ def a_taken_port(project: Project, end: ExitStack, service: str, variable: str) 
     server.bind(("127.0.0.1", port))
     server.listen()
     return f"port {port} of {service} is held by process {os.getpid()}"
+
+
+def restart_in_vain(project: Project) -> str:
+    """Restart a service that ends as soon as it starts, and return what is said; it may start again then."""
+    settings = project.folder / "stack" / "airflow" / "config" / "airflow_local_settings.py"
+    settings.parent.mkdir(exist_ok=True)
+    settings.write_text("raise RuntimeError('broken on purpose')\n")
+    try:
+        failed = project.run("restart", "dag-processor", code=3)
+    finally:
+        shutil.rmtree(settings.parent)
+    assert "broken on purpose" in failed.stderr
+    return failed.stderr

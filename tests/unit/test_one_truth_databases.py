@@ -37,9 +37,10 @@ from fraud_pipeline.history import Unfinished
 from fraud_pipeline.labels import COLUMNS as LABEL_COLUMNS
 from fraud_pipeline.logs import logfmt
 from pipectl import published, services
+from pipectl.commands import verify_db
 from pipectl.models import DatabaseAddress
 from pipectl.pipeline import consumers, loading
-from pipectl.pipeline.sql_checking import ERROR, FAILED, PASSED, TIMED_OUT, SqlCheck
+from pipectl.pipeline.sql_checking import SqlCheck
 from support.load_observer import LoadObserver
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def test_loader_reads_the_scripts_failure_from_its_log(message: str) -> None:
 
 def test_the_command_reads_what_the_script_says_of_a_check() -> None:
     assert [field.name for field in fields(SqlCheck)] == [field.name for field in fields(sql_checks.Result)]
-    assert (PASSED, FAILED, ERROR, TIMED_OUT) == sql_checks.STATES
+    assert tuple(verify_db.CHECK_STYLES) == sql_checks.STATES
     assert tuple(service.name for service in services.business_databases()) == sql_checks.DATABASES
     words = ["--timeout=0.5", "--json", "--", "a folder"]
     given = script_of_checks.options().parse_args(words)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from pipectl.observer import Observer
     from pipectl.pipeline.verification import Verification
 
-PASSED, FAILED, ERROR, TIMED_OUT = "passed", "failed", "error", "timed out"
-
 
 @dataclass(frozen=True)
 class SqlCheck:

@@ -393,7 +393,7 @@ class DockerEngine(Engine):
 
     @cached_property
     def _described(self) -> dict[str, dict[str, Any]]:
-        """Compose's own reading of the services."""
+        """Compose's own reading of the services. It asks for secrets, which come with the first start."""
         return self._compose.planned(dict.fromkeys(self._secrets, "-"))
 
     @property
@@ -646,10 +646,8 @@ class DockerEngine(Engine):
 
     def software(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The images of the stack."""
-        # Before the first start there are no secrets, and Compose asks for them.
-        secrets = dict.fromkeys(self.lost_secrets(), "-")
-        services = self._compose.planned(secrets)
-        names = sorted({each["image"] for name, each in services.items() if name in {*self._names, INIT}})
+        described = self._described.items()
+        names = sorted({each["image"] for name, each in described if name in {*self._names, INIT}})
         lacking = tuple(name for name in names if not self._api.has_image(name))
         return tuple(name for name in names if name not in lacking), lacking
 

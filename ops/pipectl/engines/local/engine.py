@@ -37,7 +37,6 @@ from pipectl.engines.local.folders import (
     server_mark,
     spare_of,
 )
-from pipectl.engines.local.postgres_roles import superuser
 from pipectl.engines.local.processes import MEMORY_KIND, listeners, listens, usage
 from pipectl.engines.local.supervisor.supervisor import Supervisor
 from pipectl.engines.ports import is_free
@@ -362,6 +361,8 @@ class LocalEngine(Engine):
 
     def logins(self) -> tuple[DatabaseAddress, ...]:
         """Those of PostgreSQL's superuser and of the metadata database too."""
+        from pipectl.engines.local.postgres_roles import superuser  # noqa: PLC0415  no command but doctor asks
+
         variables, found = self._settings.variables, [*super().logins()]
         if (password := variables.get(SUPERUSER_PASSWORD)) and found[:1] and found[0].service != MYSQL:
             user = superuser(found[0].user)

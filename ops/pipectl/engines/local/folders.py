@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import re
@@ -119,6 +118,8 @@ def _copy_tree(source: Path, target: Path) -> None:
 
 def exchange(first: Path, second: Path) -> None:
     """Exchange two folders, in one step if system and file system can; `restore_exchanged` helps if not."""
+    import ctypes  # noqa: PLC0415  for a restore alone
+
     names = os.fsencode(first), os.fsencode(second)
     library = ctypes.CDLL(None)
     with suppress(AttributeError):  # a C library without the function
