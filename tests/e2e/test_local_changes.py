@@ -23,6 +23,7 @@ from pipectl.services import of_executor
 from pipectl.settings import cache_dir
 from support import damages
 from support.changed_stack import append, replaced_by_up
+from support.command_lines import command_lines
 from support.project_copy import DAG_ID, Project, new_local_project
 from support.waiting import until
 
@@ -205,8 +206,13 @@ def test_a_task_that_goes_on_is_tried_again_with_what_changed(project: Project, 
     until(lambda: len((folder / "begun").read_text()) == 2, "the task's second start")
     # The first one has ended with the scheduler that had started it.
     task = f"until [ -e '{folder}/go' ]"
-    waiting = [each for each in project.processes() if task in " ".join(each.cmdline())]
-    assert len({each.pid for each in waiting}) == 1
+
+    def waiting() -> list[int]:
+        lines = command_lines(project.processes())
+        return [pid for pid, words in lines.items() if task in " ".join(words)]
+
+    # For a moment the shell's child, before it becomes `sleep`, looks like the shell.
+    until(lambda: len(waiting()) == 1, "one process of the task alone")
     (folder / "go").touch()
     client = project.client()
     assert client.end_of(folder.name, run_id) == "success"

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import uuid
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ import pytest
 
 from pipectl.airflow_login import sign
 from pipectl.models import AirflowAddress
+from support.command_lines import command_lines
 from support.impostor import forwarding
 from support.project_copy import COMMAND_SECONDS, DAG_ID, Project, copy_project, new_local_project
 from support.server_process import free_port
@@ -61,12 +62,13 @@ def services(project: Project) -> dict[str, dict[str, Any]]:
 
 
 def supervisors(project: Project) -> list[psutil.Process]:
-    found = []
-    for process in project.processes():
-        with suppress(psutil.NoSuchProcess):
-            if any(word.endswith("supervisord.conf") for word in process.cmdline()):
-                found.append(process)
-    return found
+    processes = project.processes()
+    lines = command_lines(processes)
+    return [
+        process
+        for process in processes
+        if any(word.endswith("supervisord.conf") for word in lines.get(process.pid, []))
+    ]
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -17,6 +17,7 @@ import pytest
 
 from pipectl.services import of_executor
 from support import asset_events, broken_dags
+from support.command_lines import command_lines
 from support.damages import restart_in_vain
 from support.deferral import check_triggerer
 from support.example_dags import check_sample
@@ -148,7 +149,7 @@ def test_no_secret_is_shown_or_is_in_an_argument(project: Project, first_up: Any
     assert len(secrets) >= 3
     assert (project.folder / "stack" / ".env").stat().st_mode & 0o777 == 0o600
     shown = json.dumps([first_up, project.json("status")]) + project.run("status").stdout
-    arguments = " ".join(word for process in project.processes() for word in process.cmdline())
+    arguments = str(command_lines(project.processes()))
     logs = "".join(
         path.read_text(errors="replace") for path in (project.folder / ".pipectl/logs").glob("*.log")
     )

@@ -18,6 +18,7 @@ from pipectl.engines.local import logs
 from pipectl.engines.local.supervisor.program import Program
 from pipectl.engines.local.supervisor.supervisor import MARKER, Supervisor
 from pipectl.errors import EngineSilentError
+from support.command_lines import command_lines
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def test_the_environment_arrives_as_it_is_and_stays_out_of_arguments(
     until(lambda: pid_of(supervisor), "a process")
     process = psutil.Process(pid_of(supervisor))
     until(lambda: process.environ().get("SECRET") == secret, "the environment")
-    assert not any(secret in word for found in ours(supervisor.state_dir) for word in found.cmdline())
+    assert not any(secret in " ".join(words) for words in command_lines(ours(supervisor.state_dir)).values())
     for path in supervisor.run_dir.iterdir():
         if path.suffix in {".json", ".conf"}:
             assert path.stat().st_mode & 0o777 == 0o600, path

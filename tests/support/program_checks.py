@@ -15,6 +15,7 @@ import pytest
 
 from pipectl.errors import ExitCode
 from support import shell_completion, sql_checks
+from support.command_lines import command_lines
 from support.project_copy import DAG_ID
 from support.text import documented_words
 from support.waiting import WAIT_SECONDS, until
@@ -176,7 +177,7 @@ class ProgramChecks:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
         assert process.wait(WAIT_SECONDS) != 0
-        until(lambda: not any(mark in words for _, words in command_lines()), "the end where it works")
+        until(lambda: not running_with(mark), "the end where it works")
 
     def test_no_password_is_an_argument(self, project: Project) -> None:
         process = project.start("psql", "--metadata", "-c", SLEEPS)
@@ -185,7 +186,7 @@ class ProgramChecks:
             until(lambda: project.feed("", *asked)[1] == "1\n", "the statement")
             password = project.variable("AIRFLOW_POSTGRES_PASSWORD")
             assert password
-            assert [name for name, words in command_lines() if password in words] == []
+            assert running_with(password) == []
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(WAIT_SECONDS)
@@ -258,12 +259,7 @@ class ProgramChecks:
             assert "pipectl up" in done.stderr
 
 
-def command_lines() -> list[tuple[str, str]]:
-    """Name and command line of every process of this machine."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            found.append((process.name(), " ".join(process.cmdline())))
-        except psutil.Error:
-            continue
-    return found
+def running_with(word: str) -> list[str]:
+    """The programs of this machine's processes that have this in their command line."""
+    lines = command_lines(psutil.process_iter()).values()
+    return [words[0] for words in lines if word in " ".join(words)]

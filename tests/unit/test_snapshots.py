@@ -454,7 +454,7 @@ def test_ctrl_c_ends_a_copy_at_once_and_what_copies_with_it(tmp_path: Path) -> N
         (tmp_path / name).mkdir()
     (tmp_path / "from" / "file").touch()
     program = tmp_path / "bin" / "cp"
-    program.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec sleep 600\n")
+    program.write_text(f"#!/bin/sh\necho $$ >> '{tmp_path}/pids'\nexec sleep 600\n")
     program.chmod(0o755)
     pids = tmp_path / "pids"
     with subprocess.Popen(
