@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import liveness
     import login
     import metadata_database
+    import notifications
     import proxies
     import shortcuts
     import task_processes
@@ -60,6 +61,7 @@ if not TYPE_CHECKING:
         liveness,
         login,
         metadata_database,
+        notifications,
         proxies,
         shortcuts,
         task_processes,
@@ -72,6 +74,7 @@ if not TYPE_CHECKING:
             "liveness",
             "login",
             "metadata_database",
+            "notifications",
             "proxies",
             "shortcuts",
             "task_processes",
@@ -174,7 +177,7 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
     elif command == "scheduler":
         if with_shortcuts:
             shortcuts.leave_out_the_log_server()
-        prepare_scheduler()
+        prepare_scheduler(with_shortcuts=with_shortcuts)
     if command in {"scheduler", "triggerer"}:
         # No log server of its own, whose port two projects would share: the web server reads the files.
         options = ("--skip-serve-logs", *options)
@@ -225,8 +228,8 @@ def attempt(purpose: str, action: Any, *arguments: Any) -> None:  # noqa: ANN401
         sys.stderr.write(f"pipectl launcher: could not {purpose}: {type(error).__name__}: {error}\n")
 
 
-def prepare_scheduler() -> None:
-    """Let the scheduler know the state of its tasks from their processes.
+def prepare_scheduler(*, with_shortcuts: bool) -> None:
+    """Let the scheduler know the state of its tasks from their processes, and sleep until there is work.
 
     What that changes has no public place in Airflow, so another version keeps its own way.
     """
@@ -239,6 +242,9 @@ def prepare_scheduler() -> None:
     is_held = functools.partial(liveness.is_held, metadata_database.connect)
     attempt("look at processes", task_processes.give_up_only_tasks_whose_process_is_gone, is_held)
     attempt("be quiet at rest", task_processes.look_for_orphans_silently)
+    if with_shortcuts:
+        # Inside the wait for the database: a new connection is made after it.
+        attempt("sleep until there is work", notifications.sleep_until_there_is_work, metadata_database.connect)
     attempt("wait for the database", task_processes.wait_for_the_database, metadata_database.answers)
 
 

@@ -121,6 +121,11 @@ class ProcessPerTask:
                 del self.processes[key]
                 self.change_state(key, *process.end())
 
+    def sentinels(self) -> list[int] | None:
+        """Return what can be read from once a task has ended; None if that has to be looked for."""
+        found = [process.sentinel for process in self.processes.values() if isinstance(process, Child)]
+        return found if len(found) == len(self.processes) else None
+
     def end(self) -> None:
         """Wait for the tasks that this scheduler started."""
         self.log.info("Waiting for %d running tasks", len(self.processes))
@@ -152,6 +157,11 @@ class Child:
 
     def __init__(self, process: Any, success: Any, failure: Any) -> None:  # noqa: ANN401  Airflow's states
         self._process, self._success, self._failure = process, success, failure
+
+    @property
+    def sentinel(self) -> int:
+        """What can be read from once it has ended."""
+        return int(self._process.sentinel)
 
     def is_alive(self) -> bool:
         """Whether it runs."""
