@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     import connections
     import dag_tests
+    import file_changes
     import liveness
     import login
     import metadata_database
@@ -58,6 +59,7 @@ if not TYPE_CHECKING:
     (
         connections,
         dag_tests,
+        file_changes,
         liveness,
         login,
         metadata_database,
@@ -71,6 +73,7 @@ if not TYPE_CHECKING:
         (
             "connections",
             "dag_tests",
+            "file_changes",
             "liveness",
             "login",
             "metadata_database",
@@ -178,6 +181,8 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
         if with_shortcuts:
             shortcuts.leave_out_the_log_server()
         prepare_scheduler(with_shortcuts=with_shortcuts)
+    elif command == "dag-processor" and with_shortcuts and fits("looks for files all the time"):
+        attempt("rest until a file changes", file_changes.rest_until_a_file_changes, metadata_database.connect)
     if command in {"scheduler", "triggerer"}:
         # No log server of its own, whose port two projects would share: the web server reads the files.
         options = ("--skip-serve-logs", *options)
@@ -234,9 +239,7 @@ def prepare_scheduler(*, with_shortcuts: bool) -> None:
     What that changes has no public place in Airflow, so another version keeps its own way.
     """
     attempt("leave tests of DAGs alone", dag_tests.leave_to_their_process)
-    version = importlib.metadata.version("apache-airflow-core")
-    if not version.startswith(f"{task_processes.WRITTEN_FOR}."):
-        sys.stderr.write(f"pipectl launcher: Airflow {version} judges tasks by its own executor\n")
+    if not fits("judges tasks by its own executor"):
         return
     attempt("run each task in a process", task_processes.run_each_task_in_a_process_of_its_own)
     is_held = functools.partial(liveness.is_held, metadata_database.connect)
@@ -246,6 +249,15 @@ def prepare_scheduler(*, with_shortcuts: bool) -> None:
         # Inside the wait for the database: a new connection is made after it.
         attempt("sleep until there is work", notifications.sleep_until_there_is_work, metadata_database.connect)
     attempt("wait for the database", task_processes.wait_for_the_database, metadata_database.answers)
+
+
+def fits(otherwise: str) -> bool:
+    """Whether the installed Airflow is one that changes are written for; say what it does `otherwise`."""
+    version = importlib.metadata.version("apache-airflow-core")
+    if version.startswith(f"{task_processes.WRITTEN_FOR}."):
+        return True
+    sys.stderr.write(f"pipectl launcher: Airflow {version} {otherwise}\n")
+    return False
 
 
 def prepare_web_server(migration: str) -> None:

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 LAUNCHED = [
     "connections",
     "dag_tests",
+    "file_changes",
     "launcher",
     "liveness",
     "login",
     "metadata_database",
+    "notifications",
     "proxies",
     "shortcuts",
     "task_processes",
