@@ -88,6 +88,10 @@ if not TYPE_CHECKING:
 CLEANUP_DELAY_SECONDS = 3600
 CLEANUP_INTERVAL_SECONDS = 86400
 NO_SHORTCUTS = "PIPECTL_NO_SHORTCUTS"
+# Made by entrypoint.sh: containers alone have a health check that reads it.
+HEARTBEAT = Path(os.environ.get("AIRFLOW_HOME", "."), "heartbeat")
+# The commands that write heartbeats.
+JOBS = frozenset({"scheduler", "dag-processor", "triggerer"})
 PIPE_BYTES = 65536
 # A service that fails within this time may have failed because of a shortcut.
 SOON_SECONDS = 60
@@ -173,6 +177,8 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
         attempt("read YAML with libyaml", shortcuts.read_yaml_with_libyaml)
     for module in MODULES.get(command, ()):
         attempt("import " + module, importlib.import_module, module)
+    if with_shortcuts and command in JOBS and HEARTBEAT.exists():
+        attempt("note heartbeats", shortcuts.note_heartbeats, HEARTBEAT)
     if with_shortcuts and command in {"api-server", "dag-processor", "triggerer"}:
         shortcuts.build_apis_quickly()
     if command == "api-server":

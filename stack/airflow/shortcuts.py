@@ -11,9 +11,13 @@ import functools
 import importlib
 import sys
 import threading
+import time
 import types
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Versions of the API by which tasks talk to the API server.
 KEPT_VERSIONS = 3
@@ -30,6 +34,19 @@ def leave_out_the_log_server() -> None:
     name = "airflow.utils.serve_logs"
     sys.modules[name] = types.ModuleType(name)
     vars(sys.modules[name])["serve_logs"] = None
+
+
+def note_heartbeats(path: Path) -> None:
+    """Write the time of each heartbeat that the metadata database has into `path`: 0.1 s less per health check."""
+    job: Any = importlib.import_module("airflow.jobs.job").Job
+    heartbeat = job.heartbeat
+
+    def heartbeat_and_note(self: Any, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  passed through
+        heartbeat(self, *arguments, **options)
+        if not self.heartbeat_failed:
+            path.write_text(f"{int(time.time())}\n", encoding="ascii")
+
+    job.heartbeat = heartbeat_and_note
 
 
 def build_apis_quickly() -> None:
