@@ -116,22 +116,11 @@ def test_a_plugin_is_loaded(client: RestClient) -> None:
 
 
 def test_old_logs_and_runs_are_deleted_and_new_ones_stay(stack: AirflowStack, client: RestClient) -> None:
-    import psycopg2
-
     old, new = (client.trigger("nothing_to_do") for _ in range(2))
     states = partial(map, partial(client.state, "nothing_to_do"), (old, new))
     until(lambda: set(states()) == {"success"}, "the end of both runs")
-    metadata = stack.site.metadata
-    connection = psycopg2.connect(
-        host=metadata.host,
-        port=metadata.port,
-        dbname=metadata.database,
-        user=metadata.user,
-        password=metadata.password,
-    )
-    with connection, connection.cursor() as cursor:
+    with stack.metadata() as connection, connection.cursor() as cursor:
         cursor.execute("UPDATE dag_run SET start_date = now() - interval '31 days' WHERE run_id = %s", (old,))
-    connection.close()
     logs = {run_id: list(stack.site.home.glob(f"logs/*/run_id={run_id}/*/*.log")) for run_id in (old, new)}
     assert [len(found) for found in logs.values()] == [2, 2]
     for path in logs[old]:

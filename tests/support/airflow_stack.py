@@ -8,7 +8,8 @@ import shutil
 import signal
 import subprocess
 from base64 import urlsafe_b64encode
-from typing import TYPE_CHECKING
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 from pipectl.engines import airflow_env
 from pipectl.engines.local import airflow, airflow_metadata, postgres
@@ -20,6 +21,7 @@ from support.rest_client import RestClient
 from support.server_process import free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pipectl.engines.local.airflow_install import AirflowRuntime
@@ -87,6 +89,23 @@ class AirflowStack:
     @property
     def client(self) -> RestClient:
         return RestClient(self.site.url)
+
+    @contextmanager
+    def metadata(self) -> Iterator[Any]:
+        """A connection to the metadata database, without transactions, for the time of a block."""
+        import psycopg2
+
+        address = self.site.metadata
+        connection = psycopg2.connect(
+            host=address.host,
+            port=address.port,
+            dbname=address.database,
+            user=address.user,
+            password=address.password,
+        )
+        connection.autocommit = True
+        with closing(connection):
+            yield connection
 
     def prepare(self) -> None:
         airflow.prepare_home(self.site)
