@@ -188,7 +188,9 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
             shortcuts.leave_out_the_log_server()
         prepare_scheduler(with_shortcuts=with_shortcuts)
     elif command == "dag-processor" and with_shortcuts and fits("looks for files all the time"):
-        attempt("rest until a file changes", file_changes.rest_until_a_file_changes, metadata_database.connect)
+        attempt(
+            "rest until a file changes", file_changes.rest_until_a_file_changes, metadata_database.connect
+        )
     if command in {"scheduler", "triggerer"}:
         # No log server of its own, whose port two projects would share: the web server reads the files.
         options = ("--skip-serve-logs", *options)
@@ -253,7 +255,9 @@ def prepare_scheduler(*, with_shortcuts: bool) -> None:
     attempt("be quiet at rest", task_processes.look_for_orphans_silently)
     if with_shortcuts:
         # Inside the wait for the database: a new connection is made after it.
-        attempt("sleep until there is work", notifications.sleep_until_there_is_work, metadata_database.connect)
+        attempt(
+            "sleep until there is work", notifications.sleep_until_there_is_work, metadata_database.connect
+        )
     attempt("wait for the database", task_processes.wait_for_the_database, metadata_database.answers)
 
 

@@ -1,14 +1,14 @@
-"""The scheduler sleeps until there is work for it. Airflow's own looks ten times a second: a fifth of a core at rest.
+"""The scheduler sleeps until there is work. Airflow's own looks ten times a second: a fifth of a core at rest.
 
-Triggers in the metadata database notify a channel of every change that may be work, the scheduler listens there,
-and it waits for the ends of its tasks' processes and for the next moment at which something is due. A lost
-notification costs LONGEST_SECONDS. While nobody tells of changes, it looks as often as Airflow's own.
+Triggers in the metadata database notify a channel of every change that may be work, and the scheduler listens
+there. It waits for the ends of its tasks' processes too, and for the next moment at which something is due. A
+lost notification costs LONGEST_SECONDS. While nobody tells of changes, it looks as often as Airflow's own.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import importlib
 import select
 import time
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# How long the scheduler sleeps if nobody wakes it. Each loop writes its heartbeat, and does what Airflow does by
-# timers, the shortest of which are 5 s.
+# How long the scheduler sleeps if nobody wakes it. Each loop writes its heartbeat, and does what Airflow does
+# by timers, the shortest of which are 5 s.
 LONGEST_SECONDS = 2.0
 AGAIN_SECONDS = 5.0
 CHANNEL = "pipectl_scheduler"
@@ -70,10 +70,10 @@ CURRENT_TRIGGERS = """
     WHERE tgfoid = %s::regproc AND tgenabled = 'O' AND tgrelid = ANY (%s::text[]::regclass[])"""
 # What waits for a lock keeps others waiting: a moment at most.
 LOCK_TIMEOUT = "SET lock_timeout = '1s'"
-# How long it is until something is due that was not when the last loop began, none if nothing is: a run, a task
-# that looks again, a deadline. How long a task waits for its retry is known to its DAG alone: the longer it has
-# waited, the rarer the looks, and a delay grows by a twentieth at most. A loop looks at a limited number of runs.
-# Then, how many triggers there are.
+# How long it is until something is due that was not when the last loop began, none if nothing is: a run, a
+# task that looks again, a deadline. How long a task waits for its retry is known to its DAG alone: the longer
+# it has waited, the rarer the looks, and a delay grows by a twentieth at most. A loop looks at a limited number
+# of runs. Then, how many triggers there are.
 DUE = f"""
     WITH active AS (
         SELECT run.dag_id, run.run_id, run.state, run.run_after FROM dag_run run JOIN dag USING (dag_id)
@@ -114,13 +114,19 @@ def sleep_until_there_is_work(connect: Callable[[], Any]) -> None:
 
 
 class Sleeper:
-    """Sleeps as Airflow's own loop does, and then on until there is work: so the loop never runs more often."""
+    """Sleeps as Airflow's own loop does, and then on until there is work: the loop never runs more often."""
 
-    def __init__(self, connect: Callable[[], Any], executors: Any, log: Any, examined: int) -> None:  # noqa: ANN401  Airflow's own
+    def __init__(
+        self,
+        connect: Callable[[], Any],
+        executors: Any,  # noqa: ANN401  Airflow's own, as the next one
+        log: Any,  # noqa: ANN401
+        examined: int,
+    ) -> None:
         self._connect, self._executors, self._log, self._examined = connect, executors, log, examined
         self._connection: Any = None
         self._connect_after = 0.0
-        self._looked = datetime.datetime.now(datetime.UTC)
+        self._looked = dt.datetime.now(dt.UTC)
 
     def sleep(self, seconds: float) -> None:
         """Return after `seconds`, and then once there may be work, after LONGEST_SECONDS at the latest."""
@@ -132,7 +138,7 @@ class Sleeper:
             self.close()
             self._connect_after = time.monotonic() + AGAIN_SECONDS
             self._log.warning("Looking for work all the time, since nobody tells of it: %s", error)
-        self._looked = datetime.datetime.now(datetime.UTC)
+        self._looked = dt.datetime.now(dt.UTC)
 
     def close(self) -> None:
         """Listen no more."""
@@ -160,7 +166,9 @@ class Sleeper:
             raise LookupError(f"the metadata database has {triggers} triggers for it")
         # Those that came with the answer are not to be read any more.
         if not self._connection.notifies:
-            select.select([self._connection, *ends], [], [], max(0.0, min(seconds, seconds if due is None else due)))
+            if due is not None:
+                seconds = max(0.0, min(seconds, due))
+            select.select([self._connection, *ends], [], [], seconds)
             self._connection.poll()
         self._connection.notifies.clear()
 
@@ -173,7 +181,8 @@ def listen(connection: Any) -> None:  # noqa: ANN401  psycopg2's connection
         cursor.execute(CURRENT_BODY, (FUNCTION,))
         if cursor.fetchone() != (BODY,):
             cursor.execute(
-                f"CREATE OR REPLACE FUNCTION {FUNCTION}() RETURNS trigger LANGUAGE plpgsql AS $body${BODY}$body$"
+                f"CREATE OR REPLACE FUNCTION {FUNCTION}() RETURNS trigger"
+                f" LANGUAGE plpgsql AS $body${BODY}$body$"
             )
         cursor.execute(CURRENT_TRIGGERS, (FUNCTION, list(TABLES)))
         existing = set(cursor.fetchall())

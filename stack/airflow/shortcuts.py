@@ -37,7 +37,7 @@ def leave_out_the_log_server() -> None:
 
 
 def note_heartbeats(path: Path) -> None:
-    """Write the time of each heartbeat that the metadata database has into `path`: 0.1 s less per health check."""
+    """Write the time of each heartbeat that the database has into `path`: 0.1 s less per health check."""
     job: Any = importlib.import_module("airflow.jobs.job").Job
     heartbeat = job.heartbeat
 

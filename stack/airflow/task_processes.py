@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The version of Airflow whose executor, scheduler and DAG processor this file's changes fit, and its neighbours'.
+# The version of Airflow whose executor, scheduler and DAG processor this file and its neighbours change.
 WRITTEN_FOR = "3.3"
 # A new scheduler's first act is to look for tasks of schedulers that have failed.
 EARLIER_SCHEDULERS_FAILED = """

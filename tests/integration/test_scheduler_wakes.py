@@ -28,7 +28,10 @@ from airflow.sdk import DAG, Asset
 start = datetime(2024, 1, 1)
 with DAG("retries", schedule=None, start_date=start):
     BashOperator(
-        task_id="second_try", retries=1, retry_delay=timedelta(seconds=2), bash_command="[ {{ ti.try_number }} = 2 ]"
+        task_id="second_try",
+        retries=1,
+        retry_delay=timedelta(seconds=2),
+        bash_command="[ {{ ti.try_number }} = 2 ]",
     )
 for mode, options in {"defers": {"deferrable": True}, "reschedules": {"mode": "reschedule"}}.items():
     with DAG(mode, schedule=None, start_date=start):
@@ -38,6 +41,10 @@ with DAG("by_asset", schedule=[Asset("something")], start_date=start):
 with DAG("by_clock", schedule="* * * * *", start_date=start, catchup=False):
     BashOperator(task_id="one", bash_command="true")
 with DAG("daily", schedule="@daily", start_date=start, catchup=False, max_active_runs=1):
+    BashOperator(task_id="one", bash_command="true")
+"""
+ADDED = """\
+with DAG("added", schedule="@daily", start_date=start, catchup=False, is_paused_upon_creation=False):
     BashOperator(task_id="one", bash_command="true")
 """
 ALWAYS_HEALTHY = "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD=100000\n"
@@ -60,7 +67,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
     started.prepare()
     started.start("postgres", *airflow.COMMANDS)
     try:
-        until(started.client.healthy, "a healthy Airflow")
+        until(started.client.healthy, "a healthy Airflow", 300)
         yield started
     finally:
         started.stop()
@@ -103,8 +110,7 @@ def test_a_run_of_a_paused_dag_begins_when_it_is_unpaused(client: RestClient) ->
 
 def test_a_new_dag_runs_by_its_schedule(stack: AirflowStack, client: RestClient) -> None:
     text = DAGS.partition('with DAG("retries"')[0]
-    text += 'with DAG("added", schedule="@daily", start_date=start, catchup=False, is_paused_upon_creation=False):\n'
-    text += '    BashOperator(task_id="one", bash_command="true")\n'
+    text += ADDED
     (stack.project / "dags" / "added.py").write_text(text, encoding="utf-8")
     until(lambda: client.sees("added"), "the new DAG")
     ended(client, "added", 1)

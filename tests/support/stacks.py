@@ -30,8 +30,9 @@ ALL = "everything"
 SUPERVISOR = "supervisord"
 # What a false alarm is labelled as: fraud, though it is none.
 FALSE_ALARM = "unconfirmed"
-# In which the scheduler looks three times for tasks that nobody runs, by stack/airflow/airflow.env.
-JUDGED_AFTER = timedelta(seconds=16)
+# In which the scheduler looks three times for tasks that nobody runs: every 5 s by stack/airflow/airflow.env, and
+# late by the longest sleep of notifications.py, 2 s.
+JUDGED_AFTER = timedelta(seconds=22)
 # What `docker stats` takes to measure.
 DOCKER_STATS_SECONDS = 2
 # What has ended by itself since it was listed, as the `sleep` of a task's loop does, is as good as hit.

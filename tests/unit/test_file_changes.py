@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -36,7 +36,7 @@ class Database:
     def __init__(self, *answers: bool) -> None:
         self.answers = list(answers)
 
-    def __enter__(self) -> Database:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -76,11 +76,11 @@ def test_a_change_ends_the_rest_at_the_next_look(tmp_path: Path, change: str) ->
     old = tmp_path / "old.py"
     old.write_text("1")
     changes = {
-        "new": lambda: (tmp_path / "new.py").touch(),
+        "new": (tmp_path / "new.py").touch,
         "changed": lambda: old.write_text("22"),
         "deleted": old.unlink,
-        "ignored": lambda: (tmp_path / ".airflowignore").touch(),
-        "below": lambda: (tmp_path / "folder" / "new.py").touch(),
+        "ignored": (tmp_path / ".airflowignore").touch,
+        "below": (tmp_path / "folder" / "new.py").touch,
     }
     rest, manager = file_changes.Rest(Database), Manager(tmp_path, changes[change])
     rest.until_work(manager)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -58,7 +58,7 @@ class Connection:
     def cursor(self) -> Connection:
         return self
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -89,7 +89,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
     noted = Waits()
     monkeypatch.setattr(notifications, "select", noted)
     monkeypatch.setattr(notifications, "listen", lambda _: None)
-    yield noted
+    return noted
 
 
 def sleeper(connection: Connection, *executors: Executor) -> tuple[notifications.Sleeper, Log]:
