@@ -1,4 +1,4 @@
-"""The scheduler sleeps until there is work. Airflow's own looks ten times a second: a fifth of a core at rest.
+"""The scheduler sleeps until there is work. Airflow's own looks ten times a second, for 0.2 core at rest.
 
 Triggers in the metadata database notify a channel of every change that may be work, and the scheduler listens
 there. It waits for the ends of its tasks' processes too, and for the next moment at which something is due. A
@@ -72,8 +72,8 @@ CURRENT_TRIGGERS = """
 LOCK_TIMEOUT = "SET lock_timeout = '1s'"
 # How long it is until something is due that was not when the last loop began, none if nothing is: a run, a
 # task that looks again, a deadline. How long a task waits for its retry is known to its DAG alone: the longer
-# it has waited, the rarer the looks, and a delay grows by a twentieth at most. A loop looks at a limited number
-# of runs. Then, how many triggers there are.
+# it has waited, the rarer the looks, and a delay grows by a twentieth at most. A loop looks at so many runs
+# and no more. Then, how many triggers there are.
 DUE = f"""
     WITH active AS (
         SELECT run.dag_id, run.run_id, run.state, run.run_after FROM dag_run run JOIN dag USING (dag_id)
@@ -174,7 +174,7 @@ class Sleeper:
 
 
 def listen(connection: Any) -> None:  # noqa: ANN401  psycopg2's connection
-    """Have `connection` told of work from now on; make the triggers that are missing. Raises psycopg2.Error."""
+    """Have `connection` told of work from now on, by triggers that it makes. Raises psycopg2.Error."""
     connection.autocommit = True
     with connection.cursor() as cursor:
         cursor.execute(LOCK_TIMEOUT)

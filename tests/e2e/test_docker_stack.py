@@ -20,7 +20,7 @@ from support.looks import check_watch
 from support.needs import images, skip_on_podman
 from support.project_copy import COMMAND_SECONDS
 from support.snapshot_checks import check_killing, check_saving_and_restoring
-from support.stacks import DockerStack
+from support.stacks import DockerStack, check_rest
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -320,6 +320,11 @@ def test_down_removes_containers_and_keeps_the_data(project: DockerProject) -> N
 
 def test_the_triggerer_starts_with_the_first_deferred_task_and_comes_back(project: DockerProject) -> None:
     check_triggerer(project, lambda: os.kill(project.containers()["triggerer-1"]["State"]["Pid"], 9))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may look at the processes of containers")
+def test_at_rest_little_is_done(project: DockerProject) -> None:
+    check_rest(DockerStack(project, celery=False))
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from support.looks import check_watch
 from support.project_copy import COMMAND_SECONDS, DAG_ID, Project, new_local_project
 from support.server_process import listening_addresses
 from support.snapshot_checks import check_killing, check_moving, check_saving_and_restoring
-from support.stacks import LocalStack
+from support.stacks import LocalStack, check_rest
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -643,6 +643,10 @@ def test_down_leaves_no_process_and_keeps_the_data(populated: Project) -> None:
 
 def test_the_triggerer_starts_with_the_first_deferred_task_and_comes_back(project: Project) -> None:
     check_triggerer(project, lambda: os.kill(service(project, "triggerer")["pid"], signal.SIGKILL))
+
+
+def test_at_rest_little_is_done(project: Project) -> None:
+    check_rest(LocalStack(project))
 
 
 def test_a_sample_of_airflows_own_examples_ends_as_its_authors_meant(project: Project) -> None:

@@ -30,9 +30,13 @@ ALL = "everything"
 SUPERVISOR = "supervisord"
 # What a false alarm is labelled as: fraud, though it is none.
 FALSE_ALARM = "unconfirmed"
-# In which the scheduler looks three times for tasks that nobody runs: every 5 s by stack/airflow/airflow.env, and
-# late by the longest sleep of notifications.py, 2 s.
+# In which the scheduler looks three times for tasks that nobody runs: every 5 s by stack/airflow/airflow.env,
+# and late by the longest sleep of notifications.py, 2 s.
 JUDGED_AFTER = timedelta(seconds=22)
+# How often a service's processes may wake up per second while nothing is to be done. A scheduler that looks
+# for work ten times a second asks its database some ten questions each time.
+WAKES_AT_REST = {"scheduler": 30, "dag-processor": 20, "webserver": 30}
+REST_SECONDS = 8
 # What `docker stats` takes to measure.
 DOCKER_STATS_SECONDS = 2
 # What has ended by itself since it was listed, as the `sleep` of a task's loop does, is as good as hit.
@@ -285,6 +289,38 @@ def wait_until_the_scheduler_has_judged(stack: Stack) -> None:
         return heartbeat is not None and heartbeat - begin > JUDGED_AFTER
 
     until(has_judged, "the scheduler's look for lost tasks")
+
+
+def check_rest(stack: Stack) -> None:
+    """Wait until Airflow's processes do as little as they may while nothing is to be done."""
+
+    woken: dict[str, float] = {}
+
+    def is_at_rest() -> bool:
+        woken.update(wakes(stack, REST_SECONDS))
+        return all(woken[name] <= most for name, most in WAKES_AT_REST.items())
+
+    try:
+        until(is_at_rest, "rest")
+    except AssertionError as error:
+        raise AssertionError(f"Airflow's services wake up so often per second: {woken}") from error
+
+
+def wakes(stack: Stack, seconds: float) -> dict[str, float]:
+    """How often the processes of a service went on after a wait, per second."""
+    watched = {name: stack.processes(name) for name in WAKES_AT_REST}
+    before = {name: sum(map(_waits, processes)) for name, processes in watched.items()}
+    pass_time(seconds)
+    return {
+        name: (sum(map(_waits, processes)) - before[name]) / seconds for name, processes in watched.items()
+    }
+
+
+def _waits(process: psutil.Process) -> int:
+    try:
+        return int(process.num_ctx_switches().voluntary)
+    except psutil.Error:
+        return 0
 
 
 def family(pid: int) -> list[psutil.Process]:
