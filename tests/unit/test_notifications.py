@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import pytest
 
 import notifications
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ALL = len(notifications.TABLES) * len(notifications.EVENTS)
 
@@ -85,7 +82,7 @@ class Waits:
 
 
 @pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
+def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
     noted = Waits()
     monkeypatch.setattr(notifications, "select", noted)
     monkeypatch.setattr(notifications, "listen", lambda _: None)
