@@ -104,7 +104,7 @@ def sleep_until_there_is_work(connect: Callable[[], Any]) -> None:
     def run_loop(self: Any) -> None:  # noqa: ANN401  passed through
         with contextlib.closing(Sleeper(connect, self.executors, self.log, examined)) as sleeper:
             # The loop calls it once, where it is idle, and the module nowhere else.
-            module.time = types.SimpleNamespace(**vars(time) | {"sleep": sleeper.sleep})
+            module.time = types.SimpleNamespace(**vars(time) | {"sleep": sleeper.until_work})
             try:
                 loop(self)
             finally:
@@ -128,7 +128,7 @@ class Sleeper:
         self._connect_after = 0.0
         self._looked = dt.datetime.now(dt.UTC)
 
-    def sleep(self, seconds: float) -> None:
+    def until_work(self, seconds: float) -> None:
         """Return after `seconds`, and then once there may be work, after LONGEST_SECONDS at the latest."""
         time.sleep(seconds)
         try:

@@ -145,23 +145,24 @@ def test_a_scheduler_whose_listening_connection_was_ended_finds_work(
     with stack.metadata() as connection, connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-            " WHERE query LIKE '%pipectl_tell_scheduler%' AND pid <> pg_backend_pid()"
+            " WHERE query LIKE '%WITH active AS%' AND pid <> pg_backend_pid()"
         )
         assert cursor.fetchone() == (1,)
     assert client.run("nothing_to_do") == "success"
 
 
-def test_triggers_that_were_dropped_are_made_again(stack: AirflowStack, client: RestClient) -> None:
+def test_a_trigger_that_was_dropped_is_made_again(stack: AirflowStack, client: RestClient) -> None:
     with stack.metadata() as connection, connection.cursor() as cursor:
-        cursor.execute("DROP FUNCTION pipectl_tell_scheduler CASCADE; NOTIFY pipectl_scheduler")
-    # The first run is found by looking, the last one is told of.
-    for _ in range(3):
-        assert client.run("nothing_to_do") == "success"
+        cursor.execute("DROP TRIGGER pipectl_tell_scheduler_update ON task_instance")
+        # It sleeps for long here, and sees what is missing before it sleeps once more.
+        cursor.execute("NOTIFY pipectl_scheduler")
 
-    def triggers() -> int:
-        with stack.metadata() as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'pipectl_tell_scheduler%'")
-            return int(cursor.fetchone()[0])
+        def exists() -> bool:
+            cursor.execute(
+                "SELECT FROM pg_trigger WHERE tgrelid = 'task_instance'::regclass"
+                " AND tgname = 'pipectl_tell_scheduler_update'"
+            )
+            return cursor.rowcount == 1
 
-    until(lambda: triggers() == 39, "the triggers")
+        until(exists, "the trigger")
     assert client.run("nothing_to_do") == "success"

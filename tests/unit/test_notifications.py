@@ -93,21 +93,21 @@ def sleeper(connection: Connection, *executors: Executor) -> tuple[notifications
     log = Log()
     made = notifications.Sleeper(lambda: connection, executors, log, 20)
     # The first time, it begins to listen.
-    made.sleep(0)
+    made.until_work(0)
     return made, log
 
 
 def test_a_scheduler_at_rest_sleeps_as_long_as_it_may(waits: Waits) -> None:
     resting, _ = sleeper(Connection(), LocalExecutor())
     assert waits.longest == []
-    resting.sleep(0)
+    resting.until_work(0)
     assert waits.longest == [notifications.LONGEST_SECONDS]
 
 
 @pytest.mark.parametrize(("due", "seconds"), [(0.25, 0.25), (-3.0, 0.0), (100.0, 2.0)])
 def test_it_looks_when_something_is_due(waits: Waits, due: float, seconds: float) -> None:
     resting, _ = sleeper(Connection(due))
-    resting.sleep(0)
+    resting.until_work(0)
     assert waits.longest == [seconds]
 
 
@@ -115,9 +115,9 @@ def test_a_notification_that_came_with_the_answer_is_not_waited_for(waits: Waits
     connection = Connection()
     resting, _ = sleeper(connection)
     connection.notifies.append(b"dag_run")
-    resting.sleep(0)
+    resting.until_work(0)
     assert waits.longest == []
-    resting.sleep(0)
+    resting.until_work(0)
     assert len(waits.longest) == 1
 
 
@@ -131,15 +131,15 @@ def test_a_notification_that_came_with_the_answer_is_not_waited_for(waits: Waits
 )
 def test_it_goes_on_looking_while_an_end_has_to_be_looked_for(waits: Waits, executor: Executor) -> None:
     resting, log = sleeper(Connection(), executor)
-    resting.sleep(0)
+    resting.until_work(0)
     assert (waits.longest, log) == ([], [])
 
 
 def test_it_goes_on_looking_while_triggers_are_missing_and_makes_them_anew(waits: Waits) -> None:
     connection = Connection(triggers=ALL - 1)
     resting, log = sleeper(connection)
-    resting.sleep(0)
-    resting.sleep(0)
+    resting.until_work(0)
+    resting.until_work(0)
     assert (waits.longest, connection.closed, len(log)) == ([], True, 1)
 
 
@@ -156,5 +156,5 @@ def test_a_notification_and_the_end_of_a_task_end_the_sleep(
         os.close(ended)
     else:
         connection.server.send(b"dag_run")
-    resting.sleep(0)
+    resting.until_work(0)
     os.close(task)
