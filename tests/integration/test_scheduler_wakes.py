@@ -162,7 +162,7 @@ def test_a_trigger_that_was_dropped_is_made_again(stack: AirflowStack, client: R
                 "SELECT FROM pg_trigger WHERE tgrelid = 'task_instance'::regclass"
                 " AND tgname = 'pipectl_tell_scheduler_update'"
             )
-            return cursor.rowcount == 1
+            return bool(cursor.rowcount)
 
         until(exists, "the trigger")
     assert client.run("nothing_to_do") == "success"
