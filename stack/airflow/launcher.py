@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     import connections
     import dag_tests
+    import forks
     import liveness
     import login
     import metadata_database
@@ -57,6 +58,7 @@ if not TYPE_CHECKING:
     (
         connections,
         dag_tests,
+        forks,
         liveness,
         login,
         metadata_database,
@@ -69,6 +71,7 @@ if not TYPE_CHECKING:
         (
             "connections",
             "dag_tests",
+            "forks",
             "liveness",
             "login",
             "metadata_database",
@@ -86,6 +89,7 @@ PIPE_BYTES = 65536
 # A service that fails within this time may have failed because of a shortcut.
 SOON_SECONDS = 60
 ARGUMENTS = tuple(sys.argv)
+ENVIRONMENT = dict(os.environ)
 BASE_URL = "AIRFLOW__API__BASE_URL"
 SIMPLE_AUTH = "airflow.api_fastapi.auth.managers.simple"
 
@@ -139,6 +143,13 @@ def main(command: str, *options: str) -> None:
         os.execv(sys.executable, [sys.executable, "-P", *ARGUMENTS])  # noqa: S606  this process, anew
 
 
+def become(*arguments: str) -> None:
+    """Be the service that this process was forked for, as if it had been started so."""
+    global ARGUMENTS  # noqa: PLW0603  of a process that starts anew
+    ARGUMENTS = arguments
+    main(*arguments[1:])
+
+
 def note_signals() -> int:
     """Have every signal that Python handles written to a pipe; return its end to read from."""
     read, write = os.pipe()
@@ -167,6 +178,9 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
         attempt("read YAML with libyaml", shortcuts.read_yaml_with_libyaml)
     for module in MODULES.get(command, ()):
         attempt("import " + module, importlib.import_module, module)
+    if command == "scheduler" and (description := forks.serve(ENVIRONMENT)):
+        become(*description["command"][2:])
+        return
     if with_shortcuts and command in {"api-server", "dag-processor", "triggerer"}:
         shortcuts.build_apis_quickly()
     if command == "api-server":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 LAUNCHED = [
     "connections",
     "dag_tests",
+    "forks",
     "launcher",
     "liveness",
     "login",
