@@ -12,6 +12,7 @@ Runs inside Airflow's environment, in containers as on the local engine, and nev
 from __future__ import annotations
 
 import asyncio
+import atexit
 import functools
 import gc
 import importlib
@@ -200,7 +201,25 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
     gc.freeze()
     gc.enable()
     sys.argv = ["airflow", command, *options]
-    importlib.import_module("airflow.__main__").main()
+    try:
+        importlib.import_module("airflow.__main__").main()
+    except SystemExit as ending:
+        if ending.code not in {None, 0}:
+            raise
+    end_at_once()
+
+
+def end_at_once() -> None:
+    """End as Python does, but free no memory first, which takes longer than all that a service does at its end.
+
+    The usual way if a thread still works.
+    """
+    main_thread = threading.main_thread()
+    if all(thread.daemon or thread is main_thread for thread in threading.enumerate()):
+        atexit._run_exitfuncs()  # noqa: SLF001  Python has no public place for it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def begin_work(command: str) -> None:

@@ -149,6 +149,14 @@ def test_a_service_that_was_restarted_meanwhile_has_crashed() -> None:
         wait(engine, seconds=60)
 
 
+def test_a_fork_that_takes_the_place_of_its_service_has_not_crashed() -> None:
+    started = datetime(2026, 11, 26, tzinfo=UTC)
+    asking = replace(service("webserver", "starting"), started=started)
+    wait(FakeEngine((asking,), (replace(asking, state="running", pid=2),)))
+    with pytest.raises(EngineError, match="'webserver' ends"):
+        wait(FakeEngine((asking,), (replace(asking, pid=2, started=started + timedelta(seconds=1)),)), seconds=60)
+
+
 def test_a_database_may_fall_twice_over_a_stale_lock_file() -> None:
     fallen, risen = (service("airbyte-postgres", "crashed"),), (service("airbyte-postgres", "starting"),)
     wait(FakeEngine(fallen, risen, fallen, risen, (service("airbyte-postgres"),)))
