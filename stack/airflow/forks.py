@@ -1,8 +1,10 @@
-"""One import of Airflow for two services: the DAG processor is a fork of the scheduler, made once that has imported.
+"""One import of Airflow for two services: the DAG processor is a fork of the scheduler.
 
-Importing takes each of them three seconds of CPU, and the modules are the same; a fork shares their memory too.
-Only the local engine asks for it. Its start_program.py listens on a socket for the service that others are forked
-from, and asks there on behalf of the others; whatever goes wrong, they are started as they are without it.
+Importing takes each of them three seconds of CPU, and the modules are the same; a fork shares their memory
+too. It is made once the scheduler has imported, and before it does anything else.
+
+The local engine alone asks for it. Its start_program.py listens on a socket on behalf of the scheduler, and
+asks there on behalf of the DAG processor; whatever goes wrong, both start as they do without it.
 """
 
 from __future__ import annotations

@@ -200,7 +200,12 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
     # What exists by now stays: later collections need not look at it, and forks share its memory.
     gc.freeze()
     gc.enable()
-    sys.argv = ["airflow", command, *options]
+    run_airflow(command, *options)
+
+
+def run_airflow(*arguments: str) -> None:
+    """Run Airflow's own command, and end with it if it ends well."""
+    sys.argv = ["airflow", *arguments]
     try:
         importlib.import_module("airflow.__main__").main()
     except SystemExit as ending:
@@ -210,7 +215,7 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
 
 
 def end_at_once() -> None:
-    """End as Python does, but free no memory first, which takes longer than all that a service does at its end.
+    """End as Python does, but free no memory first, which takes longer than all else that is due then.
 
     The usual way if a thread still works.
     """

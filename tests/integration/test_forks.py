@@ -1,4 +1,4 @@
-"""A program that is forked from another one is supervised as any other, and starts by itself if it cannot be."""
+"""A program that is forked from another one is supervised as any other, and may start by itself too."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ if sys.argv[1] == "parent":
     if sys.argv[3:]:
         sys.exit(1)
     description = forks.serve(environment)
-    print("forked" if description else "parent", *sys.argv[1:], os.getcwd(), os.environ.get("WHO"), flush=True)
+    kind = "forked" if description else "parent"
+    print(kind, *sys.argv[1:], os.getcwd(), os.environ.get("WHO"), flush=True)
 else:
     print("alone", flush=True)
 time.sleep(600)
@@ -65,7 +66,7 @@ class Stack:
         self.supervisor.launch([parent, child])
         for name in ("parent", "child"):
             self.supervisor.start(name)
-        until(lambda: (self.supervisor.run_dir / "child.started").exists(), "the child's start")
+        until((self.supervisor.run_dir / "child.started").exists, "the child's start")
 
     def import_ends(self) -> None:
         self.imported.touch()

