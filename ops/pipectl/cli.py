@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import deque
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
@@ -27,7 +28,7 @@ from pipectl.errors import ExitCode, InterruptedCommandError, PipectlError, Usag
 from pipectl.invocation import Invocation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 INTERRUPT_AGAIN_SECONDS = 2.0
 TERMINATION_SECONDS = 12.0
@@ -122,6 +123,7 @@ class Root(TyperGroup):
         """Let global options stand anywhere."""
         if not ctx.resilient_parsing:  # as for a shell that completes
             require_values(args)
+        take_plain_values(self.get_params(ctx))
         return super().parse_args(ctx, hoist(args))
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401  Typer's own
@@ -161,12 +163,38 @@ def _remembering(ctx: Any) -> Iterator[None]:  # noqa: ANN401  Typer's own conte
 class Command(TyperCommand):
     """A command whose examples stand below its --help, each in a line that nothing breaks."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  Typer's own context
+        """Parse the arguments."""
+        take_plain_values(self.get_params(ctx))
+        return super().parse_args(ctx, args)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401  Typer's own
         """Show the help, then the examples."""
         told, heading, examples = (self.help or "").partition(EXAMPLES)
         self.help = told
         super().format_help(ctx, formatter)
         typer.echo("\n   ".join([f" {heading}", *re.findall("`([^`]+)`", examples)]))
+
+
+def take_plain_values(parameters: Iterable[Any]) -> None:
+    """Take a default, and a string for a parameter that is one, as they are.
+
+    Typer has pydantic convert each value, also those that nobody gave: its import takes as long as all of
+    pipectl's own.
+    """
+    for parameter in parameters:
+        is_one = not (parameter.required or parameter.multiple or parameter.nargs != 1)
+        if is_one and "process_value" not in vars(parameter):
+            parameter.process_value = partial(_process, parameter, parameter.process_value)
+
+
+def _process(parameter: Any, process: Callable[..., Any], ctx: Any, value: Any) -> Any:  # noqa: ANN401  Typer's own
+    described = getattr(parameter, "type_descriptor", None)
+    is_text = getattr(described, "annotation", None) in {str, str | None} and isinstance(value, str)
+    is_plain = is_text and getattr(getattr(described, "parameter_info", None), "parser", True) is None
+    if not (value is None or value is parameter.default or is_plain):
+        return process(ctx, value)
+    return parameter.callback(ctx, parameter, value) if parameter.callback else value
 
 
 def import_command(name: str) -> Any:  # noqa: ANN401  Typer's own command

@@ -12,6 +12,7 @@ Runs inside Airflow's environment, in containers as on the local engine, and nev
 from __future__ import annotations
 
 import asyncio
+import atexit
 import functools
 import gc
 import importlib
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import connections
     import dag_tests
     import file_changes
+    import forks
     import liveness
     import login
     import metadata_database
@@ -60,6 +62,7 @@ if not TYPE_CHECKING:
         connections,
         dag_tests,
         file_changes,
+        forks,
         liveness,
         login,
         metadata_database,
@@ -74,6 +77,7 @@ if not TYPE_CHECKING:
             "connections",
             "dag_tests",
             "file_changes",
+            "forks",
             "liveness",
             "login",
             "metadata_database",
@@ -96,6 +100,7 @@ PIPE_BYTES = 65536
 # A service that fails within this time may have failed because of a shortcut.
 SOON_SECONDS = 60
 ARGUMENTS = tuple(sys.argv)
+ENVIRONMENT = dict(os.environ)
 BASE_URL = "AIRFLOW__API__BASE_URL"
 SIMPLE_AUTH = "airflow.api_fastapi.auth.managers.simple"
 
@@ -149,6 +154,13 @@ def main(command: str, *options: str) -> None:
         os.execv(sys.executable, [sys.executable, "-P", *ARGUMENTS])  # noqa: S606  this process, anew
 
 
+def become(*arguments: str) -> None:
+    """Be the service that this process was forked for, as if it had been started so."""
+    global ARGUMENTS  # noqa: PLW0603  of a process that starts anew
+    ARGUMENTS = arguments
+    main(*arguments[1:])
+
+
 def note_signals() -> int:
     """Have every signal that Python handles written to a pipe; return its end to read from."""
     read, write = os.pipe()
@@ -177,6 +189,9 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
         attempt("read YAML with libyaml", shortcuts.read_yaml_with_libyaml)
     for module in MODULES.get(command, ()):
         attempt("import " + module, importlib.import_module, module)
+    if command == "scheduler" and (description := forks.serve(ENVIRONMENT)):
+        become(*description["command"][2:])
+        return
     if with_shortcuts and command in JOBS and HEARTBEAT.exists():
         attempt("note heartbeats", shortcuts.note_heartbeats, HEARTBEAT)
     if with_shortcuts and command in {"api-server", "dag-processor", "triggerer"}:
@@ -201,8 +216,31 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
     # What exists by now stays: later collections need not look at it, and forks share its memory.
     gc.freeze()
     gc.enable()
-    sys.argv = ["airflow", command, *options]
-    importlib.import_module("airflow.__main__").main()
+    run_airflow(command, *options)
+
+
+def run_airflow(*arguments: str) -> None:
+    """Run Airflow's own command, and end with it if it ends well."""
+    sys.argv = ["airflow", *arguments]
+    try:
+        importlib.import_module("airflow.__main__").main()
+    except SystemExit as ending:
+        if ending.code not in {None, 0}:
+            raise
+    end_at_once()
+
+
+def end_at_once() -> None:
+    """End as Python does, but free no memory first, which takes longer than all else that is due then.
+
+    The usual way if a thread still works.
+    """
+    main_thread = threading.main_thread()
+    if all(thread.daemon or thread is main_thread for thread in threading.enumerate()):
+        atexit._run_exitfuncs()  # noqa: SLF001  Python has no public place for it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def begin_work(command: str) -> None:

@@ -31,6 +31,13 @@ class RestClient:
             self.token = str(self._request("/auth/token", self._login())["access_token"])
         return self._request(path, body, method)
 
+    def answers(self) -> bool:
+        """Whether the API tells its health, whatever that is."""
+        try:
+            return bool(self._request("/api/v2/monitor/health"))
+        except (OSError, ValueError):
+            return False
+
     def healthy(self) -> bool:
         """Whether API, scheduler and DAG processor are healthy."""
         try:

@@ -380,6 +380,28 @@ def test_a_command_is_imported_only_when_it_is_called() -> None:
     assert imported == {"pipectl.commands.down", "pipectl.commands.shared"}
 
 
+def test_what_nobody_gives_is_not_converted(tmp_path: Path) -> None:
+    code = (
+        "import atexit, sys; from pipectl import cli; sys.argv = ['pipectl', *sys.argv[1:]];"
+        " atexit.register(lambda: print('pydantic' in sys.modules)); cli.main()"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIPECTL_")}
+    for arguments, converted in (
+        ((), "False"),
+        (("--engine", "local"), "False"),
+        (("--timeout", "9"), "True"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "up", *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout.strip()) == (ExitCode.USAGE, converted), done.stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_examples(command: str) -> None:
     done = CliRunner().invoke(cli.app, [command, "--help"])

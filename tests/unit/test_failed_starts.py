@@ -6,6 +6,8 @@ import json
 import shutil
 import socket
 import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +15,10 @@ import pytest
 from typer.testing import CliRunner
 
 from pipectl import cli, settings
+from pipectl.airflow_health import AirflowHealth
 from pipectl.engines.local import mariadb, postgres
 from pipectl.env_file import EnvFile
-from pipectl.errors import EngineError, ExitCode
+from pipectl.errors import AirflowError, EngineError, ExitCode
 from pipectl.models import Service
 from pipectl.observer import Observer
 from pipectl.pipeline import lifecycle
@@ -193,3 +196,36 @@ def test_a_port_that_was_moved_is_told_even_if_the_start_fails(
     used = engine.ports()["webserver"]
     assert used != port
     assert f"Port {port} of webserver is taken: {used} instead (remembered in stack/.env)" in observer.said
+
+
+def test_the_api_for_tasks_is_asked_once_for_each_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, asked = ["ConnectError: refused", "", ""], []
+    chosen = settings_of(tmp_path)
+    chosen.state_dir.mkdir()
+    started = datetime(2026, 11, 26, tzinfo=UTC)
+
+    class Stack(FakeEngine):
+        def services(self) -> tuple[Service, ...]:
+            return tuple(replace(service, started=started) for service in super().services())
+
+        def tasks_api_problem(self) -> str:
+            asked.append(started)
+            return answers.pop(0)
+
+    for name in ("wait_until_healthy", "wait_until_parsed"):
+        monkeypatch.setattr(lifecycle, name, lambda *_, **__: None)
+    monkeypatch.setattr(AirflowHealth, "import_failures", lambda *_: ())
+
+    def up() -> None:
+        lifecycle.up_locked(Stack(chosen), "dag", timeout=1, observer=Observer())
+
+    with pytest.raises(AirflowError, match="ConnectError: refused"):
+        up()
+    up()
+    up()
+    assert len(asked) == 2
+    started += timedelta(seconds=9)
+    up()
+    assert asked[-1] == started

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from support import ROOT
 
 if TYPE_CHECKING:
@@ -57,3 +59,39 @@ def test_a_service_that_was_told_to_end_does_not_start_again(tmp_path: Path) -> 
     assert done.stdout.split() == ["with"]
     assert done.returncode == 0
     assert done.stderr == "pipectl launcher: told to end, did so with RuntimeError('the database is gone')\n"
+
+
+ENDING = """\
+import atexit, sys, threading, time
+import launcher
+
+class Freed:
+    def __del__(self):
+        print("freed", flush=True)
+
+kept = Freed()
+atexit.register(print, "connections closed")
+if sys.argv[1:]:
+    threading.Thread(target=lambda: (time.sleep(0.2), print("work done"))).start()
+launcher.end_at_once()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [((), ["connections closed"]), (("working",), ["work done", "connections closed", "freed"])],
+)
+def test_a_service_that_ends_does_what_is_due_and_frees_nothing_unless_a_thread_works(
+    tmp_path: Path, arguments: tuple[str, ...], shown: list[str]
+) -> None:
+    program = tmp_path / "ending.py"
+    program.write_text(ENDING, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, program, *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "stack" / "airflow")},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.splitlines() == shown

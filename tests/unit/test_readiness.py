@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -147,6 +148,17 @@ def test_a_service_that_was_restarted_meanwhile_has_crashed() -> None:
     engine = FakeEngine((service("webserver", "starting"),), (service("webserver", "starting", pid=2),))
     with pytest.raises(EngineError, match="'webserver' ends"):
         wait(engine, seconds=60)
+
+
+def test_a_fork_that_takes_the_place_of_its_service_has_not_crashed() -> None:
+    started = datetime(2026, 11, 26, tzinfo=UTC)
+    asking = replace(service("webserver", "starting"), started=started)
+    wait(FakeEngine((asking,), (replace(asking, state="running", pid=2),)))
+    with pytest.raises(EngineError, match="'webserver' ends"):
+        wait(
+            FakeEngine((asking,), (replace(asking, pid=2, started=started + timedelta(seconds=1)),)),
+            seconds=60,
+        )
 
 
 def test_a_database_may_fall_twice_over_a_stale_lock_file() -> None:

@@ -352,7 +352,9 @@ class Engine(ABC):
 
     def ports(self) -> dict[str, int]:
         """Port on 127.0.0.1 per service that listens there."""
-        in_use = self._ports_in_use()
+        return self._ports(self._ports_in_use())
+
+    def _ports(self, in_use: Mapping[str, int]) -> dict[str, int]:
         return {
             definition.name: in_use.get(definition.name) or self._settings.port(definition.name)
             for definition in self._definitions

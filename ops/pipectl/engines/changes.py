@@ -20,6 +20,7 @@ LAUNCHED = [
     "connections",
     "dag_tests",
     "file_changes",
+    "forks",
     "launcher",
     "liveness",
     "login",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipectl import seen
+from pipectl import json_text, seen
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
 from pipectl.errors import AirflowError, EngineError, PipectlError, UsageError, WaitTimeoutError
@@ -16,7 +17,7 @@ from pipectl.observer import Observer
 from pipectl.pipeline.access import own_databases, unknown_service
 from pipectl.pipeline.readiness import HealthProbe, processor_start, wait_until_healthy, wait_until_parsed
 from pipectl.pipeline.verification import wait_for_active_runs
-from pipectl.services import find
+from pipectl.services import airflow_programs, find
 from pipectl.wait import Aside
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pipectl.models import DatabaseContent, ImportFailure, Service, Volume
 
 DIAGNOSIS_SECONDS = 1.5
+# In the project's state: when the processes started whose tasks have been seen to reach the API.
+TASKS_API = "tasks-api.json"
 # By what a restore that was killed has left.
 INTERRUPTED = {
     "copy": ("A restore was interrupted before its data was in place: all data is that of before.",),
@@ -152,7 +155,7 @@ def up_locked(engine: Engine, dag_id: str, *, timeout: float, observer: Observer
         engine.drop_beside()
         interrupted = INTERRUPTED.get(beside, ())
     with stopwatch.phase("dag parsed"):
-        asking = Aside(engine.tasks_api_problem)
+        asking = Aside(lambda: _tasks_api_problem(engine))
         wait_until_parsed(engine, health, dag_id, dags_dir=engine.dags_dir, deadline=deadline)
         if problem := asking.result():
             raise AirflowError(
@@ -175,6 +178,26 @@ def up_locked(engine: Engine, dag_id: str, *, timeout: float, observer: Observer
         removed=engine.removed(),
         import_failures=health.import_failures(processor_start(engine.services())),
     )
+
+
+def _tasks_api_problem(engine: Engine) -> str:
+    """Return why tasks do not reach the API that they need, empty if they do.
+
+    Asking imports Airflow's client, half a second of CPU: once for each start of Airflow's processes.
+    """
+    path = engine.state_dir / TASKS_API
+    starts = {
+        service.name: service.started.isoformat()
+        for service in engine.services()
+        if service.name in airflow_programs() and service.started
+    }
+    if starts and json_text.read_object(path) == starts:
+        return ""
+    problem = engine.tasks_api_problem()
+    if not problem:
+        with suppress(OSError):  # then the next `up` asks again
+            path.write_text(json.dumps(starts), encoding="utf-8")
+    return problem
 
 
 @contextmanager

@@ -151,7 +151,10 @@ class CrashCounter:
 def _has_crashed(before: Service | None, now: Service) -> bool:
     if now.state == "crashed" and (before is None or before.state != "crashed"):
         return True
-    return before is not None and None not in {before.pid, now.pid} and before.pid != now.pid
+    if before is None or None in {before.pid, now.pid} or before.pid == now.pid:
+        return False
+    # A fork that takes the place of a process which was started for it is no other start.
+    return before.started is None or before.started != now.started
 
 
 def wait_until_healthy(

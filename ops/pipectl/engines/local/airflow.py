@@ -30,6 +30,8 @@ COMMANDS = {
     "dag-processor": "dag-processor",
     "triggerer": "triggerer",
 }
+# They import the same: one import serves both (stack/airflow/forks.py).
+FORKED_FROM, FORKED = "scheduler", "dag-processor"
 LAUNCHER = Path("stack", "airflow", "launcher.py")
 CONFIG = Path("stack", "airflow", "config")
 PLUGINS = Path("stack", "airflow", "plugins")
@@ -148,6 +150,8 @@ def programs(site: AirflowSite, runtime: AirflowRuntime) -> tuple[Program, ...]:
             environment=variables if name == "webserver" else without_password,
             files=digests(site.project, name, LOCK_FILE),
             stop_seconds=5,
+            forks=name == FORKED_FROM,
+            forked_from=FORKED_FROM if name == FORKED else "",
         )
         for name, command in COMMANDS.items()
     )

@@ -49,7 +49,7 @@ from pipectl.observer import Observer
 from pipectl.services import WAITING, airflow_programs, databases, get
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from pipectl.engines.foreground import Command
@@ -319,7 +319,7 @@ class LocalEngine(Engine):
     def services(self) -> tuple[Service, ...]:
         """Every service with the state of its process."""
         processes = {process.name: process for process in self._supervisor.processes()}
-        ports = self.ports()
+        ports = self._ports(self._ports_of(processes.values()))
         services = (_service(name, processes.get(name), ports.get(name)) for name in self._names)
         waits = not needs_triggerer(airflow_volume(self._settings.state_dir).path)
         return tuple(
@@ -340,7 +340,9 @@ class LocalEngine(Engine):
 
     def holds(self, service: str, port: int) -> bool:
         """Whether the service's process listens on the port, or one of an earlier start."""
-        processes = self._supervisor.processes()
+        return self._holds(service, port, self._supervisor.processes())
+
+    def _holds(self, service: str, port: int, processes: Collection[ProcessState]) -> bool:
         pids = [process.pid for process in processes if process.name == service]
         if any(pid and listens(pid, port) for pid in pids):
             return True
@@ -348,7 +350,10 @@ class LocalEngine(Engine):
         return bool(listening) and not {*listening}.isdisjoint(self._supervisor.orphans())
 
     def _ports_in_use(self) -> dict[str, int]:
-        running = (process.name for process in self._supervisor.processes() if process.pid)
+        return self._ports_of(self._supervisor.processes())
+
+    def _ports_of(self, processes: Iterable[ProcessState]) -> dict[str, int]:
+        running = (process.name for process in processes if process.pid)
         return {name: port for name in running if (port := self._supervisor.port(name))}
 
     def notes(self) -> tuple[str, ...]:
@@ -388,10 +393,11 @@ class LocalEngine(Engine):
 
     def _usurped(self) -> set[str]:
         """Services whose port another program has taken: they start again on another one."""
+        processes = self._supervisor.processes()
         return {
             name
-            for name, port in self._ports_in_use().items()
-            if not is_free(port) and not self.holds(name, port) and self.stranger(port)
+            for name, port in self._ports_of(processes).items()
+            if not is_free(port) and not self._holds(name, port, processes) and self.stranger(port)
         }
 
     def volumes(self) -> tuple[Volume, ...]:

@@ -90,17 +90,22 @@ def listens(pid: int, port: int) -> bool:
 
     try:
         process = psutil.Process(pid)
-        related = [process, *process.children(recursive=True)]
+        if _listens(process, port):
+            return True
+        # Whose look at every process of the machine takes longer.
+        return any(_listens(child, port) for child in process.children(recursive=True))
     except psutil.Error:
         return False
-    for process in related:
-        try:
-            connections: list[Any] = process.net_connections("tcp")
-        except psutil.Error:
-            continue
-        if any(found.status == psutil.CONN_LISTEN and found.laddr.port == port for found in connections):
-            return True
-    return False
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    import psutil
+
+    try:
+        connections: list[Any] = process.net_connections("tcp")
+    except psutil.Error:
+        return False
+    return any(found.status == psutil.CONN_LISTEN and found.laddr.port == port for found in connections)
 
 
 class Daemon(NamedTuple):

@@ -183,6 +183,8 @@ class Supervisor:
             "files": dict(program.files),
             "port": program.port,
             "ports": dict(program.ports),
+            "forks": program.forks,
+            "forked_from": program.forked_from,
         }
         write_private(self._description_path(program.name), json.dumps(description))
 
