@@ -139,8 +139,6 @@ def up_locked(engine: Engine, dag_id: str, *, timeout: float, observer: Observer
         engine.install(observer)
     with stopwatch.phase("start"):
         started = engine.start(observer)
-    # Of a stack that ran already, beside everything else.
-    early = None if started else Aside(engine.tasks_api_problem)
     deadline = time.monotonic() + timeout
     address = engine.airflow()
     health = AirflowHealth(address)
@@ -154,11 +152,10 @@ def up_locked(engine: Engine, dag_id: str, *, timeout: float, observer: Observer
         engine.drop_beside()
         interrupted = INTERRUPTED.get(beside, ())
     with stopwatch.phase("dag parsed"):
-        asking = early or Aside(engine.tasks_api_problem)
+        asking = Aside(engine.tasks_api_problem)
         keeping = Aside(engine.keep_for_later)
         wait_until_parsed(engine, health, dag_id, dags_dir=engine.dags_dir, deadline=deadline)
-        # What did not work before all was healthy is asked again.
-        if problem := (engine.tasks_api_problem() if early and not _is_well(early) else asking.result()):
+        if problem := asking.result():
             raise AirflowError(
                 f"Airflow is healthy, but its tasks do not reach the API that they need: {problem}",
                 hint="Look at the proxies that tasks get: from stack/airflow/user.env, from the shell that "
@@ -180,14 +177,6 @@ def up_locked(engine: Engine, dag_id: str, *, timeout: float, observer: Observer
         removed=engine.removed(),
         import_failures=health.import_failures(processor_start(engine.services())),
     )
-
-
-def _is_well(early: Aside[str]) -> bool:
-    """Whether tasks reached their API already before all was healthy."""
-    try:
-        return not early.result()
-    except PipectlError:
-        return False
 
 
 @contextmanager

@@ -293,7 +293,7 @@ class DockerEngine(Engine):
 
     def _choose_template(self) -> Path | None:
         """Return the place of the metadata database's template, None if its volume is there already."""
-        volume = self._location("postgres")
+        volume = archives.location(self._project_name, "postgres", self._settings.variables)
         if any(answer["Name"] == volume for answer in self._api.volumes()):
             return None
         images = [self._api.image(self._described[service]["image"])[0] for service in (INIT, "postgres")]
