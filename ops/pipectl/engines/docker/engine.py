@@ -669,7 +669,7 @@ class DockerEngine(Engine):
         names = ["docker-compose.yml"]
         if self._has_celery:
             names.append("docker-compose.celery.yml")
-        if self._version.api < OLDEST_API:  # Podman's, after _check_versions
+        if self._version.api < OLDEST_API:  # Podman's, after _check_engine
             names.append("docker-compose.podman.yml")
         return tuple(self._settings.project / "stack" / name for name in names)
 
