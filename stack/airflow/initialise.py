@@ -1,6 +1,6 @@
 """The one-shot role: migrate the metadata database if it needs it, and make the administrator's login.
 
-An up-to-date database costs 0.2 s, since Airflow is not imported.
+An up-to-date database costs 0.2 s, since Airflow is not imported; a new one 0.5 s if there is a template.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ def main() -> None:
     try:
         migration = metadata_database.current()
     except metadata_database.NoAnswerError:
-        # The server is still starting: import meanwhile.
-        importlib.import_module("airflow.cli.commands.db_command")
+        if not metadata_database.TEMPLATE.exists():
+            # The server is still starting: import meanwhile.
+            importlib.import_module("airflow.cli.commands.db_command")
         metadata_database.wait("")
         migration = metadata_database.current()
+    if not migration and expected and filled_from_template(expected):
+        migration = expected
     if not expected or migration != expected:
         # It imports for seconds within a transaction, a minute on a slow machine.
         os.environ |= metadata_database.LONG_TRANSACTIONS
@@ -34,6 +37,18 @@ def main() -> None:
     if "fab" in os.environ["AIRFLOW__CORE__AUTH_MANAGER"].lower():
         make_fab_login()
     sys.stdout.write(f"pipectl: the metadata database is at migration {expected or 'head'}\n")
+
+
+def filled_from_template(expected: str) -> bool:
+    """Fill the empty database as a migration would, 0.3 s; False if that has to be done by one."""
+    try:
+        statements = metadata_database.TEMPLATE.read_text(encoding="utf-8")
+        return metadata_database.fill(statements, expected)
+    except FileNotFoundError:
+        return False
+    except Exception as error:  # noqa: BLE001  whatever it is, a migration does without
+        sys.stderr.write(f"pipectl: migrating, since the template could not be used: {error}\n")
+        return False
 
 
 def make_fab_login() -> None:

@@ -21,6 +21,9 @@ WAIT_SECONDS = 180
 POLL_SECONDS = 0.05
 TELL_SECONDS = 10
 CONNECT_SECONDS = 5
+# The statements of an empty database that another project's start has migrated; pipectl puts them there.
+TEMPLATE = Path("/tmp/pipectl-metadata.sql")  # noqa: S108  in a container of its own
+TEMPLATE_END = "-- pipectl: the end"
 # For libpq: connections that the server may not end because they idle in a transaction, see metadata.conf.
 LONG_TRANSACTIONS = {"PGOPTIONS": "-c idle_in_transaction_session_timeout=0"}
 REVISION = re.compile(r"""^(down_revision|revision)(?:\s*:[^=]+)?\s*=\s*['"](\w+)['"]""", re.MULTILINE)
@@ -80,6 +83,28 @@ def current() -> str:
         if "password authentication failed" in str(error):
             raise WrongPasswordError from error
         raise NoAnswerError(str(error).strip()) from error
+
+
+def fill(statements: str, expected: str) -> bool:
+    """Run a template's statements in an empty database, all or none; return whether it is at `expected` now.
+
+    Raises psycopg2.Error.
+    """
+    connection = connect()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace")
+            if cursor.fetchone() != (0,) or not statements.rstrip().endswith(TEMPLATE_END):
+                return False
+            cursor.execute(statements)
+            cursor.execute("SELECT version_num FROM public.alembic_version")
+            if cursor.fetchall() != [(expected,)]:
+                return False
+        connection.commit()
+    finally:
+        # Nothing that was not committed stays.
+        connection.close()
+    return True
 
 
 def answers() -> bool:

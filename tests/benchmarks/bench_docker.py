@@ -1,35 +1,48 @@
-"""Measure the docker engine against bare Compose, Airflow's quick start and the local engine, in one run.
+"""Measure the docker engine against bare Compose, Airflow's own ways and the local engine, in one run.
 
 usage: python tests/benchmarks/bench_docker.py [ROUNDS]
 
 Needs a running engine and its images; 3 rounds by default, about 3 minutes each. What is compared runs one
 after the other within a round, each first in turn, and the median of the rounds' ratios counts: other load on
-the machine comes and goes over minutes. The quick start is measured once, since it is far beyond its bound.
-Prints medians, ratios and limits; exits 1 where one is missed.
+the machine comes and goes over minutes. The quick start and `airflow standalone`, which runs on this machine
+with the environment that the local engine has installed, are measured once, since they are far beyond their
+bounds. Prints medians, ratios and limits; exits 1 where one is missed.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+from pipectl.engines.local.airflow_install import ensure_airflow
+from pipectl.settings import cache_dir
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support.airflow_stack import signal_group
 from support.docker_project import DockerProject, new_docker_project
 from support.project_copy import Project, copy_project
+from support.server_process import free_port
+from support.waiting import until
 
 OFFICIAL = Path(__file__).with_name("official-compose.yml")
 WAIT = ("up", "--detach", "--wait", "--wait-timeout", "280", "--quiet-pull")
 LATER_RUNS = 3
 # What is compared with what, and the highest ratio.
 LIMITS = (
-    ("pipectl cold", "compose cold", 1.05),
-    ("pipectl warm", "compose warm", 1.05),
+    ("pipectl cold", "compose cold", 0.9),
+    ("pipectl warm", "compose warm", 0.8),
+    ("up of what runs", "pipectl --version", 3),
+    ("first answer", "standalone answer", 0.35),
     ("pipectl cold", "quick start cold", 0.6),
     ("pipectl warm", "quick start warm", 0.6),
     ("compose cold", "quick start cold", 0.6),
@@ -44,6 +57,9 @@ IDLE_SECONDS = 60
 IDLE_LIMIT = 0.1
 ENGINE = {"dockerd", "containerd", "containerd-shim-runc-v2"}
 CGROUPS = Path("/sys/fs/cgroup")
+# The highest number of seconds.
+BOUNDS = {"up of what runs": 0.5, "down": 1.5}
+ANSWER_SECONDS = 280
 
 Figures = dict[str, list[float]]
 Note = Callable[[str, Callable[[], object]], None]
@@ -75,12 +91,19 @@ def main(rounds: int) -> int:
         quick_start("down")
         note("quick start warm", lambda: quick_start(*WAIT))
         quick_start("down", "--volumes")
+        measure_standalone(local, figures)
         project.run("up")
         for number in range(rounds):
             measure(project, note, number)
             trigger(project, "docker", figures)
             project.settle()
             figures.setdefault(IDLE, []).append(idle_cores(project))
+            note("pipectl --version", lambda: project.run("--version"))
+            note("up of what runs", lambda: project.run("up"))
+            note("down", lambda: project.run("down"))
+            asking = FirstAnswer(int(project.variable("AIRFLOW_PORT") or 8080), figures, "first answer")
+            project.run("up")
+            asking.join()
             project.run("down")
             local.run("up")
             trigger(local, "local", figures)
@@ -98,6 +121,59 @@ def measure(project: DockerProject, note: Note, number: int) -> None:
         for name, start in starts if number % 2 else reversed(starts):
             project.run(*stop)
             note(f"{name} {kind}", start)
+
+
+class FirstAnswer(threading.Thread):
+    """Notes the time from now to the first 200 of /api/v2/monitor/health."""
+
+    def __init__(self, port: int, figures: Figures, name: str) -> None:
+        super().__init__()
+        self._url = f"http://127.0.0.1:{port}/api/v2/monitor/health"
+        self._figures, self._figure = figures, name
+        self._begun = time.monotonic()
+        self.start()
+
+    def run(self) -> None:
+        """Ask until there is an answer."""
+        until(self._answers, "an answer", ANSWER_SECONDS)
+        self._figures.setdefault(self._figure, []).append(time.monotonic() - self._begun)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(self._url, timeout=5) as answer:  # noqa: S310  an address of this machine
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
+def measure_standalone(project: Project, figures: Figures) -> None:
+    """Note the first answer of an `airflow standalone` whose database is there."""
+    lock = project.folder / "stack" / "airflow-requirements.txt"
+    runtime = ensure_airflow(cache_dir(), lock, lambda _: None)
+    for name in ("standalone with a new database", "standalone answer"):
+        port = free_port()
+        environment = {
+            "PATH": f"{runtime.venv / 'bin'}:{os.environ['PATH']}",
+            "HOME": os.environ["HOME"],
+            "AIRFLOW_HOME": str(project.folder / ".standalone"),
+            "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+        }
+        command = [str(runtime.venv / "bin" / "airflow"), "standalone"]
+        asking = FirstAnswer(port, figures, name)
+        with Path(project.folder, "standalone.log").open("wb") as log:
+            process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
+            )
+        asking.join()
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        signal_group(process.pid, signal.SIGKILL)
 
 
 def trigger(project: Project, name: str, figures: Figures) -> None:
@@ -150,6 +226,9 @@ def report(figures: Figures) -> int:
         ratio = median(here / there for here, there in zip(figures[ours], peers, strict=True))
         missed |= ratio > limit
         sys.stdout.write(f"{ours + ' / ' + theirs:42}{ratio:6.2f}   limit {limit}\n")
+    for name, bound in BOUNDS.items():
+        missed |= median(figures[name]) > bound
+        sys.stdout.write(f"{name:42}{median(figures[name]):6.2f} s limit {bound}\n")
     return int(missed)
 
 

@@ -42,6 +42,17 @@ with DAG("slow"):
     )
     write >> label
 """
+# What is never tried again: it ends well, or fails.
+PATIENT_DAG = """
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG
+
+with DAG("patient"):
+    BashOperator(task_id="wait", bash_command="sleep 20", retries=0)
+"""
+# An address for documentation, at which nothing answers, not even with a refusal.
+NOBODY = "192.0.2.1"
+KILLED = 137
 
 
 def configure_proxies(folder: Path) -> None:
@@ -77,7 +88,7 @@ def running(project: DockerProject) -> set[str]:
 
 
 def busy_worker(project: DockerProject) -> str:
-    """Return the container in which the slow task sleeps, empty while none does."""
+    """Return the container in which a task sleeps, empty while none does."""
     for name in ("worker-1", "worker-2"):
         found = project.containers()[name]
         if found["State"]["Running"] and "sleep 20" in docker("top", found["Id"], "-eo", "pid,args"):
@@ -148,6 +159,23 @@ def test_a_run_survives_the_death_of_a_worker_in_the_middle_of_a_task(
     labels = int(project.mysql("SELECT COUNT(DISTINCT transaction_id) FROM fraud_labels"))
     assert labels == int(project.psql("SELECT count(*) FROM transactions"))
     assert labels == int(project.psql("SELECT sum(transactions) FROM sim.batches"))
+
+
+@pytest.mark.slow
+def test_a_worker_whose_redis_is_gone_ends_when_its_task_has_ended_well(project: DockerProject) -> None:
+    project.dag("patient.py", PATIENT_DAG)
+    following = project.start("trigger", "patient", "--json")
+    until(lambda: bool(busy_worker(project)), "a worker at work", 90)
+    worker, redis = busy_worker(project), project.containers()["redis-1"]["Id"]
+    try:
+        docker("exec", "--user", "0", worker, "sh", "-c", f"echo {NOBODY} redis >> /etc/hosts")
+        docker("stop", redis)
+        docker("stop", worker)  # which kills it after 120 s
+        assert json.loads(docker("inspect", worker))[0]["State"]["ExitCode"] != KILLED
+    finally:
+        project.run("up")
+    _, said = following.communicate(timeout=200)
+    assert following.returncode == 0, said
 
 
 @pytest.mark.slow

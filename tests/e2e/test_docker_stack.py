@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipectl.engines.project import SECRETS
 from pipectl.services import of_executor
 from support import asset_events, broken_dags
 from support.damages import restart_in_vain
@@ -25,6 +26,7 @@ from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 SERVICES = tuple(service.name for service in of_executor("LocalExecutor"))
@@ -306,6 +308,27 @@ def test_a_run_that_is_cancelled_stops_and_its_log_is_followed_to_the_end(projec
     assert (run["run_id"], run["before"], run["state"]) == (run_id, "running", "failed")
     until(lambda: "sleep 599" not in docker("top", scheduler), "the end of the task's process")
     assert following.wait(COMMAND_SECONDS) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # Two first starts, the first of which migrates.
+def test_a_first_start_from_the_template_has_what_a_migration_makes(
+    project: DockerProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPECTL_CACHE_DIR", str(tmp_path))
+    tables = []
+    for _ in ("migrates", "has a template"):
+        project.run("reset", "--yes")
+        container = project.containers()["postgres-1"]["Id"]
+        dump = docker("exec", container, "pg_dump", "-U", "airflow", "--schema-only", "airflow")
+        tables.append([line for line in dump.splitlines() if not line.startswith("\\")])
+        [template] = tmp_path.glob("metadata-docker-*.sql")
+        assert not any(project.variable(name) in template.read_text() for name in SECRETS)
+    assert tables[0] == tables[1]
+    log = docker("logs", project.containers()["airflow-init-1"]["Id"], errors=True)
+    assert "Performing upgrade" not in log
+    assert "the metadata database is at migration" in log
+    assert project.json("trigger")["state"] == "success"
 
 
 def test_down_removes_containers_and_keeps_the_data(project: DockerProject) -> None:

@@ -20,7 +20,7 @@ if [ "${1:-}" = --stop ]; then
     if alive; then
         pid=$(cat "$PIDFILE")
         kill "$pid"
-        # A Celery worker whose Redis has ended before it takes all of its 120 s at times.
+        # A Celery worker may take 120 s to end the tasks that it runs.
         for _ in $(seq 1500); do
             kill -0 "$pid" 2>/dev/null || break
             sleep 0.1

@@ -37,8 +37,11 @@ def listening(path: Path, answer: Callable[[socket.socket, str], None]) -> Itera
     class Connection(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             words = self.rfile.readline().split()
-            while self.rfile.readline().strip():
-                pass
+            length = 0
+            while header := self.rfile.readline().strip():
+                name, _, value = header.partition(b":")
+                length = int(value) if name.lower() == b"content-length" else length
+            self.rfile.read(length)
             if words:
                 asked.append(words[1].decode())
                 answer(self.connection, asked[-1])

@@ -21,9 +21,12 @@ from pipectl.env_file import EnvFile
 from pipectl.observer import Observer
 from pipectl.settings import Settings
 from support import ROOT
+from support.fake_docker import DOCKER
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pipectl.engines.docker.api import EngineVersion
 
 USER_ENV = "stack/airflow/user.env"
 
@@ -209,6 +212,9 @@ class FakeApi:
 
     def containers(self, _: dict[str, str]) -> tuple[Container, ...]:
         return tuple(self.now)
+
+    def version(self) -> EngineVersion:
+        return DOCKER
 
     def stop(self, container: str) -> None:
         self.stopped.append(container)

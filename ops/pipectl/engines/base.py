@@ -275,6 +275,9 @@ class Engine(ABC):
     def check_mounts(self) -> None:  # noqa: B027  not every engine gives files to others
         """Raise EngineError if services may not read files that they are given, with what lets them."""
 
+    def keep_for_later(self) -> None:  # noqa: B027  not every engine has such
+        """Keep what makes later first starts faster, once all is healthy."""
+
     def lost_secrets(self) -> tuple[str, ...]:
         """Names of the secrets that stack/.env has not, and that no copy of it has."""
         return tuple(name for name in self._secrets if not self._settings.variables.get(name))

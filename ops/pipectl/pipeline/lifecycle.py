@@ -156,6 +156,7 @@ def up_locked(engine: Engine, dag_id: str, *, timeout: float, observer: Observer
         interrupted = INTERRUPTED.get(beside, ())
     with stopwatch.phase("dag parsed"):
         asking = Aside(lambda: _tasks_api_problem(engine))
+        keeping = Aside(engine.keep_for_later)
         wait_until_parsed(engine, health, dag_id, dags_dir=engine.dags_dir, deadline=deadline)
         if problem := asking.result():
             raise AirflowError(
@@ -163,6 +164,7 @@ def up_locked(engine: Engine, dag_id: str, *, timeout: float, observer: Observer
                 hint="Look at the proxies that tasks get: from stack/airflow/user.env, from the shell that "
                 "started the stack (local engine), from the docker client's config.json (docker engine).",
             )
+        keeping.result()
     return UpResult(
         engine=engine.name,
         url=address.url,

@@ -30,6 +30,8 @@ PODMAN = "Podman Engine"
 # A socket of systemd starts the engine at the first connection.
 PING_SECONDS = 5.0
 CHANGE_SECONDS = 150  # a worker gets 120 s for its tasks
+PROGRAM_SECONDS = 60
+HEADER_BYTES = 8
 # How long a registry may be silent in the middle of a pull.
 PULL_SECONDS = 300
 SEE_SERVICES = "Look at its services and their logs: pipectl status, pipectl logs"
@@ -54,7 +56,7 @@ class EngineVersion:
 class Container:
     """A container as the engine describes it.
 
-    `service` is empty outside Compose, `image` is the image's digest, `user` is as configured.
+    `service` is empty outside Compose, `image` is the image's digest, its name and `user` are as configured.
     """
 
     id: str
@@ -68,6 +70,7 @@ class Container:
     labels: dict[str, str]
     environment: dict[str, str] = field(default_factory=dict, repr=False)
     image: str = ""
+    image_name: str = ""
     started: datetime | None = None
     user: str = ""
     # Those of the container, each with the port of 127.0.0.1 that it is published on.
@@ -260,9 +263,46 @@ class DockerApi:
         """Stop a container by its id, after the time that Compose gives it; EngineError as above."""
         self._change(f"/containers/{container}/stop", "Docker could not stop a service.")
 
-    def _change(self, path: str, message: str) -> None:
-        status, body = self._request(path, "POST", CHANGE_SECONDS)
-        if status not in {http.client.NO_CONTENT, http.client.NOT_MODIFIED}:
+    def remove(self, container: str) -> None:
+        """Remove a container by its id; its volumes stay. EngineError as above."""
+        self._change(f"/containers/{container}?force=1", "Docker could not remove a container.", "DELETE")
+
+    @_understood
+    def remove_networks(self, labels: dict[str, str]) -> None:
+        """Remove the networks that carry `labels`; one that another container is in stays."""
+        for network in self.get(f"/networks?filters={_filters(labels)}"):
+            if not self.get(f"/networks/{network['Id']}").get("Containers"):
+                self._change(f"/networks/{network['Id']}", "Docker could not remove a network.", "DELETE")
+
+    def put(self, container: str, folder: str, archive: bytes) -> None:
+        """Unpack a tar archive in a folder of a container; EngineError as above."""
+        path = f"/containers/{container}/archive?path={quote(folder)}"
+        self._change(
+            path, "Docker could not put a file into a container.", "PUT", ("application/x-tar", archive)
+        )
+
+    @_understood
+    def run(self, container: str, words: tuple[str, ...]) -> tuple[int, str]:
+        """Run a program in a container by its id; return its exit code and what it has printed."""
+        asked = {"Cmd": words, "AttachStdout": True, "AttachStderr": True}
+        path = f"/containers/{container}/exec"
+        status, body = self._request(path, "POST", content=_as_json(asked))
+        if status != http.client.CREATED:
+            raise EngineError(
+                "Docker could not run a program in a container.",
+                hint=SEE_SERVICES,
+                detail=_message(status, body),
+            )
+        path = f"/exec/{json_text.parse(body)['Id']}"
+        _, stream = self._request(f"{path}/start", "POST", PROGRAM_SECONDS, _as_json({"Detach": False}))
+        return int(self.get(f"{path}/json")["ExitCode"]), _printed(stream)
+
+    def _change(
+        self, path: str, message: str, method: str = "POST", content: tuple[str, bytes] | None = None
+    ) -> None:
+        status, body = self._request(path, method, CHANGE_SECONDS, content)
+        is_gone = method == "DELETE" and status == http.client.NOT_FOUND
+        if status not in {http.client.OK, http.client.NO_CONTENT, http.client.NOT_MODIFIED} and not is_gone:
             raise EngineError(
                 message,
                 hint=SEE_SERVICES,
@@ -273,8 +313,14 @@ class DockerApi:
         """Return the answer to a GET request."""
         return _json(self.host, path, *self._request(path))
 
-    def _request(self, path: str, method: str = "GET", seconds: float = REQUEST_SECONDS) -> tuple[int, bytes]:
-        return request(self.host, f"{self._prefix}{path}", method=method, seconds=seconds)
+    def _request(
+        self,
+        path: str,
+        method: str = "GET",
+        seconds: float = REQUEST_SECONDS,
+        content: tuple[str, bytes] | None = None,
+    ) -> tuple[int, bytes]:
+        return request(self.host, f"{self._prefix}{path}", method=method, seconds=seconds, content=content)
 
     @cached_property
     def _prefix(self) -> str:
@@ -300,6 +346,20 @@ def _message(status: int, body: bytes) -> str:
         text = body.decode(errors="replace")
     line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
     return line[:MESSAGE_LENGTH] or f"HTTP status {status}"
+
+
+def _as_json(value: object) -> tuple[str, bytes]:
+    return "application/json", json.dumps(value).encode()
+
+
+def _printed(stream: bytes) -> str:
+    """Return what a program has printed: before each part stand its stream and its length, in 8 bytes."""
+    parts, start = [], HEADER_BYTES
+    while start <= len(stream):
+        end = start + int.from_bytes(stream[start - 4 : start])
+        parts.append(stream[start:end])
+        start = end + HEADER_BYTES
+    return b"".join(parts).decode(errors="replace")
 
 
 def _numbers(version: str) -> tuple[int, int]:
@@ -328,6 +388,7 @@ def _container(answer: dict[str, Any]) -> Container:
         labels=labels,
         environment=_variables(answer["Config"]),
         image=answer.get("Image", ""),
+        image_name=answer["Config"].get("Image", ""),
         started=datetime.fromisoformat(state["StartedAt"]) if state["Pid"] else None,
         user=answer["Config"].get("User") or "",
         published=_ports(answer.get("HostConfig", {}).get("PortBindings") or {}),

@@ -49,11 +49,6 @@ class Compose:
         with self._explained("Docker Compose does not work.", "See what it says: docker compose version"):
             return str(self._client.compose.version()).strip()
 
-    def images(self) -> set[str]:
-        """Return the images of all services that run at least once."""
-        services = self._services()
-        return {service["image"] for service in services.values() if int(service.get("scale", 1)) > 0}
-
     def service(self, name: str, variables: Mapping[str, str]) -> dict[str, Any]:
         """Return a service as the files describe it, `variables` in the place of those of stack/.env."""
         with _environment(variables):
@@ -79,11 +74,6 @@ class Compose:
         with self._explained("Compose could not make the stack's containers."):
             self._client.compose.create()
 
-    def down(self) -> None:
-        """Stop and remove the project's containers and its network; volumes stay."""
-        with self._explained("Docker could not stop the stack."):
-            self._client.compose.down(remove_orphans=True, quiet=True)
-
     def remove_containers(self, ids: list[str]) -> None:
         """Stop and remove containers."""
         with self._explained("Docker could not remove the containers of the other executor."):
@@ -99,16 +89,6 @@ class Compose:
         """Delete a volume."""
         with self._explained(f"The volume {name} could not be deleted."):
             self._client.volume.remove(name)
-
-    def run(self, service: str, *command: str) -> str:
-        """Run a command in a service's container; return what it says if it fails, empty if it does not."""
-        from python_on_whales.exceptions import DockerException
-
-        try:
-            self._client.compose.execute(service, [*command], tty=False)
-        except DockerException as error:
-            return str(error.stderr or error.stdout or error).strip()
-        return ""
 
     def install_packages(self) -> str:
         """Install what requirements.txt asks for beside what runs, and return what that says.

@@ -74,9 +74,14 @@ def find_host() -> str:
 
 
 def request(
-    host: str, path: str, *, method: str = "GET", seconds: float = REQUEST_SECONDS
+    host: str,
+    path: str,
+    *,
+    method: str = "GET",
+    seconds: float = REQUEST_SECONDS,
+    content: tuple[str, bytes] | None = None,
 ) -> tuple[int, bytes]:
-    """Return status and body of the answer to one request.
+    """Return status and body of the answer to one request; `content` is what it sends, after its type.
 
     Raises EngineSilentError after `seconds`, also where the answer comes drop by drop.
     """
@@ -95,9 +100,9 @@ def request(
     what = f"{method} {path.partition('?')[0]}"
     hint = f"Look whether it still works: docker info. {WITHOUT_DOCKER}"
     error: Exception | None = None
-    status, body = 0, b""
+    status, answer = 0, b""
     try:
-        status, body = _answer(connection, method, path)
+        status, answer = _answer(connection, method, path, content)
     except (OSError, http.client.HTTPException, ValueError) as caught:
         error = caught
     finally:
@@ -113,20 +118,25 @@ def request(
         ) from error
     if error:
         raise no_engine(host, repr(error)) from error
-    if status == http.client.BAD_REQUEST and b"HTTPS server" in body:
+    if status == http.client.BAD_REQUEST and b"HTTPS server" in answer:
         raise _wants_tls(host)
-    return status, body
+    return status, answer
 
 
-def _answer(connection: http.client.HTTPConnection, method: str, path: str) -> tuple[int, bytes]:
-    connection.request(method, path)
+def _answer(
+    connection: http.client.HTTPConnection, method: str, path: str, content: tuple[str, bytes] | None
+) -> tuple[int, bytes]:
+    if content:
+        connection.request(method, path, content[1], {"Content-Type": content[0]})
+    else:
+        connection.request(method, path)
     response = connection.getresponse()
-    body = response.read(MOST_BYTES + 1)
-    if len(body) > MOST_BYTES:
+    answer = response.read(MOST_BYTES + 1)
+    if len(answer) > MOST_BYTES:
         raise http.client.HTTPException(f"an answer of more than {MOST_BYTES} bytes")
     if response.length:  # read() does not mind a body that ends before its length
-        raise http.client.IncompleteRead(body[:0], response.length)
-    return response.status, body
+        raise http.client.IncompleteRead(answer[:0], response.length)
+    return response.status, answer
 
 
 def connect(host: str, seconds: float) -> http.client.HTTPConnection:

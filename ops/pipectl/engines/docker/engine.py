@@ -21,8 +21,15 @@ from pipectl import surroundings
 from pipectl.database_connections import prove
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
-from pipectl.engines.changes import StartPlan, describe, digests, restart_sentences, with_dependents
-from pipectl.engines.docker import archives, identity, replacements
+from pipectl.engines.changes import (
+    RUNS_TASKS,
+    StartPlan,
+    describe,
+    digests,
+    restart_sentences,
+    with_dependents,
+)
+from pipectl.engines.docker import archives, identity, metadata_template, replacements, started
 from pipectl.engines.docker.apart import docker_run
 from pipectl.engines.docker.api import FOLDER_LABEL, SEE_SERVICES, DockerApi
 from pipectl.engines.docker.compose import Compose
@@ -82,6 +89,8 @@ PORT_TAKEN = ("port is already allocated", "address already in use")
 RESTARTING = "restarting"
 VOLUME_LABEL = "com.docker.compose.volume"
 SETTLED_SECONDS = 5
+# What a stop begins with: what runs tasks, and what neither of these needs.
+TOLD_FIRST = {*RUNS_TASKS, "dag-processor", "triggerer", INIT}
 STOPPED_CODES = {0, 130, 137, 143}  # ended by itself or by the signals of a stop
 
 
@@ -97,6 +106,10 @@ class DockerEngine(Engine):
         self._api = api or DockerApi()
         # What stack/.env would say of the data that lies beside.
         self._beside: dict[str, str] = {}
+        # That of this start's new metadata database, whether the file is there or not.
+        self._template: Path | None = None
+        # Whether Compose would change nothing.
+        self._is_as_started = False
         if not self._project_id:
             self._recover()
 
@@ -126,25 +139,47 @@ class DockerEngine(Engine):
 
     def check(self, observer: Observer) -> None:
         """Look at the settings, the engine and Compose, and whether containers may read the project."""
+        self._check_settings(observer)
+        self._check_engine()
+        self.compose_version()
+        self.check_mounts()
+
+    def _check_settings(self, observer: Observer) -> None:
         super().check(observer)
         for name in EnvFile(self._settings.env_path).expanded():
             raise UsageError(
                 f"{name} in {self._settings.env_path} has a dollar sign, which Compose takes for a variable.",
                 hint=f"Put the value in single quotes: {name}='...'",
             )
-        self._check_versions()
-        self.check_mounts()
 
     def install(self, observer: Observer) -> None:
         """Check the engine and Compose, choose names and ports, make secrets, pull missing images."""
-        self.check(observer)
+        self._check_settings(observer)
+        self._check_engine()
+        all_run = started.all_run(self.state_dir, self._containers, INIT)
+        if not all_run:
+            self.compose_version()
+        self.check_mounts()
         self._configure(observer)
-        self._pull(self._compose.images(), observer)
+        self._is_as_started = all_run and self._would_change_nothing()
+        if self._is_as_started:
+            return
+        services = self._described.values()
+        self._pull({each["image"] for each in services if int(each.get("scale", 1)) > 0}, observer)
         if self._changed_requirements():
             # Before anything that runs is replaced: what cannot be installed leaves it alone.
             for line in self._compose.install_packages().splitlines():
                 if line.startswith((INSTALLED, REMOVED)):
                     observer.report(line)
+
+    @property
+    def _made_of(self) -> str:
+        return started.digest(self._settings.project, self._files, self._settings.env_path)
+
+    def _would_change_nothing(self) -> bool:
+        return started.is_same(
+            self.state_dir, self._made_of, self._containers, lambda name: self._api.image(name)[0]
+        )
 
     def _pull(self, images: Collection[str], observer: Observer) -> None:
         """Pull those images that are missing."""
@@ -214,9 +249,19 @@ class DockerEngine(Engine):
     def start(self, observer: Observer, only: Collection[str] = ()) -> tuple[str, ...]:
         """Start what is not running, and make anew what is configured otherwise by now."""
         remember_engine(self._settings, self.name)
+        if self._is_as_started:
+            return ()
+        names = self._start_what_differs(observer, only)
+        if not only:
+            started.note(self.state_dir, self._made_of, self._containers)
+        return names
+
+    def _start_what_differs(self, observer: Observer, only: Collection[str]) -> tuple[str, ...]:
         # Another program can take a port between its choice and its use: then choose again, once.
         for is_last in (False, True):
             before = {container.name: container for container in self._containers}
+            if not before:
+                self._template = self._choose_template()
             self._create()
             self._note_removed(before)
             self._note_restarts(before, observer)
@@ -236,6 +281,7 @@ class DockerEngine(Engine):
                 self._side_by_side(
                     self._api.stop, [container.id for container in stopped if container.state == RESTARTING]
                 )
+                self._give_template(stopped)
                 self._start_all(stopped)
             except EngineError as error:
                 if is_last or not any(words in error.detail for words in PORT_TAKEN):
@@ -244,6 +290,24 @@ class DockerEngine(Engine):
             else:
                 return names
         return ()
+
+    def _choose_template(self) -> Path | None:
+        """Return the place of the metadata database's template, None if its volume is there already."""
+        volume = archives.location(self._project_name, "postgres", self._settings.variables)
+        if any(answer["Name"] == volume for answer in self._api.volumes()):
+            return None
+        images = [self._api.image(self._described[service]["image"])[0] for service in (INIT, "postgres")]
+        return metadata_template.place(self._settings, images, self.versions().get("airflow", ""))
+
+    def _give_template(self, containers: Collection[Container]) -> None:
+        for container in containers:
+            if container.service == INIT and self._template:
+                metadata_template.give(self._api, container.id, self._template)
+
+    def keep_for_later(self) -> None:
+        """Keep the template of a metadata database that this start has migrated."""
+        if self._template and not self._template.exists():
+            metadata_template.keep(lambda words: self.tool("postgres", words, Observer()), self._template)
 
     def resize(self, *, executor: str | None, workers: int | None) -> None:
         """Remember the executor and its number of workers for the next start."""
@@ -296,8 +360,14 @@ class DockerEngine(Engine):
         """Stop and remove the project's containers and its network; volumes stay."""
         containers = self._containers
         running = {container.service for container in containers if container.pid}
-        if containers:
-            self._compose.down()
+        # Tasks that end tell the web server, which writes to the database: both stay until then.
+        first = [each for each in containers if each.pid and each.service in TOLD_FIRST]
+        for chosen in (first, [each for each in containers if each.pid and each not in first]):
+            self._side_by_side(self._api.stop, [container.id for container in chosen])
+        self._side_by_side(self._api.remove, [container.id for container in containers])
+        if self._project_id:
+            labels = {identity.COMPOSE_LABEL: self._project_name, identity.PROJECT_LABEL: self._project_id}
+            self._api.remove_networks(labels)
         return tuple(service.name for service in SERVICES if service.name in running)
 
     def rest(self, names: Collection[str]) -> tuple[str, ...]:
@@ -521,7 +591,11 @@ class DockerEngine(Engine):
     def tasks_api_problem(self) -> str:
         """Ask in the container that starts tasks."""
         service = "worker" if self._has_celery else "scheduler"
-        return self._compose.run(service, "python", "/opt/airflow/stack/tasks_api.py")
+        container = next((each for each in self._containers if each.service == service and each.pid), None)
+        if container is None:
+            raise EngineError(f"{service} has no container that runs.", hint=SEE_SERVICES)
+        code, said = self._api.run(container.id, ("python", "/opt/airflow/stack/tasks_api.py"))
+        return (said.strip() or f"exit code {code}") if code else ""
 
     def execute(self, service: str, words: tuple[str, ...], observer: Observer | None = None) -> int:
         """Run the program in the service's container."""
@@ -595,7 +669,7 @@ class DockerEngine(Engine):
         names = ["docker-compose.yml"]
         if self._has_celery:
             names.append("docker-compose.celery.yml")
-        if self._version.api < OLDEST_API:  # Podman's, after _check_versions
+        if self._version.api < OLDEST_API:  # Podman's, after _check_engine
             names.append("docker-compose.podman.yml")
         return tuple(self._settings.project / "stack" / name for name in names)
 
@@ -680,11 +754,6 @@ class DockerEngine(Engine):
         if made and any(each.pid for each in self._containers):
             found.append(Leftover(f"{', '.join(made)} was made and never started", "pipectl up"))
         return (*super().leftovers(), *found)
-
-    def _check_versions(self) -> None:
-        """Raise EngineError if the engine or Compose is missing or too old."""
-        self._check_engine()
-        self.compose_version()
 
     def _check_engine(self) -> None:
         version = self._version
