@@ -129,10 +129,11 @@ class _Inquiry:
 
     def evidence(self) -> Evidence:
         api, dag_id = self._api, self._subject.dag_id
+        health, heartbeats = api.components_and_heartbeats(component_starts(self._services))
         self._facts = {
             "services": self._services,
-            "health": api.components(component_starts(self._services)),
-            "heartbeats": api.heartbeats(),
+            "health": health,
+            "heartbeats": heartbeats,
             "executor": self._engine.executor,
             "databases": self._engine.databases(),
             "is_run_given": self._subject.run_id is not None,

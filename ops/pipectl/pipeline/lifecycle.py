@@ -26,14 +26,6 @@ if TYPE_CHECKING:
     from pipectl.models import DatabaseContent, ImportFailure, Service, Volume
 
 DIAGNOSIS_SECONDS = 1.5
-# By what a restore that was killed has left.
-INTERRUPTED = {
-    "copy": ("A restore was interrupted before its data was in place: all data is that of before.",),
-    "before": (
-        "A restore was interrupted once its data was in place: all data is the snapshot's, and stays so.",
-        "Ids that were given after the snapshot may be given again, and its replication slots be there.",
-    ),
-}
 FAILED_CHECKS = "Checks that fail now, whether they have to do with it or not (pipectl doctor):"
 
 
@@ -148,9 +140,9 @@ def up_locked(engine: Engine, dag_id: str, *, timeout: float, observer: Observer
     # What a restore that was killed has kept, until the new data has proved to be usable.
     interrupted: tuple[str, ...] = ()
     with suppress(EngineError):
-        beside = engine.beside()
-        engine.drop_beside()
-        interrupted = INTERRUPTED.get(beside, ())
+        left = engine.data.interrupted()
+        engine.data.drop_beside()
+        interrupted = left.after_up if left else ()
     with stopwatch.phase("dag parsed"):
         asking = Aside(engine.tasks_api_problem)
         wait_until_parsed(engine, health, dag_id, dags_dir=engine.dags_dir, deadline=deadline)

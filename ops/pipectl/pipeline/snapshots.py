@@ -172,7 +172,7 @@ def save(
                 observer.report(f"Copying {size(count)} while the databases rest")
                 began = time.monotonic()
                 rest.begin((*WRITING, *databases()))
-                engine.copy_data(folder / DATA)
+                engine.data.copy_to(folder / DATA)
             rest.end()
             if is_up and not portable:
                 away = time.monotonic() - began
@@ -186,7 +186,7 @@ def save(
                 pipectl=__version__,
                 versions=versions,
                 rows=rows,
-                slots=() if portable else engine.slots_in(folder / DATA),
+                slots=() if portable else engine.data.slots_in(folder / DATA),
             )
         if is_up:
             deadline = time.monotonic() + up_timeout
@@ -222,7 +222,7 @@ def require_restorable(
         )
     observer.report(f"Reading {size(snapshot.bytes)} of {name}")
     store.require_whole(snapshot)
-    if not is_portable and engine.slots_in(store.path(name) / DATA) and keep_slots is None:
+    if not is_portable and engine.data.slots_in(store.path(name) / DATA) and keep_slots is None:
         raise UsageError(
             f"The snapshot {name} holds replication slots, whose readers have gone on since:"
             f" {', '.join(snapshot.slots)}.",
@@ -254,20 +254,20 @@ def restore(
     with engine.lock(), _telling(engine, lambda: f"All data is that of {whose}."), ExitStack() as stack:
         _require_space(engine, store, snapshot.bytes, "The restore", store.folder, state_folder(settings))
         made_with = store.settings_of(snapshot)
-        if engine.beside() == "before":
+        if engine.data.beside() == "before":
             observer.report("Deleting the data of before a restore that was interrupted")
-        engine.drop_beside()
+        engine.data.drop_beside()
 
         def drop() -> None:
             with interrupts_ignored():
-                engine.drop_beside()
+                engine.data.drop_beside()
 
         stack.callback(drop)
         data = store.path(snapshot.name) / DATA
         is_portable = snapshot.engine == PORTABLE
         if not is_portable:
             observer.report(f"Copying {size(snapshot.bytes)} beside the data that is there")
-        engine.lay_beside(None if is_portable else data, made_with)
+        engine.data.lay_beside(None if is_portable else data, made_with)
         rest = _Rest(engine)
         stack.callback(rest.end)
         with suppress(AirflowError):  # one that is broken is no reason not to go back
@@ -292,7 +292,7 @@ def restore(
             probe = HealthProbe(Databases(*engine.databases()), AirflowHealth(engine.airflow()))
             wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
         whose = f"the snapshot {snapshot.name}"
-        engine.drop_beside()
+        engine.data.drop_beside()
         result = lifecycle.up_locked(engine, dag_id, timeout=up_timeout, observer=observer)
         result = replace(result, started=started, seconds=stopwatch.seconds)
     now = settings.of_data
@@ -336,7 +336,7 @@ def _exchanged(engine: Engine, stack: ExitStack, observer: Observer) -> Iterator
     try:
         with interrupts_held():
             stack.pop_all()
-            engine.exchange()
+            engine.data.exchange()
             is_exchanged = True
         yield
     except BaseException as error:
@@ -345,8 +345,8 @@ def _exchanged(engine: Engine, stack: ExitStack, observer: Observer) -> Iterator
         observer.report("Putting the data of before back")
         with interrupts_ignored():
             engine.stop()
-            engine.exchange()
-            engine.drop_beside()
+            engine.data.exchange()
+            engine.data.drop_beside()
         if isinstance(error, PipectlError):
             error.hint = (
                 f"The data of before is in its place again. To start with it: pipectl up\n{error.hint}"
@@ -365,7 +365,7 @@ def _require_own(settings: Settings, what: str) -> None:
 
 def _data(engine: Engine) -> tuple[Volume, ...]:
     """Return the volumes of the databases; EngineError if not all are there."""
-    data = engine.data()
+    data = engine.data.volumes()
     if len(data) < len(databases()):
         raise EngineError("There is no data yet, or not of all databases.", hint="Make it: pipectl up")
     return data

@@ -40,8 +40,7 @@ def airflow(desk: Desk) -> Finding:
 @check("heartbeats")
 def heartbeats(desk: Desk) -> Finding:
     """Scheduler, DAG processor and triggerer give heartbeats."""
-    health = desk.airflow()
-    states, latest = health.components(component_starts(desk.services)), health.heartbeats()
+    states, latest = desk.airflow().components_and_heartbeats(component_starts(desk.services))
     waiting = {service.name for service in desk.services if service.health == WAITING}
     down = {service.name for service in desk.services if service.state != "running"}
     told, now = [], datetime.now(UTC)
