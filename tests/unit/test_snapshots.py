@@ -1094,7 +1094,7 @@ def test_what_a_killed_save_has_left_is_named_and_no_snapshot_is(
 
 
 @pytest.mark.parametrize(
-    ("beside", "said"), [("", ""), ("copy", "is that of before"), ("before", "is the snapshot's")]
+    ("beside", "said"), [("", ""), ("copy", "is that of before"), ("before", "is that of the snapshot")]
 )
 def test_up_says_what_it_makes_of_a_restore_that_was_killed(
     engine: NotingEngine, monkeypatch: pytest.MonkeyPatch, beside: str, said: str
@@ -1301,7 +1301,7 @@ def test_reset_offers_one_before_it_asks(
     make(store, "mine")
     monkeypatch.setattr(Invocation, "settings", engine._settings)
     monkeypatch.setattr(Invocation, "engine", engine)
-    monkeypatch.setattr(NotingEngine, "volumes", NotingEngine.data)
+    monkeypatch.setattr(NotingEngine, "volumes", lambda engine: engine.data.volumes())
     monkeypatch.setattr(reset, "offer_snapshot", lambda *_, **__: offered.append("offered"))
     monkeypatch.setattr(reset, "_consumers", lambda *_: Consumers())
     done = CliRunner().invoke(cli.app, words)
