@@ -43,7 +43,7 @@ from pipectl.errors import (
 from pipectl.invocation import Invocation
 from pipectl.models import DagRun, Service
 from pipectl.observer import Observer
-from pipectl.pipeline import lifecycle, snapshots
+from pipectl.pipeline import lifecycle, snapshot_versions, snapshots
 from pipectl.pipeline.consumers import Consumers
 from pipectl.pipeline.snapshot_store import DATA, MANIFEST, SETTINGS, Snapshot, Store
 from pipectl.services import databases
@@ -582,7 +582,7 @@ def test_volumes_get_names_that_were_not_used_before(suffix: str, following: str
     ],
 )
 def test_servers_that_could_not_use_the_data_are_named(changes: dict[str, str], problem: str) -> None:
-    found = snapshots._version_problem(VERSIONS, {**VERSIONS, **changes})
+    found = snapshot_versions.data_problem(VERSIONS, {**VERSIONS, **changes})
     assert problem in found
     assert bool(problem) == bool(found)
 
