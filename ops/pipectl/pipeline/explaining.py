@@ -28,6 +28,7 @@ from pipectl.pipeline.evidence import (
     is_among,
     upstream_of,
 )
+from pipectl.pipeline.overload import overload
 from pipectl.pipeline.readiness import (
     component_starts,
     failures_of,
@@ -131,6 +132,8 @@ class _Inquiry:
         api, dag_id = self._api, self._subject.dag_id
         health, heartbeats = api.components_and_heartbeats(component_starts(self._services))
         self._facts = {
+            "heard": datetime.now(UTC),
+            "overload": overload(),
             "services": self._services,
             "health": health,
             "heartbeats": heartbeats,

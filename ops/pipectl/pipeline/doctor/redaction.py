@@ -100,8 +100,9 @@ class Redactor:
         masked, done = [], 0
         for start, end in sorted(spans):
             first, last = places[start], places[end - 1] + 1
-            # The others are spelt as they are. Of those that overlap one mask is enough.
-            if "\n" in text[first:last]:
+            # The others are spelt as they are; what Python or JSON has written several times over has more
+            # backslashes than any spelling. Of those that overlap one mask is enough.
+            if "\n" in text[first:last] or "\\" in text[first:last]:
                 masked += [text[done:first], MASK] if first >= done else []
                 done = max(done, last)
         return "".join((*masked, text[done:]))
