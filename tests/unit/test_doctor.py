@@ -511,6 +511,28 @@ def test_a_secret_that_was_written_as_python_several_times_over_is_masked() -> N
             assert MASK in masked
 
 
+def test_what_is_too_short_to_be_masked_everywhere_is_masked_beside_its_name(project: Path) -> None:
+    (project / "stack/airflow").mkdir(parents=True, exist_ok=True)
+    (project / "stack/airflow/user.env").write_text("SHORT=ab1\n")
+    redact = Redactor(secrets_of(Engine(load(project))))
+    for text in ("SHORT=ab1", "('SHORT', 'ab1')", "{'SHORT': 'ab1'}", '{"SHORT": "ab1"}'):
+        assert "ab1" not in redact(text), text
+    assert redact("cab1n") == "cab1n"
+
+
+def test_a_dags_exception_is_shown_without_secrets_and_in_few_words(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "stack/airflow").mkdir(parents=True, exist_ok=True)
+    (project / "stack/airflow/user.env").write_text("MINE=sesame-sesame\n")
+    trace = f"Traceback\nRuntimeError: sesame-sesame {'x' * 900}"
+    errors = {"/importErrors": {"import_errors": [{**BROKEN, "stack_trace": trace}]}}
+    found = finding(project, monkeypatch, "dag-imports", errors).found
+    assert f"RuntimeError: {MASK} x" in found
+    assert "sesame" not in found
+    assert len(found) < 400
+
+
 def test_a_machine_that_is_overloaded_is_named_before_a_restart(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -173,7 +173,7 @@ def secrets_of(engine: Engine) -> set[str]:
         found |= {part for name in own & values.keys() for part in parts(name, values[name])}
     for path in (OWN, INSTALL):
         for name, value in _assignments(settings, path):
-            found |= set(parts(name, value))
+            found |= set(parts(name, value)) | set(_beside_its_name(name, value))
     for started in (*_started(engine), dict(os.environ)):
         for name, value in started.items():
             is_secret = name in OF_THE_STACK or LOOKS_SECRET.search(name)
@@ -229,6 +229,13 @@ def parts(name: str, value: str) -> Iterator[str]:
     for key, word in re.findall(r"(\w+)=(\S+)", value):
         if LOOKS_SECRET.search(key):
             yield word.strip("'\"")
+
+
+def _beside_its_name(name: str, value: str) -> Iterator[str]:
+    """Yield what is too short to be masked wherever it stands, as it stands beside its name."""
+    if 0 < len(value) < SHORTEST:
+        for form in ("{}={}", "'{}', '{}'", "'{}': '{}'", '"{}": "{}"'):
+            yield form.format(name, value)
 
 
 def _of_address(value: str) -> Iterator[str]:
