@@ -533,6 +533,27 @@ def test_a_dags_exception_is_shown_without_secrets_and_in_few_words(
     assert len(found) < 400
 
 
+def test_a_file_of_which_one_line_is_refused_is_masked_as_ever(project: Path) -> None:
+    (project / "stack/airflow").mkdir(parents=True, exist_ok=True)
+    (project / "stack/airflow/user.env").write_text('PEM="begins here\\nand ends"\nBROKEN="abc\n')
+    redact = Redactor(secrets_of(Engine(load(project))))
+    for text in ("begins here\nand ends", quote("begins here\nand ends"), repr("begins here\nand ends")):
+        assert "begins" not in redact(text), text
+
+
+def test_compose_is_not_blamed_for_an_engine_that_cannot_be_asked(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> str:
+        raise EngineError("No Docker engine answers.")
+
+    monkeypatch.setattr(Engine, "compose_version", fail)
+    assert finding(project, monkeypatch, "compose", {}).ok is False
+    monkeypatch.setattr(Engine, "about", fail)
+    found = finding(project, monkeypatch, "compose", {})
+    assert (found.ok, found.found) == (None, "it cannot be asked: see engine")
+
+
 def test_a_machine_that_is_overloaded_is_named_before_a_restart(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

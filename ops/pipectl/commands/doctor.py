@@ -125,8 +125,8 @@ def _end(invocation: Invocation, result: DoctorResult) -> None:
     if failed:
         names = ", ".join(finding.id for finding in failed)
         raise EngineError(
-            f"{counted(len(failed), 'check')} of {len(result.checks)} failed: {names}.",
-            hint="Their remedies are above."
+            f"{len(failed)} of {counted(len(result.checks), 'check')} failed: {names}.",
+            hint=("Its remedy is above." if len(failed) == 1 else "Their remedies are above.")
             + (" --fix runs those that are safe." if _has_safe(failed) else ""),
         )
 

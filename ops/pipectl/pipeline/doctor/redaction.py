@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 from pipectl import json_text, ordinary
-from pipectl.engines.airflow_env import OF_THE_STACK, OWN, read, user_settings
+from pipectl.engines.airflow_env import ESCAPES, OF_THE_STACK, OWN, read, user_settings
 from pipectl.env_file import EnvFile
 from pipectl.errors import PipectlError
 from pipectl.settings import kept_path
@@ -44,6 +44,7 @@ HEADERS = re.compile(r"(?i)\b((?:Basic|Bearer)\s+)[\w.~+/=-]{8,}")
 PRIVATE_KEYS = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
+ESCAPED = re.compile(r"\\(.)")
 ASSIGNED = re.compile(r"^[ \t]*(?:export[ \t]+)?(\w+)[ \t]*=[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 
 
@@ -200,7 +201,8 @@ def _assignments(settings: Settings, path: object) -> Iterator[tuple[str, str]]:
         bare = value.strip("'\"")
         yield name, bare
         yield name, bare.replace("$$", "$")
-        yield name, bare.replace('\\"', '"').replace("\\\\", "\\")
+        # As Airflow gets it, also while another line of the file is refused.
+        yield name, ESCAPED.sub(lambda found: ESCAPES.get(found[1], found[1]), bare)
 
 
 def _started(engine: Engine) -> Iterator[Mapping[str, str]]:
