@@ -108,6 +108,7 @@ def read_dag(answer: dict[str, Any]) -> ParsedDag:
         max_active_tasks=tasks if isinstance(tasks, int) else None,
         timeout=read_duration(answer.get("dag_run_timeout")),
         start=read_time(answer.get("start_date")),
+        end=read_time(answer.get("end_date")),
         catchup=answer.get("catchup") is True,
         params={
             name: DagParam(

@@ -64,27 +64,24 @@ class AirflowHealth:
         A component whose process is one of `started` is unhealthy until that process has given a heartbeat:
         Airflow still calls it healthy by that of the process before.
         """
+        return self.components_and_heartbeats(started)[0]
+
+    def components_and_heartbeats(
+        self, started: Mapping[str, datetime]
+    ) -> tuple[dict[str, str], dict[str, datetime | None]]:
+        """Return `components`, and when each that gives heartbeats gave its latest; None if it never has."""
         _, body = self._request("GET", "/api/v2/monitor/health")
-        health = {}
+        health, heartbeats = {}, {}
         for name in components():
-            answer = body.get(name)
+            answer, field = body.get(name), f"latest_{name}_heartbeat"
             part = answer if isinstance(answer, dict) else {}
             health[name] = str(part.get("status") or "unknown")
-            heartbeat = read_time(part.get(f"latest_{name}_heartbeat"))
+            heartbeat = read_time(part.get(field))
             if heartbeat and name in started and heartbeat < started[name]:
                 health[name] = "unhealthy"
-        return health
-
-    def heartbeats(self) -> dict[str, datetime | None]:
-        """When each component that gives heartbeats has given its latest; None if it never has."""
-        _, body = self._request("GET", "/api/v2/monitor/health")
-        fields = {name: f"latest_{name}_heartbeat" for name in components()}
-        parts = {name: body.get(name) for name in fields}
-        return {
-            name: read_time(part[fields[name]])
-            for name, part in parts.items()
-            if isinstance(part, dict) and fields[name] in part
-        }
+            if field in part:
+                heartbeats[name] = heartbeat
+        return health, heartbeats
 
     def read(self, path: str) -> dict[str, Any]:
         """Return the answer to a request for which one must be logged in; AirflowError for a refusal."""

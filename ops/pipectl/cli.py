@@ -245,7 +245,7 @@ def run_guarded(
             if message is None or (type(error).__name__ == "NoArgsIsHelpError" and not console().json):
                 raise
             command = context.command_path if context else "pipectl"
-            console().error(UsageError(message(), hint=f"Look at: {command} --help"))
+            console().error(_usage_error(message(), command))
             raise typer.Exit(ExitCode.USAGE) from error
         if isinstance(error, OSError) and (reason := output_failure(error)):
             console().error(
@@ -262,6 +262,19 @@ def run_guarded(
         )
         console().error(bug)
         raise typer.Exit(ExitCode.BUG) from error
+
+
+def _usage_error(text: str, command: str) -> UsageError:
+    """Return what Typer says of a command line in one line, without a parser's own words."""
+    text = " ".join(text.split()).replace("Value error, ", "")
+    text = re.sub(r"Input should be a valid (\w+)(, unable to parse .*)?$", r"this is no \1.", text)
+    hint = f"Look at: {command} --help"
+    if choice := re.search(r"'([^']*)' is not one of (.*)", text):
+        from pipectl.airflow_health import did_you_mean  # noqa: PLC0415  for an error alone
+
+        choices = re.findall(r"[^', .]+", choice[2])
+        hint = f"{did_you_mean(choice[1], choices, likeness=0.5)}{hint}"
+    return UsageError(text, hint=hint)
 
 
 def _say_interrupted(console: Console, goes_on: str) -> None:

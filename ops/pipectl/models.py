@@ -339,8 +339,8 @@ class ParsedDag:
     `next_run` is a time in ISO 8601, empty if no run is planned; `parsed` is when the file was read last.
     `schedule` is Airflow's short name of it, empty if only triggers start runs; it is `periodic` if it has
     slots. A DAG is `stale` if its file no longer has it. Only the DAG's details tell `catchup`, `params`,
-    `start`, before which no slot is, and `timeout`, the longest that a run may take. Of each run
-    `max_active_tasks` are at work at once.
+    `start` and `end`, before and after which no slot is, and `timeout`, the longest that a run may take. Of
+    each run `max_active_tasks` are at work at once.
     """
 
     paused: bool
@@ -356,6 +356,7 @@ class ParsedDag:
     max_active_tasks: int | None = None
     timeout: timedelta | None = None
     start: datetime | None = None
+    end: datetime | None = None
     catchup: bool = False
     params: dict[str, DagParam] = field(default_factory=dict)
 

@@ -185,10 +185,7 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
     # Imports make millions of objects, none of them garbage: collecting meanwhile costs a third of the time.
     gc.disable()
     migration = metadata_database.head()
-    if with_shortcuts:
-        attempt("read YAML with libyaml", shortcuts.read_yaml_with_libyaml)
-    for module in MODULES.get(command, ()):
-        attempt("import " + module, importlib.import_module, module)
+    import_modules(command, with_shortcuts=with_shortcuts)
     if command == "scheduler" and (description := forks.serve(ENVIRONMENT)):
         become(*description["command"][2:])
         return
@@ -217,6 +214,14 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
     gc.freeze()
     gc.enable()
     run_airflow(command, *options)
+
+
+def import_modules(command: str, *, with_shortcuts: bool) -> None:
+    """Import what the service imports sooner or later."""
+    if with_shortcuts:
+        attempt("read YAML with libyaml", shortcuts.read_yaml_with_libyaml)
+    for module in MODULES.get(command, ()):
+        attempt("import " + module, importlib.import_module, module)
 
 
 def run_airflow(*arguments: str) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def test_a_local_snapshot_goes_to_docker(tmp_path: Path) -> None:
+def test_a_snapshot_goes_to_the_other_engine_and_another_one_back(tmp_path: Path) -> None:
     with (
         LocalStack.new(tmp_path / "local") as source,
         DockerStack.new(tmp_path / "docker") as target,
@@ -25,3 +25,4 @@ def test_a_local_snapshot_goes_to_docker(tmp_path: Path) -> None:
             stack.project.run("trigger")
             stack.project.settle()
         check_moving(source, target)
+        check_moving(target, source)

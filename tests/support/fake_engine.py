@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pipectl.engines.base import Engine
 from pipectl.engines.changes import StartPlan
+from pipectl.engines.data import Data
 from pipectl.engines.foreground import Command
 from pipectl.models import LogLine, Service, Usage
 
@@ -13,8 +14,35 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
+    from pipectl.engines.data import Beside
     from pipectl.models import Volume
     from pipectl.observer import Observer
+
+
+class FakeData(Data):
+    """No volume of the engine's is anything else, and nothing lies beside them."""
+
+    def volumes(self) -> tuple[Volume, ...]:
+        return self._engine.volumes()
+
+    def copy_to(self, folder: Path) -> None:
+        folder.mkdir()
+
+    def slots_in(self, folder: Path) -> tuple[str, ...]:
+        del folder
+        return ()
+
+    def lay_beside(self, folder: Path | None, settings: Mapping[str, str]) -> None:
+        pass
+
+    def exchange(self) -> None:
+        pass
+
+    def beside(self) -> Beside:
+        return ""
+
+    def _drop_beside(self) -> None:
+        pass
 
 
 class FakeEngine(Engine):
@@ -43,27 +71,9 @@ class FakeEngine(Engine):
     def versions(self) -> dict[str, str]:
         return {}
 
-    def data(self) -> tuple[Volume, ...]:
-        return self.volumes()
-
-    def copy_data(self, folder: Path) -> None:
-        folder.mkdir()
-
-    def slots_in(self, folder: Path) -> tuple[str, ...]:
-        del folder
-        return ()
-
-    def lay_beside(self, folder: Path | None, settings: Mapping[str, str]) -> None:
-        pass
-
-    def exchange(self) -> None:
-        pass
-
-    def beside(self) -> Literal["", "copy", "before"]:
-        return ""
-
-    def _drop_beside(self) -> None:
-        pass
+    @property
+    def data(self) -> Data:
+        return FakeData(self)
 
     def resize(self, *, executor: str | None, workers: int | None) -> None:
         pass

@@ -147,7 +147,8 @@ def check_killing(stack: Stack, kills: int, seconds: float) -> None:
 
 def check_moving(source: Stack, target: Stack) -> None:
     """Carry a portable snapshot to another stack: rows, runs and what Airflow has encrypted are there."""
-    connection = {"connection_id": "warehouse", "conn_type": "postgres", "password": "sesame"}
+    name = f"warehouse-of-{source.project.engine}"
+    connection = {"connection_id": name, "conn_type": "postgres", "password": "sesame"}
     source.project.client().call("/api/v2/connections", connection)
     before = counts(source)
     saved = source.project.json("snapshot", "save", "moved", "--portable")
@@ -168,6 +169,6 @@ def check_moving(source: Stack, target: Stack) -> None:
     target.project.settle()
     assert last_id(target) > highest
     assert target.harm() == NO_HARM
-    shown = target.project.run("airflow", "connections", "get", "warehouse", "-o", "json").stdout
+    shown = target.project.run("airflow", "connections", "get", name, "-o", "json").stdout
     assert '"sesame"' in shown
     target.project.run("snapshot", "rm", "moved", "--yes")

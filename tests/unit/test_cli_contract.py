@@ -485,3 +485,32 @@ def test_a_completion_that_cannot_be_installed_names_the_file() -> None:
     )
     assert (done.returncode, done.stdout) == (ExitCode.ENGINE, "")
     assert "A file cannot be used: /proc/.bash" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("snapshot", "lst"), ("'lst' is not one of 'save', 'list', 'restore', 'rm'.", "Did you mean list?")),
+        (("snapshot",), ("Missing argument 'action'. Choose from: save, list, restore, rm",)),
+        (("up", "--timeout", "abc"), ("Invalid value for '--timeout': this is no number.",)),
+        (("status", "--watch", "abc"), ("this is no number.",)),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_one_line_and_no_librarys_words(
+    words: tuple[str, ...], told: tuple[str, ...]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipectl", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert all(part in done.stderr for part in told), done.stderr
+    assert not any(part in done.stderr for part in ("Value error", "Input should", "unable to parse"))
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_checks_of_the_doctors_may_be_named_one_by_one() -> None:
+    words = ("doctor", "--only", "clock", "--only", "locale,memory", "--json")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipectl", *words], capture_output=True, text=True, check=False
+    )
+    assert {each["id"] for each in json.loads(done.stdout)["checks"]} == {"clock", "locale", "memory"}

@@ -632,6 +632,39 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
     ),
     (
         Cause.PAUSED,
+        replace(BASE, dag=replace(DAG, paused=True, end=ago(3600))),
+        "mine is paused, and its end_date has passed (",
+    ),
+    (
+        Cause.NEVER_RAN,
+        replace(BASE, dag=replace(DAG, schedule="@daily", end=ago(3600))),
+        "mine has never run: its end_date has passed (",
+    ),
+    # The log is the answer, whatever the scheduler does now.
+    (
+        Cause.TASK_FAILED,
+        replace(
+            about(task("load", "failed"), log=({"event": "bash: no such file"}, SHELL)),
+            run=run("failed"),
+            is_run_given=False,
+            health={**HEALTH, "scheduler": "unhealthy"},
+        ),
+        "load: try 1 failed: AirflowException: Bash command failed.",
+    ),
+    # What was asked after the heartbeats took 20 s.
+    (
+        Cause.NO_SCHEDULER,
+        replace(
+            BASE,
+            health={**HEALTH, "scheduler": "unhealthy"},
+            heard=ago(-11),
+            now=ago(-31),
+            overload="this machine has a load of 34 on 2 cores",
+        ),
+        "has given no heartbeat for 12 s, and this machine has a load of 34 on 2 cores",
+    ),
+    (
+        Cause.PAUSED,
         replace(BASE, dag=replace(DAG, paused=True, start=NOW + timedelta(days=1461))),
         "mine is paused: Airflow starts no run of it, and none before 2030-01-",
     ),

@@ -248,7 +248,7 @@ def test_stack_env_gets_names_secrets_and_free_ports_once(tmp_path: Path) -> Non
         server.bind(("127.0.0.1", 0))
         server.listen(1)
         taken = server.getsockname()[1]
-        first._change_settings({"AIRFLOW_PORT": str(taken)})
+        first.change_settings({"AIRFLOW_PORT": str(taken)})
         first._configure(Observer())
     written = EnvFile(tmp_path / "stack" / ".env").read()
     assert written.pop("AIRFLOW_PORT") != str(taken)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
@@ -497,6 +498,91 @@ def test_what_is_not_in_order_is_named(
     assert found.ok is False, found
     assert named in found.found
     assert remedy in found.remedy
+
+
+def test_a_secret_that_was_written_as_python_several_times_over_is_masked() -> None:
+    secret = 'pa$wörd/with "quote'
+    for write in (repr, json.dumps, ascii):
+        text = secret
+        for _ in range(4):
+            text = write(f"'{text}\"")
+            masked = Redactor([secret])(f"login whuser {text} end")
+            assert "quote" not in masked, text
+            assert MASK in masked
+
+
+def test_what_is_too_short_to_be_masked_everywhere_is_masked_beside_its_name(project: Path) -> None:
+    (project / "stack/airflow").mkdir(parents=True, exist_ok=True)
+    (project / "stack/airflow/user.env").write_text("SHORT=ab1\n")
+    redact = Redactor(secrets_of(Engine(load(project))))
+    for text in ("SHORT=ab1", "('SHORT', 'ab1')", "{'SHORT': 'ab1'}", '{"SHORT": "ab1"}'):
+        assert "ab1" not in redact(text), text
+    assert redact("cab1n") == "cab1n"
+
+
+def test_a_dags_exception_is_shown_without_secrets_and_in_few_words(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "stack/airflow").mkdir(parents=True, exist_ok=True)
+    (project / "stack/airflow/user.env").write_text("MINE=sesame-sesame\n")
+    trace = f"Traceback\nRuntimeError: sesame-sesame {'x' * 900}"
+    errors = {"/importErrors": {"import_errors": [{**BROKEN, "stack_trace": trace}]}}
+    found = finding(project, monkeypatch, "dag-imports", errors).found
+    assert f"RuntimeError: {MASK} x" in found
+    assert "sesame" not in found
+    assert len(found) < 400
+
+
+def test_a_file_of_which_one_line_is_refused_is_masked_as_ever(project: Path) -> None:
+    (project / "stack/airflow").mkdir(parents=True, exist_ok=True)
+    (project / "stack/airflow/user.env").write_text('PEM="begins here\\nand ends"\nBROKEN="abc\n')
+    redact = Redactor(secrets_of(Engine(load(project))))
+    for text in ("begins here\nand ends", quote("begins here\nand ends"), repr("begins here\nand ends")):
+        assert "begins" not in redact(text), text
+
+
+def test_compose_is_not_blamed_for_an_engine_that_cannot_be_asked(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> str:
+        raise EngineError("No Docker engine answers.")
+
+    monkeypatch.setattr(Engine, "compose_version", fail)
+    assert finding(project, monkeypatch, "compose", {}).ok is False
+    monkeypatch.setattr(Engine, "about", fail)
+    found = finding(project, monkeypatch, "compose", {})
+    assert (found.ok, found.found) == (None, "it cannot be asked: see engine")
+
+
+def test_a_machine_that_is_overloaded_is_named_before_a_restart(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = {"/monitor/health": {**HEALTH, "scheduler": {**SILENT, "latest_scheduler_heartbeat": OLD}}}
+    monkeypatch.setattr("os.getloadavg", lambda: (34.2, 20.0, 9.0))
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    found = finding(project, monkeypatch, "heartbeats", silent)
+    assert found.found.endswith("s ago, and this machine has a load of 34 on 2 cores")
+    assert found.remedy.startswith("Wait until it has less to do.")
+    monkeypatch.setattr("os.getloadavg", lambda: (1.0, 20.0, 9.0))
+    assert finding(project, monkeypatch, "heartbeats", silent).remedy == "pipectl restart scheduler"
+
+
+def test_a_service_that_was_just_started_has_given_no_heartbeat_yet(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = NOW + timedelta(seconds=1)
+    services = tuple(replace(each, started=started) for each in Engine(load(project)).services())
+    monkeypatch.setattr(Engine, "services", lambda _: services)
+    assert "since it was started" in finding(project, monkeypatch, "heartbeats", {}).found
+
+
+def test_a_mistake_in_the_users_file_is_told_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "stack/airflow").mkdir(parents=True, exist_ok=True)
+    (project / "stack/airflow/user.env").write_text("PEM='a' b\n")
+    assert finding(project, monkeypatch, "env-file", {}).ok is False
+    for check in ("env-running", "tasks-api"):
+        found = finding(project, monkeypatch, check, {})
+        assert (found.ok, found.found) == (None, "stack/airflow/user.env cannot be used: see env-file")
 
 
 def test_what_does_not_answer_is_told_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,7 +221,8 @@ def test_only_what_a_state_calls_for_is_asked(engine: FakeEngine, airflow: Airfl
     airflow.tasks(task("load", "running"))
     assert explained(engine).cause == "running"
     assert not [path for path in airflow.asked if re.search("logs|eventLogs|pools|dependencies", path)]
-    assert len(airflow.asked) <= 9
+    assert airflow.asked.count("monitor/health") == 1
+    assert len(airflow.asked) <= 8
     assert engine.asked == 0
 
 

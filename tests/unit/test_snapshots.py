@@ -30,6 +30,7 @@ from pipectl.console import Console
 from pipectl.engines.docker import archives
 from pipectl.engines.docker.engine import DockerEngine
 from pipectl.engines.local import folders
+from pipectl.engines.local.data import LocalData
 from pipectl.engines.local.engine import LocalEngine
 from pipectl.errors import (
     DatabaseError,
@@ -42,12 +43,12 @@ from pipectl.errors import (
 from pipectl.invocation import Invocation
 from pipectl.models import DagRun, Service
 from pipectl.observer import Observer
-from pipectl.pipeline import lifecycle, snapshots
+from pipectl.pipeline import lifecycle, snapshot_versions, snapshots
 from pipectl.pipeline.consumers import Consumers
 from pipectl.pipeline.snapshot_store import DATA, MANIFEST, SETTINGS, Snapshot, Store
 from pipectl.services import databases
 from pipectl.settings import Settings, load
-from support.fake_engine import FakeEngine
+from support.fake_engine import FakeData, FakeEngine
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -581,9 +582,40 @@ def test_volumes_get_names_that_were_not_used_before(suffix: str, following: str
     ],
 )
 def test_servers_that_could_not_use_the_data_are_named(changes: dict[str, str], problem: str) -> None:
-    found = snapshots._version_problem(VERSIONS, {**VERSIONS, **changes})
+    found = snapshot_versions.data_problem(VERSIONS, {**VERSIONS, **changes})
     assert problem in found
     assert bool(problem) == bool(found)
+
+
+class NotingData(FakeData):
+    """Notes what is done with the data."""
+
+    def __init__(self, engine: NotingEngine) -> None:
+        super().__init__(engine)
+        self._noting = engine
+
+    def volumes(self) -> Any:
+        path = self._engine.dags_dir
+        return tuple(folders.VolumeFolder(name, path).describe() for name in databases())
+
+    def copy_to(self, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "file").touch()
+        self._noting.note("copy")
+
+    def lay_beside(self, folder: Path | None, settings: Any) -> None:
+        del settings
+        assert folder is None or (folder / "airbyte-mysql").is_dir()
+        self._noting.note("lay beside")
+
+    def exchange(self) -> None:
+        self._noting.note("exchange")
+
+    def _drop_beside(self) -> None:
+        self._noting.note("drop")
+
+    def slots_in(self, folder: Path) -> tuple[str, ...]:
+        return LocalData.slots_in(self, folder) if (folder / "airbyte-mysql").exists() else ()  # type: ignore[arg-type]
 
 
 class NotingEngine(FakeEngine):
@@ -598,7 +630,7 @@ class NotingEngine(FakeEngine):
         self.done: list[str] = []
         self.resting: set[str] = set()
 
-    def _note(self, what: str) -> None:
+    def note(self, what: str) -> None:
         self.done.append(what)
         if what == self.fails_at:
             raise EngineError(f"{what} failed.")
@@ -615,51 +647,31 @@ class NotingEngine(FakeEngine):
     def lock(self) -> Iterator[None]:
         yield
 
-    def data(self) -> Any:
-        return tuple(
-            folders.VolumeFolder(name, self._settings.project / "dags").describe() for name in databases()
-        )
+    @property
+    def data(self) -> NotingData:
+        return NotingData(self)
 
     def versions(self) -> dict[str, str]:
         return VERSIONS
 
     def rest(self, names: Collection[str]) -> tuple[str, ...]:
         self.resting.update(set(names) & set(self._names))
-        self._note(f"rest {' '.join(names)}")
+        self.note(f"rest {' '.join(names)}")
         return tuple(names)
 
     def wake(self, names: Collection[str]) -> None:
         self.resting.difference_update(names)
-        self._note(f"wake {' '.join(names)}")
-
-    def copy_data(self, folder: Path) -> None:
-        folder.mkdir()
-        (folder / "file").touch()
-        self._note("copy")
-
-    def lay_beside(self, folder: Path | None, settings: Any) -> None:
-        del settings
-        assert folder is None or (folder / "airbyte-mysql").is_dir()
-        self._note("lay beside")
-
-    def exchange(self) -> None:
-        self._note("exchange")
-
-    def _drop_beside(self) -> None:
-        self._note("drop")
-
-    def slots_in(self, folder: Path) -> tuple[str, ...]:
-        return LocalEngine.slots_in(self, folder) if (folder / "airbyte-mysql").exists() else ()  # type: ignore[arg-type]
+        self.note(f"wake {' '.join(names)}")
 
     def stop(self) -> tuple[str, ...]:
         self.resting.update(self._names)
-        self._note("stop")
+        self.note("stop")
         return ()
 
     def start(self, observer: Observer, only: Collection[str] = ()) -> tuple[str, ...]:
         del observer
         self.resting.difference_update(only or self._names)
-        self._note("start databases" if only else "start")
+        self.note("start databases" if only else "start")
         return tuple(only) or ("webserver",)
 
 
@@ -890,7 +902,7 @@ def test_ctrl_c_in_a_save_starts_again_what_rested_and_says_what_is_saved(
     *,
     is_impatient: bool,
 ) -> None:
-    monkeypatch.setattr(snapshots, "wait_until_healthy", lambda *_, **__: engine._note("wait"))
+    monkeypatch.setattr(snapshots, "wait_until_healthy", lambda *_, **__: engine.note("wait"))
     engine.interrupted_at, engine.is_impatient = step, is_impatient
     with pytest.raises(KeyboardInterrupt) as caught:
         save(engine, store)
@@ -925,7 +937,7 @@ def test_ctrl_c_in_a_restore_says_whose_data_it_is(
     is_impatient: bool,
 ) -> None:
     make(store, "mine")
-    monkeypatch.setattr(lifecycle, "up_locked", lambda *_, **__: engine._note("up"))
+    monkeypatch.setattr(lifecycle, "up_locked", lambda *_, **__: engine.note("up"))
     engine.interrupted_at, engine.is_impatient = step, is_impatient
     with pytest.raises(KeyboardInterrupt) as caught:
         restore(engine, store)
@@ -989,19 +1001,19 @@ def test_data_and_what_it_was_made_with_are_exchanged_together(
 ) -> None:
     engine = local_engine(project, monkeypatch, AIRBYTE_MYSQL_PASSWORD="new", AIRFLOW_PORT="1")
     make(store, "mine")
-    assert engine.beside() == ""
-    engine.lay_beside(store.path("mine") / DATA, {"AIRBYTE_MYSQL_PASSWORD": "old"})
+    assert engine.data.beside() == ""
+    engine.data.lay_beside(store.path("mine") / DATA, {"AIRBYTE_MYSQL_PASSWORD": "old"})
     assert data_files(project) == {"now"}
-    assert engine.beside() == "copy"
-    engine.exchange()
+    assert engine.data.beside() == "copy"
+    engine.data.exchange()
     assert data_files(project) == {"PG_VERSION"}
-    assert engine.beside() == "before"
+    assert engine.data.beside() == "before"
     assert "AIRBYTE_MYSQL_PASSWORD=old" in (project / "stack/.env").read_text()
-    engine.exchange()
+    engine.data.exchange()
     assert data_files(project) == {"now"}
-    assert engine.beside() == "copy"
+    assert engine.data.beside() == "copy"
     assert "AIRBYTE_MYSQL_PASSWORD=new" in (project / "stack/.env").read_text()
-    engine.drop_beside()
+    engine.data.drop_beside()
     assert sorted(path.name for path in (project / ".pipectl").iterdir()) == [
         ".gitignore",
         "snapshots",
@@ -1014,13 +1026,13 @@ def test_an_exchange_that_was_killed_is_finished_by_the_next_start(
 ) -> None:
     engine = local_engine(project, monkeypatch, AIRBYTE_MYSQL_PASSWORD="new")
     make(store, "mine")
-    engine.lay_beside(store.path("mine") / DATA, {"AIRBYTE_MYSQL_PASSWORD": "old"})
+    engine.data.lay_beside(store.path("mine") / DATA, {"AIRBYTE_MYSQL_PASSWORD": "old"})
     # Killed as soon as the folders have their new names.
-    monkeypatch.setattr(LocalEngine, "_adopt_settings", lambda _: None)
-    engine.exchange()
+    monkeypatch.setattr(LocalData, "_adopt_settings", lambda _: None)
+    engine.data.exchange()
     monkeypatch.undo()
     started = LocalEngine(settings_of(project, AIRBYTE_MYSQL_PASSWORD="new"))
-    started._adopt_settings()
+    started.data.finish_exchange()
     assert "AIRBYTE_MYSQL_PASSWORD=old" in (project / "stack/.env").read_text()
     assert data_files(project) == {"PG_VERSION"}
 
@@ -1037,10 +1049,10 @@ def test_a_restore_that_was_killed_anywhere_is_known_and_whose_the_data_is(
     engine = local_engine(project, monkeypatch)
     make(store, "mine")
     (project / ".pipectl/volumes.beside").mkdir()
-    assert engine.beside() == "copy"  # before the first file was there
-    engine.lay_beside(store.path("mine") / DATA, {})
+    assert engine.data.beside() == "copy"  # before the first file was there
+    engine.data.lay_beside(store.path("mine") / DATA, {})
     with monkeypatch.context() as patch:
-        patch.setattr(LocalEngine, "_adopt_settings", Mock(side_effect=Killed))
+        patch.setattr(LocalData, "_adopt_settings", Mock(side_effect=Killed))
         if in_steps:
             done, rename = iter(range(renames)), Path.rename
 
@@ -1052,17 +1064,17 @@ def test_a_restore_that_was_killed_anywhere_is_known_and_whose_the_data_is(
             patch.setattr("ctypes.CDLL", lambda _: object())
             patch.setattr(Path, "rename", renamed)
         with pytest.raises(Killed):
-            engine.exchange()
+            engine.data.exchange()
     is_new = not in_steps or renames > 1
     started = LocalEngine(settings_of(project))
     [leftover] = started.leftovers()
     assert ("all data is that of the snapshot" in leftover.what) == is_new
     assert ("all data is that of before" in leftover.what) != is_new
     assert leftover.remedy == "pipectl up"
-    folders.restore_exchanged(started._data, started._beside)
-    assert started.beside() == ("before" if is_new else "copy")
+    folders.restore_exchanged(started.data._folder, started.data._beside)
+    assert started.data.beside() == ("before" if is_new else "copy")
     assert data_files(project) - {SETTINGS} == ({"PG_VERSION"} if is_new else {"now"})
-    started.drop_beside()
+    started.data.drop_beside()
     assert started.leftovers() == ()
 
 
@@ -1082,7 +1094,7 @@ def test_what_a_killed_save_has_left_is_named_and_no_snapshot_is(
 
 
 @pytest.mark.parametrize(
-    ("beside", "said"), [("", ""), ("copy", "is that of before"), ("before", "is the snapshot's")]
+    ("beside", "said"), [("", ""), ("copy", "is that of before"), ("before", "is that of the snapshot")]
 )
 def test_up_says_what_it_makes_of_a_restore_that_was_killed(
     engine: NotingEngine, monkeypatch: pytest.MonkeyPatch, beside: str, said: str
@@ -1091,7 +1103,7 @@ def test_up_says_what_it_makes_of_a_restore_that_was_killed(
     for name in ("wait_until_healthy", "wait_until_parsed"):
         monkeypatch.setattr(lifecycle, name, lambda *_, **__: None)
     monkeypatch.setattr(AirflowHealth, "import_failures", lambda *_: ())
-    monkeypatch.setattr(NotingEngine, "beside", lambda _: beside)
+    monkeypatch.setattr(NotingData, "beside", lambda _: beside)
     notes = lifecycle.up_locked(engine, "a_dag", timeout=1, observer=Observer()).notes
     told = [note for note in notes if note.startswith("A restore was interrupted")]
     assert len(told) == bool(said)
@@ -1107,7 +1119,7 @@ def test_what_the_environment_sets_must_not_contradict_the_data(
     make(store, "mine")
     for value, words in (("old", "the environment"), ("a'b", "must name again"), ("a\nPATH=/", "must name")):
         with pytest.raises(UsageError, match="AIRBYTE_MYSQL_PASSWORD") as caught:
-            engine.lay_beside(store.path("mine") / DATA, {"AIRBYTE_MYSQL_PASSWORD": value})
+            engine.data.lay_beside(store.path("mine") / DATA, {"AIRBYTE_MYSQL_PASSWORD": value})
         assert words in caught.value.message or value == "old"
         engine._settings = replace(engine._settings, from_environment=frozenset())
     assert not (project / ".pipectl/volumes.beside").exists()
@@ -1147,7 +1159,7 @@ def docker_engine(project: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Docke
     chosen = {"PIPECTL_PROJECT_ID": "me", "COMPOSE_PROJECT_NAME": "mine", "AIRBYTE_MYSQL_PASSWORD": "new"}
     engine = DockerEngine(settings_of(project, **chosen), fake)
     monkeypatch.setattr(DockerEngine, "_compose", fake)
-    monkeypatch.setattr(DockerEngine, "_tar_image", "postgres:17")
+    monkeypatch.setattr(DockerEngine, "_described", {"postgres": {"image": "postgres:17"}})
     monkeypatch.setattr(archives, "unpack", lambda *words: fake.unpacked.append((words[2].name, words[3])))
     for owner, name in (("me", "mine"), ("you", "yours")):
         for volume in (*archives.VOLUMES.values(), "airflow_logs"):
@@ -1163,27 +1175,27 @@ def test_on_docker_one_write_goes_over_to_other_volumes_and_back(
 ) -> None:
     engine, fake = docker_engine
     before = dict(fake.there)
-    engine.lay_beside(project, {"AIRBYTE_MYSQL_PASSWORD": "old"})
+    engine.data.lay_beside(project, {"AIRBYTE_MYSQL_PASSWORD": "old"})
     new = {f"mine_{volume}_2" for volume in archives.VOLUMES.values()}
     assert fake.there.keys() == before.keys() | new
     assert sorted(fake.unpacked) == sorted(
         (f"{service}.tar", f"mine_{volume}_2") for service, volume in archives.VOLUMES.items()
     )
     assert not (project / "stack/.env").exists()
-    assert engine.beside() == "copy"
-    engine.exchange()
-    assert engine.beside() == "before"
-    assert {volume.location for volume in engine.data()} == new
+    assert engine.data.beside() == "copy"
+    engine.data.exchange()
+    assert engine.data.beside() == "before"
+    assert {volume.location for volume in engine.data.volumes()} == new
     text = (project / "stack/.env").read_text()
     assert "PIPECTL_DATA_SUFFIX=_2\n" in text
     assert "AIRBYTE_MYSQL_PASSWORD=old\n" in text
-    engine.exchange()
+    engine.data.exchange()
     text = (project / "stack/.env").read_text()
     assert "PIPECTL_DATA_SUFFIX=\n" in text
     assert "AIRBYTE_MYSQL_PASSWORD=new\n" in text
-    assert engine.beside() == "copy"
-    engine.drop_beside()
-    assert engine.beside() == ""
+    assert engine.data.beside() == "copy"
+    engine.data.drop_beside()
+    assert engine.data.beside() == ""
     assert fake.there == before
 
 
@@ -1192,13 +1204,13 @@ def test_on_docker_a_restore_that_was_killed_leaves_volumes_that_the_next_drops(
 ) -> None:
     engine, fake = docker_engine
     before = set(fake.there)
-    engine.lay_beside(project, {})
-    engine.exchange()
-    engine.drop_beside()
+    engine.data.lay_beside(project, {})
+    engine.data.exchange()
+    engine.data.drop_beside()
     old = {f"mine_{volume}" for volume in archives.VOLUMES.values()}
     assert fake.there.keys() == before - old | {f"{name}_2" for name in old}
-    engine.lay_beside(project, {})
-    engine.lay_beside(project, {})
+    engine.data.lay_beside(project, {})
+    engine.data.lay_beside(project, {})
     assert {name for name in fake.there if name.endswith("_3")} == {f"{name}_3" for name in old}
 
 
@@ -1206,11 +1218,11 @@ def test_lost_settings_still_name_the_volumes_of_a_restore(
     project: Path, docker_engine: tuple[DockerEngine, OneEngine]
 ) -> None:
     engine, _ = docker_engine
-    engine.lay_beside(project, {})
-    engine.exchange()
+    engine.data.lay_beside(project, {})
+    engine.data.exchange()
     (project / "stack/.env").unlink()
     assert load(project).variables["PIPECTL_DATA_SUFFIX"] == "_2"
-    engine.exchange()
+    engine.data.exchange()
     loaded = load(project)
     assert not loaded.variables.get("PIPECTL_DATA_SUFFIX")
     assert "PIPECTL_DATA_SUFFIX" not in loaded.restored
@@ -1289,7 +1301,7 @@ def test_reset_offers_one_before_it_asks(
     make(store, "mine")
     monkeypatch.setattr(Invocation, "settings", engine._settings)
     monkeypatch.setattr(Invocation, "engine", engine)
-    monkeypatch.setattr(NotingEngine, "volumes", NotingEngine.data)
+    monkeypatch.setattr(NotingEngine, "volumes", lambda engine: engine.data.volumes())
     monkeypatch.setattr(reset, "offer_snapshot", lambda *_, **__: offered.append("offered"))
     monkeypatch.setattr(reset, "_consumers", lambda *_: Consumers())
     done = CliRunner().invoke(cli.app, words)

@@ -38,8 +38,9 @@ def doctor(
     ctx: typer.Context,
     *,
     only: Annotated[
-        str, typer.Option("--only", metavar="ID[,ID]", help="Run these checks alone.", show_default=False)
-    ] = "",
+        list[str] | None,
+        typer.Option("--only", metavar="ID[,ID]", help="Run these checks alone.", show_default=False),
+    ] = None,
     fix: Annotated[
         bool,
         typer.Option(
@@ -62,7 +63,7 @@ def doctor(
     from pipectl.pipeline import doctor as checking  # noqa: PLC0415  with what it imports 80 ms
     from pipectl.pipeline.doctor import bundle as bundling  # noqa: PLC0415
 
-    chosen = checking.named(only)
+    chosen = checking.named(",".join(only or ()))
     output = OutputFile(bundle, "--bundle") if bundle else None
     if output:
         output.check()
@@ -124,8 +125,8 @@ def _end(invocation: Invocation, result: DoctorResult) -> None:
     if failed:
         names = ", ".join(finding.id for finding in failed)
         raise EngineError(
-            f"{counted(len(failed), 'check')} of {len(result.checks)} failed: {names}.",
-            hint="Their remedies are above."
+            f"{len(failed)} of {counted(len(result.checks), 'check')} failed: {names}.",
+            hint=("Its remedy is above." if len(failed) == 1 else "Their remedies are above.")
             + (" --fix runs those that are safe." if _has_safe(failed) else ""),
         )
 

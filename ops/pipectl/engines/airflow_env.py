@@ -54,7 +54,8 @@ _QUOTED = re.compile(r"""(?:'(?P<single>[^']*)(?<!\\)'|"(?P<double>(?:[^"\\]|\\.
 _DOLLAR = rf"\$(?:(?P<dollar>\$)|(?P<plain>{_NAME})|\{{(?P<braced>{_NAME})(?::-(?P<default>[^$}}]*))?\}})?"
 _UNQUOTED_SPECIAL = re.compile(_DOLLAR)
 _QUOTED_SPECIAL = re.compile(rf"\\(?P<escaped>.)|{_DOLLAR}")
-_ESCAPES = {"n": "\n", '"': '"', "\\": "\\", "$": "$"}
+# What a backslash in double quotes stands for.
+ESCAPES = {"n": "\n", '"': '"', "\\": "\\", "$": "$"}
 _LITERAL_DOLLAR = "Write $$ for a dollar sign, or put the value in single quotes."
 
 
@@ -149,10 +150,10 @@ def _require_own(name: str) -> None:
 def _special(parts: Mapping[str, str | None], known: Mapping[str, str]) -> str:
     """Return what an escaped character or a reference stands for. Raises _LineError."""
     if escaped := parts.get("escaped"):
-        if escaped not in _ESCAPES:
+        if escaped not in ESCAPES:
             cure = "Write \\\\ for a backslash, or put the value in single quotes."
             raise _LineError('has a backslash in double quotes that is not \\n, \\", \\$ or \\\\', cure)
-        return _ESCAPES[escaped]
+        return ESCAPES[escaped]
     if parts["dollar"]:
         return "$"
     name, default = parts["plain"] or parts["braced"], parts["default"]

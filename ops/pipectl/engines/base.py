@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from pipectl.database_connections import prove
 from pipectl.engines import airflow_env, ports
@@ -23,11 +22,10 @@ from pipectl.engines.project import (
     project_lock,
 )
 from pipectl.env_file import EnvFile
-from pipectl.errors import EngineError, PipectlError, UsageError
+from pipectl.errors import EngineError, PipectlError
 from pipectl.models import AirflowAddress
 from pipectl.services import business_databases, of_executor
 from pipectl.settings import FOLDER, IDENTITY, folder_text
-from pipectl.wait import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipectl.engines.changes import StartPlan
+    from pipectl.engines.data import Data
     from pipectl.engines.foreground import Command
     from pipectl.models import DatabaseAddress, LogLine, Service, Usage, Volume
     from pipectl.observer import Observer
@@ -47,14 +46,6 @@ CLAIMS = {
     "AIRFLOW__API_AUTH__JWT_AUDIENCE": "audience",
     "AIRFLOW__EXECUTION_API__JWT_AUDIENCE": "task_audience",
     "AIRFLOW__API_AUTH__JWT_ISSUER": "issuer",
-}
-
-DROP_SECONDS = 10
-# By what a restore has left.
-INTERRUPTED = {
-    "copy": "a restore was interrupted before its data was in place, so all data is that of before",
-    "before": "a restore was interrupted once its data was in place, so all data is that of the snapshot,"
-    " and that of before is kept until the stack is healthy with it",
 }
 
 DEFAULT_LOGINS = (
@@ -116,7 +107,7 @@ class Engine(ABC):
 
     @abstractmethod
     def _plan(self) -> StartPlan:
-        """Return what a start would do; _change_settings writes nothing."""
+        """Return what a start would do; change_settings writes nothing."""
 
     @abstractmethod
     def install(self, observer: Observer) -> None:
@@ -157,55 +148,10 @@ class Engine(ABC):
     def versions(self) -> dict[str, str]:
         """Version of `airflow`, `postgres` and `mysql` that a start would run; MariaDB's with its name."""
 
+    @property
     @abstractmethod
-    def data(self) -> tuple[Volume, ...]:
-        """Those of `volumes` that hold the databases' data."""
-
-    @abstractmethod
-    def copy_data(self, folder: Path) -> None:
-        """Copy the data of all databases to a new folder. None of them may run."""
-
-    @abstractmethod
-    def slots_in(self, folder: Path) -> tuple[str, ...]:
-        """Return the replication slots that are in a copy; UsageError if it is none of this engine's data."""
-
-    @abstractmethod
-    def lay_beside(self, folder: Path | None, settings: Mapping[str, str]) -> None:
-        """Copy data from a folder beside that of the databases, which may run; None for new, empty databases.
-
-        `settings` are those of stack/.env that it was made with.
-        """
-
-    @abstractmethod
-    def exchange(self) -> None:
-        """Exchange the databases' data and what lies beside it, with the settings of both, in one step.
-
-        No database may run.
-        """
-
-    @abstractmethod
-    def beside(self) -> Literal["", "copy", "before"]:
-        """What a restore has left beside the databases' data: a copy, whole or not, or the data of before."""
-
-    def drop_beside(self) -> None:
-        """Delete what lies beside the databases' data.
-
-        A copy that a killed command has begun may go on there until it finds its folder gone.
-        """
-
-        def is_dropped() -> bool:
-            try:
-                self._drop_beside()
-            except EngineError:
-                return False
-            return True
-
-        if not until(is_dropped, DROP_SECONDS):
-            self._drop_beside()
-
-    @abstractmethod
-    def _drop_beside(self) -> None:
-        """Delete it; EngineError if something is at work there."""
+    def data(self) -> Data:
+        """The databases' data, which snapshots copy and exchange."""
 
     @abstractmethod
     def services(self) -> tuple[Service, ...]:
@@ -284,7 +230,8 @@ class Engine(ABC):
 
     def leftovers(self) -> tuple[Leftover, ...]:
         """What interrupted commands have left, while no other one is at work."""
-        restore = [Leftover(INTERRUPTED[beside], "pipectl up")] if (beside := self.beside()) else []
+        interrupted = self.data.interrupted()
+        restore = [Leftover(interrupted.before_up, "pipectl up")] if interrupted else []
         halves = (
             Leftover(f"{path} is half of a file or folder", shlex.join(("rm", "-r", str(path))), is_safe=True)
             for path in drafts(self._settings)
@@ -494,7 +441,7 @@ class Engine(ABC):
             self._notes.append(DEFAULT_LOGINS)
         folder = folder_text(self._settings.project)
         place = {FOLDER: folder} if self._settings.variables.get(FOLDER) != folder else {}
-        self._change_settings({**restored, **secrets, **(changes or {}), **ports.changes(moved), **place})
+        self.change_settings({**restored, **secrets, **(changes or {}), **ports.changes(moved), **place})
         self._settings = replace(self._settings, restored={}, origin=None)
         if self._writes:
             keep_settings(self._settings)
@@ -549,27 +496,7 @@ class Engine(ABC):
         ]
         return (*self._notes, *differing)
 
-    def _settings_of_data(self, settings: Mapping[str, str]) -> dict[str, str]:
-        """Return what must change in stack/.env so that data which was made with `settings` can be used.
-
-        Raises UsageError for what only the user can change.
-        """
-        now = self._settings.of_data
-        changes = {name: value for name, value in settings.items() if value and value != now.get(name)}
-        for name, value in changes.items():
-            if name in self._settings.from_environment:
-                raise UsageError(
-                    f"The snapshot was made with another {name}, and the environment sets this one.",
-                    hint=f"Remove it: unset {name}",
-                )
-            if not re.fullmatch(r"[^\s'\"$\\#`]+", value) or not value.isprintable():
-                raise UsageError(
-                    f"The snapshot was made with another {name}, which stack/.env must name again.",
-                    hint=f"Set {name} to what settings.json in the snapshot's folder says.",
-                )
-        return changes
-
-    def _change_settings(self, changes: Mapping[str, str]) -> None:
+    def change_settings(self, changes: Mapping[str, str]) -> None:
         """Write variables to stack/.env, and go on with them."""
         if changes:
             if self._writes:

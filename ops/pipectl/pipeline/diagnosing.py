@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pipectl.airflow_facts import Definition, Instance
-    from pipectl.models import DagRun
+    from pipectl.models import DagRun, ParsedDag
 
 AT_WORK = {"running", "restarting"}
 # What waits for the triggerer or a human, whatever the scheduler does.
@@ -156,19 +156,11 @@ def _file(evidence: Evidence) -> Explanation | None:
 def _dag(evidence: Evidence) -> Explanation | None:
     """Say what keeps a DAG without active runs from getting one; None if a run is asked about."""
     dag, dag_id, run = evidence.dag, evidence.dag_id, evidence.run
-    if dag is None or evidence.is_run_given or (run is not None and not run.finished):
+    # Why a run failed does not depend on what Airflow would do next.
+    if dag is None or evidence.is_run_given or (run is not None and run.state != "success"):
         return None
-    if dag.paused and (run is None or run.state == "success"):
-        is_early = dag.start is not None and dag.start > evidence.now
-        begin = f", and none before {moment(dag.start)} (start_date) if it is on" if is_early else ""
-        return because(
-            evidence,
-            Cause.PAUSED,
-            f"{dag_id} is paused: Airflow starts no run of it{begin}.",
-            *next_run(evidence),
-            *unpause(dag_id),
-            of_dag=True,
-        )
+    if dag.paused:
+        return _paused(evidence, dag)
     if silence := silence_of(evidence, SCHEDULER):
         return because(
             evidence,
@@ -189,6 +181,8 @@ def _dag(evidence: Evidence) -> Explanation | None:
     if run is None:
         due = read_time(dag.next_run)
         plan = f"the first is due at {moment(due)}" if due else f"its schedule ({dag.schedule}) plans none"
+        if not due and (end := _passed_end(evidence)):
+            plan = f"its end_date has passed{end}"
         return because(
             evidence,
             Cause.NEVER_RAN,
@@ -197,6 +191,28 @@ def _dag(evidence: Evidence) -> Explanation | None:
             of_dag=True,
         )
     return None
+
+
+def _paused(evidence: Evidence, dag: ParsedDag) -> Explanation:
+    dag_id, end = evidence.dag_id, _passed_end(evidence)
+    paused = "is paused, and its end_date has passed" if end else "is paused"
+    is_early = dag.start is not None and dag.start > evidence.now
+    begin = f", and none before {moment(dag.start)} (start_date) if it is on" if is_early else ""
+    later = [Step("After a later end_date in its file", "pipectl check")] if end else []
+    return because(
+        evidence,
+        Cause.PAUSED,
+        f"{dag_id} {paused}{end}: Airflow starts no run of it{begin}.",
+        *next_run(evidence),
+        *later,
+        *unpause(dag_id),
+        of_dag=True,
+    )
+
+
+def _passed_end(evidence: Evidence) -> str:
+    end = evidence.dag.end if evidence.dag else None
+    return f" ({moment(end)})" if end is not None and end < evidence.now else ""
 
 
 def _finished_run(evidence: Evidence) -> Explanation | None:

@@ -67,7 +67,8 @@ class Evidence:
     `health` and `heartbeats` are Airflow's, by component. `files` are DAG files in which the DAG's id stands,
     and `changed` the time of the DAG's own. `tasks_api` says what went wrong when the API for tasks was
     asked, `unread_log` why a try's log could not be read, and `disagreeing` names secrets that services do
-    not share. `lately` are tasks that have ended within the last seconds.
+    not share. `lately` are tasks that have ended within the last seconds. `heard` is when Airflow told of
+    heartbeats, and `overload` the machine's load, if it is too high.
     """
 
     dag_id: str
@@ -75,6 +76,8 @@ class Evidence:
     services: tuple[Service, ...] = ()
     health: Mapping[str, str] = field(default_factory=dict)
     heartbeats: Mapping[str, datetime | None] = field(default_factory=dict)
+    heard: datetime | None = None
+    overload: str = ""
     executor: str = ""
     dag: ParsedDag | None = None
     failures: tuple[ImportFailure, ...] = ()
@@ -138,8 +141,14 @@ def silence_of(evidence: Evidence, name: str) -> str:
     if started and (heartbeat is None or heartbeat < started):
         lasting = duration((evidence.now - started).total_seconds())
         return f"the service {name} was started {lasting} ago and has given no heartbeat yet"
-    lasting = f" for {duration((evidence.now - heartbeat).total_seconds())}" if heartbeat else ""
-    return f"the service {name} runs and has given no heartbeat{lasting}"
+    lasting = f" for {_age(evidence, heartbeat)}" if heartbeat else ""
+    busy = f", and {evidence.overload}" if evidence.overload else ""
+    return f"the service {name} runs and has given no heartbeat{lasting}{busy}"
+
+
+def _age(evidence: Evidence, heartbeat: datetime) -> str:
+    """How old a heartbeat was when Airflow told of it: what was asked afterwards may have taken long."""
+    return duration(((evidence.heard or evidence.now) - heartbeat).total_seconds())
 
 
 def service_steps(evidence: Evidence, name: str) -> list[Step]:
@@ -148,7 +157,7 @@ def service_steps(evidence: Evidence, name: str) -> list[Step]:
     log = Step("Its log", command("logs", name))
     if service is not None and service.state in {"stopped", "crashed"}:
         return [Step("To start it", "pipectl up"), log]
-    return [log]
+    return [Step("What keeps the machine busy", "top"), log] if evidence.overload else [log]
 
 
 def service_fact(evidence: Evidence, name: str) -> Fact:
@@ -327,7 +336,5 @@ def _common_facts(evidence: Evidence) -> Iterator[Fact]:
         component = get(name).component
         heartbeat = evidence.heartbeats.get(component)
         if component in evidence.health:
-            ago = (
-                f", heartbeat {duration((evidence.now - heartbeat).total_seconds())} ago" if heartbeat else ""
-            )
+            ago = f", heartbeat {_age(evidence, heartbeat)} ago" if heartbeat else ""
             yield Fact(name, silence_of(evidence, name) or f"healthy{ago}")

@@ -28,6 +28,7 @@ from pipectl.pipeline.evidence import (
     is_among,
     upstream_of,
 )
+from pipectl.pipeline.overload import overload
 from pipectl.pipeline.readiness import (
     component_starts,
     failures_of,
@@ -129,10 +130,13 @@ class _Inquiry:
 
     def evidence(self) -> Evidence:
         api, dag_id = self._api, self._subject.dag_id
+        health, heartbeats = api.components_and_heartbeats(component_starts(self._services))
         self._facts = {
+            "heard": datetime.now(UTC),
+            "overload": overload(),
             "services": self._services,
-            "health": api.components(component_starts(self._services)),
-            "heartbeats": api.heartbeats(),
+            "health": health,
+            "heartbeats": heartbeats,
             "executor": self._engine.executor,
             "databases": self._engine.databases(),
             "is_run_given": self._subject.run_id is not None,

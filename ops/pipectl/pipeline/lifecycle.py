@@ -29,14 +29,6 @@ if TYPE_CHECKING:
 DIAGNOSIS_SECONDS = 1.5
 # In the project's state: when the processes started whose tasks have been seen to reach the API.
 TASKS_API = "tasks-api.json"
-# By what a restore that was killed has left.
-INTERRUPTED = {
-    "copy": ("A restore was interrupted before its data was in place: all data is that of before.",),
-    "before": (
-        "A restore was interrupted once its data was in place: all data is the snapshot's, and stays so.",
-        "Ids that were given after the snapshot may be given again, and its replication slots be there.",
-    ),
-}
 FAILED_CHECKS = "Checks that fail now, whether they have to do with it or not (pipectl doctor):"
 
 
@@ -151,9 +143,9 @@ def up_locked(engine: Engine, dag_id: str, *, timeout: float, observer: Observer
     # What a restore that was killed has kept, until the new data has proved to be usable.
     interrupted: tuple[str, ...] = ()
     with suppress(EngineError):
-        beside = engine.beside()
-        engine.drop_beside()
-        interrupted = INTERRUPTED.get(beside, ())
+        left = engine.data.interrupted()
+        engine.data.drop_beside()
+        interrupted = left.after_up if left else ()
     with stopwatch.phase("dag parsed"):
         asking = Aside(lambda: _tasks_api_problem(engine))
         keeping = Aside(engine.keep_for_later)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -26,9 +25,10 @@ from pipectl.names import command, counted, listed, size
 from pipectl.pipeline import lifecycle
 from pipectl.pipeline.access import airflow_address, down_services
 from pipectl.pipeline.consumers import drop_slots
-from pipectl.pipeline.portable import dump, load
+from pipectl.pipeline.portable import dump, load, pg_restore_for
 from pipectl.pipeline.readiness import HealthProbe, wait_until_healthy
 from pipectl.pipeline.snapshot_store import DATA, PORTABLE, Snapshot
+from pipectl.pipeline.snapshot_versions import data_problem, dump_problem
 from pipectl.services import business_databases, databases
 from pipectl.wait import interrupts_held, interrupts_ignored, until
 
@@ -172,7 +172,7 @@ def save(
                 observer.report(f"Copying {size(count)} while the databases rest")
                 began = time.monotonic()
                 rest.begin((*WRITING, *databases()))
-                engine.copy_data(folder / DATA)
+                engine.data.copy_to(folder / DATA)
             rest.end()
             if is_up and not portable:
                 away = time.monotonic() - began
@@ -186,7 +186,7 @@ def save(
                 pipectl=__version__,
                 versions=versions,
                 rows=rows,
-                slots=() if portable else engine.slots_in(folder / DATA),
+                slots=() if portable else engine.data.slots_in(folder / DATA),
             )
         if is_up:
             deadline = time.monotonic() + up_timeout
@@ -214,15 +214,17 @@ def require_restorable(
             hint=f"Restore it there: pipectl --engine {snapshot.engine} snapshot restore {name}\n"
             "What goes to every engine: pipectl snapshot save NAME --portable",
         )
-    compare = _dump_problem if is_portable else _version_problem
+    compare = dump_problem if is_portable else data_problem
     if problem := compare(snapshot.versions, engine.versions()):
         raise UsageError(
             f"The snapshot {name} cannot be used here: {problem}.",
             hint="Run the version that it was made with, then the command again.",
         )
+    if is_portable:
+        pg_restore_for(engine, settings, snapshot.versions, observer)
     observer.report(f"Reading {size(snapshot.bytes)} of {name}")
     store.require_whole(snapshot)
-    if not is_portable and engine.slots_in(store.path(name) / DATA) and keep_slots is None:
+    if not is_portable and engine.data.slots_in(store.path(name) / DATA) and keep_slots is None:
         raise UsageError(
             f"The snapshot {name} holds replication slots, whose readers have gone on since:"
             f" {', '.join(snapshot.slots)}.",
@@ -254,20 +256,20 @@ def restore(
     with engine.lock(), _telling(engine, lambda: f"All data is that of {whose}."), ExitStack() as stack:
         _require_space(engine, store, snapshot.bytes, "The restore", store.folder, state_folder(settings))
         made_with = store.settings_of(snapshot)
-        if engine.beside() == "before":
+        if engine.data.beside() == "before":
             observer.report("Deleting the data of before a restore that was interrupted")
-        engine.drop_beside()
+        engine.data.drop_beside()
 
         def drop() -> None:
             with interrupts_ignored():
-                engine.drop_beside()
+                engine.data.drop_beside()
 
         stack.callback(drop)
         data = store.path(snapshot.name) / DATA
         is_portable = snapshot.engine == PORTABLE
         if not is_portable:
             observer.report(f"Copying {size(snapshot.bytes)} beside the data that is there")
-        engine.lay_beside(None if is_portable else data, made_with)
+        engine.data.lay_beside(None if is_portable else data, made_with)
         rest = _Rest(engine)
         stack.callback(rest.end)
         with suppress(AirflowError):  # one that is broken is no reason not to go back
@@ -284,7 +286,8 @@ def restore(
             _wait_for_databases(engine)
             if is_portable:
                 observer.report("Loading the dumps")
-                load(engine, settings, data, observer)
+                pg_restore = pg_restore_for(engine, settings, snapshot.versions, observer)
+                load(engine, settings, data, observer, pg_restore)
             _require_rows(engine, snapshot)
             raised = _prepare(engine, numbers or {}, dropped)
             started += engine.start(observer)
@@ -292,7 +295,7 @@ def restore(
             probe = HealthProbe(Databases(*engine.databases()), AirflowHealth(engine.airflow()))
             wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
         whose = f"the snapshot {snapshot.name}"
-        engine.drop_beside()
+        engine.data.drop_beside()
         result = lifecycle.up_locked(engine, dag_id, timeout=up_timeout, observer=observer)
         result = replace(result, started=started, seconds=stopwatch.seconds)
     now = settings.of_data
@@ -336,7 +339,7 @@ def _exchanged(engine: Engine, stack: ExitStack, observer: Observer) -> Iterator
     try:
         with interrupts_held():
             stack.pop_all()
-            engine.exchange()
+            engine.data.exchange()
             is_exchanged = True
         yield
     except BaseException as error:
@@ -345,8 +348,8 @@ def _exchanged(engine: Engine, stack: ExitStack, observer: Observer) -> Iterator
         observer.report("Putting the data of before back")
         with interrupts_ignored():
             engine.stop()
-            engine.exchange()
-            engine.drop_beside()
+            engine.data.exchange()
+            engine.data.drop_beside()
         if isinstance(error, PipectlError):
             error.hint = (
                 f"The data of before is in its place again. To start with it: pipectl up\n{error.hint}"
@@ -365,7 +368,7 @@ def _require_own(settings: Settings, what: str) -> None:
 
 def _data(engine: Engine) -> tuple[Volume, ...]:
     """Return the volumes of the databases; EngineError if not all are there."""
-    data = engine.data()
+    data = engine.data.volumes()
     if len(data) < len(databases()):
         raise EngineError("There is no data yet, or not of all databases.", hint="Make it: pipectl up")
     return data
@@ -475,36 +478,3 @@ def _wait_for_databases(engine: Engine) -> None:
     if not until(answer, DATABASE_SECONDS, POLL_SECONDS):
         for definition in business_databases():
             asked.ping(definition.name)
-
-
-def _version_problem(made_with: dict[str, str], now: dict[str, str]) -> str:
-    """Say which server or Airflow cannot use data that others have made; empty if all can."""
-    postgres, mysql, airflow = (
-        (made_with.get(name, ""), now.get(name, "")) for name in ("postgres", "mysql", "airflow")
-    )
-    if all(postgres) and _numbers(postgres[0])[0] != _numbers(postgres[1])[0]:
-        return f"its data is PostgreSQL {postgres[0]}'s, and here runs {postgres[1]}"
-    if all(mysql) and ("MariaDB" in mysql[0]) != ("MariaDB" in mysql[1]):
-        return f"its data is that of {_mysql(mysql[0])}, and here runs {_mysql(mysql[1])}"
-    for name, (then, here) in (("MySQL", mysql), ("Airflow", airflow)):
-        if then and here and _numbers(then) > _numbers(here):
-            return f"its data is that of {name} {then}, and here runs {here}, which is older"
-    return ""
-
-
-def _dump_problem(made_with: dict[str, str], now: dict[str, str]) -> str:
-    """Say which server or Airflow is older than what made the dumps; empty if none is."""
-    for key, name in (("postgres", "PostgreSQL"), ("airflow", "Airflow")):
-        then, here = made_with.get(key, ""), now.get(key, "")
-        digits = 1 if key == "postgres" else 2
-        if then and here and _numbers(then)[:digits] > _numbers(here)[:digits]:
-            return f"it was made by {name} {then}, and here runs {here}, which is older"
-    return ""
-
-
-def _mysql(version: str) -> str:
-    return version if "MariaDB" in version else f"MySQL {version}"
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:2]) or (0,)

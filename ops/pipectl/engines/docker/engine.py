@@ -14,8 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pipectl import surroundings
 from pipectl.database_connections import prove
@@ -33,15 +32,16 @@ from pipectl.engines.docker import archives, identity, metadata_template, replac
 from pipectl.engines.docker.apart import docker_run
 from pipectl.engines.docker.api import FOLDER_LABEL, SEE_SERVICES, DockerApi
 from pipectl.engines.docker.compose import Compose
-from pipectl.engines.docker.connection import WITHOUT_DOCKER
+from pipectl.engines.docker.containers import RESTARTING, number, service_of, shown_name
+from pipectl.engines.docker.data import DockerData
 from pipectl.engines.docker.execute import CLIENTS, execute, log_in, words_in_container
 from pipectl.engines.docker.mounts import DEFAULT_USER, USER, require_readable
 from pipectl.engines.docker.pull import pull_all, variables_of
+from pipectl.engines.docker.versions import OLDEST_API, require_compose, require_engine
 from pipectl.engines.foreground import Command
 from pipectl.engines.project import (
     Leftover,
     forget_engine,
-    keep_settings,
     new_password,
     remember_engine,
 )
@@ -51,14 +51,10 @@ from pipectl.errors import EngineError, UsageError
 from pipectl.models import DatabaseAddress, LogLine, Service, Volume
 from pipectl.observer import Observer
 from pipectl.services import (
-    ENGINE,
-    HEALTHY,
     SERVICES,
-    WAITING,
     airflow_programs,
     business_databases,
     databases,
-    find,
 )
 from pipectl.wait import until
 
@@ -70,9 +66,6 @@ if TYPE_CHECKING:
     from pipectl.services import Definition
     from pipectl.settings import Settings
 
-OLDEST_API, OLDEST_ENGINE = (1, 44), "25.0"
-OLDEST_COMPOSE = (2, 24)
-OLDEST_PODMAN = 5
 INIT = "airflow-init"
 ONE_OFF_LABEL = "com.docker.compose.oneoff"
 EXECUTORS = {"local": "LocalExecutor", "celery": "CeleryExecutor"}
@@ -86,8 +79,6 @@ IMAGE_VERSIONS = (
 )
 LOOPBACK = ("localhost", "127.", "::1")
 PORT_TAKEN = ("port is already allocated", "address already in use")
-RESTARTING = "restarting"
-VOLUME_LABEL = "com.docker.compose.volume"
 SETTLED_SECONDS = 5
 # What a stop begins with: what runs tasks, and what neither of these needs.
 TOLD_FIRST = {*RUNS_TASKS, "dag-processor", "triggerer", INIT}
@@ -104,12 +95,17 @@ class DockerEngine(Engine):
     def __init__(self, settings: Settings, api: DockerApi | None = None) -> None:
         super().__init__(settings)
         self._api = api or DockerApi()
-        # What stack/.env would say of the data that lies beside.
-        self._beside: dict[str, str] = {}
         # That of this start's new metadata database, whether the file is there or not.
         self._template: Path | None = None
         # Whether Compose would change nothing.
         self._is_as_started = False
+        self._data = DockerData(
+            self,
+            self._api,
+            compose=lambda: self._compose,
+            image=lambda: str(self._described["postgres"]["image"]),
+            require_identity=self._require_identity,
+        )
         if not self._project_id:
             self._recover()
 
@@ -136,6 +132,11 @@ class DockerEngine(Engine):
     @property
     def _has_celery(self) -> bool:
         return self.executor == EXECUTORS["celery"]
+
+    @property
+    def data(self) -> DockerData:
+        """Volumes, and tar files as their copies."""
+        return self._data
 
     def check(self, observer: Observer) -> None:
         """Look at the settings, the engine and Compose, and whether containers may read the project."""
@@ -225,7 +226,7 @@ class DockerEngine(Engine):
             self._restarts |= replaced
             self._would_stop |= replaced.keys()
         restarts = self.restarts()
-        shown = {_shown_name(container): container.service for container in kept}
+        shown = {shown_name(container): container.service for container in kept}
         installs = [f"the image {name}" for name in sorted(images) if not images[name][0]]
         if self._changed_requirements():
             installs.append("what requirements.txt asks for and the image lacks, if it can be had")
@@ -235,7 +236,7 @@ class DockerEngine(Engine):
             installs=tuple(installs),
             starts=tuple(name for name in names if name not in shown),
             restarts={name: restarts[service] for name, service in shown.items() if service in restarts},
-            removes=tuple(sorted(_shown_name(each) for each in running if each not in kept)),
+            removes=tuple(sorted(shown_name(each) for each in running if each not in kept)),
             moves=self._moved_ports,
         )
 
@@ -244,7 +245,7 @@ class DockerEngine(Engine):
         return int(self._settings.variables.get("AIRFLOW_WORKERS") or 1) if self._has_celery else 0
 
     def _keeps(self, container: Container) -> bool:
-        return container.service != "worker" or _number(container) <= self._workers
+        return container.service != "worker" or number(container) <= self._workers
 
     def start(self, observer: Observer, only: Collection[str] = ()) -> tuple[str, ...]:
         """Start what is not running, and make anew what is configured otherwise by now."""
@@ -321,13 +322,13 @@ class DockerEngine(Engine):
                     hint=f"Turn it on: pipectl up --executor celery --workers {workers}",
                 )
             changes["AIRFLOW_WORKERS"] = str(workers)
-        self._change_settings(changes)
+        self.change_settings(changes)
 
     def restart(self, names: Collection[str], observer: Observer) -> dict[str, str]:
         """Stop and start the containers that there are."""
         containers = self._containers
-        asked = [container for container in containers if _shown_name(container) in names]
-        if missing := set(names) - {_shown_name(container) for container in asked}:
+        asked = [container for container in containers if shown_name(container) in names]
+        if missing := set(names) - {shown_name(container) for container in asked}:
             raise EngineError(
                 f"There is no container of {', '.join(sorted(missing))}.",
                 hint="Make what is missing: pipectl up",
@@ -336,7 +337,7 @@ class DockerEngine(Engine):
         by_service = with_dependents(dict.fromkeys((each.service for each in asked), ()), running)
         dependents = [each for each in containers if by_service.get(each.service)]
         chosen = asked + dependents
-        restarts = {_shown_name(container): by_service[container.service] for container in chosen}
+        restarts = {shown_name(container): by_service[container.service] for container in chosen}
         for sentence in restart_sentences(restarts):
             observer.report(sentence)
         last = databases()
@@ -390,85 +391,10 @@ class DockerEngine(Engine):
                 versions[name] = match[0]
         return versions
 
-    def data(self) -> tuple[Volume, ...]:
-        """The volumes of the databases that stack/.env names."""
-        named = {self._location(service) for service in archives.VOLUMES}
-        return tuple(volume for volume in self.volumes() if volume.location in named)
-
-    def copy_data(self, folder: Path) -> None:
-        """Write a tar file for each volume of a database."""
-        folder.mkdir(mode=0o700)
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda service: self._pack(service, folder), archives.VOLUMES))
-
-    def _pack(self, service: str, folder: Path) -> None:
-        archives.pack(self._api.host, self._tar_image, self._location(service), folder / f"{service}.tar")
-
-    def slots_in(self, folder: Path) -> tuple[str, ...]:
-        """Look at what the tar files hold."""
-        return archives.slots_in(folder)
-
-    def lay_beside(self, folder: Path | None, settings: Mapping[str, str]) -> None:
-        """Make volumes with the next suffix, and unpack the tar files there."""
-        if not self._project_id:  # before the first start
-            self._configure(Observer())
-        self.drop_beside()
-        suffix = archives.next_suffix(self._settings.variables.get(archives.SUFFIX) or "")
-        self._beside = {archives.SUFFIX: suffix, **self._settings_of_data(settings)}
-        if folder is None:
-            return  # Compose makes empty ones
-        labels = {identity.PROJECT_LABEL: self._project_id, identity.COMPOSE_LABEL: self._project_name}
-        for service, name in archives.VOLUMES.items():
-            self._compose.make_volume(self._location(service, self._beside), {**labels, VOLUME_LABEL: name})
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda service: self._unpack(service, folder), archives.VOLUMES))
-
-    def _unpack(self, service: str, folder: Path) -> None:
-        target = self._location(service, self._beside)
-        archives.unpack(self._api.host, self._tar_image, folder / f"{service}.tar", target)
-
-    def exchange(self) -> None:
-        """Name the other volumes, and the settings of their data, in stack/.env."""
-        before = {archives.SUFFIX: "", **self._settings.variables, **self._settings.of_data}
-        now, self._beside = self._beside, {name: before[name] for name in self._beside}
-        self._change_settings(now)
-        keep_settings(self._settings)
-
-    def _drop_beside(self) -> None:
-        """Delete volumes of databases that stack/.env does not name."""
-        for volume in self._others():
-            self._compose.remove_volume(volume)
-
-    def beside(self) -> Literal["", "copy", "before"]:
-        """Look at the suffixes of the volumes: that of a copy is the next one."""
-        others = self._others()
-        if not others:
-            return ""
-        following = archives.next_suffix(self._settings.variables.get(archives.SUFFIX) or "")
-        return "copy" if all(volume.endswith(following) for volume in others) else "before"
-
-    def _others(self) -> list[str]:
-        """Names of the project's volumes of databases that stack/.env does not name."""
-        named = {self._location(service) for service in archives.VOLUMES}
-        label = {identity.PROJECT_LABEL: self._project_id}
-        return [
-            answer["Name"]
-            for answer in (self._api.volumes(label) if self._project_id else ())
-            if (answer.get("Labels") or {}).get(VOLUME_LABEL) in archives.VOLUMES.values()
-            and answer["Name"] not in named
-        ]
-
-    def _location(self, service: str, changes: Mapping[str, str] = MappingProxyType({})) -> str:
-        return archives.location(self._project_name, service, {**self._settings.variables, **changes})
-
     @cached_property
     def _described(self) -> dict[str, dict[str, Any]]:
         """Compose's own reading of the services. It asks for secrets, which come with the first start."""
         return self._compose.planned(dict.fromkeys(self._secrets, "-"))
-
-    @property
-    def _tar_image(self) -> str:
-        return str(self._described["postgres"]["image"])
 
     def services(self) -> tuple[Service, ...]:
         """Every service with the state of its container, and the one-shot service if it failed."""
@@ -477,10 +403,10 @@ class DockerEngine(Engine):
         services: list[Service] = []
         for name in self._names:
             port = ports.get(name)
-            own = [_service(container, port) for container in containers if container.service == name]
+            own = [service_of(container, port) for container in containers if container.service == name]
             services += own or [Service(name=name, state="stopped", port=port)]
         services += [
-            _service(container, None)
+            service_of(container, None)
             for container in containers
             if container.service == INIT and container.exit_code
         ]
@@ -489,7 +415,7 @@ class DockerEngine(Engine):
     def usage(self) -> dict[str, Usage]:
         """Ask for the statistics of each container."""
         running = (container for container in self._containers if container.pid)
-        return {_shown_name(each): used for each in running if (used := self._api.usage(each.id))}
+        return {shown_name(each): used for each in running if (used := self._api.usage(each.id))}
 
     @property
     def memory_kind(self) -> str:
@@ -508,7 +434,7 @@ class DockerEngine(Engine):
         return {
             container.service: next(iter(container.published.values()))
             for container in self._containers
-            if container.published and container.state in {"running", "restarting"}
+            if container.published and container.state in {"running", RESTARTING}
         }
 
     def logins(self) -> tuple[DatabaseAddress, ...]:
@@ -547,13 +473,11 @@ class DockerEngine(Engine):
 
     def volumes(self) -> tuple[Volume, ...]:
         """Volumes that carry this project's label."""
-        if not self._project_id:
-            return ()
-        answers = self._api.volumes({identity.PROJECT_LABEL: self._project_id})
+        answers = identity.volumes(self._api, self._settings.variables)
         sizes = self._api.volume_sizes() if answers else {}
         volumes = (
             Volume(
-                name=(answer.get("Labels") or {}).get(VOLUME_LABEL) or answer["Name"],
+                name=(answer.get("Labels") or {}).get(identity.VOLUME_LABEL) or answer["Name"],
                 location=answer["Name"],
                 created=datetime.fromisoformat(answer["CreatedAt"]),
                 bytes=max(0, sizes.get(answer["Name"], 0)),
@@ -570,10 +494,10 @@ class DockerEngine(Engine):
 
     def logs(self, services: tuple[str, ...], *, tail: int, follow: bool) -> Iterator[LogLine]:
         """Read the logs of containers through Compose."""
-        wanted = [container for container in self._containers if _shown_name(container) in services]
+        wanted = [container for container in self._containers if shown_name(container) in services]
         if not wanted:
             return
-        names = {container.name: _shown_name(container) for container in wanted}
+        names = {container.name: shown_name(container) for container in wanted}
         chosen = list(dict.fromkeys(container.service for container in wanted))
         for container, text in self._compose.logs(chosen, tail=tail, follow=follow):
             name = names.get(container) or names.get(f"{self._project_name}-{container}")
@@ -583,7 +507,7 @@ class DockerEngine(Engine):
     def started_with(self) -> dict[str, Mapping[str, str]]:
         """The variables that each of Airflow's containers was made with."""
         return {
-            _shown_name(container): container.environment
+            shown_name(container): container.environment
             for container in self._containers
             if container.pid and container.service in {*airflow_programs(), "worker"}
         }
@@ -613,7 +537,7 @@ class DockerEngine(Engine):
         )
 
     def _running_container(self, service: str) -> Container:
-        container = next((each for each in self._containers if _shown_name(each) == service), None)
+        container = next((each for each in self._containers if shown_name(each) == service), None)
         if container is None or container.state != "running":
             raise EngineError(f"{service} has no container that runs.", hint=SEE_SERVICES)
         return container
@@ -681,12 +605,11 @@ class DockerEngine(Engine):
 
     @property
     def _project_id(self) -> str:
-        return self._settings.variables.get(identity.PROJECT_ID) or ""
+        return identity.project_id(self._settings.variables)
 
     @property
     def _project_name(self) -> str:
-        name = identity.PROJECT_NAME
-        return self._settings.variables.get(name) or identity.DEFAULT_NAMES[name]
+        return identity.project_name(self._settings.variables)
 
     @property
     def _containers(self) -> tuple[Container, ...]:
@@ -694,9 +617,7 @@ class DockerEngine(Engine):
         if not self._project_id:
             self._api.version()  # raises if the engine does not answer
             return ()
-        return self._api.containers(
-            {identity.COMPOSE_LABEL: self._project_name, identity.PROJECT_LABEL: self._project_id}
-        )
+        return self._api.containers(identity.labels(self._settings.variables))
 
     def _listens(self, definition: Definition) -> bool:
         return super()._listens(definition) and definition.published
@@ -710,13 +631,9 @@ class DockerEngine(Engine):
 
     def compose_version(self) -> str:
         """Compose's version."""
-        compose = self._compose.version()
-        if _numbers(compose) < OLDEST_COMPOSE:
-            raise EngineError(
-                f"{compose} is too old: the stack needs {'.'.join(map(str, OLDEST_COMPOSE))}.",
-                hint=f"Update the Compose plugin of Docker. {WITHOUT_DOCKER}",
-            )
-        return compose
+        version = self._compose.version()
+        require_compose(version)
+        return version
 
     def software(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The images of the stack."""
@@ -756,28 +673,17 @@ class DockerEngine(Engine):
         return (*super().leftovers(), *found)
 
     def _check_engine(self) -> None:
-        version = self._version
-        if version.is_podman and int(version.version.split(".")[0]) < OLDEST_PODMAN:
-            raise EngineError(
-                f"Podman {version.version} is older than {OLDEST_PODMAN}.0.",
-                hint=f"Update Podman. {WITHOUT_DOCKER}",
-            )
-        if version.is_podman and self._has_celery:
-            # systemd's timers run Podman's health checks, twice a minute, and nothing does without systemd.
-            raise EngineError(
-                f"Celery's services wait for health checks, which Podman {version.version} runs too seldom.",
-                hint=f"Go back to the local executor: pipectl up --executor local. {WITHOUT_DOCKER}",
-            )
-        if version.api < OLDEST_API and not version.is_podman:
-            raise EngineError(
-                f"The Docker engine {version.version} is older than {OLDEST_ENGINE}.",
-                hint=f"Update Docker. {WITHOUT_DOCKER}",
-            )
+        require_engine(self._version, has_celery=self._has_celery)
 
     @property
     def _secrets(self) -> Mapping[str, Callable[[], str]]:
         redis = {"AIRFLOW_REDIS_PASSWORD": new_password} if self._has_celery else {}
         return {**super()._secrets, MYSQL_ROOT_PASSWORD: new_password, **redis}
+
+    def _require_identity(self) -> None:
+        """Choose names before the first start."""
+        if not self._project_id:
+            self._configure(Observer())
 
     def _configure(self, observer: Observer) -> None:
         """Write what Compose needs to stack/.env: names, secrets, free ports, which databases run here."""
@@ -821,8 +727,9 @@ class DockerEngine(Engine):
                 changes[scale] = wanted
         return changes
 
-    def _change_settings(self, changes: Mapping[str, str]) -> None:
-        super()._change_settings(changes)
+    def change_settings(self, changes: Mapping[str, str]) -> None:
+        """Write variables to stack/.env, and go on with them, in the environment too."""
+        super().change_settings(changes)
         # Compose takes a variable of the environment before that of the file.
         os.environ.update({name: value for name, value in changes.items() if name in os.environ})
 
@@ -837,7 +744,7 @@ class DockerEngine(Engine):
 
     def _note_removed(self, before: Mapping[str, Container]) -> None:
         gone = before.keys() - {container.name for container in self._containers}
-        self._removed += tuple(_shown_name(before[name]) for name in sorted(gone) if before[name].pid)
+        self._removed += tuple(shown_name(before[name]) for name in sorted(gone) if before[name].pid)
 
     def _note_restarts(self, before: Mapping[str, Container], observer: Observer) -> None:
         """Say which of the containers that ran Compose has replaced, and stop those that this concerns."""
@@ -864,40 +771,3 @@ class DockerEngine(Engine):
         others = [container.id for container in containers if container.service not in databases()]
         for ids in (first, others):
             self._side_by_side(self._api.start, ids)
-
-
-def _service(container: Container, port: int | None) -> Service:
-    state = container.state
-    if state == RESTARTING or (state in {"exited", "dead"} and container.exit_code not in STOPPED_CODES):
-        state = "crashed"
-    elif state != "running":
-        state = "stopped"
-    definition = find(container.service)
-    health = ""
-    if state == "running" and definition and definition.health == ENGINE:
-        health = HEALTHY if container.health == HEALTHY else "starting"
-    if state == "running" and definition and definition.on_demand and container.health_output == WAITING:
-        health = WAITING
-    return Service(
-        name=_shown_name(container),
-        state=state,
-        health=health,
-        port=port,
-        pid=container.pid,
-        container=container.name,
-        restarts=container.restarts,
-        started=container.started,
-    )
-
-
-def _number(container: Container) -> int:
-    return int(container.labels.get("com.docker.compose.container-number", "1"))
-
-
-def _shown_name(container: Container) -> str:
-    return f"worker-{_number(container)}" if container.service == "worker" else container.service
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    match = re.search(r"(\d+)\.(\d+)", version)
-    return (int(match[1]), int(match[2])) if match else (0, 0)

@@ -8,7 +8,7 @@ are never taken for one another, whatever they are called.
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipectl.engines.airflow_env import SHARED_SECRETS
 from pipectl.errors import EngineError
@@ -24,10 +24,32 @@ PROJECT_ID = "PIPECTL_PROJECT_ID"
 PROJECT_NAME = "COMPOSE_PROJECT_NAME"
 PROJECT_LABEL = "org.pipectl.project"
 COMPOSE_LABEL = "com.docker.compose.project"
+VOLUME_LABEL = "com.docker.compose.volume"
 CONTAINERS = {"AIRBYTE_POSTGRES_CONTAINER": "airbyte-postgres", "AIRBYTE_MYSQL_CONTAINER": "airbyte-mysql"}
 NETWORK = "AIRBYTE_NETWORK"
 DEFAULT_NAMES = {PROJECT_NAME: "pipectl", **CONTAINERS, NETWORK: "airbyte_net"}
 MOST_PROJECTS = 100
+
+
+def project_id(variables: Mapping[str, str]) -> str:
+    """Return the project's identity; empty before its first start."""
+    return variables.get(PROJECT_ID) or ""
+
+
+def project_name(variables: Mapping[str, str]) -> str:
+    """Return the project's name, as Compose has it."""
+    return variables.get(PROJECT_NAME) or DEFAULT_NAMES[PROJECT_NAME]
+
+
+def labels(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels of what is the project's."""
+    return {COMPOSE_LABEL: project_name(variables), PROJECT_LABEL: project_id(variables)}
+
+
+def volumes(api: DockerApi, variables: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the engine's answers about the project's volumes; none before it has an identity."""
+    own = project_id(variables)
+    return api.volumes({PROJECT_LABEL: own}) if own else []
 
 
 def choose(api: DockerApi, variables: Mapping[str, str], claims: Claims) -> tuple[dict[str, str], str]:

@@ -123,7 +123,7 @@ def find_postgres(
             )
         return forced
     fallback: PostgresBinaries | None = None
-    for folder in () if choice == WHEEL else _postgres_folders():
+    for folder in () if choice == WHEEL else postgres_folders():
         server = _inspect_postgres(folder, f"{folder} of this machine")
         if server and major in {None, server.version[0]}:
             return server
@@ -225,7 +225,8 @@ def inspect_mariadb(server: Path, libraries: str = "") -> MariadbBinaries | None
     return None
 
 
-def _postgres_folders() -> Iterator[Path]:
+def postgres_folders() -> Iterator[Path]:
+    """Yield where this machine may have a PostgreSQL: PATH, pg_config's folder, its system's folders."""
     on_path = shutil.which("postgres")
     if on_path:
         yield Path(on_path).resolve().parent

@@ -20,6 +20,7 @@ from pipectl.engines.local.binaries import (
     find_postgres,
     library_path,
     lock_file,
+    postgres_folders,
     version_of,
 )
 from pipectl.engines.local.folders import atomic_folder
@@ -29,6 +30,7 @@ from pipectl.errors import EngineError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from pipectl.engines.local.binaries import PostgresBinaries
     from pipectl.observer import Observer
     from pipectl.settings import Settings
 
@@ -79,14 +81,37 @@ def find_psql(settings: Settings, observer: Observer, server: Path | None = None
         return beside
     if on_path := shutil.which(tool):
         return Path(on_path)
-    wheel = find_postgres(
+    return _wheel(settings, observer).bin_dir / tool
+
+
+def find_pg_restore(settings: Settings, observer: Observer, major: int) -> Path:
+    """Return a pg_restore that reads what PostgreSQL `major` dumps: one of this machine, or the wheel's.
+
+    The wheel is installed if need be. Raises EngineError if even that is older.
+    """
+    on_path = shutil.which("pg_restore")
+    folders = [*([Path(on_path).parent] if on_path else []), *postgres_folders()]
+    for program in (folder / "pg_restore" for folder in folders):
+        numbers = re.search(r"\d+", version_of(program)) if program.exists() else None
+        if numbers and int(numbers[0]) >= major:
+            return program
+    wheel = _wheel(settings, observer)
+    if wheel.version[0] >= major:
+        return wheel.bin_dir / "pg_restore"
+    raise EngineError(
+        f"No pg_restore of PostgreSQL {major} was found on this machine.",
+        hint=f"Install PostgreSQL {major}'s client programs, so that pg_restore is on PATH.",
+    )
+
+
+def _wheel(settings: Settings, observer: Observer) -> PostgresBinaries:
+    return find_postgres(
         settings.cache_dir,
         observer.report,
         lock_file(settings, "postgres"),
         choice=WHEEL,
         show=observer.see_progress,
     )
-    return wheel.bin_dir / tool
 
 
 def find_mysql(

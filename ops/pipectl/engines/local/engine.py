@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -10,9 +9,8 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pipectl import json_text
 from pipectl.database_connections import MYSQL, prove
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
@@ -26,21 +24,18 @@ from pipectl.engines.changes import (
 )
 from pipectl.engines.local import logs
 from pipectl.engines.local.airflow import needs_triggerer, require_usable_path
+from pipectl.engines.local.data import LocalData
 from pipectl.engines.local.folders import (
     DATA,
     VolumeFolder,
     airflow_volume,
-    copy_contents,
     database_volume,
-    exchange,
-    restore_exchanged,
     server_mark,
-    spare_of,
 )
 from pipectl.engines.local.processes import MEMORY_KIND, listeners, listens, usage
 from pipectl.engines.local.supervisor.supervisor import Supervisor
 from pipectl.engines.ports import is_free
-from pipectl.engines.project import Leftover, forget_engine, new_password, remember_engine, write_private
+from pipectl.engines.project import Leftover, forget_engine, new_password, remember_engine
 from pipectl.engines.requirements import changed_note
 from pipectl.errors import DatabaseError, EngineError, EngineSilentError, ForeignDatabaseError, UsageError
 from pipectl.models import Service
@@ -60,9 +55,6 @@ if TYPE_CHECKING:
 
 # Nobody but pipectl's own single-user runs, which ask for none, needs it.
 SUPERUSER_PASSWORD = "AIRBYTE_POSTGRES_SUPERUSER_PASSWORD"  # noqa: S105  the name of a variable
-# Of the data that it lies beside, until stack/.env has them.
-SETTINGS = "settings.json"
-OF_BEFORE = "is_of_before"
 # supervisord's words for a process, in ours.
 STATES = {
     "RUNNING": "running",
@@ -83,7 +75,13 @@ class LocalEngine(Engine):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._supervisor = Supervisor(settings.state_dir)
+        self._data = LocalData(self)
         self._software: Software | None = None
+
+    @property
+    def data(self) -> LocalData:
+        """Folders."""
+        return self._data
 
     def check(self, observer: Observer) -> None:
         """Look at the settings, those of Airflow too, at the project's path, and at the data of a copy."""
@@ -113,8 +111,7 @@ class LocalEngine(Engine):
         remember_engine(self._settings, self.name)
         # Before data are moved and ports chosen, both of which they may hold.
         self._end_leftovers(observer)
-        restore_exchanged(self._data, self._beside)
-        self._adopt_settings()
+        self.data.finish_exchange()
         software = self._software or find_software(self._settings, observer)
         while True:
             running = self._running() - self._usurped()
@@ -243,78 +240,6 @@ class LocalEngine(Engine):
             name = "MariaDB " if mariadb.flavor == "mariadb" else ""
             versions["mysql"] = name + ".".join(map(str, mariadb.version))
         return versions
-
-    def data(self) -> tuple[Volume, ...]:
-        """The folders of the databases."""
-        state_dir = self._settings.state_dir
-        folders = (database_volume(state_dir, name) for name in databases())
-        return tuple(volume for folder in folders if (volume := folder.describe()))
-
-    def copy_data(self, folder: Path) -> None:
-        """Copy the folders of data side by side, with cp: blocks are shared if the file system can."""
-        sources = [database_volume(self._settings.state_dir, name).path for name in databases()]
-        self._copy(sources, folder)
-
-    def _copy(self, sources: Collection[Path], folder: Path) -> None:
-        folder.mkdir(mode=0o700)
-        targets = [folder / source.name for source in sources]
-        for target in targets:
-            target.mkdir()
-        copy_contents(*zip(sources, targets, strict=True))
-
-    def slots_in(self, folder: Path) -> tuple[str, ...]:
-        """Look into PostgreSQL's folder of slots."""
-        for name in databases():
-            if not (folder / name / DATA).is_dir():
-                raise UsageError(f"{folder} has no data of {name}.", hint="Delete it: pipectl snapshot rm")
-        slots = folder / "airbyte-postgres" / DATA / "pg_replslot"
-        return tuple(sorted(path.name for path in slots.iterdir())) if slots.is_dir() else ()
-
-    def lay_beside(self, folder: Path | None, settings: Mapping[str, str]) -> None:
-        """Copy the folders of data, and note their settings there."""
-        self._settings_of_data(settings)
-        self.drop_beside()
-        self._copy([folder / name for name in databases()] if folder else [], self._beside)
-        self._note_settings(self._beside, settings, is_of_before=False)
-        os.sync()
-
-    def exchange(self) -> None:
-        """Exchange the two folders, each with its settings in it, then take over those."""
-        self._data.mkdir(parents=True, exist_ok=True)
-        self._note_settings(self._data, self._settings.of_data, is_of_before=self.beside() == "copy")
-        exchange(self._data, self._beside)
-        self._adopt_settings()
-
-    @staticmethod
-    def _note_settings(folder: Path, settings: Mapping[str, str], *, is_of_before: bool) -> None:
-        write_private(folder / SETTINGS, json.dumps({"settings": dict(settings), OF_BEFORE: is_of_before}))
-
-    def _adopt_settings(self) -> None:
-        """Write the settings of exchanged data to stack/.env, also if an interrupted command has not."""
-        path = self._data / SETTINGS
-        if noted := json_text.read_object(path):
-            self._change_settings(self._settings_of_data(noted.get("settings", {})))
-            path.unlink()
-
-    def beside(self) -> Literal["", "copy", "before"]:
-        """What the other folder says of itself; one that says nothing is half of a copy."""
-        for folder in (self._beside, spare_of(self._data)):
-            if folder.exists():
-                return "before" if json_text.read_object(folder / SETTINGS).get(OF_BEFORE) else "copy"
-        return ""
-
-    def _drop_beside(self) -> None:
-        """Delete the other folder."""
-        if self._beside.exists():
-            VolumeFolder(self._beside.name, self._beside).delete()
-
-    @property
-    def _data(self) -> Path:
-        return self._settings.state_dir / "volumes"
-
-    @property
-    def _beside(self) -> Path:
-        return self._settings.state_dir / "volumes.beside"
 
     def services(self) -> tuple[Service, ...]:
         """Every service with the state of its process."""
@@ -542,11 +467,10 @@ class LocalEngine(Engine):
     @property
     def _folders(self) -> tuple[VolumeFolder, ...]:
         state_dir = self._settings.state_dir
-        beside = VolumeFolder(self._beside.name, self._beside)
         return (
             *(database_volume(state_dir, name) for name in databases()),
             airflow_volume(state_dir),
-            beside,
+            self.data.folder_beside,
         )
 
 

@@ -6,10 +6,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
-from pipectl.airflow_answers import NEWEST_FIRST, import_reason, objects, read_time
+from pipectl.airflow_answers import LONGEST_REASON, NEWEST_FIRST, import_reason, objects, read_time
 from pipectl.errors import AirflowSilentError, PipectlError
 from pipectl.names import counted
 from pipectl.pipeline.doctor.checks import UP, Desk, Finding, bad, check, fine, shell
+from pipectl.pipeline.doctor.redaction import Redactor, secrets_of
+from pipectl.pipeline.overload import overload
 from pipectl.pipeline.readiness import component_starts, processor_start
 from pipectl.services import HEALTHY, SERVICES, WAITING
 
@@ -40,8 +42,8 @@ def airflow(desk: Desk) -> Finding:
 @check("heartbeats")
 def heartbeats(desk: Desk) -> Finding:
     """Scheduler, DAG processor and triggerer give heartbeats."""
-    health = desk.airflow()
-    states, latest = health.components(component_starts(desk.services)), health.heartbeats()
+    starts = component_starts(desk.services)
+    states, latest = desk.airflow().components_and_heartbeats(starts)
     waiting = {service.name for service in desk.services if service.health == WAITING}
     down = {service.name for service in desk.services if service.state != "running"}
     told, now = [], datetime.now(UTC)
@@ -52,16 +54,31 @@ def heartbeats(desk: Desk) -> Finding:
         age = f"{max((now - beat).total_seconds(), 0):.0f} s ago" if beat else "never"
         told.append(f"{service.name} {age}")
         if states[service.component] != "healthy" or service.name in down:
-            since = f", the latest {age}" if beat else ""
-            remedy = UP if service.name in down else RESTART.format(service.name)
-            return bad(f"{service.name} gives no heartbeats{since}", remedy)
+            if service.name in down:
+                return bad(f"{service.name} gives no heartbeats{f', the latest {age}' if beat else ''}", UP)
+            return _silent(service.name, beat, starts.get(service.component), now)
     return fine(", ".join(told))
+
+
+def _silent(name: str, beat: datetime | None, start: datetime | None, now: datetime) -> Finding:
+    """Say of a service that runs how long it gives no heartbeats, and when to restart it."""
+    since = f", the latest {(now - beat).total_seconds():.0f} s ago" if beat else ""
+    if start and (beat is None or beat < start):
+        since = f" since it was started {(now - start).total_seconds():.0f} s ago"
+    restart = RESTART.format(name)
+    if busy := overload():
+        restart = (
+            f"Wait until it has less to do. Only if that does not help, for it interrupts tasks: {restart}"
+        )
+        since += f", and {busy}"
+    return bad(f"{name} gives no heartbeats{since}", restart)
 
 
 @check("tasks-api")
 def tasks_api(desk: Desk) -> Finding:
     """Tasks reach the API that they need, by the way and through the proxies that they take."""
     desk.require("webserver", "scheduler")
+    desk.require_user_settings()
     if problem := desk.engine.tasks_api_problem():
         # One that answers nobody is told of by its own check.
         desk.airflow().check()
@@ -79,7 +96,8 @@ def dag_imports(desk: Desk) -> Finding:
     health, dag_id = desk.airflow(), desk.settings.dag_id
     failures = health.import_failures(processor_start(desk.services))
     if failures:
-        reason = import_reason(failures[0].stack_trace)
+        # What a user sends to others; a DAG's exception may hold all variables.
+        reason = Redactor(secrets_of(desk.engine))(import_reason(failures[0].stack_trace))[:LONGEST_REASON]
         more = f", and {counted(len(failures) - 1, 'file')} more" if len(failures) > 1 else ""
         return bad(f"{failures[0].filename} cannot be imported{more}: {reason}", "pipectl check")
     dag = health.dag(dag_id)

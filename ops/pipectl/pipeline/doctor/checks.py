@@ -12,6 +12,7 @@ from pipectl import json_text
 from pipectl.airflow_health import AirflowHealth
 from pipectl.database_errors import RENEW, password_variable
 from pipectl.databases import Databases
+from pipectl.engines import airflow_env
 from pipectl.errors import LoginError, PipectlError
 from pipectl.pipeline.access import down_services
 from pipectl.settings import LASTING, kept_path
@@ -128,6 +129,13 @@ class Desk:
     def require_engine(self) -> None:
         """Raise NotNowError if the engine does not answer, as its own check says."""
         down_services(self.services)
+
+    def require_user_settings(self) -> None:
+        """Raise NotNowError unless a user's settings of Airflow can be read: their own check says why."""
+        try:
+            airflow_env.read(self.settings.project, self.settings.variables)
+        except PipectlError as error:
+            raise NotNowError(f"{airflow_env.OWN} cannot be used: see env-file") from error
 
     def airflow(self) -> AirflowHealth:
         """Return a connection to Airflow's API, for one check. Raises NotNowError."""

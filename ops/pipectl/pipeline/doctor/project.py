@@ -81,6 +81,7 @@ def _name(desk: Desk, path: Path) -> str:
 def env_running(desk: Desk) -> Finding:
     """What runs was started with the settings and files that there are now."""
     desk.require()
+    desk.require_user_settings()
     plan = choose(desk.settings).plan(Observer(), executor=None, workers=None)
     if plan.restarts:
         (service, change), *others = plan.restarts.items()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 from pipectl import json_text, ordinary
-from pipectl.engines.airflow_env import OF_THE_STACK, OWN, read, user_settings
+from pipectl.engines.airflow_env import ESCAPES, OF_THE_STACK, OWN, read, user_settings
 from pipectl.env_file import EnvFile
 from pipectl.errors import PipectlError
 from pipectl.settings import kept_path
@@ -44,6 +44,7 @@ HEADERS = re.compile(r"(?i)\b((?:Basic|Bearer)\s+)[\w.~+/=-]{8,}")
 PRIVATE_KEYS = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
+ESCAPED = re.compile(r"\\(.)")
 ASSIGNED = re.compile(r"^[ \t]*(?:export[ \t]+)?(\w+)[ \t]*=[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 
 
@@ -100,8 +101,9 @@ class Redactor:
         masked, done = [], 0
         for start, end in sorted(spans):
             first, last = places[start], places[end - 1] + 1
-            # The others are spelt as they are. Of those that overlap one mask is enough.
-            if "\n" in text[first:last]:
+            # The others are spelt as they are; what Python or JSON has written several times over has more
+            # backslashes than any spelling. Of those that overlap one mask is enough.
+            if "\n" in text[first:last] or "\\" in text[first:last]:
                 masked += [text[done:first], MASK] if first >= done else []
                 done = max(done, last)
         return "".join((*masked, text[done:]))
@@ -172,7 +174,7 @@ def secrets_of(engine: Engine) -> set[str]:
         found |= {part for name in own & values.keys() for part in parts(name, values[name])}
     for path in (OWN, INSTALL):
         for name, value in _assignments(settings, path):
-            found |= set(parts(name, value))
+            found |= set(parts(name, value)) | set(_beside_its_name(name, value))
     for started in (*_started(engine), dict(os.environ)):
         for name, value in started.items():
             is_secret = name in OF_THE_STACK or LOOKS_SECRET.search(name)
@@ -199,7 +201,8 @@ def _assignments(settings: Settings, path: object) -> Iterator[tuple[str, str]]:
         bare = value.strip("'\"")
         yield name, bare
         yield name, bare.replace("$$", "$")
-        yield name, bare.replace('\\"', '"').replace("\\\\", "\\")
+        # As Airflow gets it, also while another line of the file is refused.
+        yield name, ESCAPED.sub(lambda found: ESCAPES.get(found[1], found[1]), bare)
 
 
 def _started(engine: Engine) -> Iterator[Mapping[str, str]]:
@@ -228,6 +231,13 @@ def parts(name: str, value: str) -> Iterator[str]:
     for key, word in re.findall(r"(\w+)=(\S+)", value):
         if LOOKS_SECRET.search(key):
             yield word.strip("'\"")
+
+
+def _beside_its_name(name: str, value: str) -> Iterator[str]:
+    """Yield what is too short to be masked wherever it stands, as it stands beside its name."""
+    if 0 < len(value) < SHORTEST:
+        for form in ("{}={}", "'{}', '{}'", "'{}': '{}'", '"{}": "{}"'):
+            yield form.format(name, value)
 
 
 def _of_address(value: str) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from pipectl.engines.ports import is_free
 from pipectl.errors import PipectlError
 from pipectl.names import counted
@@ -25,7 +27,11 @@ def compose(desk: Desk) -> Finding:
     try:
         version = desk.engine.compose_version()
     except PipectlError as error:
-        return of_error(error)
+        # Of an engine that does not answer its own check tells.
+        with suppress(PipectlError):
+            desk.engine.about()
+            return of_error(error)
+        raise NotNowError("it cannot be asked: see engine") from error
     if not version:
         raise NotNowError(f"the {desk.engine.name} engine does without it")
     return fine(version)
