@@ -43,7 +43,7 @@ HEAVY = (
 )
 # Who may import an outside tool: modules, or folders that end in a slash.
 IMPORTERS = {
-    "airflow_client": ["airflow_api.py"],
+    "airflow_client": ["airflow_client_parts.py"],
     "dotenv": ["env_file.py"],
     "jsonschema": ["pipeline/run_conf.py"],
     "mysql": ["database_connections.py"],
