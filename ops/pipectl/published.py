@@ -50,15 +50,25 @@ BATCH = f"""
     GROUP BY batch.low"""
 BATCH_LABELS = f"""
     SELECT COUNT(*), COALESCE(SUM(is_fraud), 0) FROM {LABELS} WHERE transaction_id BETWEEN %s AND %s"""
-# Ids counted in ranges of a size, with the latest transaction, the earliest label and the latest date that a
-# label has; then each id and its time, from one id to below another, labels packed as for the export.
+# Ids counted in ranges of a size, with the latest transaction, how many of them name a customer or terminal
+# without a row, the earliest label and the latest date that a label has; then each id and its time, from one
+# id to below another, labels packed as for the export. Ids below 0 are in the range -1. DISTINCT, so that
+# each transaction is counted once whatever the other tables hold.
+_BUCKET = "CASE WHEN transaction_id < 0 THEN -1 ELSE transaction_id / %s END"
 TRANSACTION_BUCKETS = f"""
-    SELECT transaction_id / %s, count(*), extract(epoch FROM max(created_at))
-    FROM {TRANSACTIONS} WHERE transaction_id >= 0 GROUP BY 1"""
+    SELECT {_BUCKET}, count(*), extract(epoch FROM max(created_at)), 0
+    FROM {TRANSACTIONS} GROUP BY 1"""
+NAMING_BUCKETS = f"""
+    SELECT {_BUCKET}, count(*), extract(epoch FROM max(created_at)),
+           count(*) FILTER (WHERE c.customer_id IS NULL OR t.terminal_id IS NULL)
+    FROM {TRANSACTIONS} LEFT JOIN (SELECT DISTINCT customer_id FROM {CUSTOMERS}) AS c USING (customer_id)
+                        LEFT JOIN (SELECT DISTINCT terminal_id FROM {TERMINALS}) AS t USING (terminal_id)
+    GROUP BY 1"""
+LABEL_ENDS = f"SELECT COALESCE(MIN(transaction_id), 0), COALESCE(MAX(transaction_id), 0) FROM {LABELS}"
 LABEL_BUCKETS = f"""
     SELECT transaction_id DIV %s, COUNT(*), UNIX_TIMESTAMP(MIN(created_at)),
            COALESCE(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', MAX(detected_at)), 0) / 1000000
-    FROM {LABELS} GROUP BY 1"""
+    FROM {LABELS} WHERE transaction_id BETWEEN %s AND %s GROUP BY 1"""
 TRANSACTION_TIMES = f"""
     SELECT transaction_id, extract(epoch FROM created_at)
     FROM {TRANSACTIONS} WHERE transaction_id >= %s AND transaction_id < %s"""
@@ -96,12 +106,6 @@ CAUSES_OF_IDS = f"{CAUSES} transaction_id = ANY(%s)"
 WAITING = f"""
     SELECT count(*), COALESCE(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8
     FROM {TRANSACTIONS} WHERE transaction_id >= 0 AND (xid, transaction_id) > (%s::text::xid8, %s)"""
-
-# Transactions whose customer or terminal has no row.
-DANGLING = f"""
-    SELECT count(*) FROM {TRANSACTIONS} LEFT JOIN {CUSTOMERS} AS c USING (customer_id)
-                                        LEFT JOIN {TERMINALS} AS t USING (terminal_id)
-    WHERE c.customer_id IS NULL OR t.terminal_id IS NULL"""
 
 # For what is watched; each reads an index, and no more rows than its last value. Rows written in the last
 # minute; how far labels have come; transactions after that, and for how many seconds the first has waited.
