@@ -64,6 +64,29 @@ NAMING_BUCKETS = f"""
     FROM {TRANSACTIONS} LEFT JOIN (SELECT DISTINCT customer_id FROM {CUSTOMERS}) AS c USING (customer_id)
                         LEFT JOIN (SELECT DISTINCT terminal_id FROM {TERMINALS}) AS t USING (terminal_id)
     GROUP BY 1"""
+# The same of many transactions: a byte for each number from the lowest to the highest says whether it has a
+# row, which takes a fifth of the join's time for each transaction, and some time for each number.
+DIMENSION_ENDS = f"""
+    SELECT coalesce((SELECT max(customer_id)::bigint - min(customer_id) FROM {CUSTOMERS}), 0)
+         + coalesce((SELECT max(terminal_id)::bigint - min(terminal_id) FROM {TERMINALS}), 0)"""
+_BYTES = """
+    SELECT low, high, string_agg(CASE WHEN {key} IS NULL THEN '\\x00'::bytea ELSE '\\x01'::bytea END,
+                                 ''::bytea ORDER BY number) AS is_there
+    FROM (SELECT min({key}) AS low, max({key}) AS high FROM {table}) AS ends
+    CROSS JOIN LATERAL generate_series(low, high) AS number
+    LEFT JOIN (SELECT DISTINCT {key} FROM {table}) AS rows ON {key} = number
+    GROUP BY low, high"""
+_LACKS = """
+    CASE WHEN {key} BETWEEN (SELECT low FROM {bytes}) AND (SELECT high FROM {bytes})
+         THEN get_byte((SELECT is_there FROM {bytes}), {key} - (SELECT low FROM {bytes})) = 0
+         ELSE true END"""
+MAPPED_BUCKETS = f"""
+    WITH customer_bytes AS MATERIALIZED ({_BYTES.format(key="customer_id", table=CUSTOMERS)}),
+         terminal_bytes AS MATERIALIZED ({_BYTES.format(key="terminal_id", table=TERMINALS)})
+    SELECT {_BUCKET}, count(*), extract(epoch FROM max(created_at)),
+           count(*) FILTER (WHERE {_LACKS.format(key="customer_id", bytes="customer_bytes")}
+                               OR {_LACKS.format(key="terminal_id", bytes="terminal_bytes")})
+    FROM {TRANSACTIONS} GROUP BY 1"""
 LABEL_ENDS = f"SELECT COALESCE(MIN(transaction_id), 0), COALESCE(MAX(transaction_id), 0) FROM {LABELS}"
 LABEL_BUCKETS = f"""
     SELECT transaction_id DIV %s, COUNT(*), UNIX_TIMESTAMP(MIN(created_at)),

@@ -131,10 +131,10 @@ def by_ranges(found: Verification) -> dict[str, int]:
     }
 
 
-@given(changes=st.lists(CHANGES, max_size=10))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(changes=st.lists(CHANGES, max_size=10), most_mapped=st.sampled_from([0, asked_module.MOST_MAPPED]))
+@settings(max_examples=25, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_whatever_was_changed_is_found_as_by_reading_every_row(
-    running_servers: Servers, changes: list[tuple[Any, ...]]
+    running_servers: Servers, changes: list[tuple[Any, ...]], most_mapped: int
 ) -> None:
     running_servers.empty()
     for statement in TABLES_OF_POSTGRES:
@@ -146,5 +146,6 @@ def test_whatever_was_changed_is_found_as_by_reading_every_row(
         (running_servers.ask_mysql if in_mysql else running_servers.ask_postgres)(statement, *values)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asked_module, "BUCKET", SIZE)
+        patch.setattr(asked_module, "MOST_MAPPED", most_mapped)
         found = verify(Databases(*running_servers.addresses), "reconciled")
     assert by_ranges(found) == by_reading_all(running_servers)
