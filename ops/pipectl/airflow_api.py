@@ -148,9 +148,7 @@ class AirflowApi:
         self, dag_id: str, run_id: str, conf: dict[str, Any] | None, logical_date: datetime | None = None
     ) -> DagRun:
         """Create a run of our own. AirflowConflictError if the DAG has one with that logical date."""
-        body = part("TriggerDAGRunPostBody")(
-            dag_run_id=run_id, logical_date=logical_date, conf=conf or {}
-        )
+        body = part("TriggerDAGRunPostBody")(dag_run_id=run_id, logical_date=logical_date, conf=conf or {})
         try:
             answer = self._ask(
                 self._runs.trigger_dag_run_without_preload_content, dag_id, body, dag_id=dag_id

@@ -40,7 +40,7 @@ def part(name: str) -> Any:  # noqa: ANN401  a class of the client
         try:
             return getattr(_module_of(name), name)
         except (ImportError, AttributeError):
-            import airflow_client.client as whole  # noqa: PLC0415  1.1 s
+            import airflow_client.client as whole
 
             return getattr(whole, name)
 

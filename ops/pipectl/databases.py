@@ -12,7 +12,7 @@ from pipectl import published
 from pipectl.database_connections import LOCK_SECONDS, ask, copy_postgres, open_mysql, open_postgres
 from pipectl.errors import DatabaseError, DatabaseLockedError
 from pipectl.models import Causes, Counts, DatabaseContent, Reconciliation, Table
-from pipectl.names import counted as number_of
+from pipectl.names import counted
 from pipectl.wait import Aside
 
 if TYPE_CHECKING:
@@ -294,11 +294,11 @@ def script_variables(prefix: str, address: DatabaseAddress) -> dict[str, str]:
 def _count_tables(
     cursor: Any,  # noqa: ANN401  two drivers, one interface
     query: str,
-    counted: Mapping[str, int] = MappingProxyType({}),
+    known: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Table, ...]:
-    """Count the rows of each table that is not `counted` already."""
+    """Count the rows of each table whose number is not `known` already."""
     return tuple(
-        Table(name, counted[name] if name in counted else _count(cursor, quoted))
+        Table(name, known[name] if name in known else _count(cursor, quoted))
         for quoted, name in _tables(cursor, query)
     )
 
@@ -405,8 +405,8 @@ def _read_transactions(postgres: Any) -> tuple[tuple[Table, ...], dict[int, _Tra
         for bucket, rows, when, dangling in ask(postgres, _transaction_buckets(postgres), (BUCKET,)):
             ranges[int(bucket)] = _Transactions(int(rows), float(when), int(dangling))
     total = sum(there.rows for there in ranges.values())
-    counted = {published.TRANSACTIONS: total} if is_there else {}
-    return _count_tables(postgres, POSTGRES_TABLES, counted), ranges
+    known = {published.TRANSACTIONS: total} if is_there else {}
+    return _count_tables(postgres, POSTGRES_TABLES, known), ranges
 
 
 def _transaction_buckets(postgres: Any) -> str:  # noqa: ANN401  untyped driver
@@ -423,7 +423,7 @@ def _transaction_buckets(postgres: Any) -> str:  # noqa: ANN401  untyped driver
 def _read_labels(mysql: Any, second: Any) -> tuple[tuple[Table, ...], dict[int, _Labels]]:  # noqa: ANN401
     """Count all tables, and labels per range: half of them by a second session, on another processor."""
     if not _mysql_has_labels(mysql):
-        return _count_tables(mysql, MYSQL_TABLES, {}), {}
+        return _count_tables(mysql, MYSQL_TABLES), {}
     [(lowest, highest)] = ask(mysql, published.LABEL_ENDS, ())
     middle = (int(lowest) + int(highest)) // 2 // BUCKET * BUCKET
 
@@ -509,7 +509,7 @@ def _label_times(mysql: Any, bucket: int) -> dict[int, float]:  # noqa: ANN401  
 def labels_cut_off(count: int) -> DatabaseError:
     """Return the error for an answer that has not all of `count` labels, which come packed into one row."""
     return DatabaseError(
-        f"MySQL cut an answer of {number_of(count, 'label')} off.",
+        f"MySQL cut an answer of {counted(count, 'label')} off.",
         hint="Set max_allowed_packet to 4 MB or more on that server.",
     )
 

@@ -1,4 +1,4 @@
-"""What verify-db counts by ranges of ids, against a reading of every row, after any changes on either side."""
+"""What verify-db counts by ranges of ids, against a reading of every row, after any changes."""
 
 from __future__ import annotations
 
@@ -112,7 +112,9 @@ def by_reading_all(servers: Servers) -> dict[str, int]:
         "labels": len(labels),
         "unlabelled": len(transactions.keys() - labels.keys()),
         "orphans": len(labels.keys() - transactions.keys()),
-        "older": sum(float(labels[key][0]) < transactions[key][2] and not transactions[key][3] for key in both),
+        "older": sum(
+            float(labels[key][0]) < transactions[key][2] and not transactions[key][3] for key in both
+        ),
         "dangling": sum(row[0] not in customers or row[1] not in terminals for row in transactions.values()),
         "transactions_ahead": sum(row[3] for row in transactions.values()),
         "labels_ahead": sum(row[1] for row in labels.values()),
@@ -132,7 +134,9 @@ def by_ranges(found: Verification) -> dict[str, int]:
 
 
 @given(changes=st.lists(CHANGES, max_size=10), most_mapped=st.sampled_from([0, asked_module.MOST_MAPPED]))
-@settings(max_examples=25, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=25, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_whatever_was_changed_is_found_as_by_reading_every_row(
     running_servers: Servers, changes: list[tuple[Any, ...]], most_mapped: int
 ) -> None:
