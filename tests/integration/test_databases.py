@@ -254,7 +254,7 @@ def test_a_session_that_locks_postgres_is_named_and_neither_database_is_emptied(
 EXCLUSIVE = "LOCK TABLE public.transactions IN ACCESS EXCLUSIVE MODE"
 QUESTIONS: dict[str, Callable[[Databases], object]] = {
     "content": Databases.content,
-    "reconcile": Databases.compare,
+    "compare": Databases.compare,
     "empty": Databases.empty,
     "propagate": partial(Databases.empty, propagate=True),
     "report": reporting.build,
