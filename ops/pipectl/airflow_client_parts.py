@@ -99,7 +99,7 @@ class _AnyModel(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self) if fullname.startswith(f"{MODELS}.") else None
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__getattr__ = lambda _: Any  # type: ignore[method-assign, assignment]
+        module.__getattr__ = lambda _: Any  # type: ignore[method-assign]
 
 
 @contextmanager
