@@ -65,7 +65,7 @@ NAMING_BUCKETS = f"""
                         LEFT JOIN (SELECT DISTINCT terminal_id FROM {TERMINALS}) AS t USING (terminal_id)
     GROUP BY 1"""
 # The same of many transactions: a byte for each number from the lowest to the highest says whether it has a
-# row, which takes a fifth of the join's time for each transaction, and some time for each number.
+# row, which takes a quarter of the join's time for each transaction, and some time for each number.
 DIMENSION_ENDS = f"""
     SELECT coalesce((SELECT max(customer_id)::bigint - min(customer_id) FROM {CUSTOMERS}), 0)
          + coalesce((SELECT max(terminal_id)::bigint - min(terminal_id) FROM {TERMINALS}), 0)"""
