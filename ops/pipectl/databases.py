@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import astuple
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipectl import published
@@ -11,9 +13,10 @@ from pipectl.database_connections import LOCK_SECONDS, ask, copy_postgres, open_
 from pipectl.errors import DatabaseError, DatabaseLockedError
 from pipectl.models import Causes, Counts, DatabaseContent, Reconciliation, Table
 from pipectl.names import counted
+from pipectl.wait import Aside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from pipectl.models import DatabaseAddress
@@ -30,6 +33,8 @@ ROWS_AT_ONCE = 10_000
 BLOCKS_AT_ONCE = 200
 # Counting a million rows takes MySQL 0.2 s.
 MOST_COUNTED = 500_000
+# Numbers of customers and terminals for each of which PostgreSQL keeps a byte.
+MOST_MAPPED = 10_000_000
 POSTGRES_TABLES = """
     SELECT format('%I.%I', schemaname, tablename), schemaname || '.' || tablename
     FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1"""
@@ -143,63 +148,32 @@ class Databases:
                         labels, frauds = labels + int(counted[0]), frauds + int(counted[1])
         return Counts(sum(int(transactions) for _, _, transactions in ranges), labels, frauds)
 
-    def reconcile(self) -> Reconciliation:
-        """Compare the ids of transactions and labels, and when they were made, exactly; count dangling ones.
+    def compare(self) -> tuple[tuple[DatabaseContent, DatabaseContent], Reconciliation]:
+        """Count every table, and compare transactions with labels, exactly, in one pass over each.
 
         Both servers count ids per range of 10,000, with the latest transaction and the earliest label. A
         range that is full on both sides, or empty on one, is settled by that if no label is older than a
-        transaction; of the others the ids and times are compared. Labels are read first: a label's
-        transaction was committed before it, so an orphan is never an effect of the order. Of a transaction
-        that is dated ahead of the clock nobody can say whether its label is older.
+        transaction; of the others the ids and times are compared. What is read of labels is older than what
+        is read of transactions: a label's transaction was committed before it, so an orphan is never an
+        effect of the order. Of a transaction that is dated ahead of the clock nobody can say whether its
+        label is older.
         """
-        with self._mysql_cursor() as mysql, self._postgres_cursor() as postgres:
-            labels = _buckets(mysql, published.LABEL_BUCKETS) if _mysql_has_labels(mysql) else {}
-            has_transactions = _postgres_has_transactions(postgres)
-            transactions = _buckets(postgres, published.TRANSACTION_BUCKETS) if has_transactions else {}
-            now = ahead = 0.0
-            if labels or transactions:
-                before = _number(mysql, published.MYSQL_CLOCK)
-                now = _number(postgres, published.POSTGRES_CLOCK)
-                ahead = now - before
-                mysql.execute(published.LONG_ANSWERS)
-            orphans = older = 0
-            unlabelled: list[int] = []
-            ranges = [LOWEST_IDS]
-            for bucket in sorted(labels.keys() | transactions.keys()):
-                there, labelled = transactions.get(bucket), labels.get(bucket)
-                if labelled is None:
-                    first = ranges.pop()[0] if ranges[-1][1] == BUCKET * bucket - 1 else BUCKET * bucket
-                    ranges.append((first, BUCKET * (bucket + 1) - 1))
-                    continue
-                if there is None:
-                    orphans += labelled.rows
-                    continue
-                if there.rows == labelled.rows == BUCKET and labelled.when + ahead >= there.when:
-                    continue
-                label_times = _label_times(mysql, bucket)
-                transaction_times = _transaction_times(postgres, bucket)
-                unlabelled += transaction_times.keys() - label_times.keys()
-                orphans += len(label_times.keys() - transaction_times.keys())
-                older += sum(
-                    label_times[identity] + ahead < transaction_times[identity] <= now
-                    for identity in label_times.keys() & transaction_times.keys()
-                )
-            causes = _causes(mysql, postgres, ranges, unlabelled) if has_transactions else Causes()
-            dangling = _dangling(postgres) if has_transactions else 0
-            transactions_ahead = labels_ahead = 0
-            if any(bucket.when > now for bucket in transactions.values()):
-                transactions_ahead = int(_number(postgres, published.TRANSACTIONS_AHEAD, now))
-            if any(bucket.detected > now for bucket in labels.values()):
-                labels_ahead = int(_number(mysql, published.LABELS_AHEAD, now))
-        return Reconciliation(
-            unlabelled=causes.total,
-            orphans=orphans,
-            older=older,
-            causes=causes,
-            transactions_ahead=transactions_ahead,
-            labels_ahead=labels_ahead,
-            dangling=dangling,
-        )
+        with (
+            self._mysql_snapshot() as mysql,
+            self._mysql_snapshot() as second_mysql,
+            self._postgres_cursor() as postgres,
+        ):
+            before = _number(mysql, published.MYSQL_CLOCK)
+            postgres.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            now = _number(postgres, published.POSTGRES_CLOCK)  # the snapshot is as old as this
+            reading = Aside(partial(_read_labels, mysql, second_mysql))
+            postgres_tables, transactions = _read_transactions(postgres)
+            mysql_tables, labels = reading.result()
+            content = (
+                DatabaseContent(self.postgres.service, postgres_tables),
+                DatabaseContent(self.mysql.service, mysql_tables),
+            )
+            return content, _compared(mysql, postgres, transactions, labels, now=now, ahead=now - before)
 
     def empty(self, *, propagate: bool = False) -> tuple[DatabaseContent, DatabaseContent]:
         """Delete every row of both databases or of neither, keep the tables, and return what was there.
@@ -271,10 +245,16 @@ class Databases:
     @contextmanager
     def ask_mysql(self) -> Iterator[Ask]:
         """Give a function that runs statements in `airbyte-mysql`; all of them see the same rows."""
+        with self._mysql_snapshot() as cursor:
+            yield lambda statement, *values: ask(cursor, statement, values)
+
+    @contextmanager
+    def _mysql_snapshot(self) -> Iterator[Any]:
+        """Give a cursor that sees the rows of now, whatever is committed later."""
         with self._mysql_cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
-            yield lambda statement, *values: ask(cursor, statement, values)
+            yield cursor
 
     def copying(self) -> AbstractContextManager[Callable[[str], bytes]]:
         """Give a function that returns what a COPY of `airbyte-postgres` sends; all see the same rows."""
@@ -311,8 +291,16 @@ def script_variables(prefix: str, address: DatabaseAddress) -> dict[str, str]:
     }
 
 
-def _count_tables(cursor: Any, query: str) -> tuple[Table, ...]:  # noqa: ANN401  two drivers, one interface
-    return tuple(Table(name, _count(cursor, quoted)) for quoted, name in _tables(cursor, query))
+def _count_tables(
+    cursor: Any,  # noqa: ANN401  two drivers, one interface
+    query: str,
+    known: Mapping[str, int] = MappingProxyType({}),
+) -> tuple[Table, ...]:
+    """Count the rows of each table whose number is not `known` already."""
+    return tuple(
+        Table(name, known[name] if name in known else _count(cursor, quoted))
+        for quoted, name in _tables(cursor, query)
+    )
 
 
 def _row_counts(cursor: Any, *, is_postgres: bool) -> dict[str, tuple[int, bool]]:  # noqa: ANN401  as above
@@ -385,36 +373,121 @@ def _postgres_has_transactions(cursor: Any) -> bool:  # noqa: ANN401  untyped dr
     return bool(cursor.fetchall()[0][0])
 
 
-def _dangling(cursor: Any) -> int:  # noqa: ANN401  untyped driver
-    """Count transactions without a customer or terminal: none before the next run has made the tables."""
-    cursor.execute(published.HAS_DIMENSIONS)
-    if not cursor.fetchall()[0][0]:
-        return 0
-    cursor.execute(published.DANGLING)
-    return int(cursor.fetchall()[0][0])
-
-
 def _mysql_has_labels(cursor: Any) -> bool:  # noqa: ANN401  untyped driver
     cursor.execute(published.HAS_LABELS)
     return bool(cursor.fetchall())
 
 
-class _Bucket(NamedTuple):
-    """Rows of a range of ids, and the earliest or latest of their times, in seconds since 1970.
+class _Transactions(NamedTuple):
+    """Transactions of a range of ids, the latest of their times, and how many name what has no row.
 
-    `detected` is the latest date of a label.
+    Times are in seconds since 1970.
     """
 
     rows: int
     when: float
-    detected: float = 0
+    dangling: int
 
 
-def _buckets(cursor: Any, query: str) -> dict[int, _Bucket]:  # noqa: ANN401  two drivers, one interface
-    cursor.execute(query, (BUCKET,))
-    return {
-        int(bucket): _Bucket(int(count), *map(float, times)) for bucket, count, *times in cursor.fetchall()
-    }
+class _Labels(NamedTuple):
+    """Labels of a range of ids, the earliest of their times, and the latest date that one has."""
+
+    rows: int
+    when: float
+    detected: float
+
+
+def _read_transactions(postgres: Any) -> tuple[tuple[Table, ...], dict[int, _Transactions]]:  # noqa: ANN401
+    """Count all tables, and transactions per range; those with an id that no label can have in range -1."""
+    ranges = {}
+    is_there = _postgres_has_transactions(postgres)
+    if is_there:
+        for bucket, rows, when, dangling in ask(postgres, _transaction_buckets(postgres), (BUCKET,)):
+            ranges[int(bucket)] = _Transactions(int(rows), float(when), int(dangling))
+    total = sum(there.rows for there in ranges.values())
+    known = {published.TRANSACTIONS: total} if is_there else {}
+    return _count_tables(postgres, POSTGRES_TABLES, known), ranges
+
+
+def _transaction_buckets(postgres: Any) -> str:  # noqa: ANN401  untyped driver
+    """Return the statement that counts transactions the fastest way."""
+    postgres.execute(published.HAS_DIMENSIONS)
+    if not postgres.fetchall()[0][0]:
+        # Before the next run has made the tables, no transaction lacks a row there.
+        return published.TRANSACTION_BUCKETS
+    numbers = int(_number(postgres, published.DIMENSION_ENDS))
+    rows = _estimate(postgres, published.TRANSACTIONS, published.TRANSACTIONS, is_postgres=True)
+    return published.MAPPED_BUCKETS if numbers < min(rows, MOST_MAPPED) else published.NAMING_BUCKETS
+
+
+def _read_labels(mysql: Any, second: Any) -> tuple[tuple[Table, ...], dict[int, _Labels]]:  # noqa: ANN401
+    """Count all tables, and labels per range: half of them by a second session, on another processor."""
+    if not _mysql_has_labels(mysql):
+        return _count_tables(mysql, MYSQL_TABLES), {}
+    [(lowest, highest)] = ask(mysql, published.LABEL_ENDS, ())
+    middle = (int(lowest) + int(highest)) // 2 // BUCKET * BUCKET
+
+    def read(cursor: Any, first: int, last: int) -> dict[int, _Labels]:  # noqa: ANN401  untyped driver
+        return {
+            int(bucket): _Labels(int(rows), float(when), float(detected))
+            for bucket, rows, when, detected in ask(cursor, published.LABEL_BUCKETS, (BUCKET, first, last))
+        }
+
+    upper = Aside(lambda: read(second, middle, int(highest)))
+    labels = read(mysql, int(lowest), middle - 1) if middle else {}
+    labels |= upper.result()
+    total = sum(labelled.rows for labelled in labels.values())
+    return _count_tables(mysql, MYSQL_TABLES, {published.LABELS: total}), labels
+
+
+def _compared(
+    mysql: Any,  # noqa: ANN401  untyped driver
+    postgres: Any,  # noqa: ANN401  untyped driver
+    transactions: dict[int, _Transactions],
+    labels: dict[int, _Labels],
+    *,
+    now: float,
+    ahead: float,
+) -> Reconciliation:
+    """Compare ranges of ids; `now` is PostgreSQL's time, which is `ahead` of MySQL's by so many seconds."""
+    mysql.execute(published.LONG_ANSWERS)
+    orphans = older = 0
+    unlabelled: list[int] = []
+    ranges = [LOWEST_IDS]
+    for bucket in sorted((labels.keys() | transactions.keys()) - {-1}):
+        there, labelled = transactions.get(bucket), labels.get(bucket)
+        if labelled is None:
+            first = ranges.pop()[0] if ranges[-1][1] == BUCKET * bucket - 1 else BUCKET * bucket
+            ranges.append((first, BUCKET * (bucket + 1) - 1))
+            continue
+        if there is None:
+            orphans += labelled.rows
+            continue
+        if there.rows == labelled.rows == BUCKET and labelled.when + ahead >= there.when:
+            continue
+        label_times = _label_times(mysql, bucket)
+        transaction_times = _transaction_times(postgres, bucket)
+        unlabelled += transaction_times.keys() - label_times.keys()
+        orphans += len(label_times.keys() - transaction_times.keys())
+        older += sum(
+            label_times[identity] + ahead < transaction_times[identity] <= now
+            for identity in label_times.keys() & transaction_times.keys()
+        )
+    causes = _causes(mysql, postgres, ranges, unlabelled) if transactions else Causes()
+    transactions_ahead = labels_ahead = 0
+    if any(there.when > now for there in transactions.values()):
+        transactions_ahead = int(_number(postgres, published.TRANSACTIONS_AHEAD, now))
+    if any(labelled.detected > now for labelled in labels.values()):
+        labels_ahead = int(_number(mysql, published.LABELS_AHEAD, now))
+    return Reconciliation(
+        unlabelled=causes.total,
+        orphans=orphans,
+        older=older,
+        causes=causes,
+        transactions_ahead=transactions_ahead,
+        labels_ahead=labels_ahead,
+        dangling=sum(there.dangling for there in transactions.values()),
+    )
 
 
 def _transaction_times(postgres: Any, bucket: int) -> dict[int, float]:  # noqa: ANN401  untyped driver

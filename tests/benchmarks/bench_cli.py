@@ -19,6 +19,8 @@ ROUNDS = 15
 VERSION_LIMIT = 1.5
 STATUS_LIMIT = 2.0
 EXPLAIN_LIMIT = 1.3
+CLIENT_LIMIT = 1.5
+TRIGGERS = 5
 AIRFLOW_LIMIT = 0.8
 COMPLETION_LIMIT = 1.5
 # What bash sets for `pipectl trigger`, a blank and Tab.
@@ -53,6 +55,7 @@ def main() -> int:
         "health request": (sys.executable, "-c", health),
         "pipectl status": (*PIPECTL, "status", "--json"),
         "pipectl explain": (*PIPECTL, "explain", "--json"),
+        "pipectl runs": (*PIPECTL, "runs", "--json"),
     }
     # What runs in a container is not this process's child.
     if engine.name == "local":
@@ -62,14 +65,18 @@ def main() -> int:
     for _ in range(ROUNDS):
         for name, command in commands.items():
             times[name].append(cpu(command))
-    typer, version, completion, request, status, explain, *airflow = (
+    typer, version, completion, request, status, explain, runs, *airflow = (
         median(values) for values in times.values()
     )
+    # Last, since the runs take the processor from whatever is measured beside them.
+    trigger = median(cpu((*PIPECTL, "trigger", "--no-wait", "--json")) for _ in range(TRIGGERS))
     ratios = [
         ("pipectl --version / import typer", version, version / typer, VERSION_LIMIT),
         ("completion of a DAG's id / --version", completion, completion / version, COMPLETION_LIMIT),
         ("pipectl status / (health request + --version)", status, status / (request + version), STATUS_LIMIT),
         ("pipectl explain / pipectl status", explain, explain / status, EXPLAIN_LIMIT),
+        ("pipectl runs / pipectl status", runs, runs / status, CLIENT_LIMIT),
+        ("pipectl trigger --no-wait / pipectl status", trigger, trigger / status, CLIENT_LIMIT),
     ]
     if airflow:
         quick, plain = airflow

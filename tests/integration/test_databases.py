@@ -254,7 +254,7 @@ def test_a_session_that_locks_postgres_is_named_and_neither_database_is_emptied(
 EXCLUSIVE = "LOCK TABLE public.transactions IN ACCESS EXCLUSIVE MODE"
 QUESTIONS: dict[str, Callable[[Databases], object]] = {
     "content": Databases.content,
-    "reconcile": Databases.reconcile,
+    "compare": Databases.compare,
     "empty": Databases.empty,
     "propagate": partial(Databases.empty, propagate=True),
     "report": reporting.build,
@@ -630,7 +630,7 @@ def test_labels_that_the_server_cuts_off_are_an_error(
     fill(servers, set(range(100)), set(range(100)))
     monkeypatch.setattr(published, "LONG_ANSWERS", "SET SESSION group_concat_max_len = 1000")
     with pytest.raises(DatabaseError, match="MySQL cut an answer of 100 labels off"):
-        databases(servers).reconcile()
+        databases(servers).compare()
 
 
 def test_a_wrong_password_names_the_variable_to_set(servers: Servers) -> None:

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.integration
 IN_MYSQL = {
     "BATCH_LABELS",
     "LABEL_BUCKETS",
+    "LABEL_ENDS",
     "LABELS_AHEAD",
     "LABEL_TIMES",
     "LABELS_BY_TYPE",
@@ -45,7 +46,11 @@ FEW_ROWS = {"FRAUD_LABELS_BY_TYPE", "MYSQL_ESTIMATE"}
 STATEMENTS = {
     name: text.format(**PARTS) if "{" in text else text
     for name, text in vars(published).items()
-    if name.isupper() and isinstance(text, str) and text.lstrip().startswith("SELECT") and name != "CAUSES"
+    if name.isupper()
+    and not name.startswith("_")
+    and isinstance(text, str)
+    and text.lstrip().startswith(("SELECT", "WITH"))
+    and name != "CAUSES"
 }
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import errno
+import functools
 import http.client
 import json
 import os
 import re
+import sys
 import threading
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +25,7 @@ from typer.testing import CliRunner
 from pipectl import cli
 from pipectl.airflow_answers import fold_frames, read_dag, read_task
 from pipectl.airflow_api import AirflowApi
+from pipectl.airflow_client_parts import part
 from pipectl.airflow_health import NEWEST_AIRFLOW, OLDEST_AIRFLOW, AirflowHealth
 from pipectl.errors import (
     AirflowConflictError,
@@ -30,13 +35,13 @@ from pipectl.errors import (
     DagError,
     ExitCode,
 )
-from pipectl.models import AirflowAddress, TaskState
+from pipectl.models import AirflowAddress, Backfill, TaskState
 from support.json_schemas import check_output
 from support.waiting import WAIT_SECONDS
 from support.witness import Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
 # What real API servers answered, as tests/integration/test_airflow_versions.py has written it.
@@ -54,6 +59,7 @@ class FakeAirflow(ThreadingHTTPServer):
         self.answers = answers
         self.bodies: list[Any] = []
         self.asked: list[str] = []
+        self.requests: list[tuple[str, str, str]] = []
         self.slow: dict[str, threading.Event] = {}
 
     def handle_error(self, *_: object) -> None:
@@ -71,6 +77,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         if sent := self.rfile.read(int(self.headers.get("Content-Length") or 0)):
             self.server.bodies.append(json.loads(sent))
+        self.server.requests.append((self.command, self.path, sent.decode()))
         path = self.path.split("?", 1)[0]
         self.server.asked.append(path)
         if path in self.server.slow:
@@ -220,6 +227,73 @@ def test_commands_show_what_each_version_answers(
     done = CliRunner().invoke(cli.app, ["--engine", "local", "--json", *words])
     assert done.exit_code == 0, done.output
     check_output(words, done.stdout, done.stderr)
+
+
+def requests_of(server: FakeAirflow) -> list[tuple[str, str, str]]:
+    """Use each method, also those for which nothing is recorded, and return what was sent."""
+    ask_everything(server)
+    api = AirflowApi(server.address)
+    task = TaskState("first", "success", 1, None)
+    questions: tuple[Callable[[], object], ...] = (
+        lambda: api.runs_between("two_tasks", DATE, DATE),
+        lambda: api.backfill_slots("two_tasks", DATE, DATE, "failed"),
+        lambda: api.backfill("two_tasks", DATE, DATE, 3, "completed"),
+        lambda: api.active_backfill("two_tasks"),
+        lambda: api.cancel_backfill(Backfill(7, "two_tasks", DATE, DATE, DATE)),
+        lambda: api.rows_written("two_tasks", "labels", ("run",), DATE),
+        lambda: api.retry_delay("two_tasks", "first"),
+        lambda: api.clear("two_tasks", "run", tasks=(("first", -1), ("second", 2)), downstream=True),
+        lambda: api.log("two_tasks", "run", task, 2),
+    )
+    for ask in questions:
+        with contextlib.suppress(AirflowError):
+            ask()
+    return server.requests
+
+
+@pytest.fixture
+def no_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has not imported airflow_client."""
+    for name in [name for name in sys.modules if f"{name}.".startswith("airflow_client.")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.usefixtures("no_client")
+def test_parts_of_the_client_ask_as_the_whole_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    [by_parts] = [requests_of(server) for server in serve(copy.deepcopy(ANSWERS[max(ANSWERS)]))]
+    loaded = {name for name in sys.modules if name.startswith("airflow_client.client.models.")}
+    assert 0 < len(loaded) < 20  # of 170
+
+    whole = import_module("airflow_client.client")
+    assert whole.DAGRunResponse is import_module(whole.DAGRunResponse.__module__).DAGRunResponse
+    for name in [name for name in sys.modules if f"{name}.".startswith("airflow_client.")]:
+        monkeypatch.delitem(sys.modules, name)
+    whole = import_module("airflow_client.client")
+    monkeypatch.setattr("pipectl.airflow_api.part", functools.partial(getattr, whole))
+    [by_the_whole] = [requests_of(server) for server in serve(copy.deepcopy(ANSWERS[max(ANSWERS)]))]
+    assert by_parts == by_the_whole
+    assert len({path for _, path, _ in by_parts}) > 20
+
+
+@pytest.mark.usefixtures("no_client")
+@pytest.mark.parametrize("function", ["_install", "_module_of"])
+def test_a_client_of_another_layout_is_imported_as_a_whole(
+    newest: FakeAirflow, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    def fail(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(f"pipectl.airflow_client_parts.{function}", fail)
+    ask_everything(newest)
+    assert len(sys.modules["airflow_client.client.models"].__dict__) > 150
+
+
+@pytest.mark.usefixtures("no_client")
+def test_a_name_without_a_file_comes_from_the_whole_client() -> None:
+    part("DagRunApi")
+    assert part("ApiTypeError") is import_module("airflow_client.client").ApiTypeError
+    with pytest.raises(AttributeError, match="NoSuchClass"):
+        part("NoSuchClass")
 
 
 def test_fields_that_pipectl_does_not_know_change_nothing(newest: FakeAirflow) -> None:

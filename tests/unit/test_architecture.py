@@ -43,12 +43,13 @@ HEAVY = (
 )
 # Who may import an outside tool: modules, or folders that end in a slash.
 IMPORTERS = {
-    "airflow_client": ["airflow_api.py"],
+    "airflow_client": ["airflow_client_parts.py"],
     "dotenv": ["env_file.py"],
     "jsonschema": ["pipeline/run_conf.py"],
     "mysql": ["database_connections.py"],
     "numpy": ["pipeline/exporting.py"],
     "platformdirs": ["settings.py"],
+    "pydantic": ["airflow_client_parts.py"],
     "plotly": ["commands/"],
     "psutil": ["engines/local/processes.py"],
     "psycopg2": ["database_connections.py", "replication.py"],

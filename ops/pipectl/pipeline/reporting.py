@@ -133,14 +133,15 @@ def build(databases: Databases) -> Report:
     reading = Aside(lambda: _transactions(databases, is_large=is_large))
     counting = Aside(lambda: _labels(databases, published.FRAUD_LABELS_BY_TYPE if is_large else None))
     total = Aside(lambda: _total_labels(databases)) if is_large else None
-    comparing = None if is_large else Aside(databases.reconcile)
+    comparing = None if is_large else Aside(databases.compare)
     transactions, labelled = reading.result(), counting.result()
     if total:
         frauds = sum(count for count, _ in labelled.values())
         labelled["", False] = (total.result() - frauds, 0)
     labels = sum(count for count, _ in labelled.values())
     if comparing:
-        unlabelled, orphans = comparing.result().unlabelled, comparing.result().orphans
+        _, reconciliation = comparing.result()
+        unlabelled, orphans = reconciliation.unlabelled, reconciliation.orphans
     else:
         unlabelled, orphans = max(transactions.total - labels, 0), max(labels - transactions.total, 0)
     return Report(

@@ -75,8 +75,7 @@ def verify(databases: Databases, expect: str) -> Verification:
     one label (the label's primary key is the transaction's id, so never two); and no label is without its
     transaction, or older than it: such a label is that of a transaction which had the same id before.
     """
-    content = databases.content()
-    reconciliation = databases.reconcile()
+    content, reconciliation = databases.compare()
     reasons = {"empty": _not_empty, "populated": _not_populated, "reconciled": _not_reconciled}[expect](
         {table.name: table.rows for database in content for table in database.tables}, reconciliation
     )
