@@ -104,6 +104,7 @@ def check_lost_rows(stack: Stack) -> None:
     manifest = Path(saved["folder"]) / "snapshot.json"
     facts = json.loads(manifest.read_text())
     facts["rows"]["public.transactions"] += 1
+    del facts["seal"]  # as in a snapshot of an earlier build
     manifest.write_text(json.dumps(facts))
     project.run("trigger")
     project.settle()
