@@ -206,7 +206,7 @@ def test_what_is_foreign_newer_or_missing_is_said_so(store: Store, tmp_path: Pat
     with pytest.raises(UsageError, match=r"There is no snapshot 'other'\. There are: mine\."):
         store.read("other")
     rewrite(store, "mine", format=2, pipectl="7.0")
-    with pytest.raises(UsageError, match=r"made by pipectl 7\.0, which is newer"):
+    with pytest.raises(UsageError, match=r"made by pipectl 7\.0, newer"):
         store.read("mine")
     rewrite(store, "mine", format=1, program="another")
     with pytest.raises(UsageError, match="no snapshot of pipectl's"):
@@ -403,7 +403,7 @@ def test_a_change_of_what_a_snapshot_says_of_itself_is_noticed(store: Store, nam
     changed = path.read_text().replace("sesame", "changed").replace('"17.2"', '"17.1"')
     assert changed != path.read_text()
     path.write_text(changed)
-    with pytest.raises(UsageError, match="The snapshot mine is broken: .* has changed") as caught:
+    with pytest.raises(UsageError, match=r"The snapshot mine is broken: .* has changed") as caught:
         store.read("mine")
     assert "pipectl snapshot rm mine" in caught.value.hint
 
@@ -426,7 +426,7 @@ def test_a_snapshot_of_a_newer_pipectl_is_refused(store: Store, version: str, *,
     if is_taken:
         assert store.read("mine").pipectl == version
         return
-    with pytest.raises(UsageError, match=f"made by pipectl {version}, which is newer than this, 0.1.0"):
+    with pytest.raises(UsageError, match=f"made by pipectl {version}, newer than this one"):
         store.read("mine")
 
 

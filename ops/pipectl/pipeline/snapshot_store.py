@@ -151,7 +151,7 @@ class Store:
         made_by, its_format = value.get("pipectl"), value.get("format")
         if (isinstance(its_format, int) and its_format > FORMAT) or is_newer(str(made_by), __version__):
             raise UsageError(
-                f"The snapshot {name} was made by pipectl {made_by}, which is newer than this, {__version__}.",
+                f"The snapshot {name} was made by pipectl {made_by}, newer than this one ({__version__}).",
                 hint="Update pipectl, then run the command again.",
             )
         try:

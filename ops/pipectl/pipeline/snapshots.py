@@ -258,9 +258,10 @@ def restore(
 ) -> SnapshotRestored:
     """Replace all data by that of a snapshot that `require_restorable` has returned, and start the stack.
 
-    Runs that are active end with the services, and are gone with the data. The data of before is kept until all services are healthy with the new, and comes back if they are not.
-    Ids that have been used are not used again. Raises UsageError for a database that runs elsewhere, and if
-    there is no space; and what a start raises.
+    Runs that are active end with the services, and are gone with the data. The data of before is kept until
+    all services are healthy with the new, and comes back if they are not. Ids that were used are not used
+    again. Raises UsageError for a database that runs elsewhere, and if there is no space; and what a start
+    raises.
     """
     stopwatch = lifecycle.Stopwatch()
     whose = "before"
