@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipectl import seen, services
+from pipectl import json_text, seen, services
 from pipectl.commands import COMMANDS, RUN_PROGRAMS
 from pipectl.engines.choice import AUTO, ENGINES
 from pipectl.names import CHECK_IDS, EXPECTATIONS, EXPORT_FORMATS
@@ -212,8 +212,17 @@ def _tasks(line: Line) -> Iterable[str]:
 
 def _snapshots(line: Line) -> Iterable[str]:
     folder = line.project / STATE / SNAPSHOTS if line.project else None
-    found = folder.iterdir() if folder and folder.is_dir() else ()
-    return sorted(path.name for path in found if path.is_dir() and not path.name.startswith("."))
+    if not folder or not folder.is_dir() or line.positionals[:1] == ["save"]:
+        return ()
+    return sorted(path.name for path in folder.iterdir() if _is_snapshot(path))
+
+
+def _is_snapshot(path: Path) -> bool:
+    """Whether a folder looks like a snapshot: what is in it is not compared, which takes too long here."""
+    if path.is_symlink() or path.name.startswith(".") or not (path / "data").is_dir():
+        return False
+    manifest = json_text.read_object(path / "snapshot.json")
+    return (path / "settings.json").is_file() and manifest.get("program") == "pipectl snapshot"
 
 
 # By the name of the parameter of a command's function.

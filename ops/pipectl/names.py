@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from pathlib import Path
 
 DAG_ID = "generate_transaction_and_labels"
 # What `verify-db --expect` and `export --format` take.
@@ -16,6 +17,7 @@ EXPORT_FORMATS = ("parquet", "csv")
 CHECK_IDS = (
     *("memory", "disk", "file-system", "clock", "locale", "proxy", "cache", "images"),
     *("env-file", "env-modes", "env-running", "env-volumes", "secrets", "line-ends", "mounts", "run-bits"),
+    "snapshots",
     *("leftovers", "engine", "compose", "ports", "services", "airflow", "heartbeats", "tasks-api"),
     *("dag-imports", "triggerer", "pools", "retention", "databases", "replication-slots", "binary-log"),
     "label-lag",
@@ -68,9 +70,14 @@ def size(count: int) -> str:
 
 def command(*words: str) -> str:
     """Return a command of pipectl as one types it in a shell, to which a task's brackets are a pattern."""
+    return shell("pipectl", *words)
+
+
+def shell(*words: str | Path) -> str:
+    """Return a command as one types it in a shell."""
     import shlex  # noqa: PLC0415  3 ms, for a hint alone
 
-    return shlex.join(("pipectl", *words))
+    return shlex.join(map(str, words))
 
 
 def is_dag_id(text: str) -> bool:

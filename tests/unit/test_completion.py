@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, get_args, get_type_hints
@@ -28,8 +29,11 @@ SEEN = {"dags": ["orders", "payments"], "runs": {"orders": [RUN]}, "tasks": {"or
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project whose commands have seen two DAGs, a run and two tasks."""
     folder = tmp_path / "a project"
-    for name in ("dags", "stack", ".pipectl/snapshots/before", ".pipectl/snapshots/.half", "dags/deep"):
+    for name in ("dags", "stack", ".pipectl/snapshots/before/data", ".pipectl/snapshots/.half", "dags/deep"):
         (folder / name).mkdir(parents=True)
+    before = folder / ".pipectl/snapshots/before"
+    (before / "settings.json").write_text("{}", encoding="utf-8")
+    (before / "snapshot.json").write_text('{"program": "pipectl snapshot"}', encoding="utf-8")
     (folder / ".pipectl" / seen.FILE).write_text(json.dumps(SEEN), encoding="utf-8")
     monkeypatch.chdir(folder / "dags" / "deep")
     # What answers in other tests held.
@@ -101,6 +105,12 @@ def test_a_line_is_completed_by_what_may_stand_there(line: str, expected: list[s
 
 
 def test_snapshots_are_the_folders_that_are_whole(project: Path) -> None:
+    snapshots = project / ".pipectl/snapshots"
+    (snapshots / "empty").mkdir()
+    (snapshots / "a-file").touch()
+    (snapshots / "a-link").symlink_to(snapshots / "before")
+    shutil.copytree(snapshots / "before", snapshots / "odd")
+    (snapshots / "odd/snapshot.json").write_text("{", encoding="utf-8")
     line = completion.read([])
     assert line
     assert list(VALUES["name"](line)) == ["before"]

@@ -72,6 +72,7 @@ ASKED = {
     "secrets equal across services": {"secrets"},
     "cache integrity": {"cache"},
     "leftovers": {"leftovers"},
+    "snapshots": {"snapshots"},
     "heartbeats": {"heartbeats", "services"},
     "tasks' API path": {"tasks-api"},
     "DAG import errors": {"dag-imports"},

@@ -377,7 +377,10 @@ def test_a_volume_that_is_a_link_is_not_deleted(tmp_path: Path) -> None:
     volume = database_volume(tmp_path, "postgres")
     volume.path.parent.mkdir()
     volume.path.symlink_to(target)
-    with pytest.raises(EngineError, match=r"is a link to .*bigger disk"):
+    with pytest.raises(EngineError, match=r"is a link to .*bigger disk") as caught:
         volume.delete()
+    # The remedy is about the link alone.
+    assert f"rm '{volume.path}'" in caught.value.hint
+    assert str(target) not in caught.value.hint
     assert volume.path.is_symlink()
     assert (target / "row").exists()

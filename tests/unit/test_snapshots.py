@@ -43,9 +43,11 @@ from pipectl.errors import (
 from pipectl.invocation import Invocation
 from pipectl.models import DagRun, Service
 from pipectl.observer import Observer
-from pipectl.pipeline import lifecycle, snapshot_versions, snapshots
+from pipectl.pipeline import lifecycle, snapshot_store, snapshot_versions, snapshots
 from pipectl.pipeline.consumers import Consumers
-from pipectl.pipeline.snapshot_store import DATA, MANIFEST, SETTINGS, Snapshot, Store
+from pipectl.pipeline.doctor import project as doctor_project
+from pipectl.pipeline.doctor.checks import Desk
+from pipectl.pipeline.snapshot_store import DATA, MANIFEST, SEAL, SETTINGS, Snapshot, Store
 from pipectl.services import databases
 from pipectl.settings import Settings, load
 from support.fake_engine import FakeData, FakeEngine
@@ -102,7 +104,9 @@ def manifest(store: Store, name: str) -> dict[str, Any]:
 
 
 def rewrite(store: Store, name: str, **changes: object) -> None:
-    (store.path(name) / MANIFEST).write_text(json.dumps({**manifest(store, name), **changes}))
+    """Change a manifest that has no seal, as those of earlier builds."""
+    facts = {key: value for key, value in manifest(store, name).items() if key != SEAL}
+    (store.path(name) / MANIFEST).write_text(json.dumps({**facts, **changes}))
 
 
 def test_what_is_saved_is_read_again(store: Store) -> None:
@@ -199,10 +203,10 @@ def test_any_file_in_the_place_of_a_manifest_is_refused(tmp_path: Path, text: by
 
 def test_what_is_foreign_newer_or_missing_is_said_so(store: Store, tmp_path: Path) -> None:
     make(store, "mine")
-    with pytest.raises(UsageError, match=r"There is no snapshot 'other'\. There are: mine"):
+    with pytest.raises(UsageError, match=r"There is no snapshot 'other'\. There are: mine\."):
         store.read("other")
     rewrite(store, "mine", format=2, pipectl="7.0")
-    with pytest.raises(UsageError, match=r"made by pipectl 7\.0, which is newer"):
+    with pytest.raises(UsageError, match=r"made by pipectl 7\.0, newer"):
         store.read("mine")
     rewrite(store, "mine", format=1, program="another")
     with pytest.raises(UsageError, match="no snapshot of pipectl's"):
@@ -268,6 +272,47 @@ def test_data_that_has_changed_is_refused(store: Store, damage: Any) -> None:
     assert "pipectl snapshot rm mine" in caught.value.hint
 
 
+def damage_settings(folder: Path) -> None:
+    (folder.parent / SETTINGS).unlink()
+
+
+def damage_data(folder: Path) -> None:
+    folder.rename(folder.with_name(".elsewhere"))
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_size, damage_missing, damage_more, damage_link, damage_settings, damage_data]
+)
+def test_the_list_and_the_doctor_name_what_is_damaged_without_reading_it(
+    engine: NotingEngine, store: Store, monkeypatch: pytest.MonkeyPatch, damage: Any
+) -> None:
+    make(store, "good")
+    make(store, "mine")
+    monkeypatch.setattr(snapshot_store, "_digest", Mock(side_effect=AssertionError))
+    monkeypatch.setattr(Invocation, "settings", engine._settings)
+    assert doctor_project.snapshots(Desk(engine)).found == "2 snapshots"
+    damage(store.path("mine") / DATA)
+    whole, unusable = store.all()
+    assert [each.name for each in whole] == ["good"]
+    assert set(unusable) == {"mine"}
+    done = CliRunner().invoke(cli.app, ["snapshot", "list", "--json"])
+    assert json.loads(done.stdout)["unusable"]["mine"].endswith(": pipectl snapshot rm mine")
+    found = doctor_project.snapshots(Desk(engine))
+    assert (found.ok, found.is_safe) == (False, False)
+    assert "The snapshot mine is broken" in found.found
+    assert "pipectl snapshot rm mine" in found.remedy
+
+
+def test_those_that_are_offered_are_usable_and_few(store: Store) -> None:
+    for number in range(7):
+        make(store, f"s{number}")
+    (store.folder / "a-file").touch()
+    (store.folder / "an-empty-folder").mkdir()
+    with pytest.raises(UsageError, match=r"There are: s\d, s\d, s\d, s\d, s\d and 2 more\.") as caught:
+        store.read("nope")
+    assert caught.value.hint == "What there is: pipectl snapshot list"
+
+
 def damage_text(folder: Path) -> None:
     (folder / "airbyte-mysql/data/PG_VERSION").write_text("18\n")
 
@@ -301,7 +346,7 @@ def test_an_engine_that_there_is_not_is_none_of_a_snapshot(store: Store, engine_
     rewrite(store, "mine", engine=engine_name)
     found, broken = store.all()
     assert found == ()
-    assert "not as pipectl wrote it" in broken["mine"]
+    assert "not as pipectl wrote it" in broken["mine"].message
 
 
 @pytest.mark.parametrize(("rows", "shown"), [(None, "unknown"), ({}, "no tables"), ({"t": 1_200}, "t 1,200")])
@@ -331,9 +376,58 @@ def test_a_link_in_the_place_of_a_snapshot_is_neither_read_nor_followed(store: S
     store.path("trick").symlink_to(tmp_path / "precious")
     with pytest.raises(UsageError, match="is no snapshot"):
         store.read("trick")
-    with pytest.raises(EngineError, match="is a link"):
+    with pytest.raises(UsageError, match="is a link, so it is no snapshot") as caught:
         store.remove("trick")
+    subprocess.run(["sh", "-c", caught.value.hint.partition(": ")[2]], check=True)
+    assert not store.path("trick").is_symlink()
     assert (tmp_path / "precious").is_dir()
+
+
+def test_a_file_in_the_place_of_a_snapshot_is_not_deleted(
+    engine: NotingEngine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(store, "mine")
+    store.path("notes").write_text("mine")
+    monkeypatch.setattr(Invocation, "settings", engine._settings)
+    monkeypatch.setattr(Invocation, "engine", engine)
+    done = CliRunner().invoke(cli.app, ["snapshot", "rm", "notes", "--yes"])
+    assert done.exit_code == ExitCode.USAGE
+    assert "is no folder, so it is no snapshot" in done.stderr
+    assert store.path("notes").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", [MANIFEST, SETTINGS])
+def test_a_change_of_what_a_snapshot_says_of_itself_is_noticed(store: Store, name: str) -> None:
+    make(store, "mine", AIRBYTE_MYSQL_PASSWORD="sesame")
+    path = store.path("mine") / name
+    changed = path.read_text().replace("sesame", "changed").replace('"17.2"', '"17.1"')
+    assert changed != path.read_text()
+    path.write_text(changed)
+    with pytest.raises(UsageError, match=r"The snapshot mine is broken: .* has changed") as caught:
+        store.read("mine")
+    assert "pipectl snapshot rm mine" in caught.value.hint
+
+
+def test_snapshots_of_earlier_builds_have_no_seal_and_are_taken(store: Store) -> None:
+    made = make(store, "mine")
+    assert SEAL in manifest(store, "mine")
+    rewrite(store, "mine")
+    assert SEAL not in manifest(store, "mine")
+    assert store.read("mine") == made
+    store.require_whole(made)
+
+
+@pytest.mark.parametrize(
+    ("version", "is_taken"), [("9.0.0", False), ("0.1.1", False), ("0.1.0", True), ("0.0.9", True)]
+)
+def test_a_snapshot_of_a_newer_pipectl_is_refused(store: Store, version: str, *, is_taken: bool) -> None:
+    make(store, "mine")
+    rewrite(store, "mine", pipectl=version)
+    if is_taken:
+        assert store.read("mine").pipectl == version
+        return
+    with pytest.raises(UsageError, match=f"made by pipectl {version}, newer than this one"):
+        store.read("mine")
 
 
 def test_a_name_that_is_taken_is_refused(store: Store) -> None:
@@ -694,6 +788,17 @@ def save(engine: NotingEngine, store: Store, name: str = "mine", hold: float = 0
     )
 
 
+class Told(Observer):
+    """Keeps what is said, and what had been done by then."""
+
+    def __init__(self, engine: NotingEngine) -> None:
+        self._engine = engine
+        self.sentences: dict[str, tuple[str, ...]] = {}
+
+    def report(self, sentence: str) -> None:
+        self.sentences[sentence] = tuple(self._engine.done)
+
+
 def restore(engine: NotingEngine, store: Store, *, keep_slots: bool | None = None) -> Any:
     settings = engine._settings
     chosen = snapshots.require_restorable(
@@ -706,7 +811,6 @@ def restore(engine: NotingEngine, store: Store, *, keep_slots: bool | None = Non
         chosen,
         "a_dag",
         keep_slots=keep_slots,
-        hold_timeout=0,
         up_timeout=1,
         observer=Observer(),
     )
@@ -726,6 +830,27 @@ def test_a_save_holds_the_schedule_copies_and_wakes_what_rested(engine: NotingEn
     ]
     assert store.read("mine") == saved.snapshot
     assert saved.snapshot.versions == VERSIONS
+
+
+def test_a_save_is_told_as_soon_as_it_is_safe_and_then_what_is_awaited(
+    engine: NotingEngine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "wait_until_healthy", lambda *_, **__: engine.note("wait"))
+    told = Told(engine)
+    snapshots.save(
+        engine,
+        engine._settings,
+        store,
+        "mine",
+        portable=False,
+        hold_timeout=0,
+        up_timeout=1,
+        observer=told,
+    )
+    *_, saved, awaited = told.sentences
+    assert (saved, awaited) == ("Saved mine: 0 bytes", "Waiting until all services are healthy again")
+    assert engine.done[-1] == "wait"
+    assert "wait" not in told.sentences[awaited]
 
 
 def test_what_rested_wakes_also_if_the_copy_fails(engine: NotingEngine, store: Store) -> None:
@@ -754,6 +879,35 @@ def test_a_run_that_stays_active_is_named_and_nothing_rests(
     ]
     assert engine.done == []
     assert store.names() == ()
+
+
+def test_each_run_that_must_end_first_has_its_command(
+    engine: NotingEngine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tuple(replace(RUN, run_id=f"manual__{number}") for number in range(6))
+    monkeypatch.setattr(AirflowHealth, "running", lambda _: runs)
+    with pytest.raises(WaitTimeoutError, match="and 3 more") as caught:
+        save(engine, store)
+    for run in runs:
+        assert f"pipectl cancel shop {run.run_id}" in caught.value.hint
+
+
+def test_a_restore_ends_active_runs_and_says_so_beforehand(
+    engine: NotingEngine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(store, "mine")
+    monkeypatch.setattr(AirflowHealth, "running", lambda _: (RUN,))
+    monkeypatch.setattr(Invocation, "settings", engine._settings)
+    monkeypatch.setattr(Invocation, "engine", engine)
+    done = CliRunner().invoke(cli.app, ["snapshot", "restore", "mine"])
+    assert done.exit_code == ExitCode.USAGE
+    assert "Active now, and ended with the services: manual__1 of shop." in " ".join(done.stderr.split())
+    assert engine.done == []
+    restore(engine, store)
+    assert engine.done[:4] == ["drop", "lay beside", f"rest {STARTING}", "stop"]
+    # Nothing is waited for.
+    done = CliRunner().invoke(cli.app, ["snapshot", "restore", "mine", "--wait", "5"])
+    assert (done.exit_code, "--wait goes with save" in done.stderr) == (ExitCode.USAGE, True)
 
 
 def test_a_run_that_begins_just_then_is_let_go_on(

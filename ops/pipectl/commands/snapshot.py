@@ -73,16 +73,22 @@ def snapshot(
         ),
     ] = None,
     wait: Annotated[
-        float, typer.Option("--wait", min=0, help="Seconds to wait for the end of active runs.")
-    ] = ACTIVE_RUN_SECONDS,
+        float | None,
+        typer.Option(
+            "--wait",
+            min=0,
+            help="save: seconds to wait for the end of active runs.",
+            show_default=f"{ACTIVE_RUN_SECONDS}",
+        ),
+    ] = None,
     yes: options.Yes = False,
     timeout: options.UpTimeout = options.UP_SECONDS,
 ) -> None:
     """Save the data of both databases and of Airflow at one moment, and go back to it.
 
-    The databases rest while they are copied, and no run is started; a restore keeps the data of before until
-    all is healthy with the new. Snapshots lie in .pipectl/snapshots, hold passwords and keys, and stay when
-    `reset` and `down --volumes` delete data.
+    The databases rest while they are copied, and no run is started; a restore ends the runs that are active,
+    and keeps the data of before until all is healthy with the new. Snapshots lie in .pipectl/snapshots, hold
+    passwords and keys, and stay when `reset` and `down --volumes` delete data.
 
     Examples: `pipectl snapshot save before-the-load` · `pipectl snapshot list` ·
     `pipectl snapshot restore before-the-load` · `pipectl snapshot rm before-the-load`
@@ -94,7 +100,10 @@ def snapshot(
     if action is Action.LIST:
         if name:
             raise UsageError("`pipectl snapshot list` takes no name.", hint="It lists all.")
-        found = SnapshotList(*store.all())
+        snapshots, unusable = store.all()
+        found = SnapshotList(
+            snapshots, {name: f"{error.message} {error.hint}" for name, error in unusable.items()}
+        )
         invocation.console.emit(found, lambda: _list_text(found))
         return
     if not name:
@@ -106,10 +115,15 @@ def snapshot(
         raise UsageError("--keep-slots and --drop-slots go with restore.", hint="Leave them out.")
     if portable and action is not Action.SAVE:
         raise UsageError("--portable goes with save.", hint="Leave it out: a snapshot says what it is.")
+    if wait is not None and action is not Action.SAVE:
+        raise UsageError(
+            "--wait goes with save.", hint="Leave it out: a restore ends active runs, whose data it replaces."
+        )
     if action is Action.SAVE:
-        save(invocation, store, name, portable=portable, wait=wait, timeout=timeout)
+        hold = ACTIVE_RUN_SECONDS if wait is None else wait
+        save(invocation, store, name, portable=portable, wait=hold, timeout=timeout)
     elif action is Action.RESTORE:
-        _restore(invocation, store, name, keep_slots=keep_slots, wait=wait, timeout=timeout, yes=yes)
+        _restore(invocation, store, name, keep_slots=keep_slots, timeout=timeout, yes=yes)
     else:
         _remove(invocation, store, name, yes=yes)
 
@@ -152,7 +166,6 @@ def _restore(
     name: str,
     *,
     keep_slots: bool | None,
-    wait: float,
     timeout: float,
     yes: bool,
 ) -> None:
@@ -164,6 +177,11 @@ def _restore(
     )
     if not yes:
         invocation.console.show(table(*HEADERS, rows=[_row(chosen)], title="To be restored"))
+    if active := snapshots.active_runs(engine):
+        invocation.console.say(
+            f"Active now, and ended with the services: {snapshots.named_runs(active)}."
+            " What their tasks have written elsewhere stays."
+        )
     confirm(
         invocation,
         "Replace the data of airbyte-postgres, airbyte-mysql and Airflow by it?",
@@ -179,7 +197,6 @@ def _restore(
             chosen,
             settings.dag_id,
             keep_slots=keep_slots,
-            hold_timeout=wait,
             up_timeout=timeout,
             observer=observer,
         )
@@ -188,8 +205,7 @@ def _restore(
 
 
 def _remove(invocation: Invocation, store: Store, name: str, *, yes: bool) -> None:
-    if name not in store.names():
-        store.read(name)
+    store.require_folder(name)
     confirm(invocation, f"Delete the snapshot {name}?", f"snapshot rm {name}", yes=yes)
     invocation.if_interrupted = "Nothing was deleted."
     with invocation.engine.lock(), interrupts_held():

@@ -14,6 +14,7 @@ from pipectl.engines import registry
 from pipectl.engines.claims import lock_file
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError, remedy
+from pipectl.names import shell
 from pipectl.settings import LASTING, kept_path
 
 if TYPE_CHECKING:
@@ -206,7 +207,8 @@ def require_unix_line_ends(settings: Settings) -> None:
     for path in with_windows_line_ends(settings):
         raise UsageError(
             f"{path} has Windows line ends (CRLF), with which Linux and the servers cannot read it.",
-            hint=f"Get it back with its own: rm {path} && git checkout {path}",
+            hint="Get it back with its own:"
+            f" {shell('rm', path)} && {shell('git', '-C', path.parent, 'checkout', '--', path.name)}",
         )
 
 

@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from pipectl import json_text, ordinary
+from pipectl import __version__, json_text, ordinary
 from pipectl.engines.choice import ENGINES
 from pipectl.engines.local.folders import VolumeFolder, atomic_folder
 from pipectl.engines.project import new_password, state_folder, write_private
 from pipectl.errors import EngineError, UsageError, remedy
-from pipectl.names import counted, listed, size
+from pipectl.names import command, counted, listed, shell, size
+from pipectl.pipeline.snapshot_versions import is_newer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,6 +35,8 @@ PROGRAM, FORMAT = "pipectl snapshot", 1
 # In the place of an engine: dumps, which every engine loads.
 PORTABLE = "portable"
 MANIFEST, SETTINGS, DATA = "snapshot.json", "settings.json", "data"
+# The manifest's line with a digest of itself and of the settings.
+SEAL = "seal"
 # The folder of all snapshots says whose they are; a copy of the project takes it along.
 OWNER = ".owner"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -101,14 +104,19 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return ()
 
-    def all(self) -> tuple[tuple[Snapshot, ...], dict[str, str]]:
-        """Return the snapshots, oldest first, and of those that cannot be used what is wrong with each."""
+    def all(self) -> tuple[tuple[Snapshot, ...], dict[str, UsageError]]:
+        """Return the snapshots, oldest first, and of those that cannot be used what is wrong with each.
+
+        Files are counted, and not read.
+        """
         found, broken = [], {}
         for name in self.names():
             try:
-                found.append(self.read(name))
+                snapshot = self.read(name)
+                _require_count(snapshot, [count for _, count in _listing(self.path(name) / DATA, name)])
+                found.append(snapshot)
             except UsageError as error:
-                broken[name] = error.message
+                broken[name] = error
         return tuple(sorted(found, key=lambda snapshot: snapshot.created)), broken
 
     def hint(self) -> str:
@@ -129,27 +137,30 @@ class Store:
 
         Its data is not looked at: `require_whole` does that.
         """
+        self.require_folder(name)
         folder = self.path(name)
-        if not folder.is_dir() or folder.is_symlink():
-            if os.path.lexists(folder):
-                raise UsageError(f"{folder} is no folder, so it is no snapshot.", hint=SEE_LIST)
-            others = f" There are: {listed(list(self.names()[:NAMED]), len(self.names()))}." * bool(
-                self.names()
-            )
-            raise UsageError(
-                f"There is no snapshot {name!r}.{others}", hint="Make one: pipectl snapshot save NAME"
-            )
         try:
             value = json_text.parse(_text(folder / MANIFEST))
         except (OSError, ValueError) as error:
             raise _broken(name, f"{MANIFEST} cannot be read") from error
         if not isinstance(value, dict) or value.get("program") != PROGRAM:
-            raise UsageError(f"{folder} is no snapshot of pipectl's.", hint=SEE_LIST)
-        if isinstance(value.get("format"), int) and value["format"] > FORMAT:
             raise UsageError(
-                f"The snapshot {name} was made by pipectl {value.get('pipectl')}, which is newer than this.",
+                f"{folder} is no snapshot of pipectl's.",
+                hint=f"Move it away from the snapshots: {shell('mv', folder, f'{folder.name}-elsewhere')}",
+            )
+        made_by, its_format = value.get("pipectl"), value.get("format")
+        if (isinstance(its_format, int) and its_format > FORMAT) or is_newer(str(made_by), __version__):
+            raise UsageError(
+                f"The snapshot {name} was made by pipectl {made_by}, newer than this one ({__version__}).",
                 hint="Update pipectl, then run the command again.",
             )
+        try:
+            settings = _text(folder / SETTINGS)
+        except (OSError, ValueError) as error:
+            raise _broken(name, f"{SETTINGS} cannot be read") from error
+        # Those that were made before there were seals have none.
+        if SEAL in value and value[SEAL] != _seal(value, settings):
+            raise _broken(name, f"{MANIFEST} or {SETTINGS} has changed")
         try:
             snapshot = _parsed(name, value)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -160,6 +171,28 @@ class Store:
                 hint="Restore it in that project, or make one there that goes anywhere: --portable",
             )
         return snapshot
+
+    def require_folder(self, name: str) -> None:
+        """Raise UsageError if there is no snapshot, or something else lies in its place."""
+        path = self.path(name)
+        if path.is_symlink():
+            raise UsageError(
+                f"{path} is a link, so it is no snapshot.",
+                hint=f"Remove the link alone, what it leads to stays: {shell('rm', path)}",
+            )
+        if path.is_dir():
+            return
+        if os.path.lexists(path):
+            raise UsageError(
+                f"{path} is no folder, so it is no snapshot.",
+                hint=f"Move it away from the snapshots: {shell('mv', path, f'{path.name}-elsewhere')}",
+            )
+        latest = [each.name for each in reversed(self.all()[0])]
+        if not latest:
+            raise UsageError(f"There is no snapshot {name!r}.", hint="Make one: pipectl snapshot save NAME")
+        raise UsageError(
+            f"There is no snapshot {name!r}. There are: {listed(latest[:NAMED], len(latest))}.", hint=SEE_LIST
+        )
 
     def settings_of(self, snapshot: Snapshot) -> dict[str, str]:
         """Return the settings that the data was made with, by the names of stack/.env. Raises UsageError."""
@@ -175,13 +208,10 @@ class Store:
 
     def require_whole(self, snapshot: Snapshot) -> None:
         """Raise UsageError if the data is not that of the manifest, or holds links or devices."""
-        found = contents(self.path(snapshot.name) / DATA, name=snapshot.name)
-        if (found.files, found.bytes) != (snapshot.files, snapshot.bytes):
-            there, made = (
-                f"{counted(each.files, 'file')} with {counted(each.bytes, 'byte')}"
-                for each in (found, snapshot)
-            )
-            raise _broken(snapshot.name, f"it was made of {made}, and has {there}")
+        folder = self.path(snapshot.name) / DATA
+        # What is too little or too much is known before the first byte is read.
+        _require_count(snapshot, [count for _, count in _listing(folder, snapshot.name)])
+        found = contents(folder, name=snapshot.name)
         if found.digest != snapshot.digest:
             raise _broken(snapshot.name, "files of it have changed")
 
@@ -251,20 +281,18 @@ class Store:
             "created": snapshot.created.isoformat(),
         }
         del manifest["name"]  # that of the folder
-        write_private(folder / SETTINGS, json.dumps(dict(settings)))
+        text = json.dumps(dict(settings))
+        # As it is read again.
+        manifest[SEAL] = _seal(json.loads(json.dumps(manifest)), text)
+        write_private(folder / SETTINGS, text)
         write_private(folder / MANIFEST, json.dumps(manifest, indent=2))
         os.sync()
         return snapshot
 
     def remove(self, name: str) -> None:
-        """Delete a snapshot, or what lies in its place, in one step; UsageError if there is none."""
-        path = self.path(name)
-        if not os.path.lexists(path):
-            self.read(name)
-        if path.is_dir():
-            VolumeFolder(name, path).delete()
-        else:
-            path.unlink()
+        """Delete a snapshot's folder, whole or not, in one step; UsageError if there is none."""
+        self.require_folder(name)
+        VolumeFolder(name, self.path(name)).delete()
 
     def clear(self) -> None:
         """Delete what interrupted commands have left."""
@@ -287,8 +315,8 @@ def contents(folder: Path, *, name: str = "") -> Contents:
     """Return what a folder holds; UsageError if that is anything but folders and ordinary files."""
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  10 ms
 
+    files = _listing(folder, name)
     try:
-        files = list(_files(folder, name))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             digests = pool.map(_digest, (path for path, _ in files))
             lines = [
@@ -299,6 +327,30 @@ def contents(folder: Path, *, name: str = "") -> Contents:
         raise _broken(name, f"{error.filename} cannot be read: {error.strerror}") from error
     digest = hashlib.sha256("".join(sorted(lines)).encode())
     return Contents(len(files), sum(count for _, count in files), digest.hexdigest())
+
+
+def _listing(folder: Path, name: str) -> list[tuple[Path, int]]:
+    """Return each file below a folder with its bytes, none of which is read."""
+    try:
+        return list(_files(folder, name))
+    except OSError as error:
+        raise _broken(name, f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def _require_count(snapshot: Snapshot, sizes: list[int]) -> None:
+    """Raise UsageError unless there are as many files with as many bytes as were saved."""
+    if (len(sizes), sum(sizes)) != (snapshot.files, snapshot.bytes):
+        there, made = (
+            f"{counted(files, 'file')} with {counted(count, 'byte')}"
+            for files, count in ((len(sizes), sum(sizes)), (snapshot.files, snapshot.bytes))
+        )
+        raise _broken(snapshot.name, f"it was made of {made}, and has {there}")
+
+
+def _seal(manifest: Mapping[str, Any], settings: str) -> str:
+    """Return a digest of a manifest, its own line aside, and of the settings beside it."""
+    facts = {key: value for key, value in manifest.items() if key != SEAL}
+    return hashlib.sha256(json.dumps([facts, settings], sort_keys=True).encode()).hexdigest()
 
 
 def _files(folder: Path, name: str) -> Iterator[tuple[Path, int]]:
@@ -368,7 +420,7 @@ def _broken(name: str, reason: str) -> UsageError | EngineError:
         return EngineError(f"The data cannot be saved: {reason}.", hint="Put that right, then run it again.")
     return UsageError(
         f"The snapshot {name} is broken: {reason}.",
-        hint=f"Nothing of it is used. Delete it: pipectl snapshot rm {name}",
+        hint=f"Delete it, nothing of it is used: {command('snapshot', 'rm', name)}",
     )
 
 

@@ -28,6 +28,12 @@ def dump_problem(made_with: dict[str, str], now: dict[str, str]) -> str:
     return ""
 
 
+def is_newer(version: str, than: str) -> bool:
+    """Whether a version of pipectl is newer than another one."""
+    first, second = ([int(part) for part in re.findall(r"[0-9]{1,9}", text)[:3]] for text in (version, than))
+    return first > second
+
+
 def _mysql(version: str) -> str:
     return version if "MariaDB" in version else f"MySQL {version}"
 

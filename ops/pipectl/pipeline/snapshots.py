@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipectl.engines.base import Engine
-    from pipectl.models import Volume
+    from pipectl.models import DagRun, Volume
     from pipectl.observer import Observer
     from pipectl.pipeline.lifecycle import UpResult
     from pipectl.pipeline.snapshot_store import Store
@@ -188,7 +188,10 @@ def save(
                 rows=rows,
                 slots=() if portable else engine.data.slots_in(folder / DATA),
             )
+        # Whoever ends the command from here on has it.
+        observer.report(f"Saved {name}: {size(snapshot.bytes)}")
         if is_up:
+            observer.report("Waiting until all services are healthy again")
             deadline = time.monotonic() + up_timeout
             probe = HealthProbe(Databases(*engine.databases()), AirflowHealth(engine.airflow()))
             wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
@@ -234,6 +237,14 @@ def require_restorable(
     return snapshot
 
 
+def active_runs(engine: Engine) -> tuple[DagRun, ...]:
+    """Return the runs that a restore would end: those at work; none if Airflow is broken or down."""
+    with suppress(AirflowError):
+        if "scheduler" not in down_services(engine.services()):
+            return AirflowHealth(airflow_address(engine)).running()
+    return ()
+
+
 def restore(
     engine: Engine,
     settings: Settings,
@@ -242,14 +253,15 @@ def restore(
     dag_id: str,
     *,
     keep_slots: bool | None,
-    hold_timeout: float,
     up_timeout: float,
     observer: Observer,
 ) -> SnapshotRestored:
     """Replace all data by that of a snapshot that `require_restorable` has returned, and start the stack.
 
-    The data of before is kept until all services are healthy with the new, and comes back if they are not.
-    Ids that have been used are not used again. Raises as `save` does, and what a start raises.
+    Runs that are active end with the services, and are gone with the data. The data of before is kept until
+    all services are healthy with the new, and comes back if they are not. Ids that were used are not used
+    again. Raises UsageError for a database that runs elsewhere, and if there is no space; and what a start
+    raises.
     """
     stopwatch = lifecycle.Stopwatch()
     whose = "before"
@@ -272,8 +284,8 @@ def restore(
         engine.data.lay_beside(None if is_portable else data, made_with)
         rest = _Rest(engine)
         stack.callback(rest.end)
-        with suppress(AirflowError):  # one that is broken is no reason not to go back
-            _hold_schedule(engine, rest, timeout=hold_timeout, observer=observer)
+        # Ids are given until then.
+        rest.begin(STARTING)
         numbers = _sequences(engine)
         observer.report("Stopping the stack")
         rest.forget()
@@ -393,18 +405,22 @@ def _hold_schedule(engine: Engine, rest: _Rest, *, timeout: float, observer: Obs
             until(lambda health=health: not health.running(), deadline - time.monotonic(), POLL_SECONDS)  # type: ignore[misc]
             active = health.running()
         if active:
-            named = active[:NAMED]
-            names = [f"{run.run_id} of {run.dag_id}" for run in named]
-            ends = [f"To end it: {command('cancel', run.dag_id, run.run_id)}" for run in named]
-            first = command("explain", named[0].dag_id, named[0].run_id)
+            # Each of them must have ended, so each has its command.
+            ends = [f"To end it: {command('cancel', run.dag_id, run.run_id)}" for run in active]
+            first = command("explain", active[0].dag_id, active[0].run_id)
             raise WaitTimeoutError(
-                f"Active, so that only a part of it would be saved: {listed(names, len(active))}.",
+                f"Active, so that only a part of it would be saved: {named_runs(active)}.",
                 hint="\n".join(("To wait for longer: --wait SECONDS", f"What it waits for: {first}", *ends)),
             )
         rest.begin(STARTING)
         if not health.running():
             return
         rest.end()  # one has begun in between
+
+
+def named_runs(runs: tuple[DagRun, ...]) -> str:
+    """Return the first runs with their DAGs, and how many more there are."""
+    return listed([f"{run.run_id} of {run.dag_id}" for run in runs[:NAMED]], len(runs))
 
 
 def _rows(engine: Engine) -> dict[str, int] | None:

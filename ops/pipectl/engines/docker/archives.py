@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING
 from pipectl import surroundings
 from pipectl.engines.docker.connection import no_docker_command
 from pipectl.errors import EngineError, UsageError
+from pipectl.names import command
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -119,5 +120,7 @@ def next_suffix(suffix: str) -> str:
 
 def _unusable(path: Path, reason: str) -> UsageError:
     return UsageError(
-        f"{path} cannot be used: {reason}.", hint="Delete the snapshot: pipectl snapshot rm NAME"
+        f"{path} cannot be used: {reason}.",
+        # In a snapshot's folder lies that of its data.
+        hint=f"Delete the snapshot: {command('snapshot', 'rm', path.parent.parent.name)}",
     )

@@ -17,6 +17,7 @@ from pipectl.engines.local import uv
 from pipectl.engines.local.folders import count_files
 from pipectl.engines.local.install import UvProgress, ignore, install_lock, run_tool
 from pipectl.errors import EngineError
+from pipectl.names import shell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -177,7 +178,7 @@ def install(
         (str(python), "-I", str(requirements.with_name("airflow") / "metadata_database.py"), "head"),
         EngineError(
             f"The Airflow that was installed in {folder} does not work.",
-            hint=f"Remove that folder and run the command again: rm -r {folder}",
+            hint=f"Remove that folder: {shell('rm', '-r', folder)}\nThen run the command again.",
         ),
         surroundings.environment(),
     ).strip()

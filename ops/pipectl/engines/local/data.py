@@ -19,6 +19,7 @@ from pipectl.engines.local.folders import (
 )
 from pipectl.engines.project import write_private
 from pipectl.errors import UsageError
+from pipectl.names import command
 from pipectl.services import databases
 
 if TYPE_CHECKING:
@@ -56,7 +57,11 @@ class LocalData(Data):
         """Look into PostgreSQL's folder of slots."""
         for name in databases():
             if not (folder / name / DATA).is_dir():
-                raise UsageError(f"{folder} has no data of {name}.", hint="Delete it: pipectl snapshot rm")
+                raise UsageError(
+                    f"{folder} has no data of {name}.",
+                    # In a snapshot's folder lies that of its data.
+                    hint=f"Delete the snapshot: {command('snapshot', 'rm', folder.parent.name)}",
+                )
         slots = folder / "airbyte-postgres" / DATA / "pg_replslot"
         return tuple(sorted(path.name for path in slots.iterdir())) if slots.is_dir() else ()
 

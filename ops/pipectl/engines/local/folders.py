@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pipectl import ordinary, surroundings
 from pipectl.errors import EngineError, remedy
 from pipectl.models import Volume
+from pipectl.names import shell
 from pipectl.wait import interrupts_ignored
 
 if TYPE_CHECKING:
@@ -210,7 +211,8 @@ class VolumeFolder:
         if self.path.is_symlink():
             raise EngineError(
                 f"{self.path} is a link to {self.path.resolve()}, which pipectl did not make.",
-                hint="Delete the folder and the link to it yourself, then run the command again.",
+                hint=f"Remove the link alone, what it leads to stays: {shell('rm', self.path)}\n"
+                "Then run the command again.",
             )
         hidden = self.path.with_name(f".{self.path.name}.deleted")
         try:

@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 from pipectl.airflow_answers import LONGEST_REASON, NEWEST_FIRST, import_reason, objects, read_time
 from pipectl.errors import AirflowSilentError, PipectlError
-from pipectl.names import counted
-from pipectl.pipeline.doctor.checks import UP, Desk, Finding, bad, check, fine, shell
+from pipectl.names import counted, shell
+from pipectl.pipeline.doctor.checks import UP, Desk, Finding, bad, check, fine
 from pipectl.pipeline.doctor.redaction import Redactor, secrets_of
 from pipectl.pipeline.overload import overload
 from pipectl.pipeline.readiness import component_starts, processor_start

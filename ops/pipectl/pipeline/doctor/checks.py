@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -14,6 +13,7 @@ from pipectl.database_errors import RENEW, password_variable
 from pipectl.databases import Databases
 from pipectl.engines import airflow_env
 from pipectl.errors import LoginError, PipectlError
+from pipectl.names import shell
 from pipectl.pipeline.access import down_services
 from pipectl.settings import LASTING, kept_path
 from pipectl.wait import Aside
@@ -190,11 +190,6 @@ def _told(engine: Engine, address: DatabaseAddress) -> PipectlError | None:
     except PipectlError as error:
         return error
     return None
-
-
-def shell(*words: str | Path) -> str:
-    """Return a command as one types it."""
-    return shlex.join(map(str, words))
 
 
 def in_place(script: str, *paths: Path) -> str:

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from pipectl import disk, surroundings
 from pipectl.errors import PipectlError
-from pipectl.names import counted, listed, size
-from pipectl.pipeline.doctor.checks import Desk, Finding, NotNowError, bad, check, fine, shell
+from pipectl.names import counted, listed, shell, size
+from pipectl.pipeline.doctor.checks import Desk, Finding, NotNowError, bad, check, fine
 from pipectl.services import business_databases
 
 TASK_BYTES = 50 << 20

@@ -11,7 +11,7 @@ from pipectl import json_text
 from pipectl.engines import airflow_env, project
 from pipectl.engines.choice import choose
 from pipectl.errors import PipectlError
-from pipectl.names import counted, listed
+from pipectl.names import counted, listed, shell
 from pipectl.observer import Observer
 from pipectl.pipeline.agreement import disagreements
 from pipectl.pipeline.doctor.checks import (
@@ -24,9 +24,9 @@ from pipectl.pipeline.doctor.checks import (
     fine,
     in_place,
     of_error,
-    shell,
     without_line,
 )
+from pipectl.pipeline.snapshot_store import Store
 from pipectl.settings import kept_path
 
 if TYPE_CHECKING:
@@ -192,6 +192,15 @@ def run_bits(desk: Desk) -> Finding:
         names = listed([path.name for path in without[:NAMED]], len(without))
         return bad(f"{names} may not be run", shell("chmod", "+x", *without), safe=True)
     return fine(f"{counted(len(there), 'program')} may run")
+
+
+@check("snapshots")
+def snapshots(desk: Desk) -> Finding:
+    """Every snapshot says what it is, and has as many files and bytes as were saved; none is read."""
+    whole, unusable = Store(desk.settings).all()
+    for error in unusable.values():
+        return of_error(error)
+    return fine(counted(len(whole), "snapshot"))
 
 
 @check("leftovers", brief=True)
