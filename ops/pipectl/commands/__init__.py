@@ -47,6 +47,7 @@ PANELS = {
         "exec": "programs",
     },
     "Project": {
+        "init": "init",
         "check": "check",
         "test": "programs",
     },
