@@ -48,6 +48,7 @@ PANELS = {
     },
     "Project": {
         "init": "init",
+        "upgrade": "upgrade",
         "check": "check",
         "test": "programs",
     },
