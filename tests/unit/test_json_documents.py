@@ -44,6 +44,7 @@ from pipectl.pipeline.causes import Cause
 from pipectl.pipeline.doctor.checks import Finding
 from pipectl.pipeline.evidence import Explanation, Fact, Step
 from pipectl.pipeline.exporting import ExportResult
+from pipectl.pipeline.initialising import NewProject
 from pipectl.pipeline.inspecting import RunDetails, TaskHistory
 from pipectl.pipeline.lifecycle import MovedPort, Phase, ResetResult, RestartResult, UpResult
 from pipectl.pipeline.listing import DagList, ListedDag
@@ -58,6 +59,7 @@ from pipectl.pipeline.projects import (
 )
 from pipectl.pipeline.snapshot_store import Snapshot
 from pipectl.pipeline.snapshots import SnapshotRestored, SnapshotSaved
+from pipectl.pipeline.upgrading import FileChange, Upgrade
 from pipectl.pipeline.steering import CancelledRun, CancelResult, ClearResult
 from pipectl.pipeline.triggering import TriggerResult
 from pipectl.pipeline.verification import Verification
@@ -683,6 +685,36 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
                 {"id": "compose", "ok": None, "found": "the local engine does without it", "remedy": ""},
             ],
             "fixed": {"env-modes": "chmod 600 /srv/project/stack/.env"},
+        },
+    ),
+    (
+        "init",
+        NewProject(Path("/srv/shop"), "1.0.0", 97),
+        {"folder": "/srv/shop", "version": "1.0.0", "files": 97},
+    ),
+    (
+        "upgrade",
+        Upgrade(
+            Path("/srv/shop"),
+            "0.1.0",
+            "1.0.0",
+            dry_run=False,
+            changes=(FileChange("dags/mine.py", "conflict", 2, 1, "--- dags/mine.py"),),
+        ),
+        {
+            "project": "/srv/shop",
+            "before": "0.1.0",
+            "after": "1.0.0",
+            "dry_run": False,
+            "changes": [
+                {
+                    "path": "dags/mine.py",
+                    "action": "conflict",
+                    "lines_added": 2,
+                    "lines_removed": 1,
+                    "diff": "--- dags/mine.py",
+                }
+            ],
         },
     ),
     (
