@@ -30,6 +30,7 @@ from pipectl.errors import AirflowError, ExitCode
 from pipectl.models import LogLine
 from pipectl.names import is_dag_id
 from pipectl.pipeline import loading, run_conf
+from pipectl.pipeline.bundling import Bundle
 from pipectl.pipeline.doctor.checks import Finding
 from pipectl.pipeline.initialising import NewProject
 from support.fake_engine import FakeEngine
@@ -215,6 +216,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         # What is drawn is a name, and may be any folder's of this machine.
         for name in ("initialising.initialise", "upgrading.write_file"):
             patch.setattr(f"pipectl.pipeline.{name}", lambda folder, *_: NewProject(folder, "1.0.0", 1))
+        patch.setattr("pipectl.pipeline.bundling.bundle", lambda _, file, __: Bundle(file, "", 1, (), 1))
         patch.setattr("webbrowser.open", lambda _: False)
         # `down --all` would stop what this machine runs.
         patch.setattr("pipectl.pipeline.projects.find", lambda _: ([], ()))

@@ -168,6 +168,7 @@ LEFT = [
         "initialising.initialise",
         "The same command makes the project, or completes it.",
     ),
+    ("bundle there.tar.gz", "bundling.bundle", "No file was written: run the same command again."),
     ("upgrade", "upgrading.upgrade", "The same command goes on with the files that are left."),
     ("check --fix", "checking.check", "What was rewritten stays so: pipectl check shows the rest."),
     (

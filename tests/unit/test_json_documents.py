@@ -40,6 +40,7 @@ from pipectl.models import (
     Volume,
 )
 from pipectl.pipeline.backfilling import BackfillCancelled, BackfillPlan, BackfillResult
+from pipectl.pipeline.bundling import Bundle
 from pipectl.pipeline.causes import Cause
 from pipectl.pipeline.doctor.checks import Finding
 from pipectl.pipeline.evidence import Explanation, Fact, Step
@@ -691,6 +692,17 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
         "init",
         NewProject(Path("/srv/shop"), "1.0.0", 97),
         {"folder": "/srv/shop", "version": "1.0.0", "files": 97},
+    ),
+    (
+        "bundle",
+        Bundle(Path("/srv/pipectl.tar.gz"), "3.11 linux x86_64", 190, ("mariadb",), 300_000_000),
+        {
+            "file": "/srv/pipectl.tar.gz",
+            "machine": "3.11 linux x86_64",
+            "wheels": 190,
+            "servers": ["mariadb"],
+            "bytes": 300_000_000,
+        },
     ),
     (
         "upgrade",

@@ -49,6 +49,7 @@ PANELS = {
     "Project": {
         "init": "init",
         "upgrade": "upgrade",
+        "bundle": "bundle",
         "check": "check",
         "test": "programs",
     },
