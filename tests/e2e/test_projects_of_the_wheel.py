@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from support.wheels import build, install_wheel
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_the_workflow_of_a_new_project_does_what_it_says(path: str, tmp_path: Pa
     [installation, *steps] = steps
     assert installation.startswith('python -m pip install "pipectl==')
     assert [words.split()[1] for words in steps if words.startswith("pipectl")] == (
-        "check test up trigger verify-db doctor down".split()
+        ["check", "test", "up", "trigger", "verify-db", "doctor", "down"]
     )
     try:
         for step in steps:
@@ -78,3 +79,31 @@ def test_a_project_of_the_first_release_runs_after_its_upgrade(path: str, tmp_pa
     finally:
         run(path, tmp_path, "pipectl down --volumes --yes")
     assert "AIRFLOW_ADMIN_PASSWORD=sesame\n" in (tmp_path / "stack" / ".env").read_text(encoding="utf-8")
+
+
+def test_a_bundle_installs_where_there_is_no_network(path: str, tmp_path: Path) -> None:
+    """With empty caches, no settings of pip's, and proxies that nobody is behind."""
+    run(path, tmp_path, "pipectl init made")
+    # A release would come from an index, so the clone's own pipectl makes the bundle.
+    subprocess.run(
+        [sys.executable, "-m", "pipectl", "bundle", str(tmp_path / "offline.tar.gz")],
+        cwd=tmp_path / "made",
+        env={name: value for name, value in os.environ.items() if name != "PIPECTL_PROJECT"},
+        check=True,
+    )
+    alone = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path / "home"),
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIPECTL_ENGINE": "local",
+        **{f"{scheme}_proxy": "http://127.0.0.1:1" for scheme in ("http", "https", "all")},
+    }
+    (tmp_path / "home").mkdir()
+    commands = (
+        "tar xf offline.tar.gz && pipectl-offline/install && mv made project && cd project"
+        " && ../pipectl-offline/pipectl check && ../pipectl-offline/pipectl test"
+    )
+    done = subprocess.run(
+        ["sh", "-c", commands], cwd=tmp_path, env=alone, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -36,7 +36,9 @@ def run(pipectl: Path, folder: Path, *arguments: str) -> str:
     done = subprocess.run(
         [pipectl, *arguments],
         cwd=folder,
-        env={name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PIPECTL_PROJECT"}},
+        env={
+            name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PIPECTL_PROJECT"}
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -68,7 +70,11 @@ def test_no_file_that_git_ignores_is_in_a_wheel(tmp_path: Path) -> None:
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_text("SECRET=sesame\n")
     (tmp_path / "wheel").mkdir()
-    assert not [name for name, content in members(build(tmp_path / "wheel", "wheel", source)).items() if b"sesame" in content]
+    assert not [
+        name
+        for name, content in members(build(tmp_path / "wheel", "wheel", source)).items()
+        if b"sesame" in content
+    ]
 
 
 def test_an_installed_pipectl_makes_a_project_that_its_commands_take(pipectl: Path, tmp_path: Path) -> None:

@@ -60,9 +60,9 @@ from pipectl.pipeline.projects import (
 )
 from pipectl.pipeline.snapshot_store import Snapshot
 from pipectl.pipeline.snapshots import SnapshotRestored, SnapshotSaved
-from pipectl.pipeline.upgrading import FileChange, Upgrade
 from pipectl.pipeline.steering import CancelledRun, CancelResult, ClearResult
 from pipectl.pipeline.triggering import TriggerResult
+from pipectl.pipeline.upgrading import FileChange, Upgrade
 from pipectl.pipeline.verification import Verification
 from pipectl.pipeline.watching import Watched, WatchedDag, WatchedLabels, WatchedService, WatchedTable
 from support.json_schemas import FOLDER, check_output, validate

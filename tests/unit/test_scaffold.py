@@ -57,7 +57,12 @@ def actions(project: Path, *, dry_run: bool = False) -> dict[str, str]:
 def test_a_new_project_has_the_scaffold_and_the_record_of_it(tmp_path: Path) -> None:
     made = initialise(tmp_path / "deep" / "shop")
     files = todays().files
-    assert {"dags/generate_data_dag.py", "stack/docker-compose.yml", "README.md", ".gitignore"} <= files.keys()
+    assert {
+        "dags/generate_data_dag.py",
+        "stack/docker-compose.yml",
+        "README.md",
+        ".gitignore",
+    } <= files.keys()
     assert contents(made.folder).keys() == files.keys()
     assert recorded(made.folder) == todays()
     # As the caller's umask has it: containers read it with another user's id.
@@ -234,7 +239,9 @@ def test_a_new_file_by_the_name_of_a_users_own_is_no_file_to_overwrite(
 
 def test_an_interrupted_upgrade_goes_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (project / "dags" / "a.py").write_text(changed(1, "mine"))
-    release(monkeypatch, "1.1.0", {name: changed(9, "new") for name in ("dags/a.py", "dags/b.py", "stack/c.env")})
+    release(
+        monkeypatch, "1.1.0", {name: changed(9, "new") for name in ("dags/a.py", "dags/b.py", "stack/c.env")}
+    )
     write = upgrading.write_file
     monkeypatch.setattr(upgrading, "write_file", lambda path, file: write(path, file) or 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -146,7 +146,9 @@ def _pack(draft: Path, wheels: Path, cache_dir: Path, servers: tuple[str, ...]) 
     machine = _machine()
     text = INSTALLER.replace("@PYTHON@", f"python{machine.split()[0]}")
     installer = draft.with_name("install")
-    installer.write_text(text.replace("@MACHINE@", machine).replace("@VERSION@", __version__), encoding="utf-8")
+    installer.write_text(
+        text.replace("@MACHINE@", machine).replace("@VERSION@", __version__), encoding="utf-8"
+    )
     installer.chmod(0o755)
     # What fills it, wheels, is packed already.
     with tarfile.open(draft, "w:gz", compresslevel=1) as archive:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pipectl.engines.local.folders import atomic_folder
 from pipectl.errors import EngineError, UsageError, remedy
 from pipectl.names import listed
-from pipectl.pipeline.scaffold import RECORD, Scaffold, ScaffoldFile, todays
+from pipectl.pipeline.scaffold import RECORD, ScaffoldFile, todays
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -122,9 +122,7 @@ def _unpacked(path: Path) -> Scaffold:
             place = PurePosixPath(entry.filename)
             if place.is_absolute() or ".." in place.parts or entry.is_dir():
                 raise ValueError(f"it names {entry.filename!r}")
-            files[entry.filename] = ScaffoldFile(
-                archive.read(entry), bool(entry.external_attr >> 16 & 0o100)
-            )
+            files[entry.filename] = ScaffoldFile(archive.read(entry), bool(entry.external_attr >> 16 & 0o100))
         version = archive.comment.decode("ascii")
     if not version:
         raise ValueError("it names no version")

@@ -173,7 +173,8 @@ def _take(project: Path, step: _Step) -> None:
 
 def _change(step: _Step) -> FileChange:
     before, after = (
-        text.decode(errors="replace").splitlines() for text in (step.before, step.file.content if step.file else b"")
+        text.decode(errors="replace").splitlines()
+        for text in (step.before, step.file.content if step.file else b"")
     )
     diff = list(difflib.unified_diff(before, after, step.path, step.target, lineterm=""))
     added, removed = (
