@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -70,8 +70,7 @@ def test_the_workflow_of_a_new_project_does_what_it_says(path: str, tmp_path: Pa
 
 
 def test_a_project_of_the_first_release_runs_after_its_upgrade(path: str, tmp_path: Path) -> None:
-    with zipfile.ZipFile(RELEASES / f"{FIRST_RELEASE}.zip") as archive:
-        archive.extractall(tmp_path)
+    shutil.unpack_archive(RELEASES / f"{FIRST_RELEASE}.zip", tmp_path)
     (tmp_path / "stack" / ".env").write_text("AIRFLOW_ADMIN_PASSWORD=sesame\n", encoding="utf-8")
     try:
         run(path, tmp_path, "pipectl upgrade")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 import zipfile
@@ -96,8 +97,7 @@ def test_an_installed_pipectl_makes_a_project_that_its_commands_take(pipectl: Pa
 
 
 def test_a_project_of_the_first_release_is_brought_along(pipectl: Path, tmp_path: Path) -> None:
-    with zipfile.ZipFile(RELEASES / f"{FIRST_RELEASE}.zip") as archive:
-        archive.extractall(tmp_path)
+    shutil.unpack_archive(RELEASES / f"{FIRST_RELEASE}.zip", tmp_path)
     (tmp_path / "stack" / ".env").write_text("AIRFLOW_PORT=8099\n", encoding="utf-8")
     dag = tmp_path / "dags" / "generate_data_dag.py"
     dag.write_text(dag.read_text(encoding="utf-8") + "# mine\n", encoding="utf-8")

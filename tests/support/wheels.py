@@ -42,8 +42,10 @@ def install_wheel(wheel: Path, folder: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"
     subprocess.run(
-        [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--offline", "--no-deps"]
-        + ["--python", str(python), str(wheel)],
+        [
+            *(sys.executable, "-m", "uv", "pip", "install", "--quiet", "--offline", "--no-deps"),
+            *("--python", str(python), str(wheel)),
+        ],
         check=True,
     )
     [packages] = folder.glob("lib/python*/site-packages")

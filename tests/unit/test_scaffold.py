@@ -116,7 +116,8 @@ def test_an_interrupted_init_leaves_no_project_or_one_that_the_same_command_comp
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release(monkeypatch, "1.0.0", {"dags/a.py": LINES, "stack/b": LINES})
-    write, written = initialising.write_file, []
+    write = initialising.write_file
+    written: list[Path] = []
 
     def interrupted(path: Path, file: ScaffoldFile) -> None:
         if written:
@@ -200,12 +201,12 @@ def test_a_diff_is_of_the_projects_file(project: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("has_git", [True, False])
 def test_lines_that_contradict_each_other_leave_the_users_file(
-    project: Path, monkeypatch: pytest.MonkeyPatch, has_git: bool
+    project: Path, monkeypatch: pytest.MonkeyPatch, *, has_git: bool
 ) -> None:
     (project / "dags" / "a.py").write_text(changed(9, "mine"))
     release(monkeypatch, "1.1.0", {"dags/a.py": changed(9, "new"), "dags/b.py": LINES, "stack/c.env": LINES})
     if not has_git:
-        monkeypatch.setattr(upgrading.shutil, "which", lambda _: None)
+        monkeypatch.setattr("shutil.which", lambda _: None)
     result = upgrade(project, dry_run=False)
     assert result.conflicts == ("dags/a.py",)
     assert contents(project)["dags/a.py"] == changed(9, "mine")
@@ -242,11 +243,16 @@ def test_an_interrupted_upgrade_goes_on(project: Path, monkeypatch: pytest.Monke
     release(
         monkeypatch, "1.1.0", {name: changed(9, "new") for name in ("dags/a.py", "dags/b.py", "stack/c.env")}
     )
-    write = upgrading.write_file
-    monkeypatch.setattr(upgrading, "write_file", lambda path, file: write(path, file) or 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        upgrade(project, dry_run=False)
-    monkeypatch.setattr(upgrading, "write_file", write)
+    write = initialising.write_file
+
+    def interrupted(path: Path, file: ScaffoldFile) -> None:
+        write(path, file)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(upgrading, "write_file", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            upgrade(project, dry_run=False)
     assert actions(project) == {"dags/b.py": "updated", "stack/c.env": "updated"}
     assert contents(project)["dags/a.py"] == changed(9, "new", changed(1, "mine"))
 

@@ -44,10 +44,8 @@ def bundle(
 
 def result_text(result: Bundle) -> RenderableType:
     """Return what is in the file, and what to type on the other machine."""
-    lines = [
-        f"Wrote {result.file} ({size(result.bytes)}): {counted(result.wheels, 'wheel')} "
-        f"for Python {result.machine}.",
-    ]
+    wheels = f"{counted(result.wheels, 'wheel')} for Python {result.machine}"
+    lines = [f"Wrote {result.file} ({size(result.bytes)}): {wheels}."]
     if result.servers:
         lines.append(f"Of this distribution: {', '.join(result.servers)}.")
     if "mariadb" not in result.servers:

@@ -42,7 +42,8 @@ python=${PYTHON:-@PYTHON@}
 told=$("$python" -I -c 'import platform, sys
 print(*sys.version_info[:2], sep=".", end=f" {sys.platform} {platform.machine()}")') || told=
 if [ "$told" != "@MACHINE@" ]; then
-    echo "This bundle is for Python @MACHINE@, and $python is ${told:-not there}: PYTHON=/path/to/python ./install" >&2
+    echo "This bundle is for Python @MACHINE@, and $python is ${told:-not there}." >&2
+    echo "Name another: PYTHON=/path/to/python ./install" >&2
     exit 1
 fi
 "$python" -I -m venv environment
@@ -51,7 +52,8 @@ environment/bin/python -I -m pip --isolated --quiet --disable-pip-version-check 
 cat >pipectl <<'END'
 #!/bin/sh
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd -P)
-export UV_OFFLINE=1 UV_NO_INDEX=1 UV_FIND_LINKS="$here/wheels" PIPECTL_CACHE_DIR="${PIPECTL_CACHE_DIR:-$here/cache}"
+export UV_OFFLINE=1 UV_NO_INDEX=1 UV_FIND_LINKS="$here/wheels"
+export PIPECTL_CACHE_DIR="${PIPECTL_CACHE_DIR:-$here/cache}"
 exec "$here/environment/bin/python" -I -m pipectl "$@"
 END
 chmod +x pipectl

@@ -35,8 +35,8 @@ def initialise(folder: Path) -> NewProject:
     A new folder appears at the end, complete. In one that is there files appear one by one, and the same
     command completes what an interrupted one has left.
 
-    Raises UsageError if the folder can be none, or has other files by the scaffold's names, and EngineError if
-    it cannot be written.
+    Raises UsageError if the folder can be none, or has other files by the scaffold's names, and EngineError
+    if it cannot be written.
     """
     scaffold = todays()
     files = {**scaffold.files, RECORD: ScaffoldFile(scaffold.packed())}
@@ -70,7 +70,7 @@ def _possible(folder: Path) -> Path:
 
 
 def _fill(folder: Path, files: Mapping[str, ScaffoldFile]) -> None:
-    """Add the files to a folder that is there; UsageError, and nothing is added, if others have their names."""
+    """Add the files to a folder that is there. UsageError, before that, if others are in the way."""
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"{folder} cannot be written.", hint=f"Make it writable for you. Or: {ANOTHER}")
     missing = {name: file for name, file in files.items() if not _has(folder / name, file)}

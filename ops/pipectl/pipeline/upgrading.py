@@ -69,7 +69,7 @@ class Upgrade:
 
 @dataclass(frozen=True)
 class _Step:
-    """A file to be written, or to be deleted if `file` is None; `target` differs from the path of a conflict."""
+    """What becomes of a file: `file` is to be written to `target`, which is another path after a conflict."""
 
     path: str
     action: str
@@ -91,14 +91,18 @@ def upgrade(project: Path, *, dry_run: bool) -> Upgrade:
     base, today = recorded(project), todays()
     if _numbers(base.version) > _numbers(today.version):
         raise UsageError(
-            f"This project is of pipectl {base.version}, and this pipectl is {today.version}, which is older.",
+            f"This project is of pipectl {base.version}, and this pipectl is {today.version},"
+            " which is older.",
             hint=f"Install a newer one: uv tool install 'pipectl>={base.version}'",
         )
     try:
         steps = tuple(_steps(project, base, today))
         if not dry_run:
             for step in steps:
-                _take(project, step)
+                if step.file is not None:
+                    write_file(project / step.target, step.file)
+                elif step.action == DELETED:
+                    (project / step.path).unlink(missing_ok=True)
             if not (project / RECORD).exists() or base != today:
                 write_file(project / RECORD, ScaffoldFile(today.packed()))
     except OSError as error:
@@ -118,28 +122,26 @@ def _steps(project: Path, base: Scaffold, today: Scaffold) -> Iterator[_Step]:
     for name in sorted({*base.files, *today.files}):
         old, new = base.files.get(name), today.files.get(name)
         path = project / name
-        is_there = os.path.lexists(path)
-        is_file = path.is_file() and not path.is_symlink()
-        ours = path.read_bytes() if is_file else b""
-        if new is None:
-            if is_file and old and ours == old.content:
-                yield _Step(name, DELETED, name, ours, None)
-            elif is_there and old:
-                yield _Step(name, KEPT, name, ours, ScaffoldFile(ours))
-        elif not is_there:
+        ours = path.read_bytes() if path.is_file() and not path.is_symlink() else None
+        if not os.path.lexists(path):
             # What the user has deleted stays so.
-            if old is None:
+            if new and not old:
                 yield _Step(name, ADDED, name, b"", new)
-        elif (is_file and ours == new.content) or (old and old.content == new.content):
-            continue
-        elif is_file and old and ours == old.content:
-            yield _Step(name, UPDATED, name, ours, new)
-        else:
-            merged = _merged(ours, old.content, new.content) if is_file and old else None
-            if merged is None:
-                yield _Step(name, CONFLICT, f"{name}{NEW}", ours, new)
-            elif merged != ours:
-                yield _Step(name, MERGED, name, ours, ScaffoldFile(merged, os.access(path, os.X_OK)))
+        elif new is None:
+            is_own = old is None or ours != old.content
+            yield _Step(name, KEPT if is_own else DELETED, name, ours or b"", None)
+        elif ours != new.content and (old is None or old.content != new.content):
+            yield _changed(path, name, ours, old, new)
+
+
+def _changed(path: Path, name: str, ours: bytes | None, old: ScaffoldFile | None, new: ScaffoldFile) -> _Step:
+    """Return the step of a file that today's scaffold has otherwise; `ours` is None for no ordinary file."""
+    if ours is not None and old is not None:
+        if ours == old.content:
+            return _Step(name, UPDATED, name, ours, new)
+        if (merged := _merged(ours, old.content, new.content)) is not None:
+            return _Step(name, MERGED, name, ours, ScaffoldFile(merged, os.access(path, os.X_OK)))
+    return _Step(name, CONFLICT, f"{name}{NEW}", ours or b"", new)
 
 
 def _merged(ours: bytes, old: bytes, new: bytes) -> bytes | None:
@@ -162,16 +164,9 @@ def _merged(ours: bytes, old: bytes, new: bytes) -> bytes | None:
     return done.stdout if done.returncode == 0 else None
 
 
-def _take(project: Path, step: _Step) -> None:
-    if step.action == KEPT:
-        return
-    if step.file is None:
-        (project / step.path).unlink(missing_ok=True)
-        return
-    write_file(project / step.target, step.file)
-
-
 def _change(step: _Step) -> FileChange:
+    if step.action == KEPT:
+        return FileChange(step.path, step.action, 0, 0, "")
     before, after = (
         text.decode(errors="replace").splitlines()
         for text in (step.before, step.file.content if step.file else b"")
