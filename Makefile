@@ -44,7 +44,7 @@ release: .venv/ready-dev ## Build wheel and sdist into dist/ and try both; nothi
 	rm -rf dist
 	.venv/bin/hatchling build --directory dist
 	.venv/bin/python -m pytest tests/integration/test_projects_of_the_wheel.py
-	.venv/bin/python -m pytest -m slow tests/e2e/test_projects_of_the_wheel.py
+	.venv/bin/python -m pytest -m slow tests/e2e/test_own_projects.py
 	@echo "If CHANGELOG.md and __version__ name the release: git tag, then uv publish dist/*"
 
 clean: ## Remove the virtual environment and caches of tools

@@ -131,7 +131,10 @@ def _steps(project: Path, base: Scaffold, today: Scaffold) -> Iterator[_Step]:
             is_own = old is None or ours != old.content
             yield _Step(name, KEPT if is_own else DELETED, name, ours or b"", None)
         elif ours != new.content and (old is None or old.content != new.content):
-            yield _changed(path, name, ours, old, new)
+            step = _changed(path, name, ours, old, new)
+            # Merged before, by an upgrade that was interrupted.
+            if step.file and step.file.content != ours:
+                yield step
 
 
 def _changed(path: Path, name: str, ours: bytes | None, old: ScaffoldFile | None, new: ScaffoldFile) -> _Step:
