@@ -47,9 +47,10 @@ def upgrade(
     invocation: Invocation = ctx.obj
     from pipectl.pipeline import upgrading  # noqa: PLC0415  20 ms
 
+    project = invocation.settings.project
     if not dry_run:
         invocation.if_interrupted = "The same command goes on with the files that are left."
-    result = upgrading.upgrade(invocation.settings.project, dry_run=dry_run)
+    result = upgrading.upgrade(project, dry_run=dry_run)
     invocation.if_interrupted = ""
     invocation.console.emit(result, lambda: result_text(result))
     if result.conflicts and not dry_run:
@@ -81,5 +82,5 @@ def result_text(result: Upgrade) -> RenderableType:
 
 def _sentence(change: FileChange, *, is_done: bool) -> str:
     beside = f": the new one is {change.path}.new" if is_done and change.action == "conflict" else ""
-    lines = f" (+{change.lines_added:,} -{change.lines_removed:,} lines)" if change.action != "kept" else ""
+    lines = f" (+{change.lines_added:,} -{change.lines_removed:,})" if change.action != "kept" else ""
     return f"{change.path} {ACTIONS[change.action][is_done]}{beside}{lines}"

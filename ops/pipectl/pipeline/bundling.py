@@ -119,7 +119,7 @@ def _machine() -> str:
 def _download(wheels: Path, *arguments: str) -> None:
     with uv.environment() as (program, variables):
         # pip reads its own settings for indexes; those that uv alone has are handed over.
-        index = variables.get("UV_DEFAULT_INDEX") or variables.get("UV_INDEX_URL")
+        index = variables.get(uv.OF_PIP["index-url"])
         of_pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
         command = (program, "tool", "run", "--python", base_interpreter(), "pip", "download")
         run_tool(
