@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 # All files of the project, also new ones that git does not know yet, each ended by a zero byte.
 FILES = git ls-files -z --cached --others --exclude-standard
-.PHONY: help demo test lint format docs bench torture lock clean
+.PHONY: help demo test lint format docs bench torture lock release clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -39,6 +39,13 @@ torture: .venv/ready-dev ## Inject faults into real stacks, those that TORTURE c
 
 lock: .venv/ready-dev ## Pin all dependencies anew
 	ops/lock.sh
+
+release: .venv/ready-dev ## Build wheel and sdist into dist/ and try both; nothing is uploaded
+	rm -rf dist
+	.venv/bin/hatchling build --directory dist
+	.venv/bin/python -m pytest tests/integration/test_projects_of_the_wheel.py
+	.venv/bin/python -m pytest -m slow tests/e2e/test_own_projects.py
+	@echo "If CHANGELOG.md and __version__ name the release: git tag, then uv publish dist/*"
 
 clean: ## Remove the virtual environment and caches of tools
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

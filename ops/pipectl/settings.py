@@ -323,7 +323,8 @@ def find_project(start: Path) -> Path:
         return project
     raise UsageError(
         f"{start} is not in a pipectl project: no folder from there upwards has both dags/ and stack/.",
-        hint="Change into the project's folder, or name it: pipectl --project DIR …",
+        hint="Change into the project's folder, or name it: pipectl --project DIR …\n"
+        "Or make one: pipectl init my-pipeline",
     )
 
 

@@ -127,7 +127,7 @@ def test_names_of_parameters_are_those_of_commands() -> None:
         for command in COMMANDS
         for parameter in cli.import_command(command).params
         if parameter.param_type_name == "argument"
-        and parameter.name not in {*VALUES, "folder", "arguments", "seconds", "worker", "workers"}
+        and parameter.name not in {*VALUES, "file", "folder", "arguments", "seconds", "worker", "workers"}
     ]
     assert required == []
 

@@ -30,7 +30,9 @@ from pipectl.errors import AirflowError, ExitCode
 from pipectl.models import LogLine
 from pipectl.names import is_dag_id
 from pipectl.pipeline import loading, run_conf
+from pipectl.pipeline.bundling import Bundle
 from pipectl.pipeline.doctor.checks import Finding
+from pipectl.pipeline.initialising import NewProject
 from support.fake_engine import FakeEngine
 
 if TYPE_CHECKING:
@@ -211,6 +213,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(loading, "HistoryLoader", FakeLoader)
         # Each of the checks takes its time, and looks at the machine.
         patch.setattr("pipectl.pipeline.doctor.examine", lambda *_: FOUND)
+        # What is drawn is a name, and may be any folder's of this machine.
+        for name in ("initialising.initialise", "upgrading.write_file"):
+            patch.setattr(f"pipectl.pipeline.{name}", lambda folder, *_: NewProject(folder, "1.0.0", 1))
+        patch.setattr("pipectl.pipeline.bundling.bundle", lambda _, file, __: Bundle(file, "", 1, (), 1))
         patch.setattr("webbrowser.open", lambda _: False)
         # `down --all` would stop what this machine runs.
         patch.setattr("pipectl.pipeline.projects.find", lambda _: ([], ()))

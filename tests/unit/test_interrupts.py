@@ -163,6 +163,13 @@ LEFT = [
         "If the backfill was made, it goes on: pipectl runs mine. To end it: pipectl backfill mine --cancel",
     ),
     ("backfill mine --cancel", "backfilling.cancel", "Which runs go on: pipectl runs mine"),
+    (
+        "init there",
+        "initialising.initialise",
+        "The same command makes the project, or completes it.",
+    ),
+    ("bundle there.tar.gz", "bundling.bundle", "No file was written: run the same command again."),
+    ("upgrade", "upgrading.upgrade", "The same command goes on with the files that are left."),
     ("check --fix", "checking.check", "What was rewritten stays so: pipectl check shows the rest."),
     (
         "connections --create-slot",
@@ -269,7 +276,10 @@ def test_ctrl_c_says_where_the_switch_of_a_dag_is_seen(stack: MagicMock) -> None
         assert done.stderr.endswith("\nInterrupted. Which DAGs are paused: pipectl dags\n")
 
 
-@pytest.mark.parametrize("words", sorted({*(words for words, _, _ in LEFT), *SHOW, "pause", "unpause"}))
+# `init` asks no project, and begins at once.
+@pytest.mark.parametrize(
+    "words", sorted({*(words for words, _, _ in LEFT), *SHOW, "pause", "unpause"} - {"init there"})
+)
 def test_before_a_command_has_changed_anything_ctrl_c_leaves_nothing_to_say(
     monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:

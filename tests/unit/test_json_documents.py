@@ -40,10 +40,12 @@ from pipectl.models import (
     Volume,
 )
 from pipectl.pipeline.backfilling import BackfillCancelled, BackfillPlan, BackfillResult
+from pipectl.pipeline.bundling import Bundle
 from pipectl.pipeline.causes import Cause
 from pipectl.pipeline.doctor.checks import Finding
 from pipectl.pipeline.evidence import Explanation, Fact, Step
 from pipectl.pipeline.exporting import ExportResult
+from pipectl.pipeline.initialising import NewProject
 from pipectl.pipeline.inspecting import RunDetails, TaskHistory
 from pipectl.pipeline.lifecycle import MovedPort, Phase, ResetResult, RestartResult, UpResult
 from pipectl.pipeline.listing import DagList, ListedDag
@@ -60,6 +62,7 @@ from pipectl.pipeline.snapshot_store import Snapshot
 from pipectl.pipeline.snapshots import SnapshotRestored, SnapshotSaved
 from pipectl.pipeline.steering import CancelledRun, CancelResult, ClearResult
 from pipectl.pipeline.triggering import TriggerResult
+from pipectl.pipeline.upgrading import FileChange, Upgrade
 from pipectl.pipeline.verification import Verification
 from pipectl.pipeline.watching import Watched, WatchedDag, WatchedLabels, WatchedService, WatchedTable
 from support.json_schemas import FOLDER, check_output, validate
@@ -683,6 +686,47 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
                 {"id": "compose", "ok": None, "found": "the local engine does without it", "remedy": ""},
             ],
             "fixed": {"env-modes": "chmod 600 /srv/project/stack/.env"},
+        },
+    ),
+    (
+        "init",
+        NewProject(Path("/srv/shop"), "1.0.0", 97),
+        {"folder": "/srv/shop", "version": "1.0.0", "files": 97},
+    ),
+    (
+        "bundle",
+        Bundle(Path("/srv/pipectl.tar.gz"), "3.11 linux x86_64", 190, ("mariadb",), 300_000_000),
+        {
+            "file": "/srv/pipectl.tar.gz",
+            "machine": "3.11 linux x86_64",
+            "wheels": 190,
+            "servers": ["mariadb"],
+            "bytes": 300_000_000,
+        },
+    ),
+    (
+        "upgrade",
+        Upgrade(
+            Path("/srv/shop"),
+            "0.1.0",
+            "1.0.0",
+            dry_run=False,
+            changes=(FileChange("dags/mine.py", "conflict", 2, 1, "--- dags/mine.py"),),
+        ),
+        {
+            "project": "/srv/shop",
+            "before": "0.1.0",
+            "after": "1.0.0",
+            "dry_run": False,
+            "changes": [
+                {
+                    "path": "dags/mine.py",
+                    "action": "conflict",
+                    "lines_added": 2,
+                    "lines_removed": 1,
+                    "diff": "--- dags/mine.py",
+                }
+            ],
         },
     ),
     (

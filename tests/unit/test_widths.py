@@ -44,7 +44,7 @@ LONG = f"some words that go on and on until no line holds all of them {'long-nam
 # They show lines as they are, or a single one.
 WITHOUT = {"logs", "task-log", "open", "pause", "unpause", "scale"}
 # What a value must be, whatever its type.
-GIVEN = {"severity": "error", "witness": None}
+GIVEN = {"severity": "error", "witness": None, "action": "conflict"}
 WIDEST = 100_000
 
 

@@ -47,6 +47,9 @@ PANELS = {
         "exec": "programs",
     },
     "Project": {
+        "init": "init",
+        "upgrade": "upgrade",
+        "bundle": "bundle",
         "check": "check",
         "test": "programs",
     },

@@ -57,6 +57,11 @@ def with_packages(settings: Settings, runtime: AirflowRuntime, report: Report, s
     return replace(runtime, python=_python(folder)) if packages else runtime
 
 
+def packages_of(settings: Settings, runtime: AirflowRuntime) -> list[str]:
+    """Return what `with_packages` has installed, as lines of requirements. Raises UsageError."""
+    return _packages(_folder(settings, runtime))
+
+
 def look_for_packages(
     settings: Settings, runtime: AirflowRuntime
 ) -> tuple[AirflowRuntime, str, tuple[str, ...]]:

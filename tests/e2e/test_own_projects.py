@@ -1,0 +1,108 @@
+"""Projects that an installed pipectl makes, or finds, on a real stack without the clone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from pipectl.pipeline.scaffold import FIRST_RELEASE, RELEASES
+from support.needs import need_airflow, need_mariadb, need_postgres
+from support.wheels import build, install_wheel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """PATH on which `pipectl` is the wheel's."""
+    for need in (need_postgres, need_mariadb, need_airflow):
+        need()
+    wheel = build(tmp_path_factory.mktemp("wheel"), "wheel")
+    pipectl = install_wheel(wheel, tmp_path_factory.mktemp("installed") / "environment")
+    return f"{pipectl.parent}:{os.environ['PATH']}"
+
+
+def run(path: str, folder: Path, command: str) -> str:
+    """Run a step of a workflow as GitHub does."""
+    done = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", command],
+        cwd=folder,
+        env={**os.environ, "PATH": path, "PIPECTL_ENGINE": "local", "PIPECTL_PROJECT": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def test_the_workflow_of_a_new_project_does_what_it_says(path: str, tmp_path: Path) -> None:
+    project = tmp_path / "my pipeline"
+    project.mkdir()
+    run(path, tmp_path, "pipectl init 'my pipeline'")
+    workflow: Any = yaml.safe_load((project / ".github/workflows/pipeline.yml").read_text(encoding="utf-8"))
+    steps = [step["run"] for step in workflow["jobs"]["pipeline"]["steps"] if "run" in step]
+    [installation, *steps] = steps
+    assert installation.startswith('python -m pip install "pipectl==')
+    assert [words.split()[1] for words in steps if words.startswith("pipectl")] == (
+        ["check", "test", "up", "trigger", "verify-db", "doctor", "down"]
+    )
+    try:
+        for step in steps:
+            run(path, project, step)
+    finally:
+        run(path, project, "pipectl down --volumes --yes")
+    assert {report.name for report in (project / "reports").iterdir()} >= {
+        "check.xml",
+        "data.xml",
+        "doctor.tar.gz",
+    }
+
+
+def test_a_project_of_the_first_release_runs_after_its_upgrade(path: str, tmp_path: Path) -> None:
+    shutil.unpack_archive(RELEASES / f"{FIRST_RELEASE}.zip", tmp_path)
+    (tmp_path / "stack" / ".env").write_text("AIRFLOW_ADMIN_PASSWORD=sesame\n", encoding="utf-8")
+    try:
+        run(path, tmp_path, "pipectl upgrade")
+        run(path, tmp_path, "pipectl up && pipectl trigger && pipectl verify-db --expect reconciled")
+    finally:
+        run(path, tmp_path, "pipectl down --volumes --yes")
+    assert "AIRFLOW_ADMIN_PASSWORD=sesame\n" in (tmp_path / "stack" / ".env").read_text(encoding="utf-8")
+
+
+def test_a_bundle_installs_where_there_is_no_network(path: str, tmp_path: Path) -> None:
+    """With empty caches, no settings of pip's, and proxies that nobody is behind."""
+    run(path, tmp_path, "pipectl init made")
+    # A release would come from an index, so the clone's own pipectl makes the bundle.
+    subprocess.run(
+        [sys.executable, "-m", "pipectl", "bundle", str(tmp_path / "offline.tar.gz")],
+        cwd=tmp_path / "made",
+        env={name: value for name, value in os.environ.items() if name != "PIPECTL_PROJECT"},
+        check=True,
+    )
+    alone = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path / "home"),
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIPECTL_ENGINE": "local",
+        **{f"{scheme}_proxy": "http://127.0.0.1:1" for scheme in ("http", "https", "all")},
+    }
+    (tmp_path / "home").mkdir()
+    commands = (
+        "tar xf offline.tar.gz && pipectl-offline/install && mv made project && cd project"
+        " && ../pipectl-offline/pipectl check && ../pipectl-offline/pipectl test"
+    )
+    done = subprocess.run(
+        ["sh", "-c", commands], cwd=tmp_path, env=alone, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

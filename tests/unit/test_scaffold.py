@@ -1,0 +1,297 @@
+"""Projects of one's own: what `init` makes, and what `upgrade` changes of it."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipectl.errors import EngineError, UsageError
+from pipectl.pipeline import initialising, scaffold, upgrading
+from pipectl.pipeline.initialising import initialise
+from pipectl.pipeline.scaffold import RECORD, Scaffold, ScaffoldFile, recorded, todays
+from pipectl.pipeline.upgrading import upgrade
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+LINES = "".join(f"line {number}\n" for number in range(12))
+
+
+def changed(number: int, text: str, content: str = LINES) -> str:
+    return content.replace(f"line {number}\n", f"{text}\n")
+
+
+def release(monkeypatch: pytest.MonkeyPatch, version: str, files: Mapping[str, str]) -> Scaffold:
+    """Let pipectl be of a version that has these files."""
+    found = Scaffold(version, {name: ScaffoldFile(text.encode()) for name, text in files.items()})
+    for module in (initialising, upgrading):
+        monkeypatch.setattr(module, "todays", lambda: found)
+    return found
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of version 1."""
+    release(monkeypatch, "1.0.0", {"dags/a.py": LINES, "dags/b.py": LINES, "stack/c.env": LINES})
+    return initialise(tmp_path / "shop").folder
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "scaffold.zip"
+    }
+
+
+def actions(project: Path, *, dry_run: bool = False) -> dict[str, str]:
+    return {change.path: change.action for change in upgrade(project, dry_run=dry_run).changes}
+
+
+def test_a_new_project_has_the_scaffold_and_the_record_of_it(tmp_path: Path) -> None:
+    made = initialise(tmp_path / "deep" / "shop")
+    files = todays().files
+    assert {
+        "dags/generate_data_dag.py",
+        "stack/docker-compose.yml",
+        "README.md",
+        ".gitignore",
+    } <= files.keys()
+    assert contents(made.folder).keys() == files.keys()
+    assert recorded(made.folder) == todays()
+    # As the caller's umask has it: containers read it with another user's id.
+    for path in (made.folder, made.folder / "entrypoint.sh"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o777 & ~initialising._umask()
+    assert [path.name for path in made.folder.parent.iterdir()] == ["shop"]
+
+
+def test_the_version_stands_in_the_files_of_users_alone() -> None:
+    marked = [name for name, file in todays().files.items() if scaffold.VERSION_MARK in file.content]
+    assert marked == []
+    assert f"pipectl=={todays().version}" in todays().files[".github/workflows/pipeline.yml"].content.decode()
+
+
+def test_a_folder_with_other_files_is_filled_around_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(monkeypatch, "1.0.0", {"dags/a.py": LINES, "stack/b": LINES})
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "LICENSE").write_text("mine")
+    (tmp_path / "dags" / "a.py").write_text(LINES)
+    monkeypatch.chdir(tmp_path)
+    assert initialise(tmp_path / ".").folder == tmp_path
+    assert contents(tmp_path) == {"dags/a.py": LINES, "stack/b": LINES, "LICENSE": "mine"}
+
+
+@pytest.mark.parametrize("taken", ["dags/a.py", "dags", "stack"])
+def test_nothing_is_overwritten_and_then_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: str
+) -> None:
+    release(monkeypatch, "1.0.0", {"dags/a.py": LINES, "stack/b": LINES})
+    (tmp_path / taken).parent.mkdir(exist_ok=True)
+    (tmp_path / taken).write_text("mine")
+    with pytest.raises(UsageError, match="has already") as refused:
+        initialise(tmp_path)
+    assert "overwrites nothing" in refused.value.hint
+    assert contents(tmp_path) == {taken: "mine"}
+
+
+def test_a_link_elsewhere_is_not_written_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release(monkeypatch, "1.0.0", {"dags/a.py": LINES})
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "dags").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="has already"):
+        initialise(tmp_path / "shop")
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_an_interrupted_init_leaves_no_project_or_one_that_the_same_command_completes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(monkeypatch, "1.0.0", {"dags/a.py": LINES, "stack/b": LINES})
+    write = initialising.write_file
+    written: list[Path] = []
+
+    def interrupted(path: Path, file: ScaffoldFile) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, file)
+
+    (tmp_path / "there").mkdir()
+    for name, left in (("new", None), ("there", {"dags/a.py": LINES})):
+        with monkeypatch.context() as patch:
+            patch.setattr(initialising, "write_file", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                initialise(tmp_path / name)
+        written.clear()
+        assert (contents(tmp_path / name) if (tmp_path / name).exists() else None) == left
+        initialise(tmp_path / name)
+        assert contents(tmp_path / name) == {"dags/a.py": LINES, "stack/b": LINES}
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\nb", "a\x1bb", "a\0b", "file", "file/below"])
+def test_a_folder_that_can_be_none_is_refused_in_a_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises((UsageError, EngineError)) as refused:
+        initialise(tmp_path / name)
+    assert str(refused.value).isprintable()
+    assert refused.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(initialising, "write_file", full)
+    with pytest.raises(EngineError, match="No space left") as refused:
+        initialise(tmp_path / "shop")
+    assert "Make room" in refused.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_upgrade_replaces_what_is_as_it_began_and_merges_the_rest(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "dags" / "b.py").write_text(changed(1, "mine"))
+    (project / "dags" / "own.py").write_text("mine")
+    today = release(
+        monkeypatch,
+        "1.1.0",
+        {
+            "dags/a.py": changed(9, "new"),
+            "dags/b.py": changed(9, "new"),
+            "stack/c.env": LINES,
+            "stack/d": LINES,
+        },
+    )
+    before = contents(project)
+    expected = {"dags/a.py": "updated", "dags/b.py": "merged", "stack/d": "added"}
+    assert actions(project, dry_run=True) == expected
+    assert contents(project) == before
+    assert recorded(project).version == "1.0.0"
+    assert actions(project) == expected
+    assert contents(project) == {
+        "dags/a.py": changed(9, "new"),
+        "dags/b.py": changed(9, "new", changed(1, "mine")),
+        "dags/own.py": "mine",
+        "stack/c.env": LINES,
+        "stack/d": LINES,
+    }
+    assert recorded(project) == today
+    assert actions(project) == {}
+
+
+def test_a_diff_is_of_the_projects_file(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "dags" / "b.py").write_text(changed(1, "mine"))
+    release(monkeypatch, "1.1.0", {"dags/b.py": changed(9, "new"), "dags/a.py": LINES, "stack/c.env": LINES})
+    [change] = upgrade(project, dry_run=True).changes
+    assert (change.lines_added, change.lines_removed) == (1, 1)
+    assert "-line 9\n+new" in change.diff
+    assert "mine" not in change.diff.replace(" mine", "")
+
+
+@pytest.mark.parametrize("has_git", [True, False])
+def test_lines_that_contradict_each_other_leave_the_users_file(
+    project: Path, monkeypatch: pytest.MonkeyPatch, *, has_git: bool
+) -> None:
+    (project / "dags" / "a.py").write_text(changed(9, "mine"))
+    release(monkeypatch, "1.1.0", {"dags/a.py": changed(9, "new"), "dags/b.py": LINES, "stack/c.env": LINES})
+    if not has_git:
+        monkeypatch.setattr("shutil.which", lambda _: None)
+    result = upgrade(project, dry_run=False)
+    assert result.conflicts == ("dags/a.py",)
+    assert contents(project)["dags/a.py"] == changed(9, "mine")
+    assert contents(project)["dags/a.py.new"] == changed(9, "new")
+    # Said once; the next upgrade begins with today's.
+    assert actions(project) == {}
+
+
+def test_what_the_user_deleted_stays_so_and_what_is_needed_no_longer_goes(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "dags" / "a.py").unlink()
+    (project / "stack" / "c.env").write_text("mine")
+    release(monkeypatch, "1.1.0", {"dags/a.py": changed(9, "new")})
+    assert actions(project) == {"dags/b.py": "deleted", "stack/c.env": "kept"}
+    assert contents(project) == {"stack/c.env": "mine"}
+
+
+def test_a_new_file_by_the_name_of_a_users_own_is_no_file_to_overwrite(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "dags" / "d.py").write_text("mine")
+    (project / "dags" / "e.py").symlink_to("d.py")
+    (project / "dags" / "f.py").mkdir()
+    files = {f"dags/{name}.py": LINES for name in "abdef"} | {"stack/c.env": LINES}
+    release(monkeypatch, "1.1.0", files)
+    assert actions(project) == {f"dags/{name}.py": "conflict" for name in "def"}
+    assert contents(project)["dags/d.py"] == "mine"
+    assert (project / "dags" / "e.py").is_symlink()
+
+
+def test_an_interrupted_upgrade_goes_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "dags" / "a.py").write_text(changed(1, "mine"))
+    release(
+        monkeypatch, "1.1.0", {name: changed(9, "new") for name in ("dags/a.py", "dags/b.py", "stack/c.env")}
+    )
+    write = initialising.write_file
+
+    def interrupted(path: Path, file: ScaffoldFile) -> None:
+        write(path, file)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(upgrading, "write_file", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            upgrade(project, dry_run=False)
+    assert actions(project) == {"dags/b.py": "updated", "stack/c.env": "updated"}
+    assert contents(project)["dags/a.py"] == changed(9, "new", changed(1, "mine"))
+
+
+def test_a_project_of_a_newer_pipectl_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release(monkeypatch, "0.9.12", {"dags/a.py": "old"})
+    with pytest.raises(UsageError, match=r"pipectl 1\.0\.0, and this pipectl is 0\.9\.12") as refused:
+        upgrade(project, dry_run=False)
+    assert "'pipectl>=1.0.0'" in refused.value.hint
+    assert contents(project)["dags/a.py"] == LINES
+
+
+def test_a_clone_of_pipectl_is_upgraded_by_git() -> None:
+    with pytest.raises(UsageError, match="is a clone of pipectl") as refused:
+        upgrade(scaffold.CLONE, dry_run=True)
+    assert "git pull" in refused.value.hint
+
+
+def archive(*names: str, comment: bytes = b"1.0.0") -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as written:
+        written.comment = comment
+        for name in names:
+            written.writestr(name, "")
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PK", archive("../x"), archive("/etc/x"), archive("dags/"), archive("dags/a.py", comment=b"")],
+)
+def test_a_damaged_record_is_named(project: Path, content: bytes) -> None:
+    (project / RECORD).write_bytes(content)
+    with pytest.raises(UsageError, match=r"scaffold\.zip cannot be read") as refused:
+        upgrade(project, dry_run=False)
+    assert "git checkout stack/scaffold.zip" in refused.value.hint
+
+
+def test_a_project_without_a_record_is_of_the_first_release(project: Path) -> None:
+    (project / RECORD).unlink()
+    assert recorded(project).version == scaffold.FIRST_RELEASE
+    assert "dags/generate_data_dag.py" in recorded(project).files
