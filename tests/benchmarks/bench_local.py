@@ -37,7 +37,7 @@ LATER_RUNS = 3
 IDLE_SECONDS = 10
 UP_SECONDS = 180
 BACK = "a killed scheduler is back"
-BACK_SECONDS = 5  # the README's promise for a process that dies
+BACK_SECONDS = 5  # the promise of docs/engines.md for a process that dies
 LIMITS = {"cold up": 0.7, "warm up": 0.6, "first run": 0.25, "later run": 0.25}
 
 Figures = dict[str, list[float]]
