@@ -120,18 +120,20 @@ def _part(part: str) -> tuple[str, list[tuple[str, str, str]], str]:
 
 def _exit_codes() -> Iterator[str]:
     yield from _table(
-        ("code", "name in the code", "meaning"), [(str(int(code)), code.name, code.meaning) for code in ExitCode]
+        ("code", "name in the code", "meaning"),
+        [(str(int(code)), code.name, code.meaning) for code in ExitCode],
     )
 
 
 def _troubles() -> Iterator[str]:
     yield "## What `pipectl doctor` looks at\n"
-    yield "A check that fails says what it found, and the command that mends it. `up` adds those with a star to its"
-    yield "own errors. `pipectl doctor --only` takes their names.\n"
+    yield "A check that fails says what it found, and the command that mends it. `up` adds those"
+    yield "with a star to its own errors. `pipectl doctor --only` takes their names.\n"
     rows = [(f"`{check.id}`{' *' if check.is_brief else ''}", _cell(check.description)) for check in ORDERED]
     yield from _table(("check", "what holds if all is well"), rows)
     yield "\n## Causes that `pipectl explain` names\n"
-    yield "With `--json` programs decide by `cause`. The text says more: what was looked at, and the next command.\n"
+    yield "With `--json` programs decide by `cause`. The text says more: what was looked at, and the next"
+    yield "command.\n"
     yield from _table(("cause", "meaning"), [(f"`{cause}`", _cell(cause.meaning)) for cause in Cause])
 
 

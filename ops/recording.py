@@ -1,6 +1,7 @@
 """Record docs/images/recording.svg: a new project, its start and a run, on a real terminal, at its real pace.
 
-`make recording` runs it in a folder of its own. Rich draws the picture; lines appear as they came, pauses shortened.
+`make recording` runs it in a folder of its own. Rich draws the picture; lines appear as they came, without
+long pauses.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ def typed(command: str, folder: Path, environment: dict[str, str]) -> Iterator[t
 
 def record(folder: Path) -> list[tuple[float, str]]:
     """Type the commands in a folder; return lines and the seconds at which they are shown."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIPECTL_", "VIRTUAL"))}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PIPECTL_", "VIRTUAL"))
+    }
     environment |= {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "TERM": "xterm-256color",
@@ -121,7 +124,14 @@ def main() -> int:
     finally:
         if (folder / "fraud").exists():
             subprocess.run(
-                [Path(sys.executable).with_name("pipectl"), "--project", folder / "fraud", "down", "--volumes", "--yes"],
+                [
+                    Path(sys.executable).with_name("pipectl"),
+                    "--project",
+                    folder / "fraud",
+                    "down",
+                    "--volumes",
+                    "--yes",
+                ],
                 check=True,
             )
         shutil.rmtree(folder)

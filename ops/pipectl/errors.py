@@ -1,4 +1,4 @@
-"""Exit codes and the errors that carry them. Part of the interface: docs/reference/exit-codes.md lists them."""
+"""Exit codes, which are part of the interface, and the errors that carry them."""
 
 from __future__ import annotations
 

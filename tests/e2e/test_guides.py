@@ -30,7 +30,7 @@ folder.exists() or copy_project(folder)
 
 
 def programs(folder: Path) -> str:
-    """Make the commands that a reader has: pipectl of this repository, and the Python that it is installed in."""
+    """Make the commands that a reader has: pipectl of this repository, and its Python."""
     folder.mkdir()
     # A copy of the repository's project stands in for a new one until there is `pipectl init`.
     pipectl = f"""#!/bin/sh

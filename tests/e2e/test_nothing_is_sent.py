@@ -44,8 +44,8 @@ def lost():
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 before = lost()
 for command in json.loads(sys.argv[2]):
-    done = subprocess.run([sys.executable, "-m", "pipectl", "--engine", "local", "--project", sys.argv[1], *command.split()],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    words = [sys.executable, "-m", "pipectl", "--engine", "local", "--project", sys.argv[1], *command.split()]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     print(f"$ {command}: {done.returncode}", done.stdout[-2000:], done.stderr[-2000:], file=sys.stderr)
     if done.returncode:
         sys.exit(1)

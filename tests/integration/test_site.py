@@ -80,7 +80,9 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_another_host
         assert loaded.addresses
         assert [address for address in loaded.addresses if re.match(r"(https?:)?//", address)] == [], page
     for style in (sources / "site").rglob("*.css"):
-        assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", style.read_text(encoding="utf-8")), style
+        assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", style.read_text(encoding="utf-8")), (
+            style
+        )
 
 
 def test_a_link_to_nowhere_is_an_error(sources: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ GUIDES = (
     "how-to/two-machines",
     "how-to/upgrade",
 )
-# A comment above a block says more of it: `not run: WHY`, `engine: NAME`, `file: PATH`, `file: PATH from PAGE`.
+# A comment above a block says more: `not run: WHY`, `engine: NAME`, `file: PATH`, `file: PATH from PAGE`.
 BLOCK = re.compile(r"^((?:<!-- [^\n]* -->\n)*)```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"<!-- (not run|engine|file): (\S.*) -->")
 SHELL = {"", "sh"}
@@ -71,7 +71,9 @@ def _steps(page: Path, engine: str) -> Iterator[str]:
         path, _, other = block.said.get("file", "").partition(" from ")
         if path:
             origin = blocks(page.parent / other) if other else [block]
-            [content] = [each.text for each in origin if each.said.get("file", "").partition(" from ")[0] == path]
+            [content] = [
+                each.text for each in origin if each.said.get("file", "").partition(" from ")[0] == path
+            ]
             yield f"cat > {path} <<'{END}'\n{content}{END}\n"
         if block.language == "sh":
             yield block.text
@@ -102,7 +104,9 @@ def _calls(line: str) -> Iterator[list[str]]:
     for word in [*lexer, ";"]:
         if word in BETWEEN:
             # Variables before it, and a folder.
-            at = next((place for place, each in enumerate(words) if each.rpartition("/")[2] == "pipectl"), None)
+            at = next(
+                (place for place, each in enumerate(words) if each.rpartition("/")[2] == "pipectl"), None
+            )
             if at is not None and all("=" in each for each in words[:at]):
                 arguments = words[at + 1 :]
                 redirected = next((n for n, each in enumerate(arguments) if each in {"<", ">", ">>"}), None)

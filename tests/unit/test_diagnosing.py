@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,7 +24,6 @@ from pipectl.models import (
 from pipectl.pipeline.causes import Cause, blamed_database
 from pipectl.pipeline.diagnosing import choose, explanation
 from pipectl.pipeline.evidence import PATIENCE_SECONDS, Evidence, Explanation
-from support import ROOT
 from support.text import plain
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -1,15 +1,15 @@
-"""What the pages promise, held against the app: commands, settings, generated parts, links, and their place."""
+"""What the pages promise, held against the app: commands, settings, generated parts, links."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
 import yaml
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 import pages as generated
 from pipectl import cli
@@ -17,6 +17,9 @@ from pipectl.commands import COMMANDS, PANELS
 from pipectl.services import SERVICES
 from support import ROOT
 from support.pages import DOCS, GUIDES, calls, script
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLE = (ROOT / "stack" / ".env.example").read_text(encoding="utf-8")
@@ -79,7 +82,7 @@ def refusal(words: list[str], *, is_typed: bool) -> str:
     """Return why pipectl refuses a call; empty if it takes it."""
     try:
         parse(words)
-    except Exception as error:
+    except (typer.Exit, typer.Abort, TyperException) as error:
         name = type(error).__name__
         # Sentences name a command, or an option, without the rest.
         is_part = name == "MissingParameter" or "requires an argument" in str(error)
@@ -150,7 +153,9 @@ def test_variables_that_a_page_names_exist(page: Path) -> None:
 
 
 def test_settings_on_the_page_of_settings_have_the_defaults_of_the_example() -> None:
-    page = (DOCS / "reference" / "settings.md").read_text(encoding="utf-8").split("\n## Settings of Airflow")[0]
+    page = (
+        (DOCS / "reference" / "settings.md").read_text(encoding="utf-8").split("\n## Settings of Airflow")[0]
+    )
     rows = re.findall(r"^\| `([A-Z_]+)` \| (?:`(.*?)`)? ?\|", page, re.MULTILINE)
     assert dict(rows) == VARIABLES
 
@@ -159,15 +164,19 @@ def navigation() -> list[str]:
     def pages(entry: Any) -> list[str]:
         if isinstance(entry, str):
             return [entry]
-        return [page for part in (entry.values() if isinstance(entry, dict) else entry) for page in pages(part)]
+        return [
+            page for part in (entry.values() if isinstance(entry, dict) else entry) for page in pages(part)
+        ]
 
     return pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
 
 
 def test_each_page_has_a_place_in_the_site() -> None:
     # Linked from their list; for who writes pages.
-    apart = {path for path in DOCS.glob("decisions/0*.md")} | {DOCS / "style.md"}
-    assert sorted(navigation()) == sorted(str(path.relative_to(DOCS)) for path in set(DOCS.rglob("*.md")) - apart)
+    apart = set(DOCS.glob("decisions/0*.md")) | {DOCS / "style.md"}
+    assert sorted(navigation()) == sorted(
+        str(path.relative_to(DOCS)) for path in set(DOCS.rglob("*.md")) - apart
+    )
 
 
 def test_each_guide_is_tried_in_its_order() -> None:

@@ -59,7 +59,7 @@ INTERRUPTED = {
 
 DEFAULT_LOGINS = (
     "Any user of this machine can log in to Airflow as admin / admin and to the databases as docker / docker."
-    " Random passwords instead: PIPECTL_RANDOM_LOGINS=1 in stack/.env, then pipectl reset (see docs/security.md)."
+    " Random passwords instead: PIPECTL_RANDOM_LOGINS=1 in stack/.env, then pipectl reset."
 )
 
 
