@@ -155,8 +155,12 @@ def _toml(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def _show(line: str) -> None:
+    sys.stderr.write(line)
+
+
 if __name__ == "__main__":
     try:
-        run(tuple(sys.argv[1:]), EngineError("uv failed."), watch=sys.stderr.write)
+        run(tuple(sys.argv[1:]), EngineError("uv failed."), watch=_show)
     except PipectlError as error:
         sys.exit(str(error))
