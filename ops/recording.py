@@ -6,6 +6,7 @@ long pauses.
 
 from __future__ import annotations
 
+import codecs
 import os
 import pty
 import re
@@ -14,12 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "images" / "recording.svg"
@@ -34,6 +36,11 @@ COMMANDS = (
 )
 LONGEST_PAUSE = 1.5
 TYPING_SECONDS = 0.6
+ERASE = "\x1b[2K"
+UP = re.compile(r"\x1b\[(\d*)A")
+# The cursor hidden and shown.
+HIDDEN = re.compile(r"\x1b\[\?25[hl]")
+CONTROL = re.compile(r"(\r|\n|\x1b\[2K|\x1b\[\d*A|\x1b\[\?25[hl])")
 # Lines after each other; without animations, or if a reader wants none, all are there at once.
 STYLE = """
     @keyframes come { from { opacity: 0 } to { opacity: 0 } }
@@ -43,7 +50,7 @@ STYLE = """
 
 
 def typed(command: str, folder: Path, environment: dict[str, str]) -> Iterator[tuple[float, str]]:
-    """Run a command on a terminal of its own; yield each line with the time at which it came."""
+    """Run a command on a terminal of its own; yield the times at which it wrote, and what."""
     leader, follower = pty.openpty()
     process = subprocess.Popen(
         ["bash", "-c", command],
@@ -55,15 +62,38 @@ def typed(command: str, folder: Path, environment: dict[str, str]) -> Iterator[t
         start_new_session=True,
     )
     os.close(follower)
+    decode = codecs.getincrementaldecoder("utf-8")().decode
     # A terminal whose last process has ended answers with an error.
-    with open(leader, errors="replace", newline="") as terminal:  # noqa: PTH123  an open descriptor
-        try:
-            for line in terminal:
-                yield time.monotonic(), line.rstrip("\r\n").rpartition("\r")[2]
-        except OSError:
-            pass
+    with suppress(OSError):
+        while part := os.read(leader, 65536):
+            yield time.monotonic(), decode(part)
+    os.close(leader)
     if process.wait():
         raise subprocess.CalledProcessError(process.returncode, command)
+
+
+def lines_left(written: Iterable[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Return the lines that stay on the terminal, each with the time of its last change.
+
+    Progress moves up and erases what it wrote before.
+    """
+    rows: list[tuple[float, str]] = [(0.0, "")]
+    row = 0
+    for when, text in written:
+        for piece in CONTROL.split(text):
+            if piece == "\n":
+                row += 1
+                if row == len(rows):
+                    rows.append((when, ""))
+            elif piece == "\r" or HIDDEN.fullmatch(piece):
+                continue
+            elif up := UP.fullmatch(piece):
+                row = max(row - int(up[1] or 1), 0)
+            elif piece == ERASE:
+                rows[row] = (when, "")
+            elif piece:
+                rows[row] = (when, rows[row][1] + piece)
+    return rows[:-1] if not rows[-1][1] else rows
 
 
 def record(folder: Path) -> list[tuple[float, str]]:
@@ -85,9 +115,9 @@ def record(folder: Path) -> list[tuple[float, str]]:
             folder /= command.removeprefix("cd ")
             continue
         start = time.monotonic()
-        lines = [(start, ""), *typed(command, folder, environment)]
+        lines = [(start, ""), *lines_left(typed(command, folder, environment))]
         for (before, _), (came, line) in pairwise(lines):
-            now += min(came - before, LONGEST_PAUSE)
+            now += min(max(came - before, 0.0), LONGEST_PAUSE)
             # The folder of this recording is nobody's.
             shown.append((now, line.replace(str(folder), "fraud").replace("fraud/fraud", "fraud")))
     return shown
