@@ -93,7 +93,10 @@ def lines_left(written: Iterable[tuple[float, str]]) -> list[tuple[float, str]]:
                 rows[row] = (when, "")
             elif piece:
                 rows[row] = (when, rows[row][1] + piece)
-    return rows[:-1] if not rows[-1][1] else rows
+    # Of progress that was erased, empty rows are left.
+    while rows and not rows[-1][1]:
+        rows.pop()
+    return rows
 
 
 def record(folder: Path) -> list[tuple[float, str]]:
