@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 # All files of the project, also new ones that git does not know yet, each ended by a zero byte.
 FILES = git ls-files -z --cached --others --exclude-standard
-.PHONY: help demo test lint format docs bench torture lock release clean
+.PHONY: help demo test lint format docs site recording bench torture lock release clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -23,8 +23,16 @@ format: .venv/ready-dev ## Rewrite the code in the project's format
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-docs: .venv/ready-dev ## Write docs/schema anew, from the dataclasses that commands print
+docs: .venv/ready-dev ## Write anew what the code knows: docs/schema, and the pages of commands, settings, checks and causes
 	.venv/bin/python ops/schemas.py
+	.venv/bin/python ops/pages.py
+
+site: .venv/ready-dev ## Build docs/ as a site in site/; a warning is an error
+	.venv/bin/python -I -m pipectl.engines.local.uv run --quiet --isolated --no-project \
+		--with-requirements ops/site.txt zensical build --clean --strict
+
+recording: .venv/ready-dev ## Record docs/images/recording.svg: a new project, up, a run
+	.venv/bin/python ops/recording.py
 
 bench: .venv/ready-dev ## Measure speed, as ratios within one run
 	.venv/bin/python tests/benchmarks/bench_local.py
@@ -48,7 +56,7 @@ release: .venv/ready-dev ## Build wheel and sdist into dist/ and try both; nothi
 	@echo "If CHANGELOG.md and __version__ name the release: git tag, then uv publish dist/*"
 
 clean: ## Remove the virtual environment and caches of tools
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .venv site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
 # The caller's folders and modules are not ours.
 unexport CDPATH PYTHONHOME PYTHONPATH VIRTUAL_ENV

@@ -12,6 +12,7 @@ pin pyproject.toml --group build --output-file ops/requirements.txt
 pin pyproject.toml --extra export --group build --group dev --output-file tests/requirements.txt
 # Alone: whoever exports adds it to what ops/requirements.txt has.
 pin ops/export.in --output-file ops/export.txt
+pin ops/site.in --output-file ops/site.txt
 pin stack/postgres-requirements.in --no-deps --output-file stack/postgres-requirements.txt
 pin stack/pytest-requirements.in --output-file stack/pytest-requirements.txt
 pin tests/debezium/requirements.in --output-file tests/debezium/requirements.txt

@@ -1,10 +1,10 @@
-"""Exit codes and the errors that carry them. Part of the interface: the README lists every code."""
+"""Exit codes, which are part of the interface, and the errors that carry them."""
 
 from __future__ import annotations
 
 import errno
 from enum import IntEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,17 +13,26 @@ if TYPE_CHECKING:
 class ExitCode(IntEnum):
     """What the process returns to its caller."""
 
-    DONE = 0
-    BUG = 1
-    USAGE = 2
-    ENGINE = 3
-    AIRFLOW = 4
-    DATABASE = 5
-    VERIFICATION = 6
-    RUN_FAILED = 7
-    TIMED_OUT = 8
-    DAG = 9
-    INTERRUPTED = 130
+    meaning: str
+
+    def __new__(cls, number: int, meaning: str) -> Self:
+        """Make a code that can be told in words."""
+        code = int.__new__(cls, number)
+        code._value_ = number
+        code.meaning = meaning
+        return code
+
+    DONE = 0, "done"
+    BUG = 1, "a bug of pipectl"
+    USAGE = 2, "usage: command, option, project or `stack/.env`"
+    ENGINE = 3, "engine or service; a check of `doctor` failed"
+    AIRFLOW = 4, "Airflow"
+    DATABASE = 5, "database"
+    VERIFICATION = 6, "data not as expected, or a check finds rows (`verify-db`)"
+    RUN_FAILED = 7, "the run failed"
+    TIMED_OUT = 8, "timed out"
+    DAG = 9, "DAG missing or broken"
+    INTERRUPTED = 130, "Ctrl-C"
 
 
 class PipectlError(Exception):

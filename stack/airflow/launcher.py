@@ -319,7 +319,7 @@ def prepare_web_server(migration: str) -> None:
     if SIMPLE_AUTH in configuration.get("core", "auth_manager"):
         manager = importlib.import_module(f"{SIMPLE_AUTH}.simple_auth_manager")
         login.write_passwords(manager.SimpleAuthManager.get_generated_password_file())
-        # It warns of every database but SQLite; the README says what to change on a shared server.
+        # It warns of every database but SQLite; docs/engines.md says what to change on a shared server.
         logging.getLogger(manager.__name__).setLevel(logging.ERROR)
     else:
         # FAB writes its permissions into the database while the application is built.

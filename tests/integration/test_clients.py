@@ -286,7 +286,7 @@ def test_the_distribution_brings_mysqls_tools(
     clients.mysql_tools(settings, address, Observer(), None, "mysql")
     assert run("mysql", "-Ne", "SELECT SUBSTRING_INDEX(USER(), '@', 1)") == (f"{address.user}\n", "")
     assert "'someone'@" in run("mysqldump", "--user=someone", "data")[1]
-    # What README says to type goes into tables that are empty, full, and gone.
+    # What the guide says to type goes into tables that are empty, full, and gone.
     dumped, failed = run(*documented_words("airbyte-mysql"))
     assert all("unknown variable 'loose-" in line for line in failed.splitlines()), failed
     content = "SELECT * FROM fraud_labels ORDER BY transaction_id"

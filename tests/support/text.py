@@ -1,4 +1,4 @@
-"""What a command shows, as text, and what the README says to type."""
+"""What a command shows, as text, and what a guide says to type."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def plain(content: RenderableType) -> str:
 
 
 def documented_words(service: str) -> list[str]:
-    """Return the program and its options by which the README dumps that service's database."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """Return the program and its options by which the guide dumps that service's database."""
+    text = (ROOT / "docs" / "how-to" / "keep-or-move-data.md").read_text(encoding="utf-8")
     found = re.search(rf"^pipectl exec {service} -- (.*dump .*) > \S+$", text, re.MULTILINE)
     assert found, service
     return shlex.split(found[1])

@@ -371,6 +371,6 @@ def test_airflow_is_one_version_everywhere(listed: dict[str, str]) -> None:
     minor = version.rpartition(".")[0]
     [text] = texts("stack/airflow/task_processes.py").values()
     assert f'\nWRITTEN_FOR = "{minor}"\n' in text
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     # But for the range of versions that pipectl works with, which test_airflow_api.py holds.
-    assert set(re.findall(r"Airflow (\d+\.\d+)\b(?! to )", readme)) == {minor}
+    pages = "".join(texts("README.md", "docs/*.md", "docs/how-to/*.md").values())
+    assert set(re.findall(r"Airflow (\d+\.\d+)\b(?!\.\d| to )", pages)) == {minor}

@@ -50,7 +50,7 @@ CLAIMS = {
 
 DEFAULT_LOGINS = (
     "Any user of this machine can log in to Airflow as admin / admin and to the databases as docker / docker."
-    " Random passwords instead: PIPECTL_RANDOM_LOGINS=1 in stack/.env, then pipectl reset (see SECURITY.md)."
+    " Random passwords instead: PIPECTL_RANDOM_LOGINS=1 in stack/.env, then pipectl reset."
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pipectl.names import moment
 
@@ -18,53 +18,62 @@ if TYPE_CHECKING:
 class Cause(StrEnum):
     """A cause, by a name that stays. Programs decide by it, so a new cause may come, and none is renamed."""
 
+    meaning: str
+
+    def __new__(cls, name: str, meaning: str) -> Self:
+        """Make a cause with what it means, in words for the documentation."""
+        cause = str.__new__(cls, name)
+        cause._value_ = name
+        cause.meaning = meaning
+        return cause
+
     # The DAG and its file.
-    IMPORT_ERROR = "import_error"
-    DAG_MISSING = "dag_missing"
-    DAG_STALE = "dag_stale"
-    NEVER_RAN = "never_ran"
-    PAUSED = "paused"
+    IMPORT_ERROR = "import_error", "the DAG's file cannot be imported"
+    DAG_MISSING = "dag_missing", "no file brings the DAG"
+    DAG_STALE = "dag_stale", "a file brought the DAG, and does so no longer"
+    NEVER_RAN = "never_ran", "the DAG has had no run"
+    PAUSED = "paused", "the DAG is switched off"
     # Airflow's services.
-    NO_SCHEDULER = "no_scheduler"
-    NO_DAG_PROCESSOR = "no_dag_processor"
-    NO_TRIGGERER = "no_triggerer"
-    NO_WORKER = "no_worker"
-    TASKS_API = "tasks_api"
+    NO_SCHEDULER = "no_scheduler", "the scheduler is down or gives no heartbeat"
+    NO_DAG_PROCESSOR = "no_dag_processor", "the DAG processor is down or gives no heartbeat"
+    NO_TRIGGERER = "no_triggerer", "the triggerer, which the task needs, is down or gives no heartbeat"
+    NO_WORKER = "no_worker", "no Celery worker is there"
+    TASKS_API = "tasks_api", "tasks cannot reach Airflow's API for them, or it refuses their secret"
     # A run that has not begun.
-    NOT_DUE = "not_due"
-    BEHIND_RUN = "behind_run"
-    MAX_ACTIVE_RUNS = "max_active_runs"
-    BACKFILL_PAUSED = "backfill_paused"
+    NOT_DUE = "not_due", "the run's time is to come"
+    BEHIND_RUN = "behind_run", "another run comes first"
+    MAX_ACTIVE_RUNS = "max_active_runs", "as many runs are active as the DAG allows"
+    BACKFILL_PAUSED = "backfill_paused", "the run's backfill is paused"
     # A task that has not begun.
-    UPSTREAM = "upstream"
-    DEPENDS_ON_PAST = "depends_on_past"
-    DEPENDENCY = "dependency"
-    MAX_ACTIVE_TASKS = "max_active_tasks"
-    TASK_CONCURRENCY = "task_concurrency"
-    POOL_FULL = "pool_full"
-    POOL_MISSING = "pool_missing"
-    POOL_TOO_SMALL = "pool_too_small"
-    NO_SLOTS = "no_slots"
-    PRIORITY = "priority"
-    STARTING = "starting"
+    UPSTREAM = "upstream", "other tasks must end before"
+    DEPENDS_ON_PAST = "depends_on_past", "the task depends on its own end in the run before"
+    DEPENDENCY = "dependency", "another condition of Airflow's is not met"
+    MAX_ACTIVE_TASKS = "max_active_tasks", "as many tasks of the run are at work as the DAG allows"
+    TASK_CONCURRENCY = "task_concurrency", "as many of this task are at work, over all runs, as it allows"
+    POOL_FULL = "pool_full", "the task's pool has no room"
+    POOL_MISSING = "pool_missing", "there is no such pool"
+    POOL_TOO_SMALL = "pool_too_small", "the task takes more slots than its pool has"
+    NO_SLOTS = "no_slots", "as many tasks are at work as Airflow may run"
+    PRIORITY = "priority", "there is no room, and tasks of higher priority come first"
+    STARTING = "starting", "it has become so within the last ten seconds"
     # A task that waits, or is at work.
-    DEFERRED = "deferred"
-    AWAITING_INPUT = "awaiting_input"
-    UP_FOR_RETRY = "up_for_retry"
-    UP_FOR_RESCHEDULE = "up_for_reschedule"
-    RUNNING = "running"
+    DEFERRED = "deferred", "the task waits for its trigger"
+    AWAITING_INPUT = "awaiting_input", "the task waits for a human's answer"
+    UP_FOR_RETRY = "up_for_retry", "the task waits for its next try"
+    UP_FOR_RESCHEDULE = "up_for_reschedule", "the sensor waits for its next look"
+    RUNNING = "running", "it is at work"
     # An end.
-    SUCCEEDED = "succeeded"
-    CANCELLED = "cancelled"
-    SKIPPED = "skipped"
-    REMOVED = "removed"
-    UPSTREAM_FAILED = "upstream_failed"
-    WORKER_LOST = "worker_lost"
-    DATABASE = "database"
-    RUN_TIMED_OUT = "run_timed_out"
-    TASK_FAILED = "task_failed"
+    SUCCEEDED = "succeeded", "it succeeded"
+    CANCELLED = "cancelled", "it was ended by hand"
+    SKIPPED = "skipped", "the task was skipped"
+    REMOVED = "removed", "the task is no longer in the DAG"
+    UPSTREAM_FAILED = "upstream_failed", "a task before it failed"
+    WORKER_LOST = "worker_lost", "the task's process was lost"
+    DATABASE = "database", "a database's error failed the task"
+    RUN_TIMED_OUT = "run_timed_out", "the run took longer than its `dagrun_timeout`"
+    TASK_FAILED = "task_failed", "the task's own error"
     # What was looked at is shown.
-    UNKNOWN = "unknown"
+    UNKNOWN = "unknown", "nothing that was looked at explains it; what was looked at is shown"
 
 
 def next_to_end(run: DagRun, active: tuple[DagRun, ...], limit: int | None) -> DagRun | None:

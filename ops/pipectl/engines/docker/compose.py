@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 DETAIL_LINES = 10
 INDEX_HINT = (
-    "stack/airflow/install.env says how uv reaches packages: see README.md. Then run the command again."
+    "stack/airflow/install.env says how uv reaches packages, by lines such as HTTPS_PROXY=ADDRESS."
+    " Then run the command again."
 )
 # In the words of the docker command, which may take Compose's options for its own, and of Podman's.
 NO_COMPOSE = (

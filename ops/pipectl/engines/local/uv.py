@@ -6,7 +6,7 @@ Constraints, overrides, dates and the like would change what a lock file pins. T
 and from files of settings: uv.toml or pyproject.toml in the current folder or above it, the user's, the
 machine's.
 
-`python -m pipectl.engines.local.uv ARGUMENT…` runs it for ops/lock.sh.
+`python -m pipectl.engines.local.uv ARGUMENT…` runs it for ops/lock.sh and `make site`.
 """
 
 from __future__ import annotations
@@ -155,8 +155,12 @@ def _toml(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def _show(line: str) -> None:
+    sys.stderr.write(line)
+
+
 if __name__ == "__main__":
     try:
-        sys.stdout.write(run(tuple(sys.argv[1:]), EngineError("uv failed.")))
+        run(tuple(sys.argv[1:]), EngineError("uv failed."), watch=_show)
     except PipectlError as error:
-        sys.exit(f"{error.detail}\n{error}")
+        sys.exit(str(error))

@@ -112,7 +112,7 @@ class Redactor:
 def spellings(secret: str) -> Iterator[str]:
     """Yield a secret as it is written in addresses, JSON, HTML, Python, a shell, hex and base64.
 
-    README.md lists them.
+    docs/troubleshooting.md lists them.
     """
     yield secret
     for safe in ("", "/", "/:"):
