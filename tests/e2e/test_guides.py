@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support import ROOT
 from support.docker_project import DockerProject, new_docker_project
 from support.pages import GUIDES, script
 from support.project_copy import Project, new_local_project
@@ -20,25 +20,13 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 GUIDE_SECONDS = 900
-COPY = """
-import sys
-from pathlib import Path
-from support.project_copy import copy_project
-folder = Path(sys.argv[1]).resolve()
-folder.exists() or copy_project(folder)
-"""
 
 
 def programs(folder: Path) -> str:
     """Make the commands that a reader has: pipectl of this repository, and its Python."""
     folder.mkdir()
-    # A copy of the repository's project stands in for a new one until there is `pipectl init`.
-    pipectl = f"""#!/bin/sh
-if [ "$1" = init ]; then shift; PYTHONPATH='{ROOT}/tests' exec '{sys.executable}' -c '{COPY}' "$@"; fi
-exec '{sys.executable}' -I -m pipectl "$@"
-"""
-    for name, text in (("pipectl", pipectl), ("python", f"#!/bin/sh\nexec '{sys.executable}' \"$@\"\n")):
-        (folder / name).write_text(text)
+    for name, words in (("pipectl", "-I -m pipectl "), ("python", "")):
+        (folder / name).write_text(f"#!/bin/sh\nexec '{sys.executable}' {words}\"$@\"\n")
         (folder / name).chmod(0o755)
     return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
@@ -71,6 +59,7 @@ def follow(project: Project, path: str) -> None:
 
 def test_every_command_of_the_guides_works_on_the_local_engine(tmp_path: Path) -> None:
     with new_local_project(tmp_path / "fraud") as project:
+        shutil.rmtree(project.folder)  # the tutorial makes it
         follow(project, programs(tmp_path / "programs"))
 
 
@@ -78,5 +67,8 @@ def test_every_command_of_the_guides_works_on_the_local_engine(tmp_path: Path) -
 def test_every_command_of_the_guides_works_on_docker(tmp_path: Path) -> None:
     with new_docker_project(tmp_path / "fraud") as project:
         assert isinstance(project, DockerProject)
+        shutil.rmtree(project.folder)
+        # What `pipectl init` leaves as it is.
+        (project.folder / "stack" / "airflow").mkdir(parents=True)
         (project.folder / "stack" / "airflow" / "install.env").write_text(project.ways_to_packages())
         follow(project, programs(tmp_path / "programs"))

@@ -26,8 +26,6 @@ EXAMPLE = (ROOT / "stack" / ".env.example").read_text(encoding="utf-8")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 # For users: a page that names a variable or a file names one that is there.
 FOR_USERS = [ROOT / "README.md", *(path for path in DOCS.rglob("*.md") if path.parent.name != "decisions")]
-# Commands of which pages speak and which another branch brings; delete what is there.
-EXPECTED = {"init", "upgrade", "bundle"}
 # Not settings of a project: where it is, and where binaries are cached.
 OF_THE_CALLER = {"PIPECTL_CACHE_DIR"}
 OF_TASKS = {"PIPECTL_SCRIPTS"}
@@ -93,9 +91,7 @@ def refusal(words: list[str], *, is_typed: bool) -> str:
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_on_a_page_are_taken_by_the_app(page: Path) -> None:
     refused = {
-        " ".join(words): why
-        for words, is_typed in calls(page)
-        if not EXPECTED & set(words) and (why := refusal(words, is_typed=is_typed))
+        " ".join(words): why for words, is_typed in calls(page) if (why := refusal(words, is_typed=is_typed))
     }
     assert refused == {}
 
@@ -115,10 +111,6 @@ def test_commands_are_found_in_blocks_and_sentences(tmp_path: Path) -> None:
     assert "No such option: --nope" in refusal(["up", "--nope"], is_typed=False)
     assert refusal(["export"], is_typed=True)
     assert not refusal(["export"], is_typed=False)
-
-
-def test_commands_that_are_there_are_no_longer_expected() -> None:
-    assert EXPECTED & COMMANDS.keys() == set()
 
 
 def test_pages_from_the_code_are_up_to_date() -> None:
