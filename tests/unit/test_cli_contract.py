@@ -192,11 +192,12 @@ def test_a_stack_that_does_not_run_is_not_restarted() -> None:
 
 def test_a_database_elsewhere_that_does_not_answer_is_exit_5(project: Path) -> None:
     (project / "stack" / ".env").write_text(
-        "AIRBYTE_POSTGRES_HOST=127.0.0.1\nAIRBYTE_POSTGRES_PORT=1\nAIRBYTE_MYSQL_HOST=127.0.0.1\n"
+        "AIRBYTE_POSTGRES_HOST=127.0.0.1\nAIRBYTE_POSTGRES_PORT=1\n"
+        "AIRBYTE_MYSQL_HOST=127.0.0.1\nAIRBYTE_MYSQL_PORT=1\n"
     )
     done = run("--engine", "local", "verify-db")
     assert done.returncode == ExitCode.DATABASE
-    assert "PostgreSQL 'airbyte-postgres' at 127.0.0.1:1 does not answer" in done.stderr
+    assert "MySQL 'airbyte-mysql' at 127.0.0.1:1 does not answer" in done.stderr
 
 
 def test_no_reset_empties_a_database_that_runs_elsewhere(project: Path) -> None:

@@ -172,6 +172,10 @@ EMPTY: dict[str, Any] = {
     "COALESCE(SUM(is_fraud), 0)": [(0, 0)],
     "SELECT COUNT(*) FROM": [(0,)],
     "SELECT count(*) FROM": [(0,)],
+    "clock_timestamp()": [(1.0,)],
+    "UNIX_TIMESTAMP(NOW(6))": [(1.0,)],
+    "COALESCE(MIN(transaction_id), 0)": [(0, 0)],
+    "coalesce((SELECT max(customer_id)": [(0,)],
 }
 
 
@@ -653,6 +657,8 @@ def test_contents_of_databases_and_logs(
                 *((name, None, number + 1, rows) for number, (name, _) in enumerate(tables)),
             ],
             "EXPLAIN": [([{"Plan": {"Plan Rows": rows}}],)],
+            "extract(epoch FROM max(created_at))": [(0, rows, 1.0, 0)],
+            "UNIX_TIMESTAMP(MIN(created_at))": [(0, rows, 1.0, 0.0)],
             "table_rows": [(rows,)],
             "pg_tables": tables,
             "information_schema.tables": tables,

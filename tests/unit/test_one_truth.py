@@ -39,6 +39,8 @@ COMPUTED = {
     "PIPECTL_SCRIPTS": "each engine knows the folder",
     "PIPECTL_PROGRAM": "marks a program of the user's in a container",
     "PIPECTL_REQUIREMENTS_PROBLEM": "tells a program apart what could not be installed",
+    "PIPECTL_FORKS": "the local engine's way from one service to its fork",
+    "PIPECTL_ADOPTS": "tells a service of the local engine that it may be a fork",
     "PIPECTL_STATE_DIR": "marks the local engine's processes",
     "PIPECTL_PROJECT_INODE": "tells whose they are, also once the project has moved",
     "AIRFLOW_HOME": "each engine knows the folder",
