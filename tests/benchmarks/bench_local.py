@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -254,7 +255,12 @@ def memory(pids: list[int]) -> float:
 
     leaders = [psutil.Process(pid) for pid in pids]
     processes = [process for leader in leaders for process in (leader, *leader.children(recursive=True))]
-    return float(sum(process.memory_full_info().pss for process in processes)) / 1e9
+    total = 0
+    for process in processes:
+        # A child that parsed a file may have ended.
+        with suppress(psutil.NoSuchProcess):
+            total += process.memory_full_info().pss
+    return total / 1e9
 
 
 def keep(figures: Figures, name: str, value: float) -> None:
