@@ -102,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
 def registry() -> Iterator[str]:
     need_docker()
     with Registry() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield f"127.0.0.1:{server.server_port}"
         server.shutdown()

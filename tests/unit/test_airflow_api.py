@@ -108,7 +108,7 @@ def newest() -> Iterator[FakeAirflow]:
 
 def serve(answers: dict[str, Any]) -> Iterator[FakeAirflow]:
     with FakeAirflow(answers) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield server
         server.shutdown()

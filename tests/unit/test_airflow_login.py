@@ -46,7 +46,7 @@ def address(port: int, witness: Witness | None = None) -> AirflowAddress:
 @contextmanager
 def serving(handler: type[BaseRequestHandler], kind: type[Any] = ThreadingHTTPServer) -> Iterator[int]:
     with kind(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield server.server_address[1]
         server.shutdown()

@@ -155,7 +155,7 @@ def engine(path: Path, status: int, events: list[dict[str, Any]]) -> Iterator[li
             pass
 
     with ThreadingUnixStreamServer(str(path), Images) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield asked
         server.shutdown()
