@@ -98,6 +98,7 @@ def test_a_package_that_cannot_be_installed_ends_up_at_once(project: DockerProje
     assert re.search(r"requirements\.txt.*(no-such-package-by-anyone|could not be read)", error["detail"])
 
 
+@pytest.mark.slow
 def test_an_interrupted_up_can_be_run_again(project: DockerProject) -> None:
     started = project.start("up")
     until(lambda: (project.folder / "stack" / ".env").exists() and bool(project.containers()), "containers")

@@ -73,6 +73,7 @@ def test_a_copy_of_a_project_is_another_project(populated: DockerProject, tmp_pa
     assert first.json("status")["databases"] == rows
 
 
+@pytest.mark.slow
 def test_a_moved_project_keeps_its_data(populated: DockerProject) -> None:
     project = populated
     volumes, rows = project.volumes(), rows_of(project)
