@@ -198,17 +198,22 @@ def test_a_port_that_was_moved_is_told_even_if_the_start_fails(
     assert f"Port {port} of webserver is taken: {used} instead (remembered in stack/.env)" in observer.said
 
 
+@pytest.mark.parametrize("restarted", ["scheduler", "worker-1"])
 def test_the_api_for_tasks_is_asked_once_for_each_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarted: str
 ) -> None:
     answers, asked = ["ConnectError: refused", "", ""], []
     chosen = settings_of(tmp_path)
     chosen.state_dir.mkdir()
-    started = datetime(2026, 11, 26, tzinfo=UTC)
+    started = before = datetime(2026, 11, 26, tzinfo=UTC)
 
     class Stack(FakeEngine):
         def services(self) -> tuple[Service, ...]:
-            return tuple(replace(service, started=started) for service in super().services())
+            services = super().services()
+            return tuple(
+                replace(service, started=started if service.name == restarted else before)
+                for service in (*services, replace(services[0], name="worker-1"))
+            )
 
         def tasks_api_problem(self) -> str:
             asked.append(started)

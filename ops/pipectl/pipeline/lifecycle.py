@@ -183,7 +183,7 @@ def _tasks_api_problem(engine: Engine) -> str:
     starts = {
         service.name: service.started.isoformat()
         for service in engine.services()
-        if service.name in airflow_programs() and service.started
+        if service.started and (service.name in airflow_programs() or service.name.startswith("worker-"))
     }
     if starts and json_text.read_object(path) == starts:
         return ""
