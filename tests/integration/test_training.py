@@ -42,7 +42,7 @@ def test_the_example_learns_from_an_export(servers: Servers, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     figures = dict(re.findall(r"^([a-zA-Z0 1]+?) +([0-9.]+)$", done.stdout, re.MULTILINE))
     assert set(figures) == {"ROC AUC", "average precision", "card precision at 10"}
-    # Wide: some 200 frauds are tested.
+    # Wide: some 200 frauds are tested, others every day, since the history ends now.
     assert 0.9 < float(figures["ROC AUC"]) < 1
-    assert 0.3 < float(figures["average precision"]) < 1
-    assert 0.3 < float(figures["card precision at 10"]) < 1
+    assert 0.2 < float(figures["average precision"]) < 1
+    assert 0.2 < float(figures["card precision at 10"]) < 1
