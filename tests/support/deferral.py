@@ -17,7 +17,7 @@ from datetime import timedelta
 from airflow.providers.standard.sensors.time_delta import TimeDeltaSensor
 from airflow.sdk import DAG
 
-for seconds in (1, 6):
+for seconds in (3, 6):
     with DAG(f"defers_{seconds}", schedule=None):
         TimeDeltaSensor(task_id="waits", delta=timedelta(seconds=seconds), deferrable=True)
 """
@@ -31,7 +31,7 @@ def triggerer_health(project: Project) -> str:
 def check_triggerer(project: Project, kill: Callable[[], None]) -> None:
     """Have a task deferred, which starts the triggerer, then another one while the triggerer is killed."""
     project.dag("defers.py", DAG)
-    done = project.run("trigger", "defers_1")
+    done = project.run("trigger", "defers_3")
     assert "waits: deferred, waits for " in done.stderr
     until(lambda: triggerer_health(project) == "healthy", "the triggerer")
     run_id = project.json("trigger", "defers_6", "--no-wait")["run_id"]
