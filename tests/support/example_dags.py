@@ -55,6 +55,7 @@ SAMPLE = {
     "example_task_group_decorator": "task groups",
 }
 CONF = {"example_params_ui_tutorial": {"required_field": "from the test"}}
+WAITING = {"awaiting_input", "deferred"}
 # Tasks that ask a human, and what the human answers; of others the first option.
 ANSWERS: dict[str, dict[str, Any]] = {
     "wait_for_input": {"chosen_options": ["OK"], "params_input": {"information": "from the test"}},
@@ -112,7 +113,8 @@ class Examples:
     def _answer(self, dag_id: str, run_id: str) -> None:
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
         for asked in self.client.call(f"{path}/hitlDetails")["hitl_details"]:
-            if asked.get("response_received"):
+            # Airflow loses an answer that comes while the task goes to rest: it then waits for ever.
+            if asked.get("response_received") or asked["task_instance"]["state"] not in WAITING:
                 continue
             task_id = asked["task_instance"]["task_id"]
             answer = ANSWERS.get(task_id) or {"chosen_options": asked["options"][:1]}
