@@ -48,13 +48,6 @@ for name in list(os.environ):
     if name in TERMINAL or (name.startswith(PREFIXES) and name not in KEPT):
         del os.environ[name]
 
-# Whoever clones into "My Projects" has blanks in every path. So has each test, so that a forgotten
-# quote fails everywhere; not where the caller chose a place.
-if "PYTEST_DEBUG_TEMPROOT" not in os.environ:
-    TEMPORARY = Path(tempfile.gettempdir()) / f"pipectl tests of {os.getuid()}"
-    TEMPORARY.mkdir(mode=0o755, exist_ok=True)
-    os.environ["PYTEST_DEBUG_TEMPROOT"] = str(TEMPORARY)
-
 # In the background of a shell, under `nohup` and in some CI, SIGINT or SIGHUP is ignored. Children inherit
 # that, also those that a test interrupts. A handler ends with their exec, so they start as from a terminal.
 for number in (signal.SIGINT, signal.SIGHUP):
