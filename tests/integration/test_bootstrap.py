@@ -21,6 +21,11 @@ import sys
 sys.path.append({packages!r})
 from hatchling.build import *
 """
+FILES = [
+    *("Makefile", "README.md", "LICENSE", "ops/bootstrap.sh", "ops/pipectl/__init__.py"),
+    # Of new projects, which the package holds.
+    *("requirements.txt", "entrypoint.sh", ".gitignore", ".gitattributes"),
+]
 TOOLS = ["cat", "chmod", "dirname", "env", "make", "mv", "rm", "sed", "sh", "touch"]
 
 
@@ -38,7 +43,7 @@ class Clone:
         self.folder = folder / "clone"
         folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "ops" / "pipectl").mkdir(parents=True)
-        for name in ("Makefile", "README.md", "LICENSE", "ops/bootstrap.sh", "ops/pipectl/__init__.py"):
+        for name in FILES:
             shutil.copy2(ROOT / name, self.folder / name)
         (self.folder / "ops/pipectl/__main__.py").write_text("print(__file__)\n")
         packages = next(path for path in sys.path if path.endswith("site-packages"))
