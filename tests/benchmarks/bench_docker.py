@@ -12,13 +12,10 @@ bounds. Prints medians, ratios and limits; exits 1 where one is missed.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -28,11 +25,11 @@ from pipectl.settings import cache_dir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.airflow_stack import signal_group
+from benchmarks.first_answer import FirstAnswer
+from support.airflow_stack import interrupt_group
 from support.docker_project import DockerProject, new_docker_project
 from support.project_copy import Project, copy_project
 from support.server_process import free_port
-from support.waiting import until
 
 OFFICIAL = Path(__file__).with_name("official-compose.yml")
 WAIT = ("up", "--detach", "--wait", "--wait-timeout", "280", "--quiet-pull")
@@ -101,9 +98,10 @@ def main(rounds: int) -> int:
             note("pipectl --version", lambda: project.run("--version"))
             note("up of what runs", lambda: project.run("up"))
             note("down", lambda: project.run("down"))
-            asking = FirstAnswer(int(project.variable("AIRFLOW_PORT") or 8080), figures, "first answer")
+            url, begun = f"http://127.0.0.1:{project.variable('AIRFLOW_PORT') or 8080}", time.monotonic()
+            watch = FirstAnswer(url, ANSWER_SECONDS)
             project.run("up")
-            asking.join()
+            figures.setdefault("first answer", []).append(watch.answered - begun)
             project.run("down")
             local.run("up")
             trigger(local, "local", figures)
@@ -123,29 +121,6 @@ def measure(project: DockerProject, note: Note, number: int) -> None:
             note(f"{name} {kind}", start)
 
 
-class FirstAnswer(threading.Thread):
-    """Notes the time from now to the first 200 of /api/v2/monitor/health."""
-
-    def __init__(self, port: int, figures: Figures, name: str) -> None:
-        super().__init__()
-        self._url = f"http://127.0.0.1:{port}/api/v2/monitor/health"
-        self._figures, self._figure = figures, name
-        self._begun = time.monotonic()
-        self.start()
-
-    def run(self) -> None:
-        """Ask until there is an answer."""
-        until(self._answers, "an answer", ANSWER_SECONDS)
-        self._figures.setdefault(self._figure, []).append(time.monotonic() - self._begun)
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(self._url, timeout=5) as answer:  # noqa: S310  an address of this machine
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-
 def measure_standalone(project: Project, figures: Figures) -> None:
     """Note the first answer of an `airflow standalone` whose database is there."""
     lock = project.folder / "stack" / "airflow-requirements.txt"
@@ -162,18 +137,13 @@ def measure_standalone(project: Project, figures: Figures) -> None:
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
         }
         command = [str(runtime.venv / "bin" / "airflow"), "standalone"]
-        asking = FirstAnswer(port, figures, name)
+        begun, watch = time.monotonic(), FirstAnswer(f"http://127.0.0.1:{port}", ANSWER_SECONDS)
         with Path(project.folder, "standalone.log").open("wb") as log:
             process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
             )
-        asking.join()
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        signal_group(process.pid, signal.SIGKILL)
+        figures.setdefault(name, []).append(watch.answered - begun)
+        interrupt_group(process)
 
 
 def trigger(project: Project, name: str, figures: Figures) -> None:

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +24,8 @@ from pipectl.settings import cache_dir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.airflow_stack import TWO_TASKS, signal_group
+from benchmarks.first_answer import FirstAnswer
+from support.airflow_stack import TWO_TASKS, interrupt_group
 from support.project_copy import Project, copy_project
 from support.rest_client import RestClient
 from support.server_process import free_port
@@ -91,7 +91,7 @@ def measure_ours(project: Project, kind: str, figures: Figures) -> None:
         project.run("down", "--volumes", "--yes")
     warm = kind == "warm up"
     # The address of the start before; another one makes the wait for it end with `up`.
-    watch = FirstAnswer(url_of(project)) if warm else None
+    watch = FirstAnswer(url_of(project), UP_SECONDS) if warm else None
     started = time.monotonic()
     url = project.json("up")["url"]
     up = time.monotonic() - started
@@ -126,25 +126,6 @@ def url_of(project: Project) -> str:
     return f"http://127.0.0.1:{services['webserver']['port']}"
 
 
-class FirstAnswer:
-    """When a server that is being started answers for the first time."""
-
-    def __init__(self, url: str) -> None:
-        self._client, self._answered = RestClient(url), 0.0
-        self._thread = threading.Thread(target=self._ask, daemon=True)
-        self._thread.start()
-
-    def _ask(self) -> None:
-        until(self._client.answers, "a first answer", UP_SECONDS)
-        self._answered = time.monotonic()
-
-    @property
-    def answered(self) -> float:
-        """The time by time.monotonic."""
-        self._thread.join()
-        return self._answered
-
-
 def measure_standalone(runtime: AirflowRuntime, project: Path, kind: str, figures: Figures) -> None:
     """Start `airflow standalone` with SQLite and its default settings, run the DAG, and stop it."""
     home = project / ".standalone"
@@ -167,7 +148,7 @@ def measure_standalone(runtime: AirflowRuntime, project: Path, kind: str, figure
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
         "SHLVL": "1",
     }
-    watch = FirstAnswer(client.url)
+    watch = FirstAnswer(client.url, UP_SECONDS)
     started = time.monotonic()
     with (project / "standalone.log").open("wb") as log:
         process = subprocess.Popen(
@@ -188,12 +169,7 @@ def measure_standalone(runtime: AirflowRuntime, project: Path, kind: str, figure
             keep(figures, MEMORY, memory([process.pid]))
             keep(figures, FIRST_ANSWER, watch.answered - started)
     finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        signal_group(process.pid, signal.SIGKILL)
+        interrupt_group(process)
 
 
 def follow(client: RestClient, up: float, kind: str, figures: Figures) -> None:

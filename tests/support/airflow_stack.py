@@ -161,6 +161,16 @@ class AirflowStack:
         self.processes.clear()
 
 
+def interrupt_group(process: subprocess.Popen[bytes]) -> None:
+    """End the leader of a process group as Ctrl-C does, then whatever is left of the group."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    signal_group(process.pid, signal.SIGKILL)
+
+
 def signal_group(group: int, number: signal.Signals) -> None:
     try:
         os.killpg(group, number)
