@@ -27,6 +27,7 @@ class FakeApi:
     network_names: tuple[str, ...] = ()
     host: str = "unix:///fake.sock"
     engine: EngineVersion = DOCKER
+    answers: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def version(self) -> EngineVersion:
         return self.engine
@@ -36,6 +37,9 @@ class FakeApi:
 
     def usage(self, container: str) -> Usage | None:
         return Usage(1.5, 12_000_000) if container in {each.id for each in self.found if each.pid} else None
+
+    def run(self, container: str, _: tuple[str, ...]) -> tuple[int, str]:
+        return self.answers.get(container, (0, ""))
 
     def container_names(self) -> dict[str, dict[str, str]]:
         return self.names

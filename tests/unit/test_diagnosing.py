@@ -657,9 +657,29 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
             health={**HEALTH, "scheduler": "unhealthy"},
             heard=ago(-11),
             now=ago(-31),
+        ),
+        "has given no heartbeat for 12 s.",
+    ),
+    (
+        Cause.NO_SCHEDULER,
+        replace(
+            BASE,
+            health={**HEALTH, "scheduler": "unhealthy"},
+            heard=ago(-71),
             overload="this machine has a load of 34 on 2 cores",
         ),
-        "has given no heartbeat for 12 s, and this machine has a load of 34 on 2 cores",
+        "has given no heartbeat for 72 s, and this machine has a load of 34 on 2 cores",
+    ),
+    # One that is late on such a machine is not missed.
+    (
+        Cause.NEVER_RAN,
+        replace(
+            BASE,
+            health={**HEALTH, "scheduler": "unhealthy"},
+            heard=ago(-41),
+            overload="this machine has a load of 34 on 2 cores",
+        ),
+        "mine has never run",
     ),
     (
         Cause.PAUSED,

@@ -139,6 +139,17 @@ def test_each_worker_is_a_service(tmp_path: Path) -> None:
     assert [service.name for service in services][-2:] == ["worker-1", "worker-2"]
 
 
+@pytest.mark.parametrize("poor", ["1", "2"])
+def test_each_worker_is_asked_whether_its_tasks_reach_the_api(tmp_path: Path, poor: str) -> None:
+    number = "com.docker.compose.container-number"
+    workers = [container("worker", id=each, name=f"w{each}", labels={number: each}) for each in "12"]
+    api: Any = FakeApi(tuple(workers), answers={poor: (1, "no route\n")})
+    found = DockerEngine(settings(tmp_path, PIPECTL_PROJECT_ID="me", PIPECTL_EXECUTOR="celery"), api)
+    assert found.tasks_api_problem() == f"worker-{poor}: no route"
+    api.answers.clear()
+    assert found.tasks_api_problem() == ""
+
+
 def test_workers_that_a_start_takes_away_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     number = "com.docker.compose.container-number"
     workers = [container("worker", id=each, name=f"w{each}", labels={number: each}) for each in "12"]

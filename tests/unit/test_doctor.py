@@ -564,6 +564,11 @@ def test_a_machine_that_is_overloaded_is_named_before_a_restart(
     found = finding(project, monkeypatch, "heartbeats", silent)
     assert found.found.endswith("s ago, and this machine has a load of 34 on 2 cores")
     assert found.remedy.startswith("Wait until it has less to do.")
+    beat = datetime.now(UTC) - timedelta(seconds=20)
+    late = {**SILENT, "latest_scheduler_heartbeat": beat.isoformat()}
+    found = finding(project, monkeypatch, "heartbeats", {"/monitor/health": {**HEALTH, "scheduler": late}})
+    assert found.ok
+    assert "late, for this machine has a load of 34 on 2 cores" in found.found
     monkeypatch.setattr("os.getloadavg", lambda: (1.0, 20.0, 9.0))
     assert finding(project, monkeypatch, "heartbeats", silent).remedy == "pipectl restart scheduler"
 

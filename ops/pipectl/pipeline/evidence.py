@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipectl.airflow_answers import read_time
 from pipectl.names import MINUTE, command, duration, listed, moment
 from pipectl.pipeline.causes import Cause
+from pipectl.pipeline.overload import LATE_SECONDS
 from pipectl.services import get
 
 if TYPE_CHECKING:
@@ -128,7 +129,10 @@ def service_of(evidence: Evidence, name: str) -> Service | None:
 
 
 def silence_of(evidence: Evidence, name: str) -> str:
-    """Say that a service of Airflow's gives no heartbeat, and how its process is; empty if it gives one."""
+    """Say that a service of Airflow's gives no heartbeat, and how its process is; empty if it gives one.
+
+    One that is merely late on a machine with too much to do counts as given.
+    """
     component = get(name).component
     service = service_of(evidence, name)
     heartbeat = evidence.heartbeats.get(component)
@@ -141,14 +145,16 @@ def silence_of(evidence: Evidence, name: str) -> str:
     if started and (heartbeat is None or heartbeat < started):
         lasting = duration((evidence.now - started).total_seconds())
         return f"the service {name} was started {lasting} ago and has given no heartbeat yet"
-    lasting = f" for {_age(evidence, heartbeat)}" if heartbeat else ""
+    if evidence.overload and heartbeat and _age(evidence, heartbeat) < LATE_SECONDS:
+        return ""
+    lasting = f" for {duration(_age(evidence, heartbeat))}" if heartbeat else ""
     busy = f", and {evidence.overload}" if evidence.overload else ""
     return f"the service {name} runs and has given no heartbeat{lasting}{busy}"
 
 
-def _age(evidence: Evidence, heartbeat: datetime) -> str:
-    """How old a heartbeat was when Airflow told of it: what was asked afterwards may have taken long."""
-    return duration(((evidence.heard or evidence.now) - heartbeat).total_seconds())
+def _age(evidence: Evidence, heartbeat: datetime) -> float:
+    """How old (seconds) a heartbeat was when Airflow told of it: what is asked afterwards may take long."""
+    return ((evidence.heard or evidence.now) - heartbeat).total_seconds()
 
 
 def service_steps(evidence: Evidence, name: str) -> list[Step]:
@@ -336,5 +342,5 @@ def _common_facts(evidence: Evidence) -> Iterator[Fact]:
         component = get(name).component
         heartbeat = evidence.heartbeats.get(component)
         if component in evidence.health:
-            ago = f", heartbeat {_age(evidence, heartbeat)} ago" if heartbeat else ""
+            ago = f", heartbeat {duration(_age(evidence, heartbeat))} ago" if heartbeat else ""
             yield Fact(name, silence_of(evidence, name) or f"healthy{ago}")

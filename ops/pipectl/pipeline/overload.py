@@ -8,6 +8,8 @@ from pipectl.names import counted
 
 # Heartbeats came 10 s and more late at 15 to 30 on 2 cores.
 MOST_PER_CORE = 4
+# So old a heartbeat may be there: at a load of 27, a process that was well gave them 11 to 40 s apart.
+LATE_SECONDS = 60
 
 
 def overload() -> str:

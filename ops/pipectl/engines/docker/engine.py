@@ -513,13 +513,16 @@ class DockerEngine(Engine):
         }
 
     def tasks_api_problem(self) -> str:
-        """Ask in the container that starts tasks."""
+        """Ask in each container that starts tasks: each has a network of its own."""
         service = "worker" if self._has_celery else "scheduler"
-        container = next((each for each in self._containers if each.service == service and each.pid), None)
-        if container is None:
+        containers = [each for each in self._containers if each.service == service and each.pid]
+        if not containers:
             raise EngineError(f"{service} has no container that runs.", hint=SEE_SERVICES)
-        code, said = self._api.run(container.id, ("python", "/opt/airflow/stack/tasks_api.py"))
-        return (said.strip() or f"exit code {code}") if code else ""
+        for container in containers:
+            code, said = self._api.run(container.id, ("python", "/opt/airflow/stack/tasks_api.py"))
+            if code:
+                return f"{shown_name(container)}: {said.strip() or f'exit code {code}'}"
+        return ""
 
     def execute(self, service: str, words: tuple[str, ...], observer: Observer | None = None) -> int:
         """Run the program in the service's container."""

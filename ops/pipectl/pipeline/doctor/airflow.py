@@ -11,7 +11,7 @@ from pipectl.errors import AirflowSilentError, PipectlError
 from pipectl.names import counted, shell
 from pipectl.pipeline.doctor.checks import UP, Desk, Finding, bad, check, fine
 from pipectl.pipeline.doctor.redaction import Redactor, secrets_of
-from pipectl.pipeline.overload import overload
+from pipectl.pipeline.overload import LATE_SECONDS, overload
 from pipectl.pipeline.readiness import component_starts, processor_start
 from pipectl.services import HEALTHY, SERVICES, WAITING
 
@@ -56,17 +56,21 @@ def heartbeats(desk: Desk) -> Finding:
         if states[service.component] != "healthy" or service.name in down:
             if service.name in down:
                 return bad(f"{service.name} gives no heartbeats{f', the latest {age}' if beat else ''}", UP)
-            return _silent(service.name, beat, starts.get(service.component), now)
+            start, busy = starts.get(service.component), overload()
+            is_young = beat and (now - beat).total_seconds() < LATE_SECONDS and not (start and beat < start)
+            if not (busy and is_young):
+                return _silent(service.name, beat, start, now, busy)
+            told[-1] += f", late, for {busy}"
     return fine(", ".join(told))
 
 
-def _silent(name: str, beat: datetime | None, start: datetime | None, now: datetime) -> Finding:
+def _silent(name: str, beat: datetime | None, start: datetime | None, now: datetime, busy: str) -> Finding:
     """Say of a service that runs how long it gives no heartbeats, and when to restart it."""
     since = f", the latest {(now - beat).total_seconds():.0f} s ago" if beat else ""
     if start and (beat is None or beat < start):
         since = f" since it was started {(now - start).total_seconds():.0f} s ago"
     restart = RESTART.format(name)
-    if busy := overload():
+    if busy:
         restart = (
             f"Wait until it has less to do. Only if that does not help, for it interrupts tasks: {restart}"
         )
