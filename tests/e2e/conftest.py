@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.project_copy import Project
+from support.project_copy import DAG_ID, Project
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -30,6 +30,7 @@ def project(stack: Project, up_options: tuple[str, ...], first_up: Any) -> Itera
     """The module's stack: everything up, whatever the test before did, and the DAG paused and at rest."""
     del first_up
     stack.run("up", *up_options)
+    stack.client().end_other_runs(DAG_ID)
     stack.settle()
     dags = stack.folder / "dags"
     before = set(dags.iterdir())

@@ -134,6 +134,18 @@ def test_up_proves_the_way_that_the_workers_have(project: DockerProject) -> None
     project.run("up")
 
 
+def test_privileges_are_those_that_have_a_reason(project: DockerProject) -> None:
+    """Of the processes that go on, none has a capability."""
+    for name, found in project.containers().items():
+        if not found["State"]["Running"]:
+            continue
+        for pid in docker("top", found["Id"], "-eo", "pid").split()[1:]:
+            status = Path("/proc", pid, "status")
+            # A health check may have ended meanwhile.
+            text = status.read_text(encoding="ascii") if status.exists() else ""
+            assert "CapEff:\t0000000000000000" in text or not text, (name, text)
+
+
 def test_redis_asks_for_its_password(project: DockerProject) -> None:
     redis = project.containers()["redis-1"]["Id"]
     assert "NOAUTH" in docker("exec", "--env", "REDISCLI_AUTH=", redis, "redis-cli", "ping")

@@ -155,6 +155,7 @@ def test_an_option_of_a_server_replaces_that_server_alone(project: DockerProject
     assert project.mysql("SELECT @@max_connections") == "77"
 
 
+@pytest.mark.slow
 def test_airflow_restarts_with_its_metadata_database(project: DockerProject) -> None:
     append(project.folder / "stack" / "postgres" / "metadata.conf", "work_mem = 5MB")
     sentence = "Restarting postgres: stack/postgres/metadata.conf changed"
@@ -162,6 +163,7 @@ def test_airflow_restarts_with_its_metadata_database(project: DockerProject) -> 
     assert project.json("trigger")["state"] == "success"
 
 
+@pytest.mark.slow
 def test_a_plugin_counts_from_the_next_up_on(project: DockerProject) -> None:
     plugins = project.folder / "stack" / "airflow" / "plugins"
     plugins.mkdir(exist_ok=True)
@@ -215,6 +217,7 @@ def test_another_image_is_taken(
     assert restarted(project, "its image changed") >= {"postgres-1", "airbyte-postgres-1"}
 
 
+@pytest.mark.slow
 def test_a_task_in_the_middle_of_a_restart_is_tried_again(project: DockerProject) -> None:
     path = project.dag("slow.py", SLOW_DAG)
     client = project.client()

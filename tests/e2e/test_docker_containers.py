@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +19,7 @@ from support.waiting import until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+pytestmark = [pytest.mark.e2e, pytest.mark.docker, pytest.mark.slow]
 SERVICES = {service.name for service in of_executor("CeleryExecutor")}
 BYTECODE = "/opt/airflow/bytecode"
 DAG = "generate_transaction_and_labels"
@@ -65,9 +64,7 @@ def run_airflow(project: DockerProject, *command: str) -> str:
 
 
 # The same signal to the same processes.
-@pytest.mark.parametrize(
-    "command", ["stop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("restart", "down"))]
-)
+@pytest.mark.parametrize("command", ["stop", "restart", "down"])
 def test_every_container_ends_by_itself(project: DockerProject, command: str) -> None:
     until(lambda: "airflow-init" in project.compose("ps", "--all", "--status", "exited"), "the end of init")
     since = time.time()
@@ -97,7 +94,6 @@ def test_every_container_ends_by_itself(project: DockerProject, command: str) ->
 
 # The engine's end and start, and two of the stack's, if this test comes first, on a busy machine.
 @pytest.mark.timeout(600)
-@pytest.mark.slow
 def test_servers_end_by_themselves_with_the_engine(project: DockerProject) -> None:
     if os.environ.get("DOCKER_HOST") != TESTS_OWN_ENGINE:
         pytest.skip("the engine is not the tests' own, which they may stop")
@@ -116,19 +112,6 @@ def test_servers_end_by_themselves_with_the_engine(project: DockerProject) -> No
         assert "crash recovery" not in text
 
 
-def test_privileges_are_those_that_have_a_reason(project: DockerProject) -> None:
-    """Of the processes that go on, none has a capability."""
-    for name, found in project.containers().items():
-        if not found["State"]["Running"]:
-            continue
-        for pid in docker("top", found["Id"], "-eo", "pid").split()[1:]:
-            status = Path("/proc", pid, "status")
-            # A health check may have ended meanwhile.
-            text = status.read_text(encoding="ascii") if status.exists() else ""
-            assert "CapEff:\t0000000000000000" in text or not text, (name, text)
-
-
-@pytest.mark.slow
 def test_byte_code_is_kept_for_the_next_containers(
     project: DockerProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +140,6 @@ def test_byte_code_is_kept_for_the_next_containers(
         docker("rmi", other)
 
 
-@pytest.mark.slow
 def test_a_dag_that_broke_while_the_stack_was_down_is_not_called_parsed(project: DockerProject) -> None:
     path = project.folder / "dags" / "generate_data_dag.py"
     text = path.read_text(encoding="utf-8")
@@ -172,7 +154,6 @@ def test_a_dag_that_broke_while_the_stack_was_down_is_not_called_parsed(project:
     project.run("up")
 
 
-@pytest.mark.slow
 def test_logs_are_quiet_at_rest(project: DockerProject) -> None:
     def parsed() -> str:
         return str(project.client().call(f"/api/v2/dags/{DAG}")["last_parsed_time"])
@@ -186,7 +167,6 @@ def test_logs_are_quiet_at_rest(project: DockerProject) -> None:
         assert docker("logs", "--since", f"{since:.3f}", container, errors=True) == ""
 
 
-@pytest.mark.slow
 def test_any_user_runs_airflow_on_new_and_existing_volumes(project: DockerProject) -> None:
     project.run("down", "--volumes", "--yes")
     subprocess.run(["chmod", "-R", "go=", project.folder], check=True)

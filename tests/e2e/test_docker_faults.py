@@ -90,6 +90,7 @@ def test_a_missing_compose_plugin_is_named(
     assert error["message"] == "Docker has no Compose plugin."
 
 
+@pytest.mark.slow
 def test_a_package_that_cannot_be_installed_ends_up_at_once(project: DockerProject) -> None:
     requirements = project.folder / "requirements.txt"
     requirements.write_text(requirements.read_text() + "no-such-package-by-anyone==1.0\n")
@@ -98,6 +99,7 @@ def test_a_package_that_cannot_be_installed_ends_up_at_once(project: DockerProje
     assert re.search(r"requirements\.txt.*(no-such-package-by-anyone|could not be read)", error["detail"])
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_an_interrupted_up_can_be_run_again(project: DockerProject) -> None:
     started = project.start("up")

@@ -92,6 +92,7 @@ def test_a_moved_project_keeps_its_data(populated: DockerProject) -> None:
     assert rows_of(project) == rows
 
 
+@pytest.mark.slow
 def test_strangers_on_the_ports_are_named_and_not_asked(populated: DockerProject, tmp_path: Path) -> None:
     """The strangers pass everything on to the servers of a project of the local engine."""
     mine = services(populated)

@@ -300,14 +300,18 @@ DAMAGES: dict[str, damages.Damage] = {
     "pools": damages.a_pool_without_slots,
     "label-lag": damages.labels_that_are_late,
 }
+# Whose remedies restart Airflow or a server.
+RESTARTING = {"secrets", "env-running", "line-ends"}
 
 
-def test_the_doctor_names_what_is_damaged_in_turn_and_each_remedy_as_printed_mends_it(
-    project: Project, tmp_path: Path
+@pytest.mark.parametrize(
+    "check", [pytest.param(check, marks=pytest.mark.slow if check in RESTARTING else ()) for check in DAMAGES]
+)
+def test_the_doctor_names_what_is_damaged_and_its_remedy_as_printed_mends_it(
+    project: Project, tmp_path: Path, check: str
 ) -> None:
     project.populate()
-    for check, damage in DAMAGES.items():
-        damages.assert_named_and_mended(project, check, damage, tmp_path)
+    damages.assert_named_and_mended(project, check, DAMAGES[check], tmp_path)
 
 
 def test_the_doctor_finds_nothing_wrong_with_a_stack_that_runs(project: Project) -> None:

@@ -261,7 +261,9 @@ def test_a_stack_is_found_wherever_its_commands_are_started(
     assert {service["pid"] for service in services(other).values()} <= before
 
 
-@pytest.mark.parametrize("loss", ["deleted", "emptied", "one secret"])
+@pytest.mark.parametrize(
+    "loss", ["deleted", *(pytest.param(name, marks=pytest.mark.slow) for name in ("emptied", "one secret"))]
+)
 def test_a_lost_env_file_is_restored(other: Project, loss: str) -> None:
     path = other.folder / "stack" / ".env"
     before = path.read_text(encoding="utf-8")

@@ -38,6 +38,7 @@ def test_an_interrupted_up_leaves_nothing_that_down_does_not_end_and_the_next_up
     assert project.json("trigger")["state"] == "success"
 
 
+@pytest.mark.slow
 def test_an_interrupted_reset_leaves_a_stack_that_the_next_up_completes(project: Project) -> None:
     project.run("up")
     made = project.folder / ".pipectl/volumes/airbyte-postgres/created"

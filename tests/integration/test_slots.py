@@ -162,6 +162,7 @@ def test_a_load_that_a_slot_cannot_hold_says_so_before_it_writes_anything(
     assert servers.ask_postgres("SELECT count(*) FROM public.transactions") == [(MANY + 10_000,)]
 
 
+@pytest.mark.slow
 def test_a_load_that_waits_for_slots_writes_in_pieces_and_no_slot_is_lost(servers: Servers) -> None:
     assert servers.run("transaction_generator")[0] == 0  # makes the publication
     [(before,)] = servers.ask_postgres("SELECT count(*) FROM public.transactions")

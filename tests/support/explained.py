@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from support.project_copy import DAG_ID
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -225,10 +226,7 @@ class Explained:
 
     def cancel(self) -> None:
         """End all runs, and then one with a task at work, by command: its run reads so."""
-        active = "/api/v2/dags/~/dagRuns?state=running&state=queued&limit=100"
-        for run in self.client.call(active)["dag_runs"]:
-            path = f"/api/v2/dags/{run['dag_id']}/dagRuns/{quote(run['dag_run_id'])}"
-            self.client.call(path, {"state": "failed"}, "PATCH")
+        self.client.end_other_runs(DAG_ID)
         run_id = self.client.trigger("why_slots")
         until(lambda: self.state("why_slots", "first", run_id) == "running", "a task at work")
         assert "cancelled now" in self.project.run("cancel", "why_slots").stdout

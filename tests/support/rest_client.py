@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from support.waiting import until
 
@@ -81,6 +82,14 @@ class RestClient:
     def run(self, dag_id: str) -> str:
         """Trigger a run and return its final state."""
         return self.end_of(dag_id, self.trigger(dag_id))
+
+    def end_other_runs(self, dag_id: str) -> None:
+        """End what a test that failed has left of other DAGs: their tasks would hold every place."""
+        active = "/api/v2/dags/~/dagRuns?state=running&state=queued&limit=100"
+        for run in self.call(active)["dag_runs"]:
+            if run["dag_id"] != dag_id:
+                path = f"/api/v2/dags/{run['dag_id']}/dagRuns/{quote(run['dag_run_id'])}"
+                self.call(path, {"state": "failed"}, "PATCH")
 
     def settle(self, dag_id: str) -> None:
         """Leave a DAG paused with none of its runs under way, so that nothing writes any more."""
