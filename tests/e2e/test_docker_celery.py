@@ -163,7 +163,7 @@ def test_a_run_survives_the_death_of_a_worker_in_the_middle_of_a_task(
 ) -> None:
     project.dag("slow.py", SLOW_DAG)
     following = project.start("trigger", "slow", "--json")
-    until(lambda: bool(busy_worker(project)), "a worker at work", 90)
+    until(lambda: bool(busy_worker(project)), "a worker at work")
     docker("kill", busy_worker(project))
     _, said = following.communicate(timeout=200)
     assert following.returncode == 0, said
@@ -180,7 +180,7 @@ def test_a_run_survives_the_death_of_a_worker_in_the_middle_of_a_task(
 def test_a_worker_whose_redis_is_gone_ends_when_its_task_has_ended_well(project: DockerProject) -> None:
     project.dag("patient.py", PATIENT_DAG)
     following = project.start("trigger", "patient", "--json")
-    until(lambda: bool(busy_worker(project)), "a worker at work", 90)
+    until(lambda: bool(busy_worker(project)), "a worker at work")
     worker, redis = busy_worker(project), project.containers()["redis-1"]["Id"]
     try:
         docker("exec", "--user", "0", worker, "sh", "-c", f"echo {NOBODY} redis >> /etc/hosts")

@@ -97,6 +97,7 @@ def test_a_comment_replaces_nothing_and_neither_does_plain_compose(project: Dock
     assert started(project) == before
 
 
+@pytest.mark.slow
 def test_a_package_that_requirements_ask_for_arrives_behind_the_machines_proxy(
     project: DockerProject,
 ) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from support.project_copy import Project
 
-pytestmark = [pytest.mark.e2e, pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.docker, pytest.mark.slow]
 # Containers of every executor see it, and it ends with the project's data.
 FOLDER = "/opt/airflow/logs/watched"
 LOCAL, CELERY = "LocalExecutor", "CeleryExecutor"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,7 @@ def assert_all_is_well_after(torture: Torture, name: str, situation: str) -> Non
     ("name", "situation"),
     [
         ("kill -9 everything", "load"),
-        # tests/e2e/test_local_faults.py stops the scheduler for as long in the middle of a run.
-        pytest.param("SIGSTOP scheduler, 15 s", "trigger", marks=pytest.mark.slow),
+        ("SIGSTOP scheduler, 15 s", "trigger"),
     ],
 )
 def test_faults_of_the_local_engine(local: Torture, name: str, situation: str) -> None:
@@ -42,7 +41,6 @@ def test_faults_of_the_local_engine(local: Torture, name: str, situation: str) -
 
 
 @pytest.mark.docker
-@pytest.mark.slow
 def test_a_fault_of_the_docker_engine(tmp_path: Path) -> None:
     with DockerStack.new(tmp_path / "project") as stack:
         assert_all_is_well_after(Torture(stack), "kill -9 everything", "trigger")

@@ -159,7 +159,14 @@ def test_pips_file_of_settings_says_where_packages_are(clone: Clone, tmp_path: P
     assert clone.runs_its_own_pipectl()
 
 
-@pytest.mark.parametrize("name", ["VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "CDPATH"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PYTHONPATH",
+        "CDPATH",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("VIRTUAL_ENV", "PYTHONHOME")),
+    ],
+)
 def test_a_python_environment_of_the_caller_does_not_count(clone: Clone, elsewhere: Path, name: str) -> None:
     done = clone.make(**{name: str(elsewhere)})
     assert done.returncode == 0, done.stderr
@@ -205,7 +212,16 @@ def test_a_folder_as_input_is_refused_in_one_sentence(ready_clone: Clone, tmp_pa
     assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
 
 
-@pytest.mark.parametrize("how", ["half made", "without its Python", "made for another folder"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "half made",
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in ("without its Python", "made for another folder")
+        ),
+    ],
+)
 def test_an_unusable_environment_is_made_anew(clone: Clone, how: str) -> None:
     assert clone.make().returncode == 0
     before = clone.folder
@@ -225,7 +241,9 @@ def test_an_unusable_environment_is_made_anew(clone: Clone, how: str) -> None:
     assert clone.runs_its_own_pipectl()
 
 
-@pytest.mark.parametrize(("how", "name"), [("moved", "short"), ("copied", "longer-" * 16)])
+@pytest.mark.parametrize(
+    ("how", "name"), [pytest.param("moved", "short", marks=pytest.mark.slow), ("copied", "longer-" * 16)]
+)
 def test_an_environment_works_at_once_where_a_clone_is_moved_or_copied_to(
     tmp_path: Path, how: str, name: str
 ) -> None:

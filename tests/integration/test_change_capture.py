@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["support.script_servers"]
 pytestmark = pytest.mark.integration
 
-READ_SECONDS = 60
+READ_SECONDS = 200
 LAST = "the last change"
 
 
@@ -155,7 +155,7 @@ def test_each_committed_transaction_is_in_the_stream_once_while_scripts_write(se
     with ThreadPoolExecutor() as pool:
         reading = pool.submit(read_postgres, servers, "first")
         writers = [servers.start("transaction_generator", PIPECTL_BATCH_ID=name) for name in "abc"]
-        logs = [writer.communicate(timeout=60)[0] for writer in writers]
+        logs = [writer.communicate(timeout=200)[0] for writer in writers]
         servers.ask_postgres("UPDATE public.transactions SET status = 'first' WHERE transaction_id = 1")
         changes = reading.result()["transactions"]
     assert [writer.returncode for writer in writers] == [0, 0, 0], logs
@@ -188,7 +188,7 @@ def test_each_label_is_in_the_binary_log_once_while_scripts_write(servers: Serve
             servers.run("transaction_generator", PIPECTL_BATCH_ID=name)
         labellers = [servers.start("detection_generator") for _ in range(2)]
         servers.run("transaction_generator", PIPECTL_BATCH_ID="c")
-        logs = [labeller.communicate(timeout=60)[0] for labeller in labellers]
+        logs = [labeller.communicate(timeout=200)[0] for labeller in labellers]
         servers.run("detection_generator")
         servers.ask_mysql("UPDATE fraud_labels SET is_fraud = 1 - is_fraud WHERE transaction_id <= 5")
         servers.ask_mysql("DELETE FROM fraud_labels WHERE transaction_id = 6")

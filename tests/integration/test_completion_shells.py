@@ -67,7 +67,7 @@ class Terminal:
 
     def expect(self, text: str) -> None:
         try:
-            until(lambda: self.shows(text), text, 30)
+            until(lambda: self.shows(text), text)
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.shown!r}") from None
 

@@ -164,7 +164,7 @@ def test_copies_are_the_tables_whatever_happens(servers: Servers, folders: dict[
                 copies[name].take()
                 return len(copies[name].rows) == len(rows) and copied(name, copies[name]) == rows
 
-            until(is_equal, f"{name} as it is stored, {when}: {folders}", 60)
+            until(is_equal, f"{name} as it is stored, {when}: {folders}", 240)
 
     write(servers, "before")
     change_capture.create_slot(reader_of(servers))
@@ -199,7 +199,7 @@ def test_copies_are_the_tables_whatever_happens(servers: Servers, folders: dict[
                 copy.take()
                 return copy.kinds.get("u", 0) >= updates[name]
 
-            until(has_updates, f"{updates[name]} updates of {name}", 60)
+            until(has_updates, f"{updates[name]} updates of {name}", 240)
             assert copy.kinds["r"] == snapshot[name]
             assert copy.kinds["c"] == rows[name] - snapshot[name]
         Databases(postgres, mysql).empty(propagate=True)

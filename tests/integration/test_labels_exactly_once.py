@@ -105,7 +105,7 @@ class Harness:
         for thread in threads:
             thread.join()
         final = self._start(ONCE="1")
-        log, _ = final.communicate(timeout=30)
+        log, _ = final.communicate(timeout=200)
         assert final.returncode == 0, log
         assert not self.errors, self.errors[0]
         return self._count()

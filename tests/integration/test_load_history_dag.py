@@ -68,6 +68,7 @@ def process_of_a_shard(stack: AirflowStack, servers: Servers) -> int | None:
     return next((task.pid for worker in workers for task in worker.children()), None)
 
 
+@pytest.mark.slow
 def test_shards_are_mapped_and_a_killed_one_is_taken_up(stack: AirflowStack, servers: Servers) -> None:
     run = trigger(stack, transactions=TRANSACTIONS, days=30, shards=SHARDS)
     victim = until(lambda: process_of_a_shard(stack, servers), "a shard that writes")

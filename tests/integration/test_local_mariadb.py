@@ -78,7 +78,7 @@ def start(
 def stop(server: subprocess.Popen[bytes]) -> None:
     if server.poll() is None:
         server.terminate()
-    server.wait(timeout=30)
+    server.wait(timeout=200)
 
 
 @contextmanager

@@ -98,7 +98,7 @@ def start(
 def stop(server: subprocess.Popen[bytes]) -> None:
     if server.poll() is None:
         server.send_signal(signal.SIGINT)
-    server.wait(timeout=20)
+    server.wait(timeout=200)
 
 
 @contextmanager

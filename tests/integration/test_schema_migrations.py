@@ -182,7 +182,7 @@ def test_column_that_is_added_reaches_an_existing_database_once(old: Servers, la
     scripts = [str(later / name) for name in SCRIPTS for _ in range(2)]
 
     processes = [old.start(script) for script in scripts]
-    logs = [process.communicate(timeout=60)[0] for process in processes]
+    logs = [process.communicate(timeout=200)[0] for process in processes]
 
     assert [process.returncode for process in processes] == [0] * len(scripts), logs
     for database, migration in (("postgres", MERCHANT), ("mysql", REVIEWED)):
@@ -507,7 +507,7 @@ def test_a_script_that_waits_for_a_migration_does_not_block_it(servers: Servers)
         cursor.execute("SET SESSION lock_wait_timeout = 1")
         cursor.execute("ALTER TABLE label_progress DROP COLUMN system_identifier")
         migrating.close()
-        log, _ = script.communicate(timeout=60)
+        log, _ = script.communicate(timeout=200)
     finally:
         script.kill()
     assert script.returncode == 0, log

@@ -69,7 +69,7 @@ def test_bare_calls_write_a_batch_each(servers: Servers) -> None:
 def test_starts_at_once_on_an_empty_database_write_a_shared_batch_once(servers: Servers) -> None:
     names = ("shared", "shared", "shared", "other")
     processes = [servers.start("transaction_generator", PIPECTL_BATCH_ID=name) for name in names]
-    logs = [process.communicate(timeout=60)[0] for process in processes]
+    logs = [process.communicate(timeout=200)[0] for process in processes]
 
     assert [process.returncode for process in processes] == [0] * len(names), logs
     batches = servers.ask_postgres("SELECT batch_id, transactions FROM sim.batches ORDER BY 1")

@@ -194,7 +194,7 @@ def test_second_run_writes_only_what_is_new(servers: Servers) -> None:
 def test_starts_at_once_on_empty_databases_all_succeed(servers: Servers) -> None:
     scripts = ("detection_generator", "transaction_generator", "detection_generator", "detection_generator")
     processes = [servers.start(script) for script in scripts]
-    logs = [process.communicate(timeout=60)[0] for process in processes]
+    logs = [process.communicate(timeout=200)[0] for process in processes]
 
     assert [process.returncode for process in processes] == [0] * len(scripts), logs
     servers.run("detection_generator")
@@ -303,7 +303,7 @@ def test_second_labeller_waits_for_the_first_and_sees_its_mark(servers: Servers)
         assert second.poll() is None
         cursor.execute("UPDATE label_progress SET last_xid = 7")
         holder.commit()
-        log, _ = second.communicate(timeout=60)
+        log, _ = second.communicate(timeout=200)
     finally:
         second.kill()
         holder.close()

@@ -117,6 +117,6 @@ class RestClient:
             headers["Authorization"] = f"Bearer {self.token}"
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310  http
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  http
+        with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310  http
             text = answer.read()
         return json.loads(text) if text else None

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SCRIPTS = ROOT / "scripts"
 STACK = ROOT / "stack"
-SCRIPT_SECONDS = 60
+SCRIPT_SECONDS = 200
 REPLICATION = ReplicationLogin("airbyte", "sesame")
 SUPERUSER_PASSWORD = "random"
 

@@ -21,7 +21,7 @@ NAMES = ("transaction_generator", "detection_generator", "history_loader")
 
 def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = (sys.executable, "-X", "importtime", str(SCRIPTS / f"{name}.py"), *arguments)
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=30)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -229,7 +229,7 @@ def test_a_part_that_is_silent_delays_nothing_and_is_named(
     assert any(alert.startswith("Airflow: no answer for") for alert in late.alerts)
     assert late.labels == before.labels
     released.set()
-    until(lambda: not any("no answer" in alert for alert in watched.look(5).alerts), "an answer", 10)
+    until(lambda: not any("no answer" in alert for alert in watched.look(5).alerts), "an answer")
 
 
 def test_servers_that_do_not_answer_are_alerts_and_the_rest_is_shown(
@@ -408,7 +408,7 @@ def test_ctrl_c_ends_what_is_written_to_a_pipe() -> None:
     assert process.stdout
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == ExitCode.INTERRUPTED
     check_output(("status", "--watch", "--json"), out, "")
     assert json.loads(err)["error"]["kind"] == "interrupted"
@@ -441,7 +441,7 @@ class Terminal:
                 self.text += os.read(self.controller, 65536).decode(errors="replace")
             return question(self.text)
 
-        until(read, "the screen", 30)
+        until(read, "the screen")
 
     def is_as_before(self) -> bool:
         return termios.tcgetattr(self.terminal) == self.before
