@@ -92,7 +92,6 @@ def test_every_container_ends_by_itself(project: DockerProject, command: str) ->
         assert "crash recovery" not in log(project, service)
 
 
-# The engine's end and start, and two of the stack's, if this test comes first, on a busy machine.
 def test_servers_end_by_themselves_with_the_engine(project: DockerProject) -> None:
     if os.environ.get("DOCKER_HOST") != TESTS_OWN_ENGINE:
         pytest.skip("the engine is not the tests' own, which they may stop")

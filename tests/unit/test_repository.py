@@ -178,8 +178,9 @@ def test_ci_leaves_out_what_make_test_leaves_out_and_no_more() -> None:
     assert re.findall(r"-m '([^']+) and \$ordinary'( [^\"]+)?", script) == [
         ("docker", ""),
         ("not docker", " tests/integration"),
-        ("not docker", " tests/unit tests/e2e"),
+        ("not docker", " --deselect=$interrupted tests/unit tests/e2e"),
     ]
+    assert 'newcomer_tests=("$interrupted" ' in script
 
 
 def test_unit_tests_run_on_every_python_that_the_metadata_names() -> None:
