@@ -300,12 +300,12 @@ DAMAGES: dict[str, damages.Damage] = {
     "pools": damages.a_pool_without_slots,
     "label-lag": damages.labels_that_are_late,
 }
-# Whose remedies restart Airflow or a server.
-RESTARTING = {"secrets", "env-running", "line-ends"}
+# Whose remedies take longest.
+LONG = {"ports", "services"}
 
 
 @pytest.mark.parametrize(
-    "check", [pytest.param(check, marks=pytest.mark.slow if check in RESTARTING else ()) for check in DAMAGES]
+    "check", [pytest.param(check, marks=pytest.mark.slow if check in LONG else ()) for check in DAMAGES]
 )
 def test_the_doctor_names_what_is_damaged_and_its_remedy_as_printed_mends_it(
     project: Project, tmp_path: Path, check: str
