@@ -160,6 +160,15 @@ class Engine(ABC):
         `health` is filled in for a service whose health only the engine knows (services.ENGINE).
         """
 
+    def metadata_answers(self) -> bool:
+        """Whether Airflow's own database is seen to answer, also while Airflow does not."""
+        return False
+
+    @property
+    def awaited(self) -> str:
+        """What Airflow's services waited for at the last look at them, in words, if the engine knows."""
+        return ""
+
     @abstractmethod
     def usage(self) -> dict[str, Usage]:
         """What each service that runs has used, with all that it has started; `memory_kind` says how."""

@@ -197,7 +197,9 @@ class LocalEngine(Engine):
         for sentence in restart_sentences(restarts):
             observer.report(sentence)
         if "scheduler" in restarts:
+            observer.see_wait(f"Waiting until the scheduler's tasks end, {TASK_SECONDS} s at most")
             self._supervisor.end_work("scheduler", TASK_SECONDS)
+        observer.see_wait(f"Stopping {', '.join(restarts)}")
         self._stop_in_order(restarts)
 
     def _stop_in_order(self, names: Collection[str]) -> None:
@@ -253,6 +255,14 @@ class LocalEngine(Engine):
             else service
             for service in services
         )
+
+    def metadata_answers(self) -> bool:
+        """Log in."""
+        try:
+            prove(self._metadata())
+        except DatabaseError:
+            return False
+        return True
 
     def usage(self) -> dict[str, Usage]:
         """Add up the processes of each service."""
