@@ -305,6 +305,13 @@ class Engine(ABC):
 
         return describe(port)
 
+    def _is_anothers(self, port: int) -> bool | None:
+        """Whether who listens on a port is none of this project's; None if nobody is seen."""
+        from pipectl.engines.strangers import find  # noqa: PLC0415  for a port that is taken alone
+
+        holder = find(port)
+        return None if holder is None else holder.project != self._settings.project.resolve()
+
     def lock(self) -> AbstractContextManager[None]:
         """Keep a second command that changes the stack out; EngineError if one is under way."""
         return project_lock(self._settings, self._claims)
@@ -433,6 +440,8 @@ class Engine(ABC):
                 for name, port in self.ports().items()
                 if name in self._would_stop and self.holds(name, port)
             ],
+            is_anothers=self._is_anothers,
+            restarting=self._restarts if self._writes else (),
         )
         self._moved_ports |= moved
         restored = self._settings.restored

@@ -126,10 +126,7 @@ class HealthProbe:
 
     def _answers(self, service: Service) -> bool:
         if service.pid is None or self._answered.get(service.name) != service.pid:
-            if service.name == METADATA:
-                is_answer = self._metadata_answers()
-            else:
-                is_answer = self._pings(service.name)
+            is_answer = self._metadata_answers() if service.name == METADATA else self._pings(service.name)
             if not is_answer:
                 return False
             self._answered[service.name] = service.pid

@@ -332,7 +332,7 @@ class LocalEngine(Engine):
         return {
             name
             for name, port in self._ports_of(processes).items()
-            if not is_free(port) and not self._holds(name, port, processes) and self.stranger(port)
+            if not is_free(port) and not self._holds(name, port, processes) and self._is_anothers(port)
         }
 
     def volumes(self) -> tuple[Volume, ...]:
