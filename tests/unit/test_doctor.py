@@ -32,6 +32,7 @@ from pipectl.engines.local import processes
 from pipectl.engines.local.airflow_install import environment_key
 from pipectl.engines.local.engine import LocalEngine
 from pipectl.engines.local.packages import SUMS
+from pipectl.engines.redaction import MASK, Redactor, parts, secrets_of
 from pipectl.errors import AirflowSilentError, EngineError, UsageError, WaitTimeoutError
 from pipectl.models import DatabaseAddress, Service
 from pipectl.names import CHECK_IDS
@@ -41,7 +42,6 @@ from pipectl.pipeline.agreement import Disagreement, disagreements
 from pipectl.pipeline.consumers import BinaryLog, Slot
 from pipectl.pipeline.doctor import bundle, machine
 from pipectl.pipeline.doctor.checks import CHECKS, Finding
-from pipectl.pipeline.doctor.redaction import MASK, Redactor, parts, secrets_of
 from pipectl.services import of_executor
 from pipectl.settings import load
 from support import ROOT
@@ -510,6 +510,33 @@ def test_a_secret_that_was_written_as_python_several_times_over_is_masked() -> N
             masked = Redactor([secret])(f"login whuser {text} end")
             assert "quote" not in masked, text
             assert MASK in masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-26T19:20:11.123456Z [info     ] {}      [dag_processor.stdout] bundle_name=a path=b\n"
+        "2026-11-26T19:20:11.123999Z [info     ] {}  [dag_processor.stdout] bundle_name=a path=b\n",
+        "2026-11-26 19:20:11.123 UTC [77] LOG: {}\n2026-11-26 19:20:11.124 UTC [77] {}\n",
+        "[2026-11-26T19:20:11.123+0000] {}\n[2026-11-26T19:20:11.124+0000] {}",
+        "{}\n2026-11-26 19:20:11,123 [INFO] {}",
+    ],
+)
+def test_a_secret_that_is_folded_over_lines_of_a_log_is_masked(text: str) -> None:
+    secret = "wJalrXUtnFEMIbPxRfiCYEXAMPLEKEY"
+    masked = Redactor([secret])(text.format(secret[:15], secret[15:]))
+    assert secret[:15] not in masked
+    assert secret[15:] not in masked
+    # Lines that have none of it stay as they are.
+    plain = text.format("fine", "too")
+    assert Redactor([secret])(plain) == plain
+
+
+def test_texts_within_json_are_masked_and_its_form_stays() -> None:
+    redact = Redactor(["sesame street", "never"])
+    log = [{"event": "says sesame street", "level": "error", "number": 3, "frames": [{"name": "f"}, None]}]
+    assert redact.within(log) == [{**log[0], "event": f"says {MASK}"}]
+    assert redact.within("postgresql://other@host sesame\nstreet") == f"postgresql://{MASK}@host {MASK}"
 
 
 def test_what_is_too_short_to_be_masked_everywhere_is_masked_beside_its_name(project: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipectl.database_connections import prove
 from pipectl.engines import airflow_env, ports
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pipectl.engines.changes import StartPlan
     from pipectl.engines.data import Data
     from pipectl.engines.foreground import Command
+    from pipectl.engines.redaction import Redactor
     from pipectl.models import DatabaseAddress, LogLine, Service, Usage, Volume
     from pipectl.observer import Observer
     from pipectl.services import Definition
@@ -63,6 +64,7 @@ class Engine(ABC):
         self._settings = settings
         self._claims = Claims(settings.cache_dir, folder_mark(settings.project))
         self._notes: list[str] = []
+        self._redactor: Redactor | None = None
         self._moved_ports: dict[str, tuple[int, int]] = {}
         self._restarts: dict[str, tuple[str, ...]] = {}
         self._removed: tuple[str, ...] = ()
@@ -312,6 +314,14 @@ class Engine(ABC):
         holder = find(port)
         return None if holder is None else holder.project != self._settings.project.resolve()
 
+    def masked(self, value: Any) -> Any:  # noqa: ANN401  a text, or JSON that has texts
+        """Return what a DAG or a task said without the project's secrets: users send it to others."""
+        from pipectl.engines.redaction import Redactor, secrets_of  # noqa: PLC0415  for errors alone
+
+        if self._redactor is None:
+            self._redactor = Redactor(secrets_of(self))
+        return self._redactor.within(value)
+
     def lock(self) -> AbstractContextManager[None]:
         """Keep a second command that changes the stack out; EngineError if one is under way."""
         return project_lock(self._settings, self._claims)
@@ -367,6 +377,7 @@ class Engine(ABC):
             secret=self._settings.variables.get("AIRFLOW_JWT_SECRET") or "",
             takes_signed=manager.endswith("SimpleAuthManager"),
             witness=self,
+            mask=self.masked,
             **claims,
         )
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from pipectl import __version__
 from pipectl.documents import plain
+from pipectl.engines.redaction import MASK, Redactor, documented_settings, is_open, secrets_of
 from pipectl.errors import PipectlError, UsageError
-from pipectl.pipeline.doctor.redaction import MASK, Redactor, documented_settings, is_open, secrets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
