@@ -248,6 +248,12 @@ class AirflowFacts(AirflowHealth):
             return ""
         return one_line(self.address.mask(str(answer.get("subject") or "")))
 
+    def page_of_question(self, instance: Instance) -> str:
+        """Return the address of the page on which that is answered."""
+        mapped = f"/mapped/{instance.task.map_index}" if instance.task.map_index >= 0 else ""
+        run = f"dags/{_id(instance.dag_id)}/runs/{_id(instance.run_id)}"
+        return f"{self.address.url}/{run}/tasks/{_id(instance.task.id)}{mapped}/required_actions"
+
     def is_mapped_over_nothing(self, instance: Instance) -> bool:
         """Whether a task is mapped, and has no instance because there was nothing to map it over."""
         if instance.task.map_index >= 0:

@@ -64,6 +64,8 @@ class Explanation:
 class Evidence:
     """All that was looked at. What was not needed is empty.
 
+    `page` is the address at which a human answers a task's `question`.
+
     `health` and `heartbeats` are Airflow's, by component. `files` are DAG files in which the DAG's id stands,
     and `changed` the time of the DAG's own. `tasks_api` says what went wrong when the API for tasks was
     asked, `unread_log` why a try's log could not be read, and `disagreeing` names secrets that services do
@@ -104,6 +106,7 @@ class Evidence:
     unread_log: str = ""
     earlier: tuple[float, ...] = ()
     question: str = ""
+    page: str = ""
     left_out_by: str = ""
     mapped_over_nothing: bool = False
     tasks_api: str = ""
