@@ -192,6 +192,11 @@ class Engine(ABC):
     def logs(self, services: tuple[str, ...], *, tail: int, follow: bool) -> Iterator[LogLine]:
         """The last `tail` lines of each service, and what comes while `follow` is set."""
 
+    def supervisor_log(self, lines: int) -> str:
+        """The last lines of what starts the services and sees them end; empty if the engine has none."""
+        del lines
+        return ""
+
     # What the stack takes at rest, measured.
     memory_bytes: ClassVar[int] = 700 << 20
 

@@ -33,7 +33,7 @@ from pipectl.engines.local.folders import (
     server_mark,
 )
 from pipectl.engines.local.processes import MEMORY_KIND, listeners, listens, usage
-from pipectl.engines.local.supervisor.supervisor import Supervisor
+from pipectl.engines.local.supervisor.supervisor import LOG_BYTES, Supervisor, tail
 from pipectl.engines.ports import is_free
 from pipectl.engines.project import Leftover, forget_engine, new_password, remember_engine
 from pipectl.engines.requirements import changed_note
@@ -349,6 +349,10 @@ class LocalEngine(Engine):
         """Read the services' logs."""
         paths = {name: self._supervisor.log_path(name) for name in services}
         return logs.read(paths, tail=tail, follow=follow)
+
+    def supervisor_log(self, lines: int) -> str:
+        """Supervisord's own log."""
+        return tail(self._supervisor.run_dir / "supervisord.log", lines, largest=LOG_BYTES)
 
     def about(self) -> str:
         """Python, on which Airflow runs too, and how servers drop privileges."""
