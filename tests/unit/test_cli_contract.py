@@ -527,6 +527,9 @@ def test_a_completion_that_cannot_be_installed_names_the_file() -> None:
     ("words", "told"),
     [
         (("snapshot", "lst"), ("'lst' is not one of 'save', 'list', 'restore', 'rm'.", "Did you mean list?")),
+        (("snapshot", "list", "--portable"), ("--portable goes with save.",)),
+        (("snapshot", "list", "--keep-slots"), ("--keep-slots and --drop-slots go with restore.",)),
+        (("snapshot", "list", "--wait", "3"), ("--wait goes with save.",)),
         (("snapshot",), ("Missing argument 'action'. Choose from: save, list, restore, rm",)),
         (("up", "--timeout", "abc"), ("Invalid value for '--timeout': this is no number.",)),
         (("status", "--watch", "abc"), ("this is no number.",)),

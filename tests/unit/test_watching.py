@@ -321,6 +321,19 @@ def test_a_picture_is_as_large_as_the_terminal(look: Watched, width: int, height
     assert {len(line) for line in lines} == {width}
 
 
+def test_no_figure_of_memory_is_cut_on_a_narrow_terminal() -> None:
+    lines = drawn(LOOK, 40, 24)
+    text = "\n".join(lines)
+    assert "120.0 MB" in text
+    assert "12.5" in text
+    assert lines[0].rstrip()[-8:].count(":") == 2  # the clock
+    far = replace(LOOK, project=Path("/srv/somewhere/far/below/the/root/of/all/shop"))
+    head = drawn(far, 40, 24)[0]
+    assert head.startswith("…")
+    assert "shop (local)  " in head
+    assert head.rstrip()[-8:].count(":") == 2
+
+
 def test_a_picture_of_80_by_24_has_everything() -> None:
     text = "\n".join(drawn(LOOK, 80, 24))
     for name in NAMES:

@@ -14,7 +14,7 @@ from pipectl.pipeline.watching import MOST_WAITING, MOST_WRITTEN, Watch
 from pipectl.settings import kept_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import rich.console
     from rich.console import ConsoleOptions
@@ -183,7 +183,7 @@ def _services(look: Watched, width: int = 0) -> Iterator[Text]:
         yield text
 
 
-def _columns(rows: list[tuple[str, ...]], width: int) -> tuple[tuple[int, ...], str, list[int]]:
+def _columns(rows: Sequence[tuple[str, ...]], width: int) -> tuple[tuple[int, ...], str, list[int]]:
     """Return the columns to show, what stands between them and their widths: what matters most if not all."""
     needed = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     # The same from one look to the next.

@@ -99,9 +99,9 @@ def _files(engine: Engine, findings: tuple[Finding, ...]) -> Iterator[tuple[str,
 def _services(engine: Engine) -> tuple[Service, ...]:
     """Return the services with their health, if they can be asked in time."""
     services = engine.services()
-    databases, health = Databases(*engine.databases()), AirflowHealth(engine.airflow())
-    asking = Aside(lambda: HealthProbe(databases, health, engine.metadata_answers).check(services))
     with suppress(PipectlError):
+        databases, health = Databases(*engine.databases()), AirflowHealth(engine.airflow())
+        asking = Aside(lambda: HealthProbe(databases, health, engine.metadata_answers).check(services))
         if asking.is_known(HEALTH_SECONDS):
             return asking.result()
     return tuple(

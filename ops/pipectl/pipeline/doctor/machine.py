@@ -31,7 +31,7 @@ CLOCK_SECONDS = 5.0
 PROXY_SECONDS = 2.0
 # stack/airflow/proxies.py leaves all others out.
 READ_BY_AIRFLOW = {"", "http", "https"}
-NOT_READ = "Airflow's client cannot read, so that tasks go without it"
+NOT_READ = "which Airflow's client cannot read, so that tasks go without it"
 NAMED_FILES = 3
 
 
@@ -123,10 +123,8 @@ def clock(desk: Desk) -> Finding:
             direction = "ahead of" if ahead > 0 else "behind"
             return bad(f"the clock of {name} is {abs(ahead):.0f} s {direction} this machine's", remedy)
     known = [name for name, ahead in clocks.items() if ahead is not None]
-    return fine(
-        f"{now:%Y-%m-%d %H:%M} UTC"
-        + (f", as {listed(known, len(known))} {'says' if len(known) == 1 else 'say'}" if known else "")
-    )
+    agreeing = f", as {listed(known, len(known))} {'says' if len(known) == 1 else 'say'}" if known else ""
+    return fine(f"{now:%Y-%m-%d %H:%M} UTC{agreeing}")
 
 
 def _ahead(desk: Desk, service: str) -> float:
@@ -185,8 +183,8 @@ def proxy(desk: Desk) -> Finding:
             host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         except ValueError as error:
             return bad(f"{name} is no address: {error}", shell("unset", name))
-        if parts.scheme not in READ_BY_AIRFLOW:
-            unread.append(f"{name} is a {parts.scheme}:// proxy, which {NOT_READ}")
+        cause = "" if parts.scheme in READ_BY_AIRFLOW else f"{name} is a {parts.scheme}:// proxy, {NOT_READ}"
+        unread += [cause] if cause else []
         place = f"{host}:{port}"
         if place not in seen:
             try:
@@ -195,8 +193,7 @@ def proxy(desk: Desk) -> Finding:
             except (OSError, UnicodeError) as error:
                 reason = getattr(error, "strerror", "") or str(error)
                 silent = f"{place} does not answer: {reason}"
-                what = f"{unread[-1]}; {silent}" if unread else f"{name} names a proxy, and {silent}"
-                return bad(what, shell("unset", name))
+                return bad(f"{cause or f'{name} names a proxy'}, and {silent}", shell("unset", name))
     answering = ", ".join(f"{name} ({place}) answers" for place, name in seen.items())
     return fine("; ".join((answering, *unread)))
 
