@@ -32,7 +32,7 @@ MOST_PAGES = 1000
 # Runs in the order in which they were made: by its time, a backfill's run would stand far down.
 NEWEST_FIRST = "-id"
 LONGEST_LINE, MOST_LINES = 1_000, 200  # characters, and lines, of a trace
-LONGEST_REASON = 300
+LONGEST_REASON = 200  # characters of an error in a sentence
 RUN_CHANGED = "patch_dag_run"  # Airflow's name of the event
 # Summaries of schedules without slots of the past, which Airflow before 3.3 does not tell otherwise.
 WITHOUT_SLOTS = {"", "@once", "@continuous", "Asset"}
@@ -128,11 +128,16 @@ def read_dags(answers: list[dict[str, Any]]) -> tuple[ParsedDag, ...]:
 
 
 def read_import_failures(
-    answers: list[dict[str, Any]], since: datetime | None = None
+    answers: list[dict[str, Any]],
+    since: datetime | None = None,
+    mask: Callable[[str], str] = lambda text: text,
 ) -> tuple[ImportFailure, ...]:
-    """Read the DAG files that could not be imported, of those that were tried `since` then."""
+    """Read the DAG files that could not be imported, of those that were tried `since` then.
+
+    `mask` takes secrets away, which an exception may hold, before anything is shortened.
+    """
     return tuple(
-        ImportFailure(str(error.get("filename") or ""), shortened(str(error.get("stack_trace") or "")))
+        ImportFailure(str(error.get("filename") or ""), shortened(mask(str(error.get("stack_trace") or ""))))
         for error in answers
         if is_since(read_time(error.get("timestamp")), since)
     )
@@ -150,7 +155,12 @@ def shortened(trace: str) -> str:
 
 
 def import_reason(trace: str) -> str:
-    """Return why a DAG file cannot be imported, in one line: the error at the end of its trace, all of it."""
+    """Return why a DAG file cannot be imported, in one line that is not too long for a sentence."""
+    return one_line(import_error(trace)) or "it does not say why"
+
+
+def import_error(trace: str) -> str:
+    """Return the error at the end of the trace of a DAG file that cannot be imported, all of it in a line."""
     lines = trace.splitlines()
     starts = [number for number, line in enumerate(lines) if line.startswith(GROUP)]
     if starts:
@@ -160,7 +170,7 @@ def import_reason(trace: str) -> str:
     last = max((number for number, line in enumerate(lines) if FRAME.match(line)), default=-1)
     # Below the place stand its source and, of what recurs, how often: indented, as no error begins.
     error = dropwhile(lambda line: not line.strip() or line.startswith((" ", HEADING)), lines[last + 1 :])
-    return shortened(" ".join(" ".join(error).split())) or "it does not say why"
+    return shortened(" ".join(" ".join(error).split()))
 
 
 def in_file(failures: tuple[ImportFailure, ...], file: str) -> tuple[ImportFailure, ...]:
@@ -384,8 +394,16 @@ def last_output(content: list[Any]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the beginning of a text without line breaks."""
-    return " ".join(text.split())[:LONGEST_REASON]
+    """Return the beginning of a text without line breaks, as a part of a sentence."""
+    told = " ".join(text.split())
+    return told if len(told) <= LONGEST_REASON else f"{told[:LONGEST_REASON]}…"
+
+
+def cut_lines(text: str) -> str:
+    """Return a text of which each line has its beginning alone, if it is too long for a sentence."""
+    return "\n".join(
+        line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}…" for line in text.splitlines()
+    )
 
 
 def first_error(content: list[Any]) -> str:

@@ -141,7 +141,8 @@ class AirflowApi:
     def import_failures(self) -> tuple[ImportFailure, ...]:
         """The DAG files that Airflow could not import."""
         return read_import_failures(
-            self._ask_for_all("import_errors", self._errors.get_import_errors_without_preload_content)
+            self._ask_for_all("import_errors", self._errors.get_import_errors_without_preload_content),
+            mask=self.address.mask,
         )
 
     def trigger(

@@ -15,6 +15,7 @@ from pipectl.airflow_answers import (
     error_last,
     may_be_stopped,
     objects,
+    one_line,
     read_backfill,
     read_dag,
     read_duration,
@@ -237,7 +238,7 @@ class AirflowFacts(AirflowHealth):
         query = urlencode({"full_content": "true", "map_index": instance.task.map_index})
         number = max(1, instance.task.tries)
         content = self._ask(f"{_task(instance)}/logs/{number}?{query}").get("content")
-        return tuple(objects(error_last(content))) if isinstance(content, list) else ()
+        return tuple(self.address.mask(objects(error_last(content)))) if isinstance(content, list) else ()
 
     def question(self, instance: Instance) -> str:
         """Return what a task asks a human, empty if Airflow does not tell."""
@@ -245,7 +246,13 @@ class AirflowFacts(AirflowHealth):
             answer = self._ask(f"{_task(instance)}/{instance.task.map_index}/hitlDetails")
         except AirflowMissingError:
             return ""
-        return " ".join(str(answer.get("subject") or "").split())
+        return one_line(self.address.mask(str(answer.get("subject") or "")))
+
+    def page_of_question(self, instance: Instance) -> str:
+        """Return the address of the page on which that is answered."""
+        mapped = f"/mapped/{instance.task.map_index}" if instance.task.map_index >= 0 else ""
+        run = f"dags/{_id(instance.dag_id)}/runs/{_id(instance.run_id)}"
+        return f"{self.address.url}/{run}/tasks/{_id(instance.task.id)}{mapped}/required_actions"
 
     def is_mapped_over_nothing(self, instance: Instance) -> bool:
         """Whether a task is mapped, and has no instance because there was nothing to map it over."""

@@ -146,7 +146,7 @@ class AirflowHealth:
         answers = all_pages(
             lambda offset: self._get(f"/api/v2/importErrors?limit={PAGE}&offset={offset}")[1], "import_errors"
         )
-        return read_import_failures(answers, since)
+        return read_import_failures(answers, since, self.address.mask)
 
     def ask(self, path: str) -> dict[str, Any]:
         """Return the answer to a request for which one need not be logged in."""

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from itertools import pairwise
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from pipectl import __version__, disk
+from pipectl import __version__, completion_scripts, disk
 from pipectl.commands import COMMANDS, PANELS, RUN_PROGRAMS, function_name
 from pipectl.console import Console, give_up
 from pipectl.engines.choice import AUTO, ENGINES
@@ -38,8 +38,6 @@ EXAMPLES = "Examples:"  # what their last paragraphs begin with
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 INTERRUPTED = threading.Event()
 COLLECT_AFTER = 50_000  # new objects; Python's own 700 suits programs that run longer
-COMPLETION = "_PIPECTL_COMPLETE"
-COMPLETED_SHELLS = ("bash", "zsh", "fish")
 # Global options, which work before and after a command's name: True if a value follows.
 GLOBAL_OPTIONS = {
     "--project": True,
@@ -124,7 +122,7 @@ class Root(TyperGroup):
         if not ctx.resilient_parsing:  # as for a shell that completes
             require_values(args)
         take_plain_values(self.get_params(ctx))
-        return super().parse_args(ctx, hoist(args))
+        return super().parse_args(ctx, completion_scripts.name_shell(hoist(args)))
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401  Typer's own
         """Parse the arguments; `--help` and `--version` print here."""
@@ -309,7 +307,7 @@ app = typer.Typer(
     name="pipectl",
     cls=Root,
     no_args_is_help=True,
-    add_completion=True,
+    add_completion=False,  # Typer's own takes no shell by name
     rich_markup_mode=MARKUP,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -319,6 +317,19 @@ app = typer.Typer(
 def _show_version(value: bool) -> None:  # noqa: FBT001  Typer's callback
     if value:
         typer.echo(f"pipectl {__version__}")
+        raise typer.Exit
+
+
+def _install_completion(shell: str | None) -> None:
+    if shell is not None:
+        path = completion_scripts.install(shell)
+        typer.echo(f"{shell} completion installed in {path}. It works from the next terminal on.")
+        raise typer.Exit
+
+
+def _show_completion(shell: str | None) -> None:
+    if shell is not None:
+        typer.echo(completion_scripts.script(shell))
         raise typer.Exit
 
 
@@ -351,12 +362,32 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
     ] = False,
+    install_completion: Annotated[
+        str | None,
+        typer.Option(
+            "--install-completion",
+            metavar="[SHELL]",
+            is_eager=True,
+            callback=_install_completion,
+            help="Let a shell complete commands and values: bash, zsh or fish, by default that of $SHELL.",
+        ),
+    ] = None,
+    show_completion: Annotated[
+        str | None,
+        typer.Option(
+            "--show-completion",
+            metavar="[SHELL]",
+            is_eager=True,
+            callback=_show_completion,
+            help="Print what --install-completion installs.",
+        ),
+    ] = None,
 ) -> None:
     """Run, reset, check and trigger an Airflow pipeline and its databases, with Docker or without.
 
     The options below work before and after a command's name.
     """
-    del version
+    del version, install_completion, show_completion
     ctx.obj = Invocation(Console(json=json, quiet=quiet, verbose=verbose), project, engine)
 
 
@@ -375,22 +406,18 @@ def terminate(number: int, _frame: object) -> None:
     raise SystemExit(SIGNALLED + number)
 
 
-def complete(prog_name: str) -> None:
+def complete() -> None:
     """Answer a shell that completes a command line; usage errors for what no shell asks."""
-    instruction, _, shell = os.environ[COMPLETION].partition("_")
-    try:
-        if instruction != "complete" or shell not in COMPLETED_SHELLS:
-            app(prog_name=prog_name)
+    instruction, _, shell = os.environ[completion_scripts.VARIABLE].partition("_")
+    if instruction == "complete" and shell in completion_scripts.SHELLS:
         from pipectl import completion  # noqa: PLC0415  for shells alone
 
-        code = completion.answer(shell)
-    except (KeyError, ValueError):
-        sys.stderr.write(f"Error: {COMPLETION} is for shells, which set COMP_WORDS and COMP_CWORD too.\n")
-        sys.exit(ExitCode.USAGE)
-    except SystemExit as error:
-        # Typer's own for another shell or instruction.
-        sys.exit(ExitCode.USAGE if error.code == ExitCode.BUG else error.code)
-    sys.exit(code)
+        with suppress(KeyError, ValueError):
+            sys.exit(completion.answer(shell))
+    sys.stderr.write(
+        f"Error: {completion_scripts.VARIABLE} is for shells, which set COMP_WORDS and COMP_CWORD too.\n"
+    )
+    sys.exit(ExitCode.USAGE)
 
 
 def fold_help() -> None:
@@ -407,30 +434,9 @@ def fold_help() -> None:
     vars(rich_utils)["Table"] = type("Folding", (table,), {"add_row": add_row})
 
 
-def mend_scripts() -> None:
-    """Let shells ask the pipectl that is typed, which need not be on PATH, and zsh at the first Tab.
-
-    Shells hand the word over as it is typed, with ~ and backslashes. zsh runs Typer's file at the first Tab,
-    which only says who completes.
-    """
-    from typer import _completion_shared  # noqa: PLC0415  for these options alone
-
-    scripts: dict[str, str] = vars(_completion_shared)["_completion_scripts"]
-    typed = "local typed=${1//\\\\/}\n    typed=${typed/#\\~\\//$HOME/}\n    COMPREPLY="
-    scripts["bash"] = scripts["bash"].replace("COMPREPLY=", typed)
-    scripts["bash"] = scripts["bash"].replace("=complete_bash $1", '=complete_bash "$typed"')
-    asking, typed = "=complete_zsh %(prog_name)s", '"${${(Q)words[1]}/#\\~\\//$HOME/}"'
-    scripts["zsh"] = scripts["zsh"].replace(asking, f"=complete_zsh {typed} 2>/dev/null")
-    scripts["zsh"] += "[[ $zsh_eval_context[-1] != loadautofunc ]] || %(complete_func)s\n"
-    cursor = "(commandline -cp) "
-    scripts["fish"] = scripts["fish"].replace(f"{cursor}%(prog_name)s", f"{cursor}(commandline -opc)[1]")
-
-
 def main() -> None:
     """Run the CLI."""
-    if any(word.endswith("-completion") for word in sys.argv):
-        mend_scripts()
-    completes = bool(os.environ.get(COMPLETION))
+    completes = bool(os.environ.get(completion_scripts.VARIABLE))
     if not completes and (len(sys.argv) == 1 or not {"-h", "--help"}.isdisjoint(sys.argv)):
         fold_help()
     # Imports make objects by the ten thousand; looking for garbage among them is a twentieth of a command.
@@ -444,7 +450,9 @@ def main() -> None:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, terminate)
     try:
-        (complete if completes else app)(prog_name="pipectl")
+        if completes:
+            complete()
+        app(prog_name="pipectl")
     except OSError:
         # Typer's own message about the command line, on a stderr that cannot be written.
         give_up(sys.stderr)

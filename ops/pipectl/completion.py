@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipectl import json_text, seen, services
+from pipectl import completion_scripts, json_text, seen, services
 from pipectl.commands import COMMANDS, RUN_PROGRAMS
 from pipectl.engines.choice import AUTO, ENGINES
 from pipectl.names import CHECK_IDS, EXPECTATIONS, EXPORT_FORMATS
@@ -35,7 +35,7 @@ SNAPSHOT_ACTIONS = ("save", "list", "restore", "rm")
 EXECUTORS = ("local", "celery")
 ENUMERATIONS = {"only"}  # options that take several values, with commas between them
 # Of a command line before any command: those that work after its name too are in `Line.options`.
-ROOT_OPTIONS = ("--help", "--version", "--install-completion", "--show-completion")
+ROOT_OPTIONS = ("--help", "--version", *completion_scripts.OPTIONS)
 
 
 class Option(NamedTuple):
@@ -152,7 +152,8 @@ def _arguments(line: Line) -> Iterable[str]:
 
 def read(words: list[str]) -> Line | None:
     """Read the words before the one that is being completed; None if they are another program's."""
-    line = Line(_global_options())
+    shell = Option("shell", completion_scripts.OPTIONS, takes_value=True)
+    line = Line((*_global_options(), shell))
     for word in words:
         if line.waiting:
             line.given[line.waiting.name], line.waiting = word, None
@@ -239,6 +240,7 @@ VALUES: dict[str, Callable[[Line], Iterable[str]]] = {
     "run_id": _runs,
     "service": _services,
     "services": _services,
+    "shell": lambda _: completion_scripts.SHELLS,
     "task": _tasks,
     "tasks": _tasks,
 }

@@ -23,6 +23,9 @@ class Observer:
     def report(self, sentence: str) -> None:
         """A step begins."""
 
+    def see_wait(self, sentence: str) -> None:
+        """What the command waits for from now on: to be told if it lasts."""
+
     def see_progress(self, subject: str, progress: str, *, milestone: bool) -> None:
         """How far a step is: `progress` replaces what was said of `subject` before; milestones are few."""
 

@@ -67,6 +67,8 @@ SERVICES = [
     Definition("redis", ENGINE, executor="CeleryExecutor"),
     Definition("worker", ENGINE, executor="CeleryExecutor"),
 ]
+# Airflow's own database.
+METADATA = "postgres"
 
 
 def find(name: str) -> Definition | None:

@@ -25,6 +25,7 @@ import time
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from fraud_pipeline.connections import (
@@ -38,7 +39,6 @@ from fraud_pipeline.errors import DatabaseError, PipelineError, SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from mysql.connector.abstracts import MySQLConnectionAbstract
     from psycopg2.extensions import cursor as PostgresCursor  # noqa: N812 -- a class named in lower case
@@ -53,6 +53,9 @@ MOST_SHOWN = 10
 MOST_COUNTED = 10_000
 MOST_CHARACTERS = 500
 LARGEST_FILE = 1_000_000
+PACKAGES = {"site-packages", "node_modules", "__pycache__"}
+# In each virtual environment: Python's own, and conda's.
+ENVIRONMENT_MARKS = ("pyvenv.cfg", "conda-meta")
 # How long a server may take to end a check whose time is over, before the connection is cut.
 GRACE_SECONDS = 5.0
 NOT_A_QUERY = "A check is one query that returns rows, as one SELECT does, and this is not."
@@ -178,9 +181,12 @@ class _RefusedError(Exception):
 
 
 def read(path: Path) -> tuple[Check, ...]:
-    """Read the checks of a file, or of all .sql files in a folder. Raises SettingError."""
+    """Read the checks of a file, or of a folder's .sql files. Raises SettingError.
+
+    In folders below it too, but not in those that are hidden, or have programs of others.
+    """
     # pathlib raises OSError for a name that is too long.
-    files = sorted(path.rglob("*.sql")) if os.path.isdir(path) else [path]  # noqa: PTH112
+    files = sorted(_files_below(path)) if os.path.isdir(path) else [path]  # noqa: PTH112
     if not files:
         raise SettingError(f"{path} has no file whose name ends in .sql.")
     return tuple(check for file in files for check in parse(str(file), _text(file)))
@@ -241,6 +247,19 @@ def run(check: Check, environment: Mapping[str, str], seconds: float) -> Result:
         found=answer.found,
         more=answer.more,
     )
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not _is_of_others(Path(place, name))]
+        yield from (Path(place, name) for name in names if name.endswith(".sql"))
+
+
+def _is_of_others(folder: Path) -> bool:
+    """Whether a folder is hidden, or has what a package manager has brought: what lies there is no check."""
+    if folder.name.startswith(".") or folder.name in PACKAGES:
+        return True
+    return any((folder / mark).exists() for mark in ENVIRONMENT_MARKS)
 
 
 def _text(file: Path) -> str:

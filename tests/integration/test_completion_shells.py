@@ -97,7 +97,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         folder = tmp_path_factory.mktemp("home")
         environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(folder)}
         done = subprocess.run(
-            (need_program("shells", shell), "-c", "pipectl --install-completion; true"),
+            (need_program("shells", shell), "-c", f"pipectl --install-completion {shell}"),
             env=environment,
             capture_output=True,
             text=True,

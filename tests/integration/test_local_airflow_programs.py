@@ -202,7 +202,7 @@ def test_every_setting_is_known_to_airflow(stack: AirflowStack) -> None:
 
 def test_an_up_to_date_database_is_not_migrated(stack: AirflowStack, client: RestClient) -> None:
     assert client.healthy()
-    assert not airflow_metadata.migrate_metadata(stack.site, stack.runtime)
+    assert not airflow_metadata.migrate_metadata(stack.site, stack.runtime, print)
 
 
 def test_only_this_machine_is_listened_to_and_on_one_port(stack: AirflowStack, client: RestClient) -> None:

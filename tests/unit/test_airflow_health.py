@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipectl import airflow_answers
-from pipectl.airflow_answers import import_reason, read_import_failures
+from pipectl.airflow_answers import import_error, import_reason, read_import_failures
 from pipectl.airflow_health import AirflowHealth
 from pipectl.errors import AirflowError
 from pipectl.models import AirflowAddress, DagRun, ImportFailure, ParsedDag
@@ -198,5 +198,20 @@ def test_why_a_file_cannot_be_imported_is_all_that_its_error_says(trace: str, re
 def test_of_an_error_with_very_many_lines_the_beginning_is_told() -> None:
     trace = f"{HEAD}ValidationError: 900 fields are wrong:\n" + "\n".join(f"  field {n}" for n in range(900))
     [failure] = read_import_failures([{"filename": "a.py", "stack_trace": trace}])
-    assert import_reason(failure.stack_trace).startswith("ValidationError: 900 fields are wrong: field 0 ")
-    assert import_reason(failure.stack_trace).endswith("field 899")
+    assert import_error(failure.stack_trace).startswith("ValidationError: 900 fields are wrong: field 0 ")
+    assert import_error(failure.stack_trace).endswith("field 899")
+
+
+def test_a_long_error_is_cut_in_a_sentence_and_says_so() -> None:
+    reason = import_reason(f"{HEAD}ValueError: begins {'x' * 5_000}")
+    assert reason.startswith("ValueError: begins xxx")
+    assert reason.endswith("x…")
+    assert len(reason) == 201
+
+
+def test_secrets_in_an_import_error_are_masked_before_it_is_shortened() -> None:
+    trace = f"ValueError: {'x' * 495}sesame{'y' * 5_000}"
+    answers = [{"filename": "a.py", "stack_trace": trace}]
+    [failure] = read_import_failures(answers, mask=lambda text: text.replace("sesame", "***"))
+    assert "sesam" not in failure.stack_trace
+    assert "ses" not in failure.stack_trace

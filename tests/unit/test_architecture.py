@@ -59,7 +59,7 @@ IMPORTERS = {
     "python_on_whales": ["engines/docker/compose.py"],
     "ruff": ["pipeline/idioms.py"],
     "rich": ["console.py", "commands/"],
-    "typer": ["cli.py", "options.py", "commands/"],
+    "typer": ["cli.py", "completion_scripts.py", "options.py", "commands/"],
     "urllib3": ["airflow_api.py"],
     "uv": ["engines/local/uv.py"],
 }

@@ -475,11 +475,46 @@ def test_what_completes_no_command_line_is_a_usage_error(variables: dict[str, st
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "shell", "told"),
+    [
+        (("zsh",), "/bin/bash", "compdef"),
+        (("fish",), "/bin/bash", "complete --command pipectl"),
+        ((), "/usr/bin/fish", "complete --command pipectl"),
+        (("--json",), "/bin/zsh", "compdef"),
+    ],
+)
+def test_the_script_of_a_shell_is_shown_by_its_name_or_that_of_the_environment(
+    words: tuple[str, ...], shell: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHELL", shell)
+    done = CliRunner().invoke(cli.app, ["--show-completion", *words])
+    assert (done.exit_code, told in done.output) == (0, True), done.output
+
+
+@pytest.mark.parametrize("option", ["--show-completion", "--install-completion"])
+@pytest.mark.parametrize(
+    ("words", "shell", "told"),
+    [
+        (["nosuch"], "/bin/bash", "There is no completion for the shell 'nosuch'."),
+        ([], "/bin/sh", "There is no completion for the shell 'sh'."),
+        ([], "", "$SHELL names no shell."),
+    ],
+)
+def test_an_unknown_shell_is_refused_with_those_that_are_known(
+    option: str, words: list[str], shell: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHELL", shell)
+    done = CliRunner().invoke(cli.app, [option, *words])
+    assert done.exit_code == ExitCode.USAGE
+    assert told in done.output
+    assert "Name bash, zsh or fish, as in: pipectl --install-completion bash" in done.output
+
+
 def test_a_completion_that_cannot_be_installed_names_the_file() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pipectl", "--install-completion", "bash"],
-        # Typer would else look for a shell among this process's parents.
-        env=os.environ | {"HOME": "/proc", "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
+        env=os.environ | {"HOME": "/proc"},
         capture_output=True,
         text=True,
         check=False,
@@ -492,6 +527,9 @@ def test_a_completion_that_cannot_be_installed_names_the_file() -> None:
     ("words", "told"),
     [
         (("snapshot", "lst"), ("'lst' is not one of 'save', 'list', 'restore', 'rm'.", "Did you mean list?")),
+        (("snapshot", "list", "--portable"), ("--portable goes with save.",)),
+        (("snapshot", "list", "--keep-slots"), ("--keep-slots and --drop-slots go with restore.",)),
+        (("snapshot", "list", "--wait", "3"), ("--wait goes with save.",)),
         (("snapshot",), ("Missing argument 'action'. Choose from: save, list, restore, rm",)),
         (("up", "--timeout", "abc"), ("Invalid value for '--timeout': this is no number.",)),
         (("status", "--watch", "abc"), ("this is no number.",)),

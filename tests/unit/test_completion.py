@@ -121,7 +121,7 @@ def test_names_of_parameters_are_those_of_commands() -> None:
     """Else nothing would be completed, and no test would tell."""
     parameters = {parameter.name for command in COMMANDS for parameter in cli.import_command(command).params}
     of_later_commands = {"action", "name"}
-    assert VALUES.keys() - parameters <= {"engine", *of_later_commands}
+    assert VALUES.keys() - parameters <= {"engine", "shell", *of_later_commands}
     required = [
         f"{command} {parameter.name}"
         for command in COMMANDS

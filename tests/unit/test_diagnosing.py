@@ -355,6 +355,7 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
         about(
             task("load", "awaiting_input", waits_for="an answer in Airflow's user interface"),
             question="Ship it?",
+            page="http://127.0.0.1:1/dags/mine/runs/ours/tasks/load/required_actions",
         ),
         "for an answer in Airflow's user interface: “Ship it?”",
     ),
@@ -940,3 +941,21 @@ def test_names_in_commands_are_quoted_as_a_shell_needs_them() -> None:
 )
 def test_a_database_is_named_only_by_its_own_words_and_address(text: str, blamed: tuple[str, str]) -> None:
     assert blamed_database(text, DATABASES) == blamed
+
+
+def test_a_long_error_is_told_once_and_cut() -> None:
+    long = f"begins {'x' * 5_000}"
+    broken = replace(BASE, dag=None, failures=(ImportFailure("mine.py", f"Traceback\nValueError: {long}"),))
+    failed = about(task("load", "failed"), log=(error("ValueError", long),))
+    for evidence in (broken, failed):
+        found = explanation(evidence)
+        text = "\n".join((found.sentence, *(fact.value for fact in found.evidence)))
+        assert text.count("begins") == 1
+        assert text.count("x") == 200 - len("ValueError: begins ")
+        assert "x…" in found.sentence
+
+
+def test_the_page_of_a_question_is_named() -> None:
+    page = "http://127.0.0.1:1/dags/mine/runs/ours/tasks/load/required_actions"
+    found = explanation(about(task("load", "awaiting_input"), question="Ship it?", page=page))
+    assert ("its page", page) in [(fact.name, fact.value) for fact in found.evidence]

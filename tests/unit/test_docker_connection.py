@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipectl.engines.docker.api import DockerApi
-from pipectl.engines.docker.connection import find_host, request
+from pipectl.engines.docker.connection import find_host, no_engine, request
 from pipectl.errors import EngineError
 from support.engine_socket import DOCKER, OLD_DOCKER, PODMAN, engine, http, listening, sending
 
@@ -300,6 +300,30 @@ def test_what_answers_as_no_engine_does_is_named(socket_path: Path, garbage: byt
     with sending(socket_path, garbage), pytest.raises(EngineError) as caught:
         DockerApi(f"unix://{socket_path}").version()
     assert caught.value.message == f"What answers at unix://{socket_path} is no Docker engine."
+
+
+@pytest.mark.parametrize(
+    ("variables", "context", "remedy"),
+    [
+        ({"DOCKER_HOST": "x"}, "remote", "Unset DOCKER_HOST. Or run"),
+        ({"DOCKER_CONTEXT": "x"}, "", "Unset DOCKER_CONTEXT. Or run"),
+        ({}, "remote", "Leave its context: docker context use default. Or run"),
+        ({}, "", "Or run"),
+    ],
+)
+def test_a_remedy_names_what_has_chosen_the_engine_and_nothing_else(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    context: str,
+    remedy: str,
+) -> None:
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**variables, "DOCKER_CONFIG": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "config.json").write_text(json.dumps({"currentContext": context}))
+    assert no_engine("tcp://far", "").hint.startswith(remedy)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,17 @@ def test_a_failed_migration_is_a_service_that_crashed(tmp_path: Path) -> None:
     assert failed[-1].state == "crashed"
 
 
+def test_what_airflow_waits_for_is_known_from_the_last_look(tmp_path: Path) -> None:
+    initialising = engine(tmp_path, container("airflow-init"), container("postgres", health="healthy"))
+    assert not initialising.metadata_answers()
+    initialising.services()
+    assert initialising.metadata_answers()
+    assert initialising.awaited == "Waiting until airflow-init has made Airflow's metadata database ready"
+    ready = engine(tmp_path, container("airflow-init", "exited"), container("postgres", health="starting"))
+    ready.services()
+    assert (ready.metadata_answers(), ready.awaited) == (False, "")
+
+
 def test_each_worker_is_a_service(tmp_path: Path) -> None:
     number = "com.docker.compose.container-number"
     workers = [container("worker", id=each, name=f"w{each}", labels={number: each}) for each in "12"]

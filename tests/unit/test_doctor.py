@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,8 +22,9 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 from psycopg2 import OperationalError
+from typer.testing import CliRunner
 
-from pipectl import disk
+from pipectl import cli, disk
 from pipectl.airflow_health import AirflowHealth
 from pipectl.database_errors import explained, password_variable
 from pipectl.databases import Databases
@@ -32,7 +34,8 @@ from pipectl.engines.local import processes
 from pipectl.engines.local.airflow_install import environment_key
 from pipectl.engines.local.engine import LocalEngine
 from pipectl.engines.local.packages import SUMS
-from pipectl.errors import AirflowSilentError, EngineError, UsageError, WaitTimeoutError
+from pipectl.engines.redaction import MASK, Redactor, parts, secrets_of
+from pipectl.errors import AirflowError, AirflowSilentError, EngineError, UsageError, WaitTimeoutError
 from pipectl.models import DatabaseAddress, Service
 from pipectl.names import CHECK_IDS
 from pipectl.observer import Observer
@@ -40,8 +43,7 @@ from pipectl.pipeline import consumers, doctor, lifecycle
 from pipectl.pipeline.agreement import Disagreement, disagreements
 from pipectl.pipeline.consumers import BinaryLog, Slot
 from pipectl.pipeline.doctor import bundle, machine
-from pipectl.pipeline.doctor.checks import CHECKS, Finding
-from pipectl.pipeline.doctor.redaction import MASK, Redactor, parts, secrets_of
+from pipectl.pipeline.doctor.checks import CHECKS, Check, Finding
 from pipectl.services import of_executor
 from pipectl.settings import load
 from support import ROOT
@@ -199,6 +201,7 @@ def test_a_line_that_is_no_assignment_is_named_and_its_remedy_deletes_it(project
         ("locale", "LC_ALL", "xx_XX.UTF-8", "xx_XX.UTF-8"),
         ("locale", "TZ", "Mars/Olympus", "Mars/Olympus"),
         ("proxy", "HTTPS_PROXY", "http://me:sesame@127.0.0.1:1", "127.0.0.1:1"),
+        ("proxy", "HTTP_PROXY", "socks5://me:sesame@127.0.0.1:1", "which Airflow's client cannot read"),
     ],
 )
 def test_a_shell_that_services_cannot_use_is_told(
@@ -220,11 +223,27 @@ def listening() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
+def test_a_proxy_that_answers_and_that_tasks_go_without_is_told(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listening() as port:
+        monkeypatch.setenv("all_proxy", f"socks5h://127.0.0.1:{port}")
+        found = examine(project, "proxy")["proxy"]
+    assert found.ok
+    assert "all_proxy is a socks5h:// proxy, which Airflow's client cannot read" in found.found
+
+
 def test_who_holds_a_port_is_named_with_its_process(project: Path) -> None:
     with listening() as port:
         path = project / "stack" / ".env"
         path.write_text(re.sub(r"(?<=AIRBYTE_MYSQL_PORT=)\d+", str(port), path.read_text()))
+        first = examine(project, "ports")["ports"]
+        (project / ".pipectl" / "volumes" / "postgres" / "data").mkdir(parents=True)
         found = examine(project, "ports")["ports"]
+    # As `up` does it: the first one takes another port.
+    assert first.ok
+    assert f"port {port} of airbyte-mysql is held by process {os.getpid()}" in first.found
+    assert "the first pipectl up takes the next one that is free" in first.found
     assert found.ok is False
     assert f"port {port} of airbyte-mysql is held by process {os.getpid()}" in found.found
     assert found.remedy == "pipectl up"
@@ -512,6 +531,33 @@ def test_a_secret_that_was_written_as_python_several_times_over_is_masked() -> N
             assert MASK in masked
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-26T19:20:11.123456Z [info     ] {}      [dag_processor.stdout] bundle_name=a path=b\n"
+        "2026-11-26T19:20:11.123999Z [info     ] {}  [dag_processor.stdout] bundle_name=a path=b\n",
+        "2026-11-26 19:20:11.123 UTC [77] LOG: {}\n2026-11-26 19:20:11.124 UTC [77] {}\n",
+        "[2026-11-26T19:20:11.123+0000] {}\n[2026-11-26T19:20:11.124+0000] {}",
+        "{}\n2026-11-26 19:20:11,123 [INFO] {}",
+    ],
+)
+def test_a_secret_that_is_folded_over_lines_of_a_log_is_masked(text: str) -> None:
+    secret = "wJalrXUtnFEMIbPxRfiCYEXAMPLEKEY"
+    masked = Redactor([secret])(text.format(secret[:15], secret[15:]))
+    assert secret[:15] not in masked
+    assert secret[15:] not in masked
+    # Lines that have none of it stay as they are.
+    plain = text.format("fine", "too")
+    assert Redactor([secret])(plain) == plain
+
+
+def test_texts_within_json_are_masked_and_its_form_stays() -> None:
+    redact = Redactor(["sesame street", "never"])
+    log = [{"event": "says sesame street", "level": "error", "number": 3, "frames": [{"name": "f"}, None]}]
+    assert redact.within(log) == [{**log[0], "event": f"says {MASK}"}]
+    assert redact.within("postgresql://other@host sesame\nstreet") == f"postgresql://{MASK}@host {MASK}"
+
+
 def test_what_is_too_short_to_be_masked_everywhere_is_masked_beside_its_name(project: Path) -> None:
     (project / "stack/airflow").mkdir(parents=True, exist_ok=True)
     (project / "stack/airflow/user.env").write_text("SHORT=ab1\n")
@@ -770,6 +816,7 @@ def secretive(project: Path) -> Path:
         "Uvicorn running on http://127.0.0.1:8080\n"
         "Authorization: Bearer abcdefgh.ijklmnop\n"
     )
+    (project / ".pipectl" / "run" / "supervisord.log").write_text("INFO supervisord started with pid 7\n")
     return project
 
 
@@ -791,11 +838,53 @@ def test_no_secret_is_in_the_bundle_in_no_spelling(secretive: Path, tmp_path: Pa
         f"{bundle.FOLDER}/{name}"
         for name in ("README.txt", "checks.json", "versions.json", "settings.env", "logs/scheduler.log")
     }
+    assert {each["health"] for each in json.loads(texts[f"{bundle.FOLDER}/services.json"])} == {""}
+    assert len(json.loads(texts[f"{bundle.FOLDER}/machine.json"])["load"]) == 3
+    assert "INFO supervisord started" in texts[f"{bundle.FOLDER}/logs/supervisord.log"]
     assert "http://127.0.0.1:8080\n" in texts[f"{bundle.FOLDER}/logs/webserver.log"]
     assert "An ordinary line" in texts[f"{bundle.FOLDER}/logs/scheduler.log"]
     assert f"AIRFLOW_JWT_SECRET={MASK}" in texts[f"{bundle.FOLDER}/settings.env"]
     assert json.loads(texts[f"{bundle.FOLDER}/checks.json"])[0]["id"] == "line-ends"
     assert json.loads(texts[f"{bundle.FOLDER}/versions.json"])["engine"] == "local"
+
+
+def test_a_bundle_tells_the_health_of_services(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    healthy = dict.fromkeys(("metadatabase", "scheduler", "dag_processor", "triggerer"), "healthy")
+    monkeypatch.setattr(AirflowHealth, "components", lambda *_: healthy)
+    monkeypatch.setattr("pipectl.databases.Databases.ping", lambda *_: None)
+    engine = FakeEngine(load(project))
+    health = {each.name: each.health for each in bundle._services(engine)}
+    assert set(health.values()) == {"healthy"}
+
+    def silent(*_: object) -> dict[str, str]:
+        raise AirflowError("It does not answer.")
+
+    monkeypatch.setattr(AirflowHealth, "components", silent)
+    assert {each.name: each.health for each in bundle._services(engine)}["webserver"] == "starting"
+
+
+def test_checks_that_take_long_are_named_while_they_do(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, released = [], threading.Event()
+
+    def look(_: object) -> Finding:
+        released.wait(60)
+        return Finding("", ok=True, found="fine")
+
+    def report(sentence: str) -> None:
+        told.append(sentence)
+        released.set()
+
+    monkeypatch.setattr(doctor, "SLOW_SECONDS", 0.01)
+    monkeypatch.setattr(doctor, "ORDERED", [Check("cache", look)])
+    [found] = doctor.examine(engine_of(project), (), report)
+    assert (found.ok, told[0]) == (True, "Still looking: cache")
+
+
+def test_help_names_all_checks() -> None:
+    done = CliRunner().invoke(cli.app, ["doctor", "--help"], env={"COLUMNS": "400"})
+    assert f"of: {', '.join(CHECK_IDS)}." in " ".join(done.output.split())
 
 
 def test_a_bundle_replaces_a_bundle_and_nothing_else(project: Path, tmp_path: Path) -> None:

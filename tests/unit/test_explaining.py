@@ -426,3 +426,15 @@ def test_durations_have_the_unit_that_fits_them() -> None:
         "2 h 00 min",
         "25 h 00 min",
     ]
+
+
+def test_the_page_on_which_a_human_answers_is_named_by_its_address(
+    engine: FakeEngine, airflow: Airflow
+) -> None:
+    airflow.runs(run("ours", "running"))
+    airflow.tasks(
+        {"task_id": "ask", "state": "awaiting_input", "map_index": 2, "dag_id": "mine", "dag_run_id": "ours"}
+    )
+    found = explained(engine, "mine", "ours")
+    page = "http://127.0.0.1:1/dags/mine/runs/ours/tasks/ask/mapped/2/required_actions"
+    assert ("its page", page) in [(fact.name, fact.value) for fact in found.evidence]

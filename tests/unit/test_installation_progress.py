@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipectl.commands import shared
 from pipectl.commands.shared import StartProgress
 from pipectl.console import Console
 from pipectl.engines.docker.api import DockerApi
@@ -19,6 +20,7 @@ from pipectl.engines.docker.pull import PullProgress, pull
 from pipectl.engines.local.install import UvProgress, run_tool
 from pipectl.engines.local.packages import AptProgress
 from pipectl.errors import EngineError
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -230,3 +232,21 @@ def test_milestones_are_lines_where_nothing_can_be_redrawn(capsys: pytest.Captur
         progress.see_progress("postgres:17", "1 of 3 layers", milestone=False)
         progress.see_progress("postgres:17", "pulled, 100 MB", milestone=True)
     assert capsys.readouterr().err == "  postgres:17: pulled, 100 MB (0 s)\n"
+
+
+def test_a_step_that_lasts_is_told_again_with_what_it_waits_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "SILENT_SECONDS", 0.01)
+    told: list[str] = []
+
+    def is_told(sentence: str) -> bool:
+        told.append(capsys.readouterr().err)
+        return f"  {sentence} (" in "".join(told)
+
+    progress = StartProgress(Console())
+    with progress.shown() as observer:
+        observer.report("Starting postgres")
+        until(lambda: is_told("Starting postgres"), "the step")
+        observer.see_wait("Waiting until Airflow's metadata database answers")
+        until(lambda: is_told("Waiting until Airflow's metadata database answers"), "the wait")

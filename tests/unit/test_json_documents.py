@@ -198,6 +198,8 @@ PROJECT_JSON = {
     "bytes": 12_345,
     "left": [],
     "problem": "",
+    "snapshot_bytes": None,
+    "since": None,
 }
 CONTENT = (DatabaseContent("airbyte-postgres", (Table("public.transactions", 3),)),)
 CONTENT_JSON = [{"name": "airbyte-postgres", "tables": [{"name": "public.transactions", "rows": 3}]}]

@@ -81,6 +81,48 @@ def test_the_port_of_a_service_that_is_started_again_is_kept_from_others(tmp_pat
         assert ports.next_free(wanted, set(), others) != wanted
 
 
+@pytest.mark.parametrize("seen", ["own", "nobody"])
+def test_a_restarting_service_waits_for_its_own_port(
+    tmp_path: Path, wanted: int, monkeypatch: pytest.MonkeyPatch, seen: str
+) -> None:
+    """While its process of before ends, and if nobody is seen that has the port."""
+    looks = iter([False, False, True])
+    monkeypatch.setattr(ports, "is_free", lambda _: next(looks))
+    monkeypatch.setattr(ports, "OWN_PORT_SECONDS", 60)
+    with Claims(tmp_path) as claims:
+        assert not ports.choose(
+            settings(tmp_path, wanted),
+            NAMES[:1],
+            (),
+            claims,
+            is_anothers=lambda _: False if seen == "own" else None,
+            restarting=NAMES[:1],
+        )
+    assert next(looks, "none left") == "none left"
+
+
+def test_a_port_that_its_own_project_still_has_is_waited_for_and_never_left(
+    tmp_path: Path, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports, "is_free", lambda _: False)
+    monkeypatch.setattr(ports, "OWN_PORT_SECONDS", 0)
+    with Claims(tmp_path) as claims:
+        own = settings(tmp_path, wanted)
+        assert not ports.choose(own, NAMES[:1], (), claims, is_anothers=lambda _: False)
+
+
+def test_a_restarting_service_leaves_a_port_that_is_proven_to_be_anothers_at_once(
+    tmp_path: Path, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports, "is_free", lambda port: port != wanted)
+    monkeypatch.setattr(ports, "OWN_PORT_SECONDS", 1e9)
+    with Claims(tmp_path) as claims:
+        own = settings(tmp_path, wanted)
+        moved = ports.choose(own, NAMES[:1], (), claims, is_anothers=lambda _: True, restarting=NAMES[:1])
+    assert moved["webserver"][0] == wanted
+    assert moved["webserver"][1] > wanted
+
+
 def test_a_port_can_be_had_again_once_its_command_has_ended(tmp_path: Path, wanted: int) -> None:
     with Claims(tmp_path) as first:
         port = ports.next_free(wanted, set(), first)

@@ -80,6 +80,10 @@ def test_a_stopped_project_is_listed_until_its_data_is_deleted(tmp_path: Path, c
     assert found.ports["webserver"] == 8099
     assert found.bytes
     assert found.bytes >= 5000
+    assert (found.snapshot_bytes, found.since) == (0, None)
+    (folder / ".pipectl" / "snapshots" / "mine").mkdir(parents=True)
+    (folder / ".pipectl" / "snapshots" / "mine" / "data").write_bytes(b"x" * 9000)
+    assert (listed()[folder].snapshot_bytes or 0) >= 9000
     forget_engine(Settings(folder, "local", cache, {}), "local")
     assert listed() == {}
 

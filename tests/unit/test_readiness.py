@@ -40,8 +40,9 @@ TIME = datetime(2026, 1, 1, tzinfo=UTC)
 class FakeEngine:
     """Shows one look at the services after the other; the last one stays."""
 
-    def __init__(self, *looks: tuple[Service, ...]) -> None:
+    def __init__(self, *looks: tuple[Service, ...], awaited: str = "") -> None:
         self._looks = list(looks)
+        self.awaited = awaited
 
     def services(self) -> tuple[Service, ...]:
         return self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
@@ -93,9 +94,13 @@ class Looks(Observer):
 
     def __init__(self) -> None:
         self.seen: list[tuple[Service, ...]] = []
+        self.waits: list[str] = []
 
     def see_services(self, services: tuple[Service, ...]) -> None:
         self.seen.append(services)
+
+    def see_wait(self, sentence: str) -> None:
+        self.waits.append(sentence)
 
 
 def dag(*, has_import_errors: bool = False) -> ParsedDag:
@@ -113,10 +118,26 @@ def wait(
 ) -> list[tuple[Service, ...]]:
     looks = Looks()
     probe = HealthProbe(
-        cast("Databases", databases or FakeDatabases()), cast("AirflowHealth", health or FakeHealth(HEALTHY))
+        cast("Databases", databases or FakeDatabases()),
+        cast("AirflowHealth", health or FakeHealth(HEALTHY)),
+        lambda: False,
     )
     wait_until_healthy(cast("Engine", engine), probe, deadline=time.monotonic() + seconds, observer=looks)
     return looks.seen
+
+
+def test_the_metadata_database_is_healthy_before_airflow_answers_and_what_is_waited_for_is_told() -> None:
+    looks = Looks()
+    silent = cast("AirflowHealth", FakeHealth(None))
+    probe = HealthProbe(cast("Databases", FakeDatabases()), silent, lambda: True)
+    services = (service("postgres"), service("webserver"), service("scheduler"))
+    with pytest.raises(WaitTimeoutError, match=r"Not healthy in time: webserver, scheduler\."):
+        wait_until_healthy(cast("Engine", FakeEngine(services)), probe, deadline=0, observer=looks)
+    assert looks.waits == ["Waiting for health: webserver, scheduler"]
+    initialises = cast("Engine", FakeEngine(services, awaited="Waiting for the migration"))
+    with pytest.raises(WaitTimeoutError):
+        wait_until_healthy(initialises, probe, deadline=0, observer=looks)
+    assert looks.waits[-1] == "Waiting for the migration"
 
 
 def service(name: str, state: str = "running", pid: int = 1) -> Service:
@@ -214,6 +235,7 @@ def parsed(dags_dir: Path) -> Parsed:
             "mine",
             dags_dir=dags_dir,
             deadline=time.monotonic() + seconds,
+            observer=Observer(),
         )
 
     return wait

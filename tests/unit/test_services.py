@@ -76,7 +76,9 @@ def health(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, str | None]]:
 
 def wait(engine: Engine, seconds: float) -> None:
     probe = HealthProbe(
-        cast("Databases", FakeDatabases()), AirflowHealth(AirflowAddress("http://127.0.0.1:1", "", ""))
+        cast("Databases", FakeDatabases()),
+        AirflowHealth(AirflowAddress("http://127.0.0.1:1", "", "")),
+        engine.metadata_answers,
     )
     wait_until_healthy(engine, probe, deadline=time.monotonic() + seconds, observer=Observer())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import xml.etree.ElementTree as ET
@@ -16,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from fraud_pipeline.errors import SettingError
 from fraud_pipeline.sql_checks import LARGEST_FILE, parse, read
 from pipectl import cli
-from pipectl.errors import ExitCode
+from pipectl.errors import ExitCode, UsageError
 from pipectl.models import DatabaseAddress
+from pipectl.observer import Observer
 from pipectl.pipeline.sql_checking import SqlCheck, SqlChecker
 from pipectl.pipeline.verification import Verification
 from support import ROOT
@@ -93,6 +95,56 @@ def test_files_of_a_folder_are_read_in_order(tmp_path: Path) -> None:
     assert read(tmp_path / "a.sql")[0].file == str(tmp_path / "a.sql")
 
 
+@pytest.mark.parametrize(
+    ("folder", "mark"),
+    [
+        (".cache/sql", ""),
+        ("env/lib", "env/pyvenv.cfg"),
+        ("conda/share", "conda/conda-meta"),
+        ("lib/site-packages/x", ""),
+        ("web/node_modules", ""),
+    ],
+)
+def test_folders_that_are_hidden_or_hold_packages_are_left_out(
+    tmp_path: Path, folder: str, mark: str
+) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "sample.sql").write_text("SELECT 1")
+    if mark:
+        (tmp_path / mark).touch()
+    (tmp_path / "own.sql").write_text(f"{HEADER}SELECT 1", encoding="utf-8")
+    assert [Path(check.file).name for check in read(tmp_path)] == ["own.sql"]
+    # One that is named is meant.
+    with pytest.raises(SettingError, match=r"sample\.sql:1: no header"):
+        read(tmp_path / folder)
+
+
+@pytest.mark.parametrize(
+    ("message", "hint"),
+    [
+        ("checks/a.sql:1: a line `-- check: SENTENCE` is missing.", "Two lines begin a check"),
+        ("checks/a.sql is no text in UTF-8.", "Mend that file"),
+        ("checks/a.sql:1: there is no database 'nosuch': airbyte-postgres or airbyte-mysql.", "Mend that"),
+        ("checks/a.sql:1: the check has no query.", "Mend that file"),
+        ("AIRBYTE_POSTGRES_PORT is no number.", "Correct it in stack/.env"),
+    ],
+)
+def test_the_hint_fits_what_is_wrong(tmp_path: Path, message: str, hint: str) -> None:
+    (tmp_path / SqlChecker.script).parent.mkdir()
+    (tmp_path / SqlChecker.script).touch()
+    address = DatabaseAddress("airbyte-postgres", "127.0.0.1", 1, "airbyte", "docker", "docker")
+
+    class Said(SqlChecker):
+        def _run(self, arguments: tuple[str, ...]) -> Any:
+            del arguments
+            raise self._failure(2, io.StringIO(f"event=failed error={json.dumps(message)}"))
+
+    with pytest.raises(UsageError) as raised:
+        Said(tmp_path, (address, address), Observer()).run(Path("checks"), 1)
+    assert raised.value.message == message
+    assert raised.value.hint.startswith(hint)
+
+
 def test_what_is_no_file_of_checks_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     (tmp_path / "binary.sql").write_bytes(b"\xff\xfe-- check")
@@ -163,7 +215,7 @@ def verify(*words: str) -> Any:
         ([PASSED], (), 0, ""),
         ([PASSED, FAILED], (), 6, "1 of 2 checks does not hold: no row is wrong (a.sql:5)."),
         ([PASSED, FAILED, LATE], (), 8, "1 of 3 checks took too long: it is fast (b.sql:1)."),
-        ([PASSED, FAILED, LATE, BROKEN], (), 5, "1 of 4 checks could not run; b.sql:9: syntax"),
+        ([PASSED, FAILED, LATE, BROKEN], (), 5, "1 of 4 checks could not run: it is SQL (b.sql:9)."),
         ([UNMADE], (), 5, "If the pipeline has not run yet: pipectl trigger"),
         ([PASSED], ("--expect", "populated"), 0, ""),
         ([PASSED], ("--expect", "empty"), 6, "Expected empty, but it is not."),

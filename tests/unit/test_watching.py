@@ -226,6 +226,8 @@ def test_a_part_that_is_silent_delays_nothing_and_is_named(
     monkeypatch.setattr(AirflowHealth, "latest_runs", silent)
     late = watched.look(0.05)
     assert late.runs == before.runs
+    assert not any("no answer" in alert for alert in late.alerts)
+    late = [watched.look(0.05) for _ in range(2)][-1]
     assert any(alert.startswith("Airflow: no answer for") for alert in late.alerts)
     assert late.labels == before.labels
     released.set()
@@ -317,6 +319,19 @@ def test_a_picture_is_as_large_as_the_terminal(look: Watched, width: int, height
     lines = drawn(look, width, height)
     assert len(lines) == height
     assert {len(line) for line in lines} == {width}
+
+
+def test_no_figure_of_memory_is_cut_on_a_narrow_terminal() -> None:
+    lines = drawn(LOOK, 40, 24)
+    text = "\n".join(lines)
+    assert "120.0 MB" in text
+    assert "12.5" in text
+    assert lines[0].rstrip()[-8:].count(":") == 2  # the clock
+    far = replace(LOOK, project=Path("/srv/somewhere/far/below/the/root/of/all/shop"))
+    head = drawn(far, 40, 24)[0]
+    assert head.startswith("…")
+    assert "shop (local)  " in head
+    assert head.rstrip()[-8:].count(":") == 2
 
 
 def test_a_picture_of_80_by_24_has_everything() -> None:

@@ -13,7 +13,7 @@ from pipectl import surroundings
 from pipectl.commands.output_file import OutputFile
 from pipectl.commands.shared import group, line
 from pipectl.errors import EngineError, UsageError
-from pipectl.names import counted
+from pipectl.names import CHECK_IDS, counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,7 +39,12 @@ def doctor(
     *,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="ID[,ID]", help="Run these checks alone.", show_default=False),
+        typer.Option(
+            "--only",
+            metavar="ID[,ID]",
+            help=f"Run these checks alone, of: {', '.join(CHECK_IDS)}.",
+            show_default=False,
+        ),
     ] = None,
     fix: Annotated[
         bool,
@@ -79,7 +84,7 @@ def doctor(
             invocation.console.say(f"{output.path} was not written: without settings no secret is known.")
         _end(invocation, DoctorResult(project, "", (finding,)))
         return
-    findings = checking.examine(engine, chosen)
+    findings = checking.examine(engine, chosen, invocation.console.say)
     fixed = _fix(invocation, findings) if fix else {}
     if fixed:
         again = {finding.id: finding for finding in checking.examine(engine, fixed)}

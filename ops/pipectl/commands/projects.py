@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import typer  # noqa: TC002  Typer reads annotations at run time
 
 from pipectl.commands.shared import group, line, table
-from pipectl.names import size
+from pipectl.names import moment, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,7 +20,7 @@ NO_FOLDER = "(its folder is not known)"
 
 
 def projects(ctx: typer.Context) -> None:
-    """List your projects on this machine: folder, engine, state, ports, size; and the cache that they share.
+    """List your projects on this machine: folder, engine, state, ports, sizes; and the cache that they share.
 
     It works anywhere. A project whose folder is gone is listed with what is left of it.
 
@@ -53,11 +53,14 @@ def listed_text(projects: tuple[ListedProject, ...]) -> tuple[RenderableType, ..
             f"{len(project.running)} of {project.services}" if project.services else "",
             ", ".join(f"{name} {port}" for name, port in project.ports.items()),
             "" if project.bytes is None else size(project.bytes),
+            size(project.snapshot_bytes) if project.snapshot_bytes else "",
+            moment(project.since),
         )
         for project in projects
     ]
     lines = [line(text, "yellow") for project in projects for text in _remarks(project)]
-    return table("project", "engine", "state", "services", "ports", "data", rows=rows), *lines
+    names = ("project", "engine", "state", "services", "ports", "data", "snapshots", "up since")
+    return table(*names, rows=rows), *lines
 
 
 def _remarks(project: ListedProject) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 NAMED = NAMED_FAILURES = 3
 WIDEST = 10_000
 INDENT = 5
+# How long a start may say nothing.
+SILENT_SECONDS = 10
 STATE_STYLES = {
     "healthy": "green",
     "on": "green",
@@ -247,7 +250,10 @@ class Progress(Observer):
 
 
 class StartProgress(Progress):
-    """Shows how software arrives and services start: live in a terminal, a line per milestone elsewhere."""
+    """Shows how software arrives and services start: live in a terminal, a line per milestone elsewhere.
+
+    No step stays silent for long: what is waited for is told again and again, with the seconds.
+    """
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -256,12 +262,23 @@ class StartProgress(Progress):
         self._healthy: set[str] = set()
         self._steps: dict[str, str] = {}
         self._redraw: Callable[[], None] = lambda: None
+        self._wait = "Looking at what there is"
+        self._told = self._since
+
+    def report(self, sentence: str) -> None:
+        """Say it; it is what is waited for until something else is."""
+        self._wait = sentence
+        self._tell(sentence)
+
+    def see_wait(self, sentence: str) -> None:
+        """Say it once it has lasted; the live display has it at once."""
+        self._wait = sentence
 
     def see_progress(self, subject: str, progress: str, *, milestone: bool) -> None:
         """Show it in the live display, in a line for each subject."""
         self._steps = {**self._steps, subject: progress}
         if milestone and not self._console.is_live:
-            self._console.say(f"  {subject}: {progress} ({self._elapsed()})")
+            self._tell(f"  {subject}: {progress} ({self._elapsed()})")
 
     def see_services(self, services: tuple[Service, ...]) -> None:
         """Show them."""
@@ -271,22 +288,41 @@ class StartProgress(Progress):
             if service.health == "healthy" and service.name not in self._healthy:
                 self._healthy.add(service.name)
                 if not self._console.is_live:
-                    self._console.say(f"  {service.name} is healthy ({self._elapsed()})")
+                    self._tell(f"  {service.name} is healthy ({self._elapsed()})")
 
     @contextmanager
     def shown(self) -> Iterator[Observer]:
         """Draw the live table while the block runs."""
+        ended = threading.Event()
+        teller = threading.Thread(target=self._tell_waits, args=(ended,), daemon=True)
         with self._console.live(self._live_text) as self._redraw:
-            yield self
+            if not self._console.is_live:
+                teller.start()
+            try:
+                yield self
+            finally:
+                ended.set()
+
+    def _tell(self, sentence: str) -> None:
+        self._told = time.monotonic()
+        self._console.say(sentence)
+
+    def _tell_waits(self, ended: threading.Event) -> None:
+        """Say what is waited for whenever nothing has been said for a while."""
+        while not ended.wait(max(0.01, self._told + SILENT_SECONDS - time.monotonic())):
+            if time.monotonic() - self._told >= SILENT_SECONDS:
+                self._tell(f"  {self._wait} ({self._elapsed()})")
 
     def _live_text(self) -> RenderableType:
+        waits = f"  {self._wait}"
         if not self._services:
             steps = [f"  {subject}: {progress}" for subject, progress in self._steps.items()]
-            return group(*(line(text) for text in [f"Starting, {self._elapsed()}", *steps]))
+            return group(*(line(text) for text in [f"Starting, {self._elapsed()}", *(steps or [waits])]))
         rows: list[tuple[object, ...]] = [
             (service.name, service.state, service.health) for service in self._services
         ]
-        return table("service", "state", "health", rows=rows, title=f"Starting, {self._elapsed()}")
+        services = table("service", "state", "health", rows=rows, title=f"Starting, {self._elapsed()}")
+        return group(services, line(waits))
 
     def _elapsed(self) -> str:
         return f"{time.monotonic() - self._since:.0f} s"

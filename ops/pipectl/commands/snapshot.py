@@ -97,6 +97,15 @@ def snapshot(
     from pipectl.pipeline.snapshot_store import Store  # noqa: PLC0415  20 ms
 
     store = Store(invocation.settings)
+    if keep_slots is not None and action is not Action.RESTORE:
+        raise UsageError("--keep-slots and --drop-slots go with restore.", hint="Leave them out.")
+    if portable and action is not Action.SAVE:
+        raise UsageError("--portable goes with save.", hint="Leave it out: a snapshot says what it is.")
+    if wait is not None and action is not Action.SAVE:
+        raise UsageError(
+            "--wait goes with save.",
+            hint="Leave it out: a restore ends runs, and nothing else waits for any.",
+        )
     if action is Action.LIST:
         if name:
             raise UsageError("`pipectl snapshot list` takes no name.", hint="It lists all.")
@@ -110,14 +119,6 @@ def snapshot(
         raise UsageError(
             f"`pipectl snapshot {action}` needs a snapshot's name.",
             hint="What there is: pipectl snapshot list",
-        )
-    if keep_slots is not None and action is not Action.RESTORE:
-        raise UsageError("--keep-slots and --drop-slots go with restore.", hint="Leave them out.")
-    if portable and action is not Action.SAVE:
-        raise UsageError("--portable goes with save.", hint="Leave it out: a snapshot says what it is.")
-    if wait is not None and action is not Action.SAVE:
-        raise UsageError(
-            "--wait goes with save.", hint="Leave it out: a restore ends active runs, whose data it replaces."
         )
     if action is Action.SAVE:
         hold = ACTIVE_RUN_SECONDS if wait is None else wait

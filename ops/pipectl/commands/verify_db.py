@@ -210,9 +210,7 @@ def _failure(result: Verification | None, checks: tuple[SqlCheck, ...] = ()) -> 
         hint = "Mend the query, then run the command again."
         if any(check.no_table for check in errors):
             hint = f"If the pipeline has not run yet: pipectl trigger\nIf it has: {hint}"
-        return DatabaseError(
-            f"{len(errors)} of {total} could not run; {_place(errors[0])}: {errors[0].error}", hint=hint
-        )
+        return DatabaseError(f"{len(errors)} of {total} could not run: {_named(errors)}.", hint=hint)
     if late := found.get("timed out"):
         return WaitTimeoutError(
             f"{len(late)} of {total} took too long: {_named(late)}.",

@@ -14,7 +14,7 @@ from pipectl.pipeline.watching import MOST_WAITING, MOST_WRITTEN, Watch
 from pipectl.settings import kept_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import rich.console
     from rich.console import ConsoleOptions
@@ -31,6 +31,8 @@ PATIENCE_SECONDS = 3.0
 # Of the lines that there are, those that alerts have in any case: one in so many.
 ALERTS_SHARE = 4
 INDENT = "  "
+# Of the columns of services, the first whose cells stand right.
+FIRST_FIGURE = 2
 
 
 def watch_stack(invocation: Invocation, seconds: float) -> None:
@@ -116,7 +118,7 @@ class Picture:
     def _fitting(self, console: rich.console.Console, width: int, height: int) -> list[Text]:
         look = self.look
         alerts = [part for alert in _alerts(look) for part in alert.wrap(console, max(width, 1))]
-        services, data = list(_services(look)), list(_data(look))
+        services, data = list(_services(look, width)), list(_data(look))
         left = max(height - 1, 0)
         reserved = min(len(alerts), max(left // ALERTS_SHARE, 1), left)
         sections = [services[: left - reserved]]
@@ -130,7 +132,7 @@ class Picture:
         left -= len(shown) - reserved
         if shown and len(shown) < len(alerts):
             more = counted(len(alerts) - len(shown) + 1, "more line")
-            shown[-1:] = [_line(f"{more}: pipectl status", style="yellow")]
+            shown[-1:] = [_line(f"{more}: pipectl status --watch --json", style="yellow")]
         sections.append(shown)
         lines = [_head(look, width)]
         for section in filter(None, sections):
@@ -150,29 +152,53 @@ def _line(text: str, style: str = "") -> Text:
 
 def _head(look: Watched, width: int = 0) -> Text:
     name, clock = f"{look.project} ({look.engine})", look.time.astimezone().strftime("%H:%M:%S")
+    room = width - len(clock) - 2
+    if 0 < room < len(name):  # the end of a path says most
+        name = f"…{name[len(name) - room + 1 :]}"
     return _line(f"{name}  {clock:>{max(width - len(name) - 2, 0)}}", style="bold")
 
 
-def _services(look: Watched) -> Iterator[Text]:
-    """Yield a line per service, what matters most first, since a narrow terminal shows no more."""
-    width = max([len("service"), *(len(service.name) for service in look.services)])
-    states = max([len("starting"), *(len(_state(service)) for service in look.services)])
-    yield _line(
-        f"{'service':<{width}}  {'state':<{states}}  {'CPU %':>6}  {'memory':>9}  {'port':>5}", style="dim"
-    )
+def _services(look: Watched, width: int = 0) -> Iterator[Text]:
+    """Yield a line per service, in columns that fit a width, if it is given: no figure is cut."""
+    rows = [("service", "state", "CPU %", "memory", "port")]
     for service in look.services:
-        state = _state(service)
         share = "" if service.cpu_percent is None else f"{service.cpu_percent:.1f}"
         memory = "" if service.memory_bytes is None else size(service.memory_bytes)
-        text = _line(f"{service.name:<{width}}  ")
-        text.append(f"{state:<{states}}", style=STATE_STYLES.get(state, ""))
-        yield text.append(f"  {share:>6}  {memory:>9}  {service.port or '':>5}")
+        rows.append((service.name, _state(service), share, memory, str(service.port or "")))
     used = [service for service in look.services if service.memory_bytes is not None]
     if used:
         share = f"{sum(service.cpu_percent or 0 for service in used):.1f}"
         memory = size(sum(service.memory_bytes or 0 for service in used))
-        kind = f"memory: {look.memory_kind}"
-        yield _line(f"{'together':<{width}}  {'':<{states}}  {share:>6}  {memory:>9}  {kind}", style="dim")
+        rows.append(("together", "", share, memory, ""))
+    columns, gap, widths = _columns(rows, width)
+    for number, row in enumerate(rows):
+        is_service = 0 < number <= len(look.services)
+        text = _line("", style="" if is_service else "dim")
+        for column in columns:
+            cell = f"{row[column]:{'<' if column < FIRST_FIGURE else '>'}{widths[column]}}"
+            style = STATE_STYLES.get(row[column], "") if is_service and column == 1 else ""
+            text.append(f"{gap if column else ''}{cell}", style=style)
+        if used and number == len(rows) - 1:
+            text.append(f"{gap}memory: {look.memory_kind}")
+        yield text
+
+
+def _columns(rows: Sequence[tuple[str, ...]], width: int) -> tuple[tuple[int, ...], str, list[int]]:
+    """Return the columns to show, what stands between them and their widths: what matters most if not all."""
+    needed = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    # The same from one look to the next.
+    steady = [max(have, least) for have, least in zip(needed, (7, 8, 6, 9, 5), strict=True)]
+    forms = (
+        ((0, 1, 2, 3, 4), "  ", steady),
+        ((0, 1, 2, 3), "  ", steady),
+        ((0, 1, 2, 3), " ", needed),
+        ((0, 1, 3), " ", needed),
+        ((0, 1), " ", needed),
+    )
+    for columns, gap, widths in forms:
+        if not width or sum(widths[column] for column in columns) + len(gap) * (len(columns) - 1) <= width:
+            return columns, gap, widths
+    return forms[-1]
 
 
 def _state(service: WatchedService) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipectl.database_connections import prove
 from pipectl.engines import airflow_env, ports
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pipectl.engines.changes import StartPlan
     from pipectl.engines.data import Data
     from pipectl.engines.foreground import Command
+    from pipectl.engines.redaction import Redactor
     from pipectl.models import DatabaseAddress, LogLine, Service, Usage, Volume
     from pipectl.observer import Observer
     from pipectl.services import Definition
@@ -63,6 +64,7 @@ class Engine(ABC):
         self._settings = settings
         self._claims = Claims(settings.cache_dir, folder_mark(settings.project))
         self._notes: list[str] = []
+        self._redactor: Redactor | None = None
         self._moved_ports: dict[str, tuple[int, int]] = {}
         self._restarts: dict[str, tuple[str, ...]] = {}
         self._removed: tuple[str, ...] = ()
@@ -160,6 +162,15 @@ class Engine(ABC):
         `health` is filled in for a service whose health only the engine knows (services.ENGINE).
         """
 
+    def metadata_answers(self) -> bool:
+        """Whether Airflow's own database is seen to answer, also while Airflow does not."""
+        return False
+
+    @property
+    def awaited(self) -> str:
+        """What Airflow's services waited for at the last look at them, in words, if the engine knows."""
+        return ""
+
     @abstractmethod
     def usage(self) -> dict[str, Usage]:
         """What each service that runs has used, with all that it has started; `memory_kind` says how."""
@@ -180,6 +191,11 @@ class Engine(ABC):
     @abstractmethod
     def logs(self, services: tuple[str, ...], *, tail: int, follow: bool) -> Iterator[LogLine]:
         """The last `tail` lines of each service, and what comes while `follow` is set."""
+
+    def supervisor_log(self, lines: int) -> str:
+        """The last lines of what starts the services and sees them end; empty if the engine has none."""
+        del lines
+        return ""
 
     # What the stack takes at rest, measured.
     memory_bytes: ClassVar[int] = 700 << 20
@@ -296,6 +312,21 @@ class Engine(ABC):
 
         return describe(port)
 
+    def _is_anothers(self, port: int) -> bool | None:
+        """Whether who listens on a port is none of this project's; None if nobody is seen."""
+        from pipectl.engines.strangers import find  # noqa: PLC0415  for a port that is taken alone
+
+        holder = find(port)
+        return None if holder is None else holder.project != self._settings.project.resolve()
+
+    def masked(self, value: Any) -> Any:  # noqa: ANN401  a text, or JSON that has texts
+        """Return what a DAG or a task said without the project's secrets: users send it to others."""
+        from pipectl.engines.redaction import Redactor, secrets_of  # noqa: PLC0415  for errors alone
+
+        if self._redactor is None:
+            self._redactor = Redactor(secrets_of(self))
+        return self._redactor.within(value)
+
     def lock(self) -> AbstractContextManager[None]:
         """Keep a second command that changes the stack out; EngineError if one is under way."""
         return project_lock(self._settings, self._claims)
@@ -351,6 +382,7 @@ class Engine(ABC):
             secret=self._settings.variables.get("AIRFLOW_JWT_SECRET") or "",
             takes_signed=manager.endswith("SimpleAuthManager"),
             witness=self,
+            mask=self.masked,
             **claims,
         )
 
@@ -424,6 +456,8 @@ class Engine(ABC):
                 for name, port in self.ports().items()
                 if name in self._would_stop and self.holds(name, port)
             ],
+            is_anothers=self._is_anothers,
+            restarting=self._restarts if self._writes else (),
         )
         self._moved_ports |= moved
         restored = self._settings.restored

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipectl.engines.airflow_env import OWN
-from pipectl.services import airflow_programs, databases, find
+from pipectl.services import METADATA, airflow_programs, databases, find
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -44,7 +44,6 @@ DATABASE_FILES = {
 }
 DIGEST_DIGITS = 12
 MOST_SHOWN = 4
-METADATA = "postgres"
 # The services in which tasks run, the time that these get to end, and what happens to those that do not.
 RUNS_TASKS = ("scheduler", "worker")
 TASK_SECONDS = 10

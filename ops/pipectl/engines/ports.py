@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from typing import TYPE_CHECKING
 
 from pipectl import services
 from pipectl.errors import EngineError
+from pipectl.wait import attempts
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from pipectl.engines.claims import Claims
     from pipectl.settings import Settings
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 LARGEST_PORT = 65535
 # How far from the wanted port another one is looked for.
 REACH = 200
+# How long a service that is told to end may keep its port.
+OWN_PORT_SECONDS = 10
 
 
 def is_free(port: int) -> bool:
@@ -51,6 +55,30 @@ def next_free(wanted: int, taken: set[int], claims: Claims, freed: Collection[in
     )
 
 
+def _comes_free(
+    port: int,
+    claims: Claims,
+    freed: Collection[int],
+    is_anothers: Callable[[int], bool | None],
+    *,
+    is_own: bool,
+) -> bool:
+    """Claim a port that this project had, as soon as its own process lets it go; False for another's.
+
+    One that never lets it go keeps it: the service that needs it then says what is wrong.
+    """
+    is_ours = False
+    for _ in attempts(time.monotonic() + OWN_PORT_SECONDS):
+        is_claimed = claims.take(f"port-{port}")
+        if is_claimed and (port in freed or is_free(port)):
+            return True
+        whose = is_anothers(port) if is_claimed else None
+        is_ours = whose is False
+        if whose or not (is_ours or is_own):
+            return False
+    return is_ours
+
+
 def choose(
     settings: Settings,
     names: tuple[str, ...],
@@ -58,11 +86,15 @@ def choose(
     claims: Claims,
     reserved: Collection[int] = (),
     freed: Collection[int] = (),
+    is_anothers: Callable[[int], bool | None] = lambda _: True,
+    restarting: Collection[str] = (),
 ) -> dict[str, tuple[int, int]]:
     """Claim a port for each of the listening services `names` that does not run.
 
     Those of containers, which `reserved` holds, are left to them even while they restart; `freed` are those
-    that this project's services would give back. Returns (wanted, free instead) for each service whose
+    that this project's services would give back. A service whose port this project's own process still has
+    waits for it; one of `restarting`, which ran a moment ago, also unless the port `is_anothers`, None for
+    nobody seen. Returns (wanted, free instead) for each service whose
     wanted port is taken; `claims` keeps all ports until their servers listen. Raises EngineError
     if no port is near.
     """
@@ -74,7 +106,10 @@ def choose(
             # Kept from others while it is started again: nobody listens then.
             claims.take(f"port-{wanted}")
             continue
-        port = next_free(wanted, taken, claims, freed)
+        if wanted not in taken and _comes_free(wanted, claims, freed, is_anothers, is_own=name in restarting):
+            port = wanted
+        else:
+            port = next_free(wanted, taken, claims, freed)
         taken.add(port)
         if port != wanted:
             moved[name] = (wanted, port)

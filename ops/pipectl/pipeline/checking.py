@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipectl import json_text, ordinary
-from pipectl.airflow_answers import import_reason, shortened
+from pipectl.airflow_answers import import_error, shortened
 from pipectl.engines.changes import REQUIREMENTS
 from pipectl.engines.foreground import outcome
 from pipectl.engines.requirements import sentence_of
@@ -403,7 +403,7 @@ def _import_error(file: str, text: str, places: Places, dags: list[str], python:
     frames = [frame for frame in _FRAME.finditer(text) if places.is_own(frame["path"])]
     line = int(frames[-1]["line"]) if frames else None
     where = places.of(frames[-1]["path"]) if frames else file
-    problem = import_reason(text)
+    problem = import_error(text) or "it does not say why"
     name = problem.partition(":")[0].rpartition(".")[2]
     module = _MODULE.search(problem)
     argument = _ARGUMENT.search(problem)

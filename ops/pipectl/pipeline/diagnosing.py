@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipectl.airflow_answers import import_reason, read_time
+from pipectl.airflow_answers import cut_lines, import_reason, read_time
 from pipectl.airflow_health import broken_dag
 from pipectl.names import command, counted, duration, listed, moment
 from pipectl.pipeline.causes import Cause, next_to_end, queued_behind, runs_ahead
@@ -115,7 +115,7 @@ def _file(evidence: Evidence) -> Explanation | None:
             evidence,
             Cause.IMPORT_ERROR,
             f"{sentence_end(message)}: {sentence_end(reason)}.",
-            Fact("import error", evidence.failures[0].stack_trace.strip()),
+            Fact("import error", cut_lines(evidence.failures[0].stack_trace.strip())),
             Step("What to mend", "pipectl check"),
             Step("All import errors", "pipectl dags"),
             of_dag=True,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pipectl.airflow_answers import (
     ENDS,
     RUN_CHANGED,
+    cut_lines,
     first_error,
     last_error,
     last_output,
@@ -101,8 +102,8 @@ def tasks_api(evidence: Evidence, what: str) -> Explanation | None:
     return because(
         evidence,
         Cause.TASKS_API,
-        f"{what}: tasks cannot reach Airflow's API for them ({evidence.tasks_api}).",
-        Fact("API for tasks", evidence.tasks_api),
+        f"{what}: tasks cannot reach Airflow's API for them ({one_line(evidence.tasks_api)}).",
+        Fact("API for tasks", cut_lines(evidence.tasks_api)),
         Step("To apply settings, once stack/airflow/user.env is right", "pipectl up"),
     )
 
@@ -325,7 +326,7 @@ def loss_of(evidence: Evidence, task: Instance) -> str:
             return f"its process was ended by {entry.get('signal_name') or 'a signal'}"
     if mismatch := _noted(evidence, task, MISMATCH):
         _, _, told = mismatch.extra.partition(EXTRA)
-        return sentence_end(told) or "its process ended without a word to Airflow"
+        return sentence_end(one_line(told)) or "its process ended without a word to Airflow"
     return ""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from pipectl.airflow_answers import read_time
+from pipectl.airflow_answers import one_line, read_time
 from pipectl.names import MINUTE, command, duration, listed, moment
 from pipectl.pipeline.causes import Cause
 from pipectl.pipeline.overload import LATE_SECONDS
@@ -65,6 +65,8 @@ class Explanation:
 class Evidence:
     """All that was looked at. What was not needed is empty.
 
+    `page` is the address at which a human answers a task's `question`.
+
     `health` and `heartbeats` are Airflow's, by component. `files` are DAG files in which the DAG's id stands,
     and `changed` the time of the DAG's own. `tasks_api` says what went wrong when the API for tasks was
     asked, `unread_log` why a try's log could not be read, and `disagreeing` names secrets that services do
@@ -105,6 +107,7 @@ class Evidence:
     unread_log: str = ""
     earlier: tuple[float, ...] = ()
     question: str = ""
+    page: str = ""
     left_out_by: str = ""
     mapped_over_nothing: bool = False
     tasks_api: str = ""
@@ -232,7 +235,7 @@ def trying(task: Instance) -> Iterator[Fact]:
 
 def event_fact(event: Event) -> Iterator[Fact]:
     """Yield what Airflow has noted."""
-    words = (moment(event.when), event.owner, event.extra)
+    words = (moment(event.when), event.owner, one_line(event.extra))
     yield Fact(f"Airflow's note “{event.name}”", " ".join(filter(None, words)))
 
 
@@ -311,6 +314,7 @@ def because(
 ) -> Explanation:
     """Return an explanation with its own facts, those of every explanation after them, and its steps."""
     chosen = None if of_dag or of_run else evidence.chosen
+    facts = [told for part in parts if isinstance(part, Fact) and (told := _unsaid(part, sentence))]
     return Explanation(
         dag_id=evidence.dag_id,
         run_id="" if of_dag or evidence.run is None else evidence.run.run_id,
@@ -318,9 +322,17 @@ def because(
         state="" if of_dag else state_of(evidence, of_run=chosen is None),
         cause=cause,
         sentence=sentence,
-        evidence=(*(part for part in parts if isinstance(part, Fact)), *_common_facts(evidence)),
+        evidence=(*facts, *_common_facts(evidence)),
         next=tuple(part for part in parts if isinstance(part, Step)),
     )
+
+
+def _unsaid(fact: Fact, sentence: str) -> Fact | None:
+    """Return a fact without lines that are so long that they were cut, and that the sentence has already."""
+    lines = [
+        line for line in fact.value.splitlines() if not (line.endswith("…") and line.strip() in sentence)
+    ]
+    return Fact(fact.name, "\n".join(lines)) if lines else None
 
 
 def _common_facts(evidence: Evidence) -> Iterator[Fact]:

@@ -222,7 +222,7 @@ class _Inquiry:
         if state in {"running", "success"}:
             self._facts["earlier"] = api.seconds_of_earlier(task)
         if state == "awaiting_input":
-            self._facts["question"] = api.question(task)
+            self._facts |= {"question": api.question(task), "page": api.page_of_question(task)}
         if state == "skipped":
             self._facts["left_out_by"] = self._who_left_out(task)
             self._facts["mapped_over_nothing"] = not task.task.tries and api.is_mapped_over_nothing(task)

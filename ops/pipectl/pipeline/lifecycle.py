@@ -138,7 +138,7 @@ def up_locked(engine: Engine, dag_id: str, *, timeout: float, observer: Observer
     address = engine.airflow()
     health = AirflowHealth(address)
     with stopwatch.phase("healthy"):
-        probe = HealthProbe(Databases(*engine.databases()), health)
+        probe = HealthProbe(Databases(*engine.databases()), health, engine.metadata_answers)
         wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
     # What a restore that was killed has kept, until the new data has proved to be usable.
     interrupted: tuple[str, ...] = ()
@@ -149,13 +149,17 @@ def up_locked(engine: Engine, dag_id: str, *, timeout: float, observer: Observer
     with stopwatch.phase("dag parsed"):
         asking = Aside(lambda: _tasks_api_problem(engine))
         keeping = Aside(engine.keep_for_later)
-        wait_until_parsed(engine, health, dag_id, dags_dir=engine.dags_dir, deadline=deadline)
+        wait_until_parsed(
+            engine, health, dag_id, dags_dir=engine.dags_dir, deadline=deadline, observer=observer
+        )
+        observer.see_wait("Waiting until a process of the stack has reached Airflow's API for tasks")
         if problem := asking.result():
             raise AirflowError(
                 f"Airflow is healthy, but its tasks do not reach the API that they need: {problem}",
                 hint="Look at the proxies that tasks get: from stack/airflow/user.env, from the shell that "
                 "started the stack (local engine), from the docker client's config.json (docker engine).",
             )
+        observer.see_wait("Keeping Airflow's empty metadata database for the next project's first start")
         keeping.result()
     return UpResult(
         engine=engine.name,
@@ -267,7 +271,8 @@ def restart(engine: Engine, names: tuple[str, ...], *, timeout: float, observer:
             raise EngineError("The stack is not running.", hint="Start it: pipectl up")
         with _naming_what_runs(engine):
             restarted = engine.restart(chosen, observer)
-            probe = HealthProbe(Databases(*engine.databases()), AirflowHealth(engine.airflow()))
+            health = AirflowHealth(engine.airflow())
+            probe = HealthProbe(Databases(*engine.databases()), health, engine.metadata_answers)
             deadline = time.monotonic() + timeout
             wait_until_healthy(engine, probe, deadline=deadline, observer=observer, only=restarted)
     notes = (*engine.notes(), *_not_applied(engine, restarted))

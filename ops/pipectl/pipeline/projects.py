@@ -23,9 +23,11 @@ from pipectl.engines.local.folders import disk_usage
 from pipectl.engines.local.supervisor.supervisor import end_session, running_projects
 from pipectl.errors import EngineError, PipectlError, UsageError
 from pipectl.pipeline import lifecycle
+from pipectl.pipeline.snapshot_store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
 
     from pipectl.engines.base import Engine
     from pipectl.engines.docker.api import Container
@@ -41,7 +43,8 @@ class ListedProject:
     `running` are its services that run, of `services` in all. A project is gone if its folder is not there,
     or is another project's by now: `left` then names its processes, containers and volumes. It is unknown if
     its engine does not answer. `folder` is null if nothing tells it, `bytes`, the size of its data, if that
-    cannot be known. `problem` is a sentence.
+    cannot be known. `snapshot_bytes` is the size of its snapshots, `since` when the service started that runs
+    longest. `problem` is a sentence.
     """
 
     folder: Path | None
@@ -53,6 +56,8 @@ class ListedProject:
     bytes: int | None = None
     left: tuple[str, ...] = ()
     problem: str = ""
+    snapshot_bytes: int | None = None
+    since: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -215,6 +220,8 @@ def _existing(
             services=len(services),
             ports=engine.ports(),
             bytes=sum(volume.bytes for volume in volumes),
+            snapshot_bytes=disk_usage(Store(settings).folder),
+            since=min((each.started for each in services if each.started), default=None),
         )
         if is_seen and not running:
             listed = replace(

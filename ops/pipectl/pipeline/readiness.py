@@ -19,7 +19,17 @@ from pipectl.errors import (
     ForeignDatabaseError,
     WaitTimeoutError,
 )
-from pipectl.services import AIRFLOW, ASKED, HEALTHY, SERVICES, WAITING, business_databases, databases, find
+from pipectl.services import (
+    AIRFLOW,
+    ASKED,
+    HEALTHY,
+    METADATA,
+    SERVICES,
+    WAITING,
+    business_databases,
+    databases,
+    find,
+)
 from pipectl.wait import attempts
 
 if TYPE_CHECKING:
@@ -63,7 +73,8 @@ def with_health(
             return "healthy" if service.name in answered else "starting"
         if definition is not None and definition.health == AIRFLOW:
             if components is None:
-                return "starting"
+                # The database that Airflow waits for may tell by itself.
+                return "healthy" if service.name in answered else "starting"
             component = definition.component
             return "healthy" if not component or components.get(component) == "healthy" else "starting"
         return "unknown"
@@ -90,9 +101,12 @@ def component_starts(services: tuple[Service, ...]) -> dict[str, datetime]:
 class HealthProbe:
     """Fills in the health of services whose engine does not know it."""
 
-    def __init__(self, databases: Databases, health: AirflowHealth) -> None:
+    def __init__(
+        self, databases: Databases, health: AirflowHealth, metadata_answers: Callable[[], bool]
+    ) -> None:
         self._databases = databases
         self._health = health
+        self._metadata_answers = metadata_answers
         # Databases that have answered, with their process: asked again only once that is another one.
         self._answered: dict[str, int | None] = {}
 
@@ -105,18 +119,26 @@ class HealthProbe:
         running = {service.name: service for service in services if service.state == "running"}
         components = self._components(services) if "webserver" in running else None
         asked = [running[database.name] for database in business_databases() if database.name in running]
+        if components is None and (metadata := running.get(METADATA)):
+            asked.append(metadata)
         answered = {service.name for service in asked if self._answers(service)}
         return with_health(services, components, answered)
 
     def _answers(self, service: Service) -> bool:
         if service.pid is None or self._answered.get(service.name) != service.pid:
-            try:
-                self._databases.ping(service.name)
-            except (DatabaseRefusedError, ForeignDatabaseError):
-                raise
-            except DatabaseError:
+            is_answer = self._metadata_answers() if service.name == METADATA else self._pings(service.name)
+            if not is_answer:
                 return False
             self._answered[service.name] = service.pid
+        return True
+
+    def _pings(self, name: str) -> bool:
+        try:
+            self._databases.ping(name)
+        except (DatabaseRefusedError, ForeignDatabaseError):
+            raise
+        except DatabaseError:
+            return False
         return True
 
     def _components(self, services: tuple[Service, ...]) -> dict[str, str] | None:
@@ -182,6 +204,7 @@ def wait_until_healthy(
         late = [service for service in services if service.health not in {HEALTHY, WAITING}]
         if services and not late:
             return
+        observer.see_wait(engine.awaited or f"Waiting for health: {', '.join(each.name for each in late)}")
     unknown = [service.name for service in late if service.health == "unknown"]
     names = [service.name for service in late]
     raise WaitTimeoutError(
@@ -193,13 +216,20 @@ def wait_until_healthy(
 
 
 def wait_until_parsed(
-    engine: Engine, health: AirflowHealth, dag_id: str, *, dags_dir: Path, deadline: float
+    engine: Engine,
+    health: AirflowHealth,
+    dag_id: str,
+    *,
+    dags_dir: Path,
+    deadline: float,
+    observer: Observer,
 ) -> None:
     """Return when the DAG processor that runs now has parsed the DAG: rows of an earlier one do not count.
 
     Raises DagError with the stack trace if its file cannot be imported, and for a DAG that no file mentions
     and that does not turn up, EngineError if a service crashes meanwhile, WaitTimeoutError at `deadline`.
     """
+    observer.see_wait(f"Waiting until the DAG processor has parsed {dag_id}")
     crashes = CrashCounter()
     failures: tuple[ImportFailure, ...] = ()
     mentioned = bool(files_that_mention(dag_id, dags_dir))

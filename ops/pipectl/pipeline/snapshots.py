@@ -193,7 +193,8 @@ def save(
         if is_up:
             observer.report("Waiting until all services are healthy again")
             deadline = time.monotonic() + up_timeout
-            probe = HealthProbe(Databases(*engine.databases()), AirflowHealth(engine.airflow()))
+            health = AirflowHealth(engine.airflow())
+            probe = HealthProbe(Databases(*engine.databases()), health, engine.metadata_answers)
             wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
     return SnapshotSaved(snapshot, str(store.path(name)), stopwatch.seconds, round(away, 3))
 
@@ -304,7 +305,8 @@ def restore(
             raised = _prepare(engine, numbers or {}, dropped)
             started += engine.start(observer)
             deadline = time.monotonic() + up_timeout
-            probe = HealthProbe(Databases(*engine.databases()), AirflowHealth(engine.airflow()))
+            health = AirflowHealth(engine.airflow())
+            probe = HealthProbe(Databases(*engine.databases()), health, engine.metadata_answers)
             wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
         whose = f"the snapshot {snapshot.name}"
         engine.data.drop_beside()

@@ -68,9 +68,11 @@ class SqlChecker(HistoryLoader):
                 f"This project has no {self.script}, which runs the checks.",
                 hint="Take it, and scripts/fraud_pipeline/, over from the release of this pipectl.",
             )
+        self._checks = ""
 
     def run(self, checks: Path, timeout: float) -> tuple[SqlCheck, ...]:
         """Run the checks of a file or folder, each for `timeout` seconds at most."""
+        self._checks = str(checks)
         return tuple(
             SqlCheck(
                 **told
@@ -82,7 +84,13 @@ class SqlChecker(HistoryLoader):
     def _failure(self, code: int, log: IO[str]) -> PipectlError:
         text, message = read_failure(log)
         if code == SCRIPT_USAGE and message:
-            return UsageError(message, hint="Two lines begin a check: `-- check: …` and `-- database: …`.")
+            if "`-- " in message:
+                hint = "Two lines begin a check: `-- check: …` and `-- database: …`."
+            elif self._checks in message:
+                hint = "Mend that file, or name others: --sql FILE|DIR"
+            else:
+                hint = "Correct it in stack/.env or in the environment."
+            return UsageError(message, hint=hint)
         if code == SCRIPT_DATABASE:
             return DatabaseError(message, hint="Look at the stack: pipectl status")
         return broken_script(self.script, code, text, "Nothing was changed: run the command again.")

@@ -311,7 +311,8 @@ def _awaiting(evidence: Evidence, task: Instance) -> Explanation | None:
         evidence,
         Cause.AWAITING_INPUT,
         f"{task.task.name} has waited{lasting} for {task.task.waits_for or 'an answer'}{question}.",
-        Step("To answer", "pipectl open"),
+        *([Fact("its page", evidence.page)] if evidence.page else []),
+        Step("To answer there, once you are logged in", "pipectl open"),
     )
 
 

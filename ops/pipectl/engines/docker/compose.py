@@ -146,9 +146,10 @@ class Compose:
                     hint=f"Install it (Debian: apt install docker-compose-plugin). {WITHOUT_DOCKER}",
                 ) from error
             if match := OTHER_API.search(detail):
+                unset = "Unset DOCKER_API_VERSION, or u" if os.environ.get("DOCKER_API_VERSION") else "U"
                 raise EngineError(
                     f"The docker command and the engine at {self.host} have no version of the API in common.",
-                    hint=f"Unset DOCKER_API_VERSION, or update the older of the two. {WITHOUT_DOCKER}",
+                    hint=f"{unset}pdate the older of the two. {WITHOUT_DOCKER}",
                     detail=match[0],
                 ) from error
             raise EngineError(

@@ -28,7 +28,6 @@ PORT = 2375
 DEFAULT_CONTEXT = "default"
 LOOPBACK = ("127.", "::1")
 WITHOUT_DOCKER = "Or run the stack without Docker: pipectl --engine local up"
-LEAVE_IT = f"Unset DOCKER_HOST and DOCKER_CONTEXT, and run: docker context use {DEFAULT_CONTEXT}."
 LET_IN_BY_GROUP = stat.S_IRGRP | stat.S_IWGRP
 # Where other engines listen: `~` is the home folder, `$RUN` the user's XDG_RUNTIME_DIR.
 OTHER_SOCKETS = (
@@ -50,7 +49,7 @@ def find_host() -> str:
     """
     if host := os.environ.get("DOCKER_HOST"):
         return host
-    folder = Path(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"))  # noqa: PTH111  there may be no home
+    folder = _client_folder()
     context = os.environ.get("DOCKER_CONTEXT") or _current_context(folder / "config.json")
     if context == DEFAULT_CONTEXT:
         return DEFAULT_HOST
@@ -164,11 +163,19 @@ def connect(host: str, seconds: float) -> http.client.HTTPConnection:
     return connection
 
 
+def _leave_it() -> str:
+    """Return how to leave the engine that was chosen, by what has chosen it; empty if nothing has."""
+    if chosen := next((name for name in ("DOCKER_HOST", "DOCKER_CONTEXT") if os.environ.get(name)), ""):
+        return f"Unset {chosen}. "
+    has_context = _current_context(_client_folder() / "config.json") != DEFAULT_CONTEXT
+    return f"Leave its context: docker context use {DEFAULT_CONTEXT}. " if has_context else ""
+
+
 def no_engine(host: str, detail: str) -> EngineError:
     """Return the error for something else than an engine that answers at `host`."""
     return EngineError(
         f"What answers at {host} is no Docker engine.",
-        hint=f"{LEAVE_IT} {WITHOUT_DOCKER}",
+        hint=f"{_leave_it()}{WITHOUT_DOCKER}",
         detail=detail,
     )
 
@@ -188,13 +195,18 @@ def _wants_tls(host: str) -> EngineError:
     )
 
 
+def _client_folder() -> Path:
+    """Return the folder of the docker client's settings."""
+    return Path(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"))  # noqa: PTH111  there may be no home
+
+
 def _current_context(path: Path) -> str:
     # Of a file that it cannot read the docker client too uses nothing.
     return str(json_text.read_object(path).get("currentContext") or DEFAULT_CONTEXT)
 
 
 def _connection(host: str, seconds: float) -> http.client.HTTPConnection:
-    hint = f"{LEAVE_IT} {WITHOUT_DOCKER}"
+    hint = f"{_leave_it()}{WITHOUT_DOCKER}"
     scheme, separator, path = host.partition("://")
     if scheme == "unix":
         return _UnixConnection(path, seconds)

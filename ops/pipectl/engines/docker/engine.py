@@ -51,6 +51,8 @@ from pipectl.errors import EngineError, UsageError
 from pipectl.models import DatabaseAddress, LogLine, Service, Volume
 from pipectl.observer import Observer
 from pipectl.services import (
+    HEALTHY,
+    METADATA,
     SERVICES,
     airflow_programs,
     business_databases,
@@ -97,6 +99,8 @@ class DockerEngine(Engine):
         self._api = api or DockerApi()
         # That of this start's new metadata database, whether the file is there or not.
         self._template: Path | None = None
+        # At the last look at the services.
+        self._seen: tuple[Container, ...] = ()
         # Whether Compose would change nothing.
         self._is_as_started = False
         self._data = DockerData(
@@ -169,6 +173,7 @@ class DockerEngine(Engine):
         self._pull({each["image"] for each in services if int(each.get("scale", 1)) > 0}, observer)
         if self._changed_requirements():
             # Before anything that runs is replaced: what cannot be installed leaves it alone.
+            observer.see_wait("Installing what requirements.txt asks for")
             for line in self._compose.install_packages().splitlines():
                 if line.startswith((INSTALLED, REMOVED)):
                     observer.report(line)
@@ -263,6 +268,7 @@ class DockerEngine(Engine):
             before = {container.name: container for container in self._containers}
             if not before:
                 self._template = self._choose_template()
+            observer.see_wait("Waiting until Compose has made the containers")
             self._create()
             self._note_removed(before)
             self._note_restarts(before, observer)
@@ -398,7 +404,7 @@ class DockerEngine(Engine):
 
     def services(self) -> tuple[Service, ...]:
         """Every service with the state of its container, and the one-shot service if it failed."""
-        containers = sorted(self._containers, key=lambda container: container.name)
+        containers = self._seen = tuple(sorted(self._containers, key=lambda container: container.name))
         ports = self.ports()
         services: list[Service] = []
         for name in self._names:
@@ -411,6 +417,16 @@ class DockerEngine(Engine):
             if container.service == INIT and container.exit_code
         ]
         return tuple(services)
+
+    def metadata_answers(self) -> bool:
+        """As its container's health check told at the last look at the services."""
+        return any(each.service == METADATA and each.health == HEALTHY for each in self._seen)
+
+    @property
+    def awaited(self) -> str:
+        """The container that migrates."""
+        is_initialising = any(each.service == INIT and each.pid for each in self._seen)
+        return f"Waiting until {INIT} has made Airflow's metadata database ready" if is_initialising else ""
 
     def usage(self) -> dict[str, Usage]:
         """Ask for the statistics of each container."""

@@ -182,7 +182,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def migrate_metadata(site: AirflowSite, runtime: AirflowRuntime) -> bool:
+def migrate_metadata(site: AirflowSite, runtime: AirflowRuntime, report: Report) -> bool:
     """Migrate the running metadata database where its version is not the runtime's; return whether it was.
 
     An up-to-date database costs one query (20 ms), so call it after every start of the cluster. Raises
@@ -190,6 +190,7 @@ def migrate_metadata(site: AirflowSite, runtime: AirflowRuntime) -> bool:
     """
     if metadata_version(site.metadata) == runtime.migration_head:
         return False
+    report(f"Migrating Airflow's metadata database to Airflow {runtime.version}")
     run_migration(environment(site, runtime), runtime)
     return True
 

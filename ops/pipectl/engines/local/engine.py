@@ -33,7 +33,7 @@ from pipectl.engines.local.folders import (
     server_mark,
 )
 from pipectl.engines.local.processes import MEMORY_KIND, listeners, listens, usage
-from pipectl.engines.local.supervisor.supervisor import Supervisor
+from pipectl.engines.local.supervisor.supervisor import LOG_BYTES, Supervisor, tail
 from pipectl.engines.ports import is_free
 from pipectl.engines.project import Leftover, forget_engine, new_password, remember_engine
 from pipectl.engines.requirements import changed_note
@@ -197,7 +197,9 @@ class LocalEngine(Engine):
         for sentence in restart_sentences(restarts):
             observer.report(sentence)
         if "scheduler" in restarts:
+            observer.see_wait(f"Waiting until the scheduler's tasks end, {TASK_SECONDS} s at most")
             self._supervisor.end_work("scheduler", TASK_SECONDS)
+        observer.see_wait(f"Stopping {', '.join(restarts)}")
         self._stop_in_order(restarts)
 
     def _stop_in_order(self, names: Collection[str]) -> None:
@@ -253,6 +255,14 @@ class LocalEngine(Engine):
             else service
             for service in services
         )
+
+    def metadata_answers(self) -> bool:
+        """Log in."""
+        try:
+            prove(self._metadata())
+        except DatabaseError:
+            return False
+        return True
 
     def usage(self) -> dict[str, Usage]:
         """Add up the processes of each service."""
@@ -322,7 +332,7 @@ class LocalEngine(Engine):
         return {
             name
             for name, port in self._ports_of(processes).items()
-            if not is_free(port) and not self._holds(name, port, processes) and self.stranger(port)
+            if not is_free(port) and not self._holds(name, port, processes) and self._is_anothers(port)
         }
 
     def volumes(self) -> tuple[Volume, ...]:
@@ -339,6 +349,10 @@ class LocalEngine(Engine):
         """Read the services' logs."""
         paths = {name: self._supervisor.log_path(name) for name in services}
         return logs.read(paths, tail=tail, follow=follow)
+
+    def supervisor_log(self, lines: int) -> str:
+        """Supervisord's own log."""
+        return tail(self._supervisor.run_dir / "supervisord.log", lines, largest=LOG_BYTES)
 
     def about(self) -> str:
         """Python, on which Airflow runs too, and how servers drop privileges."""

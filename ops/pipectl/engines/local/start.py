@@ -235,8 +235,10 @@ class Start:
             (f"port-{program.port}" for program in programs.values() if program.port), self._supervisor.pid()
         )
         self._observer.report(f"Starting {', '.join(missing)}")
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(self._start_database, [name for name in missing if name in databases()]))
+        if own := [name for name in missing if name in databases()]:
+            self._observer.see_wait(f"Preparing the data of {', '.join(own)}")
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(self._start_database, own))
 
     def programs(self, names: tuple[str, ...]) -> Iterator[Program]:
         """Yield the program of each of the services `names`."""
@@ -294,10 +296,12 @@ class Start:
 
         Raises DatabaseError if the server does not answer in time, EngineError if the migration fails.
         """
+        self._observer.see_wait("Waiting until Airflow's metadata database answers")
+        report = self._observer.report
 
         def is_migrated() -> bool:
             try:
-                airflow_metadata.migrate_metadata(self._site, self._software.airflow)
+                airflow_metadata.migrate_metadata(self._site, self._software.airflow, report)
             except (DatabaseRefusedError, ForeignDatabaseError):
                 raise  # waiting does not help
             except DatabaseError:
@@ -305,7 +309,7 @@ class Start:
             return True
 
         if not until(is_migrated, DATABASE_START_SECONDS, POLL_SECONDS):
-            airflow_metadata.migrate_metadata(self._site, self._software.airflow)
+            airflow_metadata.migrate_metadata(self._site, self._software.airflow, report)
 
 
 def ask_tasks_api(settings: Settings, runtime: AirflowRuntime) -> str:

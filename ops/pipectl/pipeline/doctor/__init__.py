@@ -23,7 +23,7 @@ from pipectl.settings import env_path
 from pipectl.wait import Aside, until
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from pipectl.engines.base import Engine
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 # Airflow's requests end after 20 s, a silent database's after 5.
 MOST_SECONDS = 30.0
 POLL_SECONDS = 0.02
+# How long the checks say nothing.
+SLOW_SECONDS = 3.0
 UNREACHABLE = (AirflowError, DatabaseRefusedError, DatabaseSilentError, ForeignDatabaseError)
 # In the order in which they are shown.
 GROUPS = (machine, project, running, airflow, databases)
@@ -59,13 +61,18 @@ def of_settings(folder: Path, error: UsageError) -> Finding | None:
     return Finding("env-file", ok=False, found=error.message.removesuffix("."), remedy=remedy)
 
 
-def examine(engine: Engine, only: Collection[str] = ()) -> tuple[Finding, ...]:
-    """Run the checks, all or those of `only`, side by side; what one finds does not stop another."""
+def examine(
+    engine: Engine, only: Collection[str] = (), report: Callable[[str], None] = lambda _: None
+) -> tuple[Finding, ...]:
+    """Run the checks, all or those of `only`, side by side; what one finds does not stop another.
+
+    `report` is told which ones take long.
+    """
     chosen = [each for each in ORDERED if not only or each.id in only]
     return tuple(
         finding
         or Finding(each.id, ok=False, found=f"no answer in {MOST_SECONDS:.0f} s", remedy="pipectl status")
-        for each, finding in zip(chosen, _run(engine, chosen, MOST_SECONDS), strict=True)
+        for each, finding in zip(chosen, _run(engine, chosen, MOST_SECONDS, report), strict=True)
     )
 
 
@@ -75,11 +82,17 @@ def examine_briefly(engine: Engine, seconds: float) -> tuple[Finding, ...]:
     return tuple(found for found in _run(engine, chosen, seconds) if found and found.ok is False)
 
 
-def _run(engine: Engine, checks: list[Check], seconds: float) -> list[Finding | None]:
+def _run(
+    engine: Engine, checks: list[Check], seconds: float, report: Callable[[str], None] = lambda _: None
+) -> list[Finding | None]:
     """Return what each has found, None for one that has not ended in time."""
     desk, end = Desk(engine), time.monotonic() + seconds
     asked = [Aside(partial(_look, each, desk)) for each in checks]
-    until(lambda: all(each.is_known(0) for each in asked), end - time.monotonic(), POLL_SECONDS)
+    while (left := end - time.monotonic()) > 0:
+        if until(lambda: all(each.is_known(0) for each in asked), min(left, SLOW_SECONDS), POLL_SECONDS):
+            break
+        late = [each.id for each, asking in zip(checks, asked, strict=True) if not asking.is_known(0)]
+        report(f"Still looking: {', '.join(late)}")
     return [each.result() if each.is_known(0) else None for each in asked]
 
 

@@ -6,11 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
-from pipectl.airflow_answers import LONGEST_REASON, NEWEST_FIRST, import_reason, objects, read_time
+from pipectl.airflow_answers import NEWEST_FIRST, import_reason, objects, read_time
 from pipectl.errors import AirflowSilentError, PipectlError
 from pipectl.names import counted, shell
 from pipectl.pipeline.doctor.checks import UP, Desk, Finding, bad, check, fine
-from pipectl.pipeline.doctor.redaction import Redactor, secrets_of
 from pipectl.pipeline.overload import LATE_SECONDS, overload
 from pipectl.pipeline.readiness import component_starts, processor_start
 from pipectl.services import HEALTHY, SERVICES, WAITING
@@ -100,8 +99,7 @@ def dag_imports(desk: Desk) -> Finding:
     health, dag_id = desk.airflow(), desk.settings.dag_id
     failures = health.import_failures(processor_start(desk.services))
     if failures:
-        # What a user sends to others; a DAG's exception may hold all variables.
-        reason = Redactor(secrets_of(desk.engine))(import_reason(failures[0].stack_trace))[:LONGEST_REASON]
+        reason = import_reason(failures[0].stack_trace)
         more = f", and {counted(len(failures) - 1, 'file')} more" if len(failures) > 1 else ""
         return bad(f"{failures[0].filename} cannot be imported{more}: {reason}", "pipectl check")
     dag = health.dag(dag_id)

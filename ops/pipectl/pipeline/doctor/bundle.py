@@ -4,34 +4,46 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import platform
 import sys
 import tarfile
 import time
 import zlib
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipectl import __version__
+from pipectl.airflow_health import AirflowHealth
+from pipectl.databases import Databases
 from pipectl.documents import plain
+from pipectl.engines.redaction import MASK, Redactor, documented_settings, is_open, secrets_of
 from pipectl.errors import PipectlError, UsageError
-from pipectl.pipeline.doctor.redaction import MASK, Redactor, documented_settings, is_open, secrets_of
+from pipectl.pipeline.overload import overload
+from pipectl.pipeline.readiness import HealthProbe
+from pipectl.wait import Aside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from pipectl.engines.base import Engine
+    from pipectl.models import Service
     from pipectl.pipeline.doctor.checks import Finding
 
 FOLDER = "pipectl-doctor"
 # The first file of an archive, by which one is known again.
 FIRST = f"{FOLDER}/README.txt"
 README = """\
-Made by `pipectl doctor --bundle`: checks, versions, settings and the last lines of each service's log.
+Made by `pipectl doctor --bundle`: checks, versions, settings, services with their health, how busy the
+machine is, and the last lines of each service's log, on the local engine of the supervisor's too.
 Passwords, keys, tokens and everything of the user's own files of settings are masked. Logs of tasks, and rows
 of databases, are not in it. Read it before you hand it on: what a DAG prints may be anything.
 """
 LOG_LINES = 2000
+# How long services that do not answer keep a bundle waiting.
+HEALTH_SECONDS = 10
 
 
 def require_replaceable(path: Path) -> None:
@@ -67,8 +79,11 @@ def _files(engine: Engine, findings: tuple[Finding, ...]) -> Iterator[tuple[str,
     yield "checks.json", json.dumps(plain(findings), indent=2, ensure_ascii=False)
     yield "versions.json", json.dumps(_versions(engine), indent=2, ensure_ascii=False)
     yield "settings.env", _settings(engine)
+    yield "machine.json", json.dumps(_machine(), indent=2)
+    if log := engine.supervisor_log(LOG_LINES):
+        yield "logs/supervisord.log", f"{log}\n"
     try:
-        services = engine.services()
+        services = _services(engine)
     except PipectlError as error:
         yield "services.txt", error.message
         return
@@ -79,6 +94,32 @@ def _files(engine: Engine, findings: tuple[Finding, ...]) -> Iterator[tuple[str,
         except PipectlError as error:
             lines = [error.message]
         yield f"logs/{service.name}.log", "\n".join(lines) + "\n"
+
+
+def _services(engine: Engine) -> tuple[Service, ...]:
+    """Return the services with their health, if they can be asked in time."""
+    services = engine.services()
+    with suppress(PipectlError):
+        databases, health = Databases(*engine.databases()), AirflowHealth(engine.airflow())
+        asking = Aside(lambda: HealthProbe(databases, health, engine.metadata_answers).check(services))
+        if asking.is_known(HEALTH_SECONDS):
+            return asking.result()
+    return tuple(
+        replace(service, health=service.health or "unknown") if service.state == "running" else service
+        for service in services
+    )
+
+
+def _machine() -> dict[str, object]:
+    """Return how busy the machine is: its load of 1, 5 and 15 minutes, cores, and memory."""
+    from pipectl.engines.local.processes import available_memory  # noqa: PLC0415  36 ms
+
+    return {
+        "load": [round(load, 2) for load in os.getloadavg()],
+        "cores": os.cpu_count(),
+        "available_memory_bytes": available_memory(),
+        "overload": overload(),
+    }
 
 
 def _versions(engine: Engine) -> dict[str, object]:

@@ -29,6 +29,9 @@ MOUNTS = Path("/proc/self/mounts")
 EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
 CLOCK_SECONDS = 5.0
 PROXY_SECONDS = 2.0
+# stack/airflow/proxies.py leaves all others out.
+READ_BY_AIRFLOW = {"", "http", "https"}
+NOT_READ = "which Airflow's client cannot read, so that tasks go without it"
 NAMED_FILES = 3
 
 
@@ -120,7 +123,8 @@ def clock(desk: Desk) -> Finding:
             direction = "ahead of" if ahead > 0 else "behind"
             return bad(f"the clock of {name} is {abs(ahead):.0f} s {direction} this machine's", remedy)
     known = [name for name, ahead in clocks.items() if ahead is not None]
-    return fine(f"{now:%Y-%m-%d %H:%M} UTC" + (f", as {listed(known, len(known))} say" if known else ""))
+    agreeing = f", as {listed(known, len(known))} {'says' if len(known) == 1 else 'say'}" if known else ""
+    return fine(f"{now:%Y-%m-%d %H:%M} UTC{agreeing}")
 
 
 def _ahead(desk: Desk, service: str) -> float:
@@ -172,12 +176,15 @@ def proxy(desk: Desk) -> Finding:
     if not proxies:
         return fine("none is set")
     seen: dict[str, str] = {}
+    unread: list[str] = []
     for name, address in proxies.items():
         try:
             parts = urlsplit(address if "://" in address else f"http://{address}")
             host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         except ValueError as error:
             return bad(f"{name} is no address: {error}", shell("unset", name))
+        cause = "" if parts.scheme in READ_BY_AIRFLOW else f"{name} is a {parts.scheme}:// proxy, {NOT_READ}"
+        unread += [cause] if cause else []
         place = f"{host}:{port}"
         if place not in seen:
             try:
@@ -185,8 +192,10 @@ def proxy(desk: Desk) -> Finding:
                     seen[place] = name
             except (OSError, UnicodeError) as error:
                 reason = getattr(error, "strerror", "") or str(error)
-                return bad(f"{name} names {place}, which does not answer: {reason}", shell("unset", name))
-    return fine(", ".join(f"{name} ({place}) answers" for place, name in seen.items()))
+                silent = f"{place} does not answer: {reason}"
+                return bad(f"{cause or f'{name} names a proxy'}, and {silent}", shell("unset", name))
+    answering = ", ".join(f"{name} ({place}) answers" for place, name in seen.items())
+    return fine("; ".join((answering, *unread)))
 
 
 @check("cache")

@@ -51,6 +51,8 @@ def ports(desk: Desk) -> Finding:
         # A server that has just been started listens soon.
         elif who := desk.engine.stranger(port):
             held.append(f"port {port} of {service} is held by {who}")
+    if held and not desk.is_running and not desk.engine.volumes():
+        return fine(f"{'; '.join(held)}: the first pipectl up takes the next one that is free")
     if held:
         return bad("; ".join(held), UP)
     differing = desk.engine.differing_ports()

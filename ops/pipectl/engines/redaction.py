@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 from pipectl import json_text, ordinary
@@ -19,7 +19,7 @@ from pipectl.errors import PipectlError
 from pipectl.settings import kept_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from pipectl.engines.base import Engine
     from pipectl.settings import Settings
@@ -35,7 +35,12 @@ WORDS = re.compile(r"(?i)true|false|none|null|yes|no|on|off|info|debug|warning|e
 SHORTEST = 4
 # What is shorter may be the end of one line and the start of another.
 SHORTEST_FOLDED = 8
-FOLD, SOLID = re.compile(r"[\s\\]+"), re.compile(r"[^\s\\]+")
+# Where a long value goes on: in the next line, which in a log begins with a time and ends with who wrote it.
+FOLD = re.compile(
+    r"(?:[ \t]+\[[\w.-]+\](?:[ \t]+\w+=\S*)*)?[ \t]*\r?\n"
+    r"(?:\[?\d{4}-\d\d-\d\d[T ][\d:.,]+(?:Z|[+-][\d:]+|[ \t]UTC)?\]?(?:[ \t]*\[[\w. -]+\])*[ \t]*)?"
+    r"|[\s\\]+"
+)
 INSTALL = OWN.with_name("install.env")
 # Secrets that no file of the project has: tokens, logins in addresses, private keys.
 TOKENS = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+")
@@ -72,6 +77,15 @@ class Redactor:
         solid = {FOLD.sub("", spelling) for spelling in spelt}
         self._solid = [spelling for spelling in solid if len(spelling) >= SHORTEST_FOLDED]
 
+    def within(self, value: Any) -> Any:  # noqa: ANN401  whatever JSON holds
+        """Return a text, or each text in a JSON value, without them: a long log in one pass."""
+        text = "\n".join(_texts(value))
+        solid = FOLD.sub("", text)
+        present = Redactor(())
+        present._spellings = [spelling for spelling in self._spellings if spelling in text]
+        present._solid = [spelling for spelling in self._solid if spelling in solid]
+        return _each_text(value, present)
+
     def __call__(self, text: str) -> str:
         """Return the text without them."""
         # Before a part of a secret that begins with another one is masked.
@@ -97,7 +111,12 @@ class Redactor:
                 start = solid.find(spelling, start + 1)
         if not spans:
             return text
-        places = [place for run in SOLID.finditer(text) for place in range(*run.span())]
+        places: list[int] = []
+        end = 0
+        for fold in FOLD.finditer(text):
+            places += range(end, fold.start())
+            end = fold.end()
+        places += range(end, len(text))
         masked, done = [], 0
         for start, end in sorted(spans):
             first, last = places[start], places[end - 1] + 1
@@ -107,6 +126,25 @@ class Redactor:
                 masked += [text[done:first], MASK] if first >= done else []
                 done = max(done, last)
         return "".join((*masked, text[done:]))
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from (text for inner in value.values() for text in _texts(inner))
+    elif isinstance(value, list | tuple):
+        yield from (text for inner in value for text in _texts(inner))
+
+
+def _each_text(value: object, change: Callable[[str], str]) -> Any:  # noqa: ANN401  of the value's own form
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {name: _each_text(inner, change) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_each_text(inner, change) for inner in value)
+    return value
 
 
 def spellings(secret: str) -> Iterator[str]:
