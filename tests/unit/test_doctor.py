@@ -858,10 +858,9 @@ def test_a_bundle_tells_the_health_of_services(project: Path, monkeypatch: pytes
     assert {each.name: each.health for each in bundle._services(engine)}["webserver"] == "starting"
 
 
-def test_checks_that_take_long_are_named_while_they_do(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told, released = [], threading.Event()
+def test_checks_that_take_long_are_named_meanwhile(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    released = threading.Event()
 
     def look(_: object) -> Finding:
         released.wait(60)
