@@ -897,6 +897,13 @@ def test_a_bundle_replaces_a_bundle_and_nothing_else(project: Path, tmp_path: Pa
     assert not list(tmp_path.glob(".help*"))
 
 
+def test_the_working_directory_is_no_secret(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PWD", "OLDPWD"):
+        monkeypatch.setenv(name, str(project))
+    trace = f'File "{project}/dags/a.py", line 1'
+    assert engine_of(project).masked(trace) == trace
+
+
 def test_documented_defaults_are_no_secrets(project: Path) -> None:
     redact = Redactor(secrets_of(engine_of(project)))
     line = "user docker logs in to airbyte as admin at 10:00"
