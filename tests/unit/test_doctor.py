@@ -863,10 +863,9 @@ def test_a_bundle_tells_the_health_of_services(project: Path, monkeypatch: pytes
     assert {each.name: each.health for each in bundle._services(engine)}["webserver"] == "starting"
 
 
-def test_checks_that_take_long_are_named_while_they_do(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told, released = [], threading.Event()
+def test_checks_that_take_long_are_named_meanwhile(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    released = threading.Event()
 
     def look(_: object) -> Finding:
         released.wait(60)
@@ -901,6 +900,13 @@ def test_a_bundle_replaces_a_bundle_and_nothing_else(project: Path, tmp_path: Pa
     for _ in range(2):
         assert run(project, "doctor", "--only", "line-ends", "--bundle", str(path)).returncode == 0
     assert not list(tmp_path.glob(".help*"))
+
+
+def test_the_working_directory_is_no_secret(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PWD", "OLDPWD"):
+        monkeypatch.setenv(name, str(project))
+    trace = f'File "{project}/dags/a.py", line 1'
+    assert engine_of(project).masked(trace) == trace
 
 
 def test_documented_defaults_are_no_secrets(project: Path) -> None:

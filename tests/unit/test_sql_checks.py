@@ -135,8 +135,8 @@ def test_the_hint_fits_what_is_wrong(tmp_path: Path, message: str, hint: str) ->
     address = DatabaseAddress("airbyte-postgres", "127.0.0.1", 1, "airbyte", "docker", "docker")
 
     class Said(SqlChecker):
-        def _run(self, arguments: tuple[str, ...]) -> Any:
-            del arguments
+        def _run(self, *commands: tuple[str, ...]) -> Any:
+            del commands
             raise self._failure(2, io.StringIO(f"event=failed error={json.dumps(message)}"))
 
     with pytest.raises(UsageError) as raised:

@@ -39,7 +39,10 @@ class FakeEngine:
 
     def services(self) -> tuple[Service, ...]:
         down = (Service("airbyte-postgres", "stopped"), Service("airbyte-mysql", "stopped"))
-        return (*down, Service("webserver", self.state))
+        return (*down, Service("postgres", "running"), Service("webserver", self.state))
+
+    def metadata_answers(self) -> bool:
+        return True
 
     def airflow(self) -> AirflowAddress:
         return AirflowAddress("http://127.0.0.1:1", "admin", "admin")
@@ -82,7 +85,9 @@ def test_a_web_server_that_does_not_answer_yet_is_starting(
         raise AirflowSilentError("Airflow does not answer.")
 
     monkeypatch.setattr(AirflowHealth, "components", silent)
-    assert said in plain(status.result_text(state_of(FakeEngine(state))))
+    found = state_of(FakeEngine(state))
+    assert said in plain(status.result_text(found))
+    assert {each.name: each.health for each in found.services}["postgres"] == "healthy"
 
 
 @pytest.mark.usefixtures("broken")

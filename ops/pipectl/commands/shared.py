@@ -317,7 +317,7 @@ class StartProgress(Progress):
         waits = f"  {self._wait}"
         if not self._services:
             steps = [f"  {subject}: {progress}" for subject, progress in self._steps.items()]
-            return group(*(line(text) for text in [f"Starting, {self._elapsed()}", *(steps or [waits])]))
+            return group(*(line(text) for text in [f"Starting, {self._elapsed()}", *steps, waits]))
         rows: list[tuple[object, ...]] = [
             (service.name, service.state, service.health) for service in self._services
         ]

@@ -33,6 +33,8 @@ ALERTS_SHARE = 4
 INDENT = "  "
 # Of the columns of services, the first whose cells stand right.
 FIRST_FIGURE = 2
+# From here on there is room for figures one below the other.
+WIDE = 70
 
 
 def watch_stack(invocation: Invocation, seconds: float) -> None:
@@ -118,7 +120,7 @@ class Picture:
     def _fitting(self, console: rich.console.Console, width: int, height: int) -> list[Text]:
         look = self.look
         alerts = [part for alert in _alerts(look) for part in alert.wrap(console, max(width, 1))]
-        services, data = list(_services(look, width)), list(_data(look))
+        services, data = list(_services(look, width)), list(_data(look, width))
         left = max(height - 1, 0)
         reserved = min(len(alerts), max(left // ALERTS_SHARE, 1), left)
         sections = [services[: left - reserved]]
@@ -178,8 +180,9 @@ def _services(look: Watched, width: int = 0) -> Iterator[Text]:
             cell = f"{row[column]:{'<' if column < FIRST_FIGURE else '>'}{widths[column]}}"
             style = STATE_STYLES.get(row[column], "") if is_service and column == 1 else ""
             text.append(f"{gap if column else ''}{cell}", style=style)
-        if used and number == len(rows) - 1:
-            text.append(f"{gap}memory: {look.memory_kind}")
+        kind = f"{gap}memory: {look.memory_kind}"
+        if used and number == len(rows) - 1 and (not width or len(text) + len(kind) <= width):
+            text.append(kind)
         yield text
 
 
@@ -205,12 +208,13 @@ def _state(service: WatchedService) -> str:
     return service.health or service.state
 
 
-def _data(look: Watched) -> Iterator[Text]:
-    width = max((len(table.name) for table in look.tables), default=0)
+def _data(look: Watched, width: int = 0) -> Iterator[Text]:
+    names = max((len(table.name) for table in look.tables), default=0)
+    numbers = 0 if 0 < width < WIDE else 21
     for table in look.tables:
         rows = f"{'about ' if table.estimated else ''}{counted(table.rows, 'row')}"
         written = _at_most(table.written_last_minute, MOST_WRITTEN)
-        yield _line(f"{table.name:<{width}}  {rows:>21}, {written} in the last minute")
+        yield _line(f"{table.name:<{names}}  {rows:>{numbers}}, {written} in the last minute")
     if labels := look.labels:
         over = "over " if labels.waiting >= MOST_WAITING else ""
         waiting = f"{over}{counted(labels.waiting, 'transaction')}, {labels.lag_seconds:,.0f} s"

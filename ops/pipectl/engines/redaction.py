@@ -28,6 +28,8 @@ MASK = "********"
 # Of documented settings. Of all others, and of a user's own files, every value is kept secret.
 SECRET_NAME = re.compile("PASSWORD|SECRET|KEY|WEBHOOK|TOKEN")
 LOOKS_SECRET = re.compile("PASS|SECRET|KEY|TOKEN|CRED|CONN|WEBHOOK|PWD|DSN", re.IGNORECASE)
+# A shell's working directories, whose names look like a password's.
+FOLDERS = {"PWD", "OLDPWD"}
 # Fields of a connection that are no secret; all others may be.
 OPEN_FIELDS = {"conn_type", "description", "host", "login", "port", "schema"}
 # What may stand in a file of settings, and everywhere else too.
@@ -215,7 +217,7 @@ def secrets_of(engine: Engine) -> set[str]:
             found |= set(parts(name, value)) | set(_beside_its_name(name, value))
     for started in (*_started(engine), dict(os.environ)):
         for name, value in started.items():
-            is_secret = name in OF_THE_STACK or LOOKS_SECRET.search(name)
+            is_secret = name in OF_THE_STACK or (LOOKS_SECRET.search(name) and name not in FOLDERS)
             found |= set(parts(name, value) if is_secret else _of_address(value))
     # Everybody knows the defaults, and the names of services are among them.
     return {secret for secret in found if secret and secret not in documented.values()}

@@ -314,6 +314,8 @@ def because(
 ) -> Explanation:
     """Return an explanation with its own facts, those of every explanation after them, and its steps."""
     chosen = None if of_dag or of_run else evidence.chosen
+    # One that was cut has its own end.
+    sentence = sentence.replace("….", "…")
     facts = [told for part in parts if isinstance(part, Fact) and (told := _unsaid(part, sentence))]
     return Explanation(
         dag_id=evidence.dag_id,

@@ -21,6 +21,7 @@ from pipectl.names import size
 from pipectl.pipeline import consumers
 from pipectl.pipeline.access import down_services
 from pipectl.pipeline.readiness import component_starts, failures_of, processor_start, with_health
+from pipectl.services import METADATA
 from pipectl.wait import Aside
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ def overview(engine: Engine, project: Path, dag_id: str) -> Status:
     database_statuses = (reading[0].result(), reading[1].result())
     components = airflow_status.health if airflow_status.reachable else None
     answered = {database.address.service for database in database_statuses if database.reachable}
+    if components is None and METADATA not in down and engine.metadata_answers():
+        answered.add(METADATA)
     usurped = {database.address.service for database in database_statuses if database.foreign}
     if airflow_status.error:
         usurped.add("webserver")

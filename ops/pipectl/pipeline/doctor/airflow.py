@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
-from pipectl.airflow_answers import NEWEST_FIRST, import_reason, objects, read_time
+from pipectl.airflow_answers import NEWEST_FIRST, import_reason, objects, one_line, read_time
 from pipectl.errors import AirflowSilentError, PipectlError
 from pipectl.names import counted, shell
 from pipectl.pipeline.doctor.checks import UP, Desk, Finding, bad, check, fine
@@ -86,7 +86,7 @@ def tasks_api(desk: Desk) -> Finding:
         # One that answers nobody is told of by its own check.
         desk.airflow().check()
         return bad(
-            f"Airflow answers, and a task's request fails: {problem.splitlines()[-1]}",
+            f"Airflow answers, and a task's request fails: {one_line(problem.splitlines()[-1])}",
             "Look at the proxies that tasks get, which pipectl does without: of stack/airflow/user.env, "
             "or of the shell that ran pipectl up.",
         )
