@@ -65,6 +65,7 @@ def test_the_workflow_of_a_new_project_does_what_it_says(path: str, tmp_path: Pa
     assert {report.name for report in (project / "reports").iterdir()} >= {
         "check.xml",
         "data.xml",
+        "test.xml",
         "doctor.tar.gz",
     }
 
