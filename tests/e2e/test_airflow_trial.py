@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.json_schemas import check_output
 from support.project_copy import DAG_ID, Project, new_local_project
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def test_a_trial_reads_tests_migrates_and_runs_beside_a_stack_that_stays_as_it_i
         trying = project.start("upgrade", "--try-airflow", LATER, "--json")
         out, err = trying.communicate(timeout=TRIAL_SECONDS)
         assert trying.returncode == 0, f"{out}\n{err}"
+        check_output(("upgrade", "--json"), out, err)
         assert state(project) == before
     trial = json.loads(out)
     assert trial["after"] == LATER

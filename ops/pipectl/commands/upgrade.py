@@ -78,10 +78,9 @@ def upgrade(
 def _try_airflow(invocation: Invocation, version: str) -> None:
     from pipectl.pipeline import airflow_trial  # noqa: PLC0415  100 ms
 
+    engine, settings = invocation.engine, invocation.settings
     invocation.if_interrupted = "The trial is deleted, and the project is as it was."
-    result = airflow_trial.try_airflow(
-        invocation.engine, invocation.settings, version, Progress(invocation.console)
-    )
+    result = airflow_trial.try_airflow(engine, settings, version, Progress(invocation.console))
     invocation.if_interrupted = ""
     invocation.console.emit(result, lambda: trial_text(result))
     hint = f"Mend it for Airflow {result.after}, then type the same command again. The project is as it was."
