@@ -44,6 +44,7 @@ from pipectl.pipeline.airflow_trial import Trial, TrialStep
 from pipectl.pipeline.backfilling import BackfillCancelled, BackfillPlan, BackfillResult
 from pipectl.pipeline.bundling import Bundle
 from pipectl.pipeline.causes import Cause
+from pipectl.pipeline.checking import Check
 from pipectl.pipeline.doctor.checks import Finding
 from pipectl.pipeline.evidence import Explanation, Fact, Step
 from pipectl.pipeline.exporting import ExportResult

@@ -63,7 +63,7 @@ def relock(stack: Path, version: str) -> None:
             hint="Get it back: git checkout stack",
         ) from error
     pins = f"{CORE}=={version}"
-    if VERSION.fullmatch(version)[4]:  # type: ignore[index]  `age` has seen it
+    if age(version)[3] != RELEASED:
         # uv takes a test version only of what is asked for by name.
         pins += f"\n{SDK}>=1.{version.split('.')[1]}.0a0"
     source.write_text(f"{_LINE.sub('', text)}\n{pins}\n", encoding="utf-8")
