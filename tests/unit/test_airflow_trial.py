@@ -10,13 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 from pipectl import cli
+from pipectl.engines import pytest_layer
 from pipectl.engines.foreground import Command
-from pipectl.engines.local import airflow_lock
+from pipectl.engines.local import airflow_lock, uv
 from pipectl.engines.local.airflow_lock import PackageChange, age, package_changes, relock
 from pipectl.errors import EngineError, ExitCode, MigrationError, UsageError
 from pipectl.models import Service
 from pipectl.observer import Observer
-from pipectl.pipeline import airflow_trial
+from pipectl.pipeline import airflow_trial, checking
 from pipectl.pipeline.airflow_trial import Trial, TrialStep, try_airflow
 from pipectl.pipeline.checking import Check, CheckedFile, Finding
 from pipectl.settings import Settings
@@ -29,6 +30,7 @@ LOCK = "apache-airflow-core==3.3.2 \\\n    --hash=sha256:0\nattrs==1.0\ngone==1 
 DAG = "generate_transaction_and_labels"
 CHECK = Check("3.4.0", "3.13", 1.0, (CheckedFile("dags/a.py", (DAG,), 0.1),), (), 0, ())
 PASSED = TrialStep("passed", 1.0, "well")
+FAILED = TrialStep("failed", 1.0, "not well", "the last line")
 
 
 @pytest.fixture
@@ -96,7 +98,7 @@ def test_the_new_lock_begins_with_the_old_one_and_pins_the_version(
         del failure
         asked.append(words)
 
-    monkeypatch.setattr(airflow_lock.uv, "run", run)
+    monkeypatch.setattr(uv, "run", run)
     stack = settings.project / "stack"
     relock(stack, "3.4.0b2")
     source = (stack / "airflow-requirements.in").read_text().split()
@@ -134,7 +136,7 @@ def test_what_uv_says_becomes_one_sentence(
         failure.detail = said
         raise failure
 
-    monkeypatch.setattr(airflow_lock.uv, "run", run)
+    monkeypatch.setattr(uv, "run", run)
     with pytest.raises(kind, match=words):
         relock(settings.project / "stack", "3.9.9")
 
@@ -190,8 +192,8 @@ def told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     }.items():
         monkeypatch.setattr(airflow_trial, name, value)
     monkeypatch.setattr(airflow_lock, "relock", lock)
-    monkeypatch.setattr(airflow_trial.checking, "check", lambda *_, **__: CHECK)
-    monkeypatch.setattr(airflow_trial.pytest_layer, "ensure", lambda *_: settings.cache_dir)
+    monkeypatch.setattr(checking, "check", lambda *_, **__: CHECK)
+    monkeypatch.setattr(pytest_layer, "ensure", lambda *_: settings.cache_dir)
     settings.cache_dir.mkdir()
     return told
 
@@ -265,7 +267,7 @@ def test_a_failed_migration_is_told_and_no_run_follows(
 def test_a_pipeline_that_the_project_has_not_is_not_run(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
-    monkeypatch.setattr(airflow_trial.checking, "check", lambda *_, **__: replace(CHECK, files=()))
+    monkeypatch.setattr(checking, "check", lambda *_, **__: replace(CHECK, files=()))
     trial = try_airflow(FakeEngine(settings), settings, "3.4.0", Observer())
     assert trial.run.outcome == "skipped"
     assert "PIPECTL_DAG_ID" in trial.run.message
@@ -318,6 +320,3 @@ def test_the_end_says_what_was_found_and_what_to_type(
     assert done.exit_code == code, done.output
     assert words in done.output
     assert ("To change to Airflow 3.4.0" in done.output) == (code == ExitCode.DONE)
-
-
-FAILED = TrialStep("failed", 1.0, "not well", "the last line")
