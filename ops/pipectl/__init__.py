@@ -1,3 +1,3 @@
 """pipectl: run, reset, check and trigger the transaction pipeline."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

@@ -18,8 +18,8 @@ from support.project_copy import Project, new_local_project
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
-GUIDE_SECONDS = 900
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(5400)]
+GUIDE_SECONDS = 1800
 
 
 def programs(folder: Path) -> str:

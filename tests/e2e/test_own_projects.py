@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,9 @@ import pytest
 import yaml
 
 from pipectl.pipeline.scaffold import FIRST_RELEASE, RELEASES
-from support.needs import need_airflow, need_mariadb, need_postgres
+from support import ROOT
+from support.docker_project import DockerProject, docker
+from support.needs import need_airflow, need_docker, need_mariadb, need_postgres
 from support.wheels import build, install_wheel
 
 if TYPE_CHECKING:
@@ -65,6 +69,7 @@ def test_the_workflow_of_a_new_project_does_what_it_says(path: str, tmp_path: Pa
     assert {report.name for report in (project / "reports").iterdir()} >= {
         "check.xml",
         "data.xml",
+        "test.xml",
         "doctor.tar.gz",
     }
 
@@ -78,6 +83,60 @@ def test_a_project_of_the_first_release_runs_after_its_upgrade(path: str, tmp_pa
     finally:
         run(path, tmp_path, "pipectl down --volumes --yes")
     assert "AIRFLOW_ADMIN_PASSWORD=sesame\n" in (tmp_path / "stack" / ".env").read_text(encoding="utf-8")
+
+
+def settings_of_the_first_release() -> str:
+    """Return stack/.env as the first release's .env.example says, with names and ports that are free."""
+    project_id = secrets.token_hex(4)
+    names = {
+        "COMPOSE_PROJECT_NAME": f"pipectl-{project_id}",
+        "AIRBYTE_POSTGRES_CONTAINER": f"airbyte-postgres-{project_id}",
+        "AIRBYTE_MYSQL_CONTAINER": f"airbyte-mysql-{project_id}",
+        "AIRBYTE_NETWORK": f"airbyte_net-{project_id}",
+        "PIPECTL_PROJECT_ID": project_id,
+        "AIRFLOW_FERNET_KEY": f"{secrets.token_urlsafe(32)}=",
+    }
+    for service in ("AIRFLOW_POSTGRES", "AIRBYTE_MYSQL_ROOT", "AIRBYTE_REPLICATION"):
+        names[f"{service}_PASSWORD"] = secrets.token_hex(32)
+    for name in ("AIRFLOW_JWT_SECRET", "AIRFLOW_API_SECRET_KEY"):
+        names[name] = secrets.token_hex(32)
+    with socket.socket() as first, socket.socket() as second, socket.socket() as third:
+        for name, probe in (("AIRFLOW", first), ("AIRBYTE_POSTGRES", second), ("AIRBYTE_MYSQL", third)):
+            probe.bind(("127.0.0.1", 0))
+            names[f"{name}_PORT"] = str(probe.getsockname()[1])
+    return "".join(f"{name}={value}\n" for name, value in names.items())
+
+
+@pytest.mark.docker
+def test_data_of_the_first_release_goes_on_after_its_upgrade_on_docker(tmp_path: Path) -> None:
+    """Its Compose file makes the volumes and accounts, and what it wrote then is loaded."""
+    need_docker()
+    project = DockerProject(tmp_path / "my shop", "docker")
+    shutil.unpack_archive(RELEASES / f"{FIRST_RELEASE}.zip", project.folder)
+    (project.folder / "stack" / ".env").write_text(settings_of_the_first_release(), encoding="utf-8")
+    sums = "SELECT count(*), sum(amount), max(transaction_id) FROM transactions WHERE transaction_id <= 324"
+    labels = "SELECT count(*), sum(is_fraud) FROM fraud_labels WHERE transaction_id <= 254"
+    try:
+        project.compose("up", "--detach", "--wait", "postgres", "airbyte-postgres", "airbyte-mysql")
+        release = ROOT / "tests" / "fixtures" / f"release-{FIRST_RELEASE}"
+        docker("cp", str(release / "postgres.sql"), f"{project.variable('AIRBYTE_POSTGRES_CONTAINER')}:/tmp/")
+        project.psql(r"\i /tmp/postgres.sql")
+        project.mysql((release / "mysql.sql").read_text(encoding="utf-8"))
+        before = project.psql(sums), project.mysql(labels)
+        assert before[0].startswith("324|")
+        volumes = project.volumes()
+        project.compose("down")
+
+        project.run("upgrade")
+        project.run("up")
+        assert (project.psql(sums), project.mysql(labels)) == before
+        assert volumes.items() <= project.volumes().items()
+        project.run("trigger")
+        project.run("verify-db", "--expect", "reconciled")
+        assert (project.psql(sums), project.mysql(labels)) == before
+    finally:
+        project.run("down", "--volumes", "--yes")
+    assert project.volumes() == {}
 
 
 def test_a_bundle_installs_where_there_is_no_network(path: str, tmp_path: Path) -> None:

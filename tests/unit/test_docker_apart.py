@@ -6,7 +6,10 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from pipectl.engines.docker.apart import docker_run
+import pytest
+
+from pipectl.engines.docker.apart import REPORT, docker_run
+from pipectl.errors import UsageError
 
 SERVICE: dict[str, Any] = {
     "image": "apache/airflow:3.3.2",
@@ -69,3 +72,26 @@ def test_pytest_comes_from_this_machine_and_its_words_stay_as_they_are() -> None
     }
     # Without a terminal on both sides there is none in the container.
     assert "--tty" not in command.words
+
+
+@pytest.mark.parametrize("option", ["--junit-xml={}", "--junitxml={}", "--junit-xml {}"])
+def test_a_report_of_pytests_is_a_file_of_this_machine(tmp_path: Path, option: str) -> None:
+    words = ("run_tests.py", "-q", *option.format("reports/test.xml").split(), "-k", "x")
+    command = docker_run("unix:///s", SERVICE, {}, words, tmp_path, Path("/cache/pytest"))
+    report = tmp_path / "reports" / "test.xml"
+    assert command.words[-len(words) :] == (
+        "/opt/airflow/stack/run_tests.py",
+        *("-q", *option.format(REPORT).split(), "-k", "x"),
+    )
+    assert mounts(command.words)[-1] == {"type": "bind", "source": str(report), "target": REPORT}
+    # The container's user is another one.
+    assert report.stat().st_mode & 0o777 == 0o666
+
+
+def test_a_report_where_none_can_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "reports").write_text("a file")
+    with pytest.raises(UsageError, match=r"reports/test\.xml cannot be written"):
+        docker_run(
+            *("unix:///s", SERVICE, {}, ("run_tests.py", "--junit-xml=reports/test.xml")),
+            *(tmp_path, Path("/cache/pytest")),
+        )

@@ -170,6 +170,11 @@ LEFT = [
     ),
     ("bundle there.tar.gz", "bundling.bundle", "No file was written: run the same command again."),
     ("upgrade", "upgrading.upgrade", "The same command goes on with the files that are left."),
+    (
+        "upgrade --try-airflow 3.4.0",
+        "airflow_trial.try_airflow",
+        "The trial is deleted, and the project is as it was.",
+    ),
     ("check --fix", "checking.check", "What was rewritten stays so: pipectl check shows the rest."),
     (
         "connections --create-slot",

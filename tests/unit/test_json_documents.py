@@ -24,6 +24,7 @@ from pipectl.commands.snapshot import SnapshotList, SnapshotRemoved
 from pipectl.commands.status import document_of
 from pipectl.commands.up import UpDryRun
 from pipectl.documents import Failure, Problem, dump
+from pipectl.engines.local.airflow_lock import PackageChange
 from pipectl.models import (
     Causes,
     Counts,
@@ -39,9 +40,11 @@ from pipectl.models import (
     TaskTry,
     Volume,
 )
+from pipectl.pipeline.airflow_trial import Trial, TrialStep
 from pipectl.pipeline.backfilling import BackfillCancelled, BackfillPlan, BackfillResult
 from pipectl.pipeline.bundling import Bundle
 from pipectl.pipeline.causes import Cause
+from pipectl.pipeline.checking import Check
 from pipectl.pipeline.doctor.checks import Finding
 from pipectl.pipeline.evidence import Explanation, Fact, Step
 from pipectl.pipeline.exporting import ExportResult
@@ -729,6 +732,50 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
                     "diff": "--- dags/mine.py",
                 }
             ],
+        },
+    ),
+    (
+        "upgrade",
+        Trial(
+            project=Path("/srv/shop"),
+            engine="local",
+            before="3.3.2",
+            after="3.4.0",
+            lock=Path("/cache/airflow-7.txt"),
+            packages=(PackageChange("truststore", "", "0.10.5"),),
+            check=Check("3.4.0", "3.13", 1.5, (), (), 0, ()),
+            tests=TrialStep("skipped", 2.0, "no tests ran in 0.1s"),
+            migration=TrialStep("passed", 3.0, "The copy of the metadata database is migrated."),
+            run=TrialStep("failed", 4.0, "A run of mine failed.", "KeyError: 'x'"),
+        ),
+        {
+            "project": "/srv/shop",
+            "engine": "local",
+            "before": "3.3.2",
+            "after": "3.4.0",
+            "lock": "/cache/airflow-7.txt",
+            "packages": [{"name": "truststore", "before": "", "after": "0.10.5"}],
+            "check": {
+                "airflow": "3.4.0",
+                "python": "3.13",
+                "seconds": 1.5,
+                "files": [],
+                "findings": [],
+                "fixed": 0,
+                "rewritten": [],
+            },
+            "tests": {"outcome": "skipped", "seconds": 2.0, "message": "no tests ran in 0.1s"},
+            "migration": {
+                "outcome": "passed",
+                "seconds": 3.0,
+                "message": "The copy of the metadata database is migrated.",
+            },
+            "run": {
+                "outcome": "failed",
+                "seconds": 4.0,
+                "message": "A run of mine failed.",
+                "detail": "KeyError: 'x'",
+            },
         },
     ),
     (

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from pipectl import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
 METADATA = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = METADATA["project"]
@@ -46,6 +48,16 @@ def files() -> list[str]:
 def shell_scripts() -> list[Path]:
     paths = [ROOT / name for name in files()]
     return [path for path in paths if re.match(rb"#!.*sh\n|#!.*bash\n", path.read_bytes()[:40])]
+
+
+def test_a_version_with_unreleased_changes_is_one_in_the_making() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    latest, *earlier = re.findall(r"^## (.+)$", changes, re.MULTILINE)
+    if latest == "Unreleased":
+        assert __version__.endswith(".dev0")
+        assert __version__.removesuffix(".dev0") not in earlier
+    else:
+        assert __version__ == latest
 
 
 def test_text_files_end_lines_with_lf() -> None:

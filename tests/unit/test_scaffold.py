@@ -272,6 +272,30 @@ def test_a_project_of_a_newer_pipectl_is_refused(project: Path, monkeypatch: pyt
     assert contents(project)["dags/a.py"] == LINES
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "is_older"),
+    [
+        ("1.0.0.dev0", "1.0.0", False),
+        ("1.0.0", "1.0.0.dev0", False),
+        ("1.0.0.dev0", "1.0.1", False),
+        ("1.0.1", "1.0.1.dev0", False),
+        ("1.0.1.dev0", "1.0.0", True),
+        ("1.10.0", "1.9.9", True),
+    ],
+)
+def test_a_version_in_the_making_counts_as_its_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str, *, is_older: bool
+) -> None:
+    release(monkeypatch, before, {"dags/a.py": LINES, "stack/b": LINES})
+    made = initialise(tmp_path / "shop").folder
+    release(monkeypatch, after, {"dags/a.py": LINES, "stack/b": LINES})
+    if is_older:
+        with pytest.raises(UsageError, match="which is older"):
+            upgrade(made, dry_run=False)
+    else:
+        assert (upgrade(made, dry_run=False).changes, recorded(made).version) == ((), after)
+
+
 def test_a_clone_of_pipectl_is_upgraded_by_git() -> None:
     with pytest.raises(UsageError, match="is a clone of pipectl") as refused:
         upgrade(scaffold.CLONE, dry_run=True)

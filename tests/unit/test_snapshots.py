@@ -418,9 +418,13 @@ def test_snapshots_of_earlier_builds_have_no_seal_and_are_taken(store: Store) ->
 
 
 @pytest.mark.parametrize(
-    ("version", "is_taken"), [("9.0.0", False), ("0.1.1", False), ("0.1.0", True), ("0.0.9", True)]
+    ("version", "is_taken"),
+    [("9.0.0", False), ("0.2.1", False), ("0.2.0", True), ("0.2.0.dev0", True), ("0.1.9", True)],
 )
-def test_a_snapshot_of_a_newer_pipectl_is_refused(store: Store, version: str, *, is_taken: bool) -> None:
+def test_a_snapshot_of_a_newer_pipectl_is_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch, version: str, *, is_taken: bool
+) -> None:
+    monkeypatch.setattr(snapshot_store, "__version__", "0.2.0.dev0")
     make(store, "mine")
     rewrite(store, "mine", pipectl=version)
     if is_taken:

@@ -20,7 +20,7 @@ from pipectl.services import databases, get
 from pipectl.wait import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from pipectl.engines.base import Engine
@@ -48,8 +48,14 @@ ANSWER_SECONDS, POLL_SECONDS = 60, 0.2
 DETAIL_LINES = 10
 
 
-def dump(engine: Engine, settings: Settings, folder: Path, observer: Observer) -> None:
-    """Write a file for each database to a new folder; all servers must run. Raises DatabaseError.
+def dump(
+    engine: Engine,
+    settings: Settings,
+    folder: Path,
+    observer: Observer,
+    services: Collection[str] = databases(),
+) -> None:
+    """Write a file for each database to a new folder; their servers must run. Raises DatabaseError.
 
     Each is of one moment, and all begin in the same: nothing may write meanwhile.
     """
@@ -61,7 +67,7 @@ def dump(engine: Engine, settings: Settings, folder: Path, observer: Observer) -
             _run(command, service, target=file)
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(write, databases()))
+        list(pool.map(write, services))
 
 
 def pg_restore_for(
@@ -76,7 +82,12 @@ def pg_restore_for(
 
 
 def load(
-    engine: Engine, settings: Settings, folder: Path, observer: Observer, pg_restore: Path | None = None
+    engine: Engine,
+    settings: Settings,
+    folder: Path,
+    observer: Observer,
+    pg_restore: Path | None = None,
+    services: Collection[str] = databases(),
 ) -> None:
     """Fill new databases, whose servers run, with what `dump` has written. Raises DatabaseError.
 
@@ -104,7 +115,7 @@ def load(
                 _run(command, service, source=_chunks(file, service))
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(read, databases()))
+        list(pool.map(read, services))
 
 
 def _dump_words(settings: Settings, service: str) -> tuple[str, ...]:

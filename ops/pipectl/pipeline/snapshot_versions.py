@@ -29,7 +29,7 @@ def dump_problem(made_with: dict[str, str], now: dict[str, str]) -> str:
 
 
 def is_newer(version: str, than: str) -> bool:
-    """Whether a version of pipectl is newer than another one."""
+    """Whether a version of pipectl is newer than another one; one in the making counts as its release."""
     first, second = ([int(part) for part in re.findall(r"[0-9]{1,9}", text)[:3]] for text in (version, than))
     return first > second
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -20,6 +19,7 @@ from pipectl import surroundings
 from pipectl.errors import EngineError, UsageError, remedy
 from pipectl.pipeline.initialising import write_file
 from pipectl.pipeline.scaffold import CLONE, RECORD, ScaffoldFile, is_clone, recorded, todays
+from pipectl.pipeline.snapshot_versions import is_newer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,6 @@ KEPT = "kept"
 NEW = ".new"
 # Of a diff: nobody reads those of lock files.
 MOST_LINES = 400
-OF_NO_VERSION = (0,)
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def upgrade(project: Path, *, dry_run: bool) -> Upgrade:
             f"{project} is a clone of pipectl, whose files are those of its commit.", hint="Type: git pull"
         )
     base, today = recorded(project), todays()
-    if _numbers(base.version) > _numbers(today.version):
+    if is_newer(base.version, today.version):
         raise UsageError(
             f"This project is of pipectl {base.version}, and this pipectl is {today.version},"
             " which is older.",
@@ -112,10 +111,6 @@ def upgrade(project: Path, *, dry_run: bool) -> Upgrade:
         ) from error
     changes = tuple(_change(step) for step in steps)
     return Upgrade(project, base.version, today.version, dry_run, changes)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version)) or OF_NO_VERSION
 
 
 def _steps(project: Path, base: Scaffold, today: Scaffold) -> Iterator[_Step]:

@@ -351,6 +351,16 @@ def program_apart(
     )
 
 
+def airflow_command(settings: Settings, words: tuple[str, ...], observer: Observer) -> Command:
+    """Return a command of Airflow's that acts on this project's databases, as a task would."""
+    runtime = find_software(settings, observer).airflow
+    return Command(
+        (str(runtime.python), "-m", "airflow", *words),
+        surroundings.with_network(**airflow.environment(site_of(settings), runtime)),
+        settings.project,
+    )
+
+
 def metadata_address(settings: Settings) -> DatabaseAddress:
     """Return where the project's metadata database is meant to listen, and its login."""
     return DatabaseAddress(
