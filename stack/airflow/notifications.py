@@ -45,8 +45,8 @@ EVENTS = {
     "UPDATE": "OLD TABLE AS old_rows NEW TABLE AS new_rows",
     "DELETE": "OLD TABLE AS old_rows",
 }
-# What only says when somebody looked, or that a task still runs. A task that is queued now, or has begun, makes
-# no other one start and frees no place: the body leaves those out too.
+# What only says when somebody looked, or that a task still runs. The body leaves out tasks that are queued
+# or have begun too: they make no other one start and free no place.
 IGNORED = "{last_heartbeat_at,last_parse_duration,last_parsed_time,last_scheduling_decision,updated_at}"
 BODY = f"""
 DECLARE changed boolean;
@@ -149,7 +149,7 @@ class Sleeper:
                 self._connection.notifies.clear()
 
     def until_work(self, seconds: float) -> None:
-        """Return once somebody tells of work, else after `seconds` or, if that is known, when something is due.
+        """Return once somebody tells of work or something is due; after `seconds` if that cannot be known.
 
         After LONGEST_SECONDS at the latest, and not before as much time is over as the loop took.
         """

@@ -5,11 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import psutil
-import pytest
 
 from pipectl.engines.local import processes
+
+if TYPE_CHECKING:
+    import pytest
 
 # It starts a child, says which, and never asks how that ended.
 PARENT = """\

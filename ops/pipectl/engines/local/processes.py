@@ -240,7 +240,7 @@ def wait(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Pro
 
 
 def _ends(process: psutil.Process, seconds: float) -> bool:
-    """Wait for an end, also one that its parent has not asked for: for that psutil waits with a whole core."""
+    """Wait for an end, also one that its parent has not asked for: psutil would use a core until it does."""
     import psutil
 
     if sys.platform == "linux":
