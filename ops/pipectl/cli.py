@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from itertools import pairwise
-from pathlib import Path  # noqa: TC003  Typer reads annotations at run time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -175,7 +175,7 @@ class Command(TyperCommand):
 
 
 def take_plain_values(parameters: Iterable[Any]) -> None:
-    """Take a default, and a string for a parameter that is one, as they are.
+    """Take a default, a string for a parameter that is one, and a path that can be read, as they are.
 
     Typer has pydantic convert each value, also those that nobody gave: its import takes as long as all of
     pipectl's own.
@@ -188,8 +188,16 @@ def take_plain_values(parameters: Iterable[Any]) -> None:
 
 def _process(parameter: Any, process: Callable[..., Any], ctx: Any, value: Any) -> Any:  # noqa: ANN401  Typer's own
     described = getattr(parameter, "type_descriptor", None)
-    is_text = getattr(described, "annotation", None) in {str, str | None} and isinstance(value, str)
-    is_plain = is_text and getattr(getattr(described, "parameter_info", None), "parser", True) is None
+    annotation, info = getattr(described, "annotation", None), getattr(described, "parameter_info", None)
+    is_plain = False
+    if isinstance(value, str) and getattr(info, "parser", True) is None:
+        # Whatever else a path is to be, Typer looks at, as it says what is wrong with one.
+        is_checked = any(getattr(info, demand) for demand in ("writable", "resolve_path", "allow_dash"))
+        allows_all = getattr(info, "file_okay", False) and getattr(info, "dir_okay", False)
+        if annotation is Path and allows_all and not is_checked and os.access(value, os.R_OK):
+            is_plain, value = True, Path(value)
+        else:
+            is_plain = annotation in {str, str | None}
     if not (value is None or value is parameter.default or is_plain):
         return process(ctx, value)
     return parameter.callback(ctx, parameter, value) if parameter.callback else value

@@ -211,6 +211,7 @@ def _wait(connection: Any) -> None:  # noqa: ANN401  untyped driver
 
 def _log_in_to_mysql(address: DatabaseAddress) -> Any:  # noqa: ANN401  untyped driver
     import mysql.connector
+    from mysql.connector.constants import ClientFlag
 
     # So that nobody who lists sessions meanwhile takes this one for another's.
     with _MYSQL_LISTING:
@@ -226,6 +227,8 @@ def _log_in_to_mysql(address: DatabaseAddress) -> Any:  # noqa: ANN401  untyped 
             collation=published.MYSQL_COLLATION,
             autocommit=True,
             use_pure=True,  # the driver in C lets no Ctrl-C in
+            # What the driver tells of this machine it asks other programs, which takes longer than the login.
+            client_flags=[-ClientFlag.CONNECT_ARGS],
         )
         _MYSQL_SESSIONS.add(int(connection.connection_id or 0))
     return connection

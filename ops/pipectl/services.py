@@ -28,7 +28,8 @@ class Definition(NamedTuple):
     `database` is the default name of a database's database; `business` marks a business database, which
     stack/.env may place elsewhere.
     `executor` is the only executor of Airflow that needs the service, empty if every executor does.
-    `on_demand` marks a service whose process waits, nearly without memory, until something needs it.
+    `on_demand` marks a service whose process waits, nearly without memory, until something needs it,
+    `runs_tasks` one in which tasks run.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Definition(NamedTuple):
     business: bool = False
     executor: str = ""
     on_demand: bool = False
+    runs_tasks: bool = False
 
     @property
     def port_variable(self) -> str:
@@ -61,11 +63,11 @@ SERVICES = [
     Definition("airbyte-postgres", ASKED, "", "AIRBYTE_POSTGRES", 5432, database="airbyte", business=True),
     Definition("airbyte-mysql", ASKED, "", "AIRBYTE_MYSQL", 3306, database="data", business=True),
     Definition("webserver", AIRFLOW, "", "AIRFLOW", 8080),
-    Definition("scheduler", AIRFLOW, "scheduler"),
+    Definition("scheduler", AIRFLOW, "scheduler", runs_tasks=True),
     Definition("dag-processor", AIRFLOW, "dag_processor"),
     Definition("triggerer", AIRFLOW, "triggerer", on_demand=True),
     Definition("redis", ENGINE, executor="CeleryExecutor"),
-    Definition("worker", ENGINE, executor="CeleryExecutor"),
+    Definition("worker", ENGINE, executor="CeleryExecutor", runs_tasks=True),
 ]
 # Airflow's own database.
 METADATA = "postgres"
@@ -106,6 +108,17 @@ def airflow_programs() -> tuple[str, ...]:
         for service in SERVICES
         if service.health == AIRFLOW and not (service.database or service.executor)
     )
+
+
+def runs_tasks(name: str) -> bool:
+    """Whether tasks run in the service, or in this one of its containers: `worker-2` is one of `worker`."""
+    service = find(name) or find(name.rpartition("-")[0])
+    return service is not None and service.runs_tasks
+
+
+def runs_airflow(name: str) -> bool:
+    """Whether Airflow runs in the service, or in this one of its containers."""
+    return name in airflow_programs() or runs_tasks(name)
 
 
 def components() -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 # How long the scheduler sleeps if nobody wakes it. Each loop writes its heartbeat, and does what Airflow does
 # by timers, the shortest of which are 5 s.
@@ -45,7 +45,8 @@ EVENTS = {
     "UPDATE": "OLD TABLE AS old_rows NEW TABLE AS new_rows",
     "DELETE": "OLD TABLE AS old_rows",
 }
-# What only says when somebody looked, or that a task still runs.
+# What only says when somebody looked, or that a task still runs. The body leaves out tasks that are queued
+# or have begun too: they make no other one start and free no place.
 IGNORED = "{last_heartbeat_at,last_parse_duration,last_parsed_time,last_scheduling_decision,updated_at}"
 BODY = f"""
 DECLARE changed boolean;
@@ -57,6 +58,9 @@ BEGIN
     ELSE
         changed := EXISTS (
             SELECT to_jsonb(new_rows) - '{IGNORED}'::text[] FROM new_rows
+            WHERE TG_TABLE_NAME <> 'task_instance'
+                OR to_jsonb(new_rows) ->> 'state' IS NULL
+                OR to_jsonb(new_rows) ->> 'state' NOT IN ('queued', 'running')
             EXCEPT SELECT to_jsonb(old_rows) - '{IGNORED}'::text[] FROM old_rows);
     END IF;
     IF changed THEN
@@ -105,16 +109,24 @@ def sleep_until_there_is_work(connect: Callable[[], Any]) -> None:
         with contextlib.closing(Sleeper(connect, self.executors, self.log, examined)) as sleeper:
             # The loop calls it once, where it is idle, and the module nowhere else.
             module.time = types.SimpleNamespace(**vars(time) | {"sleep": sleeper.until_work})
+            schedule = self._do_scheduling
+
+            def begin_and_schedule(session: Any) -> int:  # noqa: ANN401  passed through
+                sleeper.note_beginning()
+                return int(schedule(session))
+
+            self._do_scheduling = begin_and_schedule
             try:
                 loop(self)
             finally:
                 module.time = time
+                del self._do_scheduling
 
     runner._run_scheduler_loop = run_loop  # noqa: SLF001
 
 
 class Sleeper:
-    """Sleeps as Airflow's own loop does, and then on until there is work: the loop never runs more often."""
+    """Sleeps until there is work, and at least as long as the loop before took: half a core at most."""
 
     def __init__(
         self,
@@ -126,19 +138,38 @@ class Sleeper:
         self._connect, self._executors, self._log, self._examined = connect, executors, log, examined
         self._connection: Any = None
         self._connect_after = 0.0
-        self._looked = dt.datetime.now(dt.UTC)
+        self._looked, self._began = dt.datetime.now(dt.UTC), time.monotonic()
+
+    def note_beginning(self) -> None:
+        """Forget what was told until now: the loop that begins sees it."""
+        self._looked, self._began = dt.datetime.now(dt.UTC), time.monotonic()
+        if self._connection is not None:
+            with self._falling_back():
+                self._connection.poll()
+                self._connection.notifies.clear()
 
     def until_work(self, seconds: float) -> None:
-        """Return after `seconds`, and then once there may be work, after LONGEST_SECONDS at the latest."""
-        time.sleep(seconds)
+        """Return once somebody tells of work or something is due; after `seconds` if that cannot be known.
+
+        After LONGEST_SECONDS at the latest, and not before as much time is over as the loop took.
+        """
+        slept = min(seconds, time.monotonic() - self._began) if self._connection is not None else seconds
+        time.sleep(slept)
+        waited = False
+        with self._falling_back():
+            waited = self._listens() and self._wait(seconds - slept, LONGEST_SECONDS - slept)
+        if not waited:
+            time.sleep(seconds - slept)
+
+    @contextlib.contextmanager
+    def _falling_back(self) -> Iterator[None]:
+        """Let the loop go on as Airflow's own, whatever fails in the block."""
         try:
-            if self._listens():
-                self._wait(LONGEST_SECONDS - seconds)
-        except Exception as error:  # noqa: BLE001  whatever fails, the loop goes on as Airflow's own
+            yield
+        except Exception as error:  # noqa: BLE001  of the connection, mostly
             self.close()
             self._connect_after = time.monotonic() + AGAIN_SECONDS
             self._log.warning("Looking for work all the time, since nobody tells of it: %s", error)
-        self._looked = dt.datetime.now(dt.UTC)
 
     def close(self) -> None:
         """Listen no more."""
@@ -155,22 +186,25 @@ class Sleeper:
             return False
         return self._connection is not None
 
-    def _wait(self, seconds: float) -> None:
+    def _wait(self, least: float, most: float) -> bool:
+        """Wait until somebody tells of work, or something is due; say whether that can be waited for.
+
+        For the latter `least` seconds at least, and for both `most` seconds at most.
+        """
         ends = ends_of_tasks(self._executors)
         if ends is None:
-            return
+            return False
         with self._connection.cursor() as cursor:
             cursor.execute(DUE, {"examined": self._examined, "looked": self._looked})
             due, triggers = cursor.fetchone()
         if triggers != len(TABLES) * len(EVENTS):
             raise LookupError(f"the metadata database has {triggers} triggers for it")
-        # Those that came with the answer are not to be read any more.
+        # What has come with the answer, or right after it, is not to be read from the socket any more.
+        self._connection.poll()
         if not self._connection.notifies:
-            if due is not None:
-                seconds = max(0.0, min(seconds, due))
+            seconds = most if due is None else max(least, min(most, due))
             select.select([self._connection, *ends], [], [], seconds)
-            self._connection.poll()
-        self._connection.notifies.clear()
+        return True
 
 
 def listen(connection: Any) -> None:  # noqa: ANN401  psycopg2's connection

@@ -390,6 +390,7 @@ def test_what_nobody_gives_is_not_converted(tmp_path: Path) -> None:
     for arguments, converted in (
         ((), "False"),
         (("--engine", "local"), "False"),
+        (("--project", str(tmp_path)), "False"),
         (("--timeout", "9"), "True"),
     ):
         done = subprocess.run(

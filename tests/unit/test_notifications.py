@@ -117,8 +117,67 @@ def test_a_notification_that_came_with_the_answer_is_not_waited_for(waits: Waits
     connection.notifies.append(b"dag_run")
     resting.until_work(0)
     assert waits.longest == []
+
+
+def test_what_was_told_before_a_loop_began_wakes_nobody_after_it(waits: Waits) -> None:
+    connection = Connection()
+    resting, _ = sleeper(connection)
+    connection.notifies.append(b"dag_run")
+    connection.server.send(b"task_instance")
+    resting.note_beginning()
     resting.until_work(0)
-    assert len(waits.longest) == 1
+    assert waits.longest == [notifications.LONGEST_SECONDS]
+
+
+class Clock:
+    """In place of `time`: one by which only sleeps take time."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(
+    ("loop", "due", "slept", "waited"),
+    [
+        (0.0, None, 0.0, 2.0),
+        (0.02, None, 0.02, 1.98),
+        (0.02, -1.0, 0.02, 0.08),
+        (5.0, -1.0, 0.1, 0.0),
+        (5.0, None, 0.1, 1.9),
+    ],
+)
+def test_work_that_is_told_of_waits_no_longer_than_the_loop_before_took(
+    monkeypatch: pytest.MonkeyPatch, waits: Waits, loop: float, due: float | None, slept: float, waited: float
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(notifications, "time", clock)
+    resting, _ = sleeper(Connection(due))
+    resting.note_beginning()
+    clock.now += loop
+    begun = clock.now
+    resting.until_work(0.1)
+    assert (clock.now - begun, waits.longest) == (pytest.approx(slept), [pytest.approx(waited)])
+
+
+@pytest.mark.parametrize(
+    ("connection", "executor"),
+    [(Connection(), Executor(running={"elsewhere"})), (Connection(triggers=ALL - 1), Executor())],
+)
+def test_it_looks_as_often_as_airflows_own_if_nobody_tells_of_work(
+    monkeypatch: pytest.MonkeyPatch, waits: Waits, connection: Connection, executor: Executor
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(notifications, "time", clock)
+    resting, _ = sleeper(connection, executor)
+    resting.note_beginning()
+    resting.until_work(0.1)
+    assert (clock.now, waits.longest) == (pytest.approx(1000.1), [])
 
 
 @pytest.mark.parametrize(

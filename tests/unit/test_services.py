@@ -83,6 +83,25 @@ def wait(engine: Engine, seconds: float) -> None:
     wait_until_healthy(engine, probe, deadline=time.monotonic() + seconds, observer=Observer())
 
 
+@pytest.mark.parametrize(
+    ("name", "airflow", "tasks"),
+    [
+        ("scheduler", True, True),
+        ("worker", True, True),
+        ("worker-2", True, True),
+        ("webserver", True, False),
+        ("dag-processor", True, False),
+        ("airbyte-mysql", False, False),
+        ("redis", False, False),
+        ("unknown-1", False, False),
+    ],
+)
+def test_a_service_and_each_of_its_containers_run_airflow_or_tasks(
+    name: str, *, airflow: bool, tasks: bool
+) -> None:
+    assert (services.runs_airflow(name), services.runs_tasks(name)) == (airflow, tasks)
+
+
 def test_an_entry_in_the_list_is_all_that_pipectl_needs_of_a_new_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, health: dict[str, dict[str, str | None]]
 ) -> None:

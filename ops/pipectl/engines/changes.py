@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipectl.engines.airflow_env import OWN
-from pipectl.services import METADATA, airflow_programs, databases, find
+from pipectl.services import METADATA, databases, find, runs_airflow, runs_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -44,8 +44,7 @@ DATABASE_FILES = {
 }
 DIGEST_DIGITS = 12
 MOST_SHOWN = 4
-# The services in which tasks run, the time that these get to end, and what happens to those that do not.
-RUNS_TASKS = ("scheduler", "worker")
+# The time that tasks get to end, and what happens to those that do not.
 TASK_SECONDS = 10
 TASKS_FAIL = "Tasks that this interrupts fail, and are tried again if their DAG allows retries."
 
@@ -127,7 +126,7 @@ def restart_sentences(restarts: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
         by_changes.setdefault(changes, []).append(service)
     for changes, services in by_changes.items():
         yield f"Restarting {', '.join(services)}{f': {describe(changes)}' if changes else ''}"
-    if any(service.startswith(RUNS_TASKS) for service in restarts):
+    if any(map(runs_tasks, restarts)):
         yield TASKS_FAIL
 
 
@@ -145,7 +144,7 @@ def with_dependents(
     """Add Airflow's running services if the metadata database restarts, without which they end."""
     if METADATA not in restarts:
         return restarts
-    dependents = [name for name in running if name in {*airflow_programs(), *RUNS_TASKS}]
+    dependents = filter(runs_airflow, running)
     return dict.fromkeys(dependents, (METADATA,)) | restarts
 
 

@@ -17,7 +17,7 @@ from pipectl.observer import Observer
 from pipectl.pipeline.access import own_databases, unknown_service
 from pipectl.pipeline.readiness import HealthProbe, processor_start, wait_until_healthy, wait_until_parsed
 from pipectl.pipeline.verification import wait_for_active_runs
-from pipectl.services import airflow_programs, find
+from pipectl.services import find, runs_airflow
 from pipectl.wait import Aside
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _tasks_api_problem(engine: Engine) -> str:
     starts = {
         service.name: service.started.isoformat()
         for service in engine.services()
-        if service.started and (service.name in airflow_programs() or service.name.startswith("worker-"))
+        if service.started and runs_airflow(service.name)
     }
     if starts and json_text.read_object(path) == starts:
         return ""

@@ -21,7 +21,6 @@ from pipectl.database_connections import prove
 from pipectl.engines import airflow_env
 from pipectl.engines.base import Engine
 from pipectl.engines.changes import (
-    RUNS_TASKS,
     StartPlan,
     describe,
     digests,
@@ -57,6 +56,8 @@ from pipectl.services import (
     airflow_programs,
     business_databases,
     databases,
+    runs_airflow,
+    runs_tasks,
 )
 from pipectl.wait import until
 
@@ -82,8 +83,8 @@ IMAGE_VERSIONS = (
 LOOPBACK = ("localhost", "127.", "::1")
 PORT_TAKEN = ("port is already allocated", "address already in use")
 SETTLED_SECONDS = 5
-# What a stop begins with: what runs tasks, and what neither of these needs.
-TOLD_FIRST = {*RUNS_TASKS, "dag-processor", "triggerer", INIT}
+# What a stop begins with, besides what runs tasks: neither needs these.
+TOLD_FIRST = {"dag-processor", "triggerer", INIT}
 STOPPED_CODES = {0, 130, 137, 143}  # ended by itself or by the signals of a stop
 
 
@@ -368,7 +369,8 @@ class DockerEngine(Engine):
         containers = self._containers
         running = {container.service for container in containers if container.pid}
         # Tasks that end tell the web server, which writes to the database: both stay until then.
-        first = [each for each in containers if each.pid and each.service in TOLD_FIRST]
+        told = {name for name in running if name in TOLD_FIRST or runs_tasks(name)}
+        first = [each for each in containers if each.pid and each.service in told]
         for chosen in (first, [each for each in containers if each.pid and each not in first]):
             self._side_by_side(self._api.stop, [container.id for container in chosen])
         self._side_by_side(self._api.remove, [container.id for container in containers])
@@ -525,7 +527,7 @@ class DockerEngine(Engine):
         return {
             shown_name(container): container.environment
             for container in self._containers
-            if container.pid and container.service in {*airflow_programs(), "worker"}
+            if container.pid and runs_airflow(container.service)
         }
 
     def tasks_api_problem(self) -> str:

@@ -18,7 +18,7 @@ from pipectl.database_errors import CONNECT_SECONDS, explained, silent
 from pipectl.engines.docker.connection import no_docker_command
 from pipectl.engines.foreground import attend
 from pipectl.errors import DatabaseError
-from pipectl.services import airflow_programs
+from pipectl.services import runs_airflow
 
 if TYPE_CHECKING:
     from pipectl.models import DatabaseAddress
@@ -67,7 +67,7 @@ done 2>/dev/null
 
 def words_in_container(service: str, words: tuple[str, ...]) -> tuple[str, ...]:
     """Return what runs a program in a service's container, logged in or as a task is."""
-    if service in {*airflow_programs(), "worker"}:
+    if runs_airflow(service):
         return ("sh", "-c", AIRFLOW, "sh", *words)
     # A shell, that says itself that there is no such program, and ends with 127.
     return ("sh", "-c", f'{LOGINS.get(service, "")}exec "$@"', "sh", *words)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +15,7 @@ from pipectl import ordinary
 from pipectl.models import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     import psutil
 
@@ -228,8 +230,36 @@ def end(processes: list[psutil.Process]) -> None:
             process.send_signal(signal.SIGINT if is_postgres else signal.SIGTERM)
         except psutil.Error:
             continue
-    _, alive = psutil.wait_procs(processes, timeout=END_SECONDS)
-    kill(alive)
+    kill(wait(processes, END_SECONDS))
+
+
+def wait(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait until processes have ended, `seconds` at most; return those that have not."""
+    deadline = time.monotonic() + seconds
+    return [process for process in processes if not _ends(process, max(0.0, deadline - time.monotonic()))]
+
+
+def _ends(process: psutil.Process, seconds: float) -> bool:
+    """Wait for an end, also one that its parent has not asked for: psutil would use a core until it does."""
+    import psutil
+
+    if sys.platform == "linux":
+        try:
+            descriptor = os.pidfd_open(process.pid)
+        except ProcessLookupError:
+            return True
+        except OSError:  # an old kernel
+            pass
+        else:
+            try:
+                return bool(select.select([descriptor], [], [], seconds)[0]) or not process.is_running()
+            finally:
+                os.close(descriptor)
+    try:
+        process.wait(seconds)
+    except psutil.TimeoutExpired:
+        return False
+    return True
 
 
 def with_descendants(pid: int) -> list[psutil.Process]:
@@ -288,4 +318,4 @@ def kill(processes: list[psutil.Process]) -> None:
             process.kill()
         except psutil.Error:
             continue
-    psutil.wait_procs(processes, timeout=KILL_SECONDS)
+    wait(processes, KILL_SECONDS)

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -62,6 +63,8 @@ PROJECT_MARKER = "PIPECTL_PROJECT_INODE"
 SHUTDOWN_SECONDS = 45
 ANSWER_SECONDS = 10
 START_SECONDS = 15
+# A command looks at the processes from many places, a tenth of its CPU each time.
+FRESH_SECONDS = 0.1
 # supervisord's words for what it runs, or is about to run again.
 STARTED = {"RUNNING", "STARTING", "BACKOFF"}
 
@@ -96,6 +99,8 @@ class Supervisor:
         self.log_dir = state_dir / "logs"
         self.pid_path = self.run_dir / "supervisord.pid"
         self.config_path = self.run_dir / CONFIG_NAME
+        self._known: tuple[ProcessState, ...] = ()
+        self._known_until = 0.0
 
     @property
     def socket_path(self) -> Path:
@@ -287,23 +292,29 @@ class Supervisor:
 
     def _wait_until_stopped(self, wanted: set[str], states: set[str]) -> None:
         def have_stopped() -> bool:
+            self._known_until = 0.0
             return not any(process.name in wanted and process.state in states for process in self.processes())
 
-        if not until(have_stopped, SHUTDOWN_SECONDS, poll_seconds=0.05):
+        if wanted and not until(have_stopped, SHUTDOWN_SECONDS, poll_seconds=0.05):
             raise EngineError(
                 f"Not all of {', '.join(sorted(wanted))} stopped within {SHUTDOWN_SECONDS} s.",
                 hint="Run `pipectl down` again: it ends what is left.",
             )
 
     def processes(self) -> tuple[ProcessState, ...]:
-        """State of every program; empty if supervisord does not run. Raises EngineSilentError."""
+        """State of every program; empty if supervisord does not run. Raises EngineSilentError.
+
+        As it is, or as it was FRESH_SECONDS ago, if supervisord has been told nothing since.
+        """
+        if time.monotonic() < self._known_until:
+            return self._known
         try:
             answer = self._call("getAllProcessInfo")
         except EngineSilentError:
             raise
         except EngineError:
             return ()
-        return tuple(
+        self._known = tuple(
             ProcessState(
                 name=info["name"],
                 state=info["statename"],
@@ -313,6 +324,8 @@ class Supervisor:
             )
             for info in answer
         )
+        self._known_until = time.monotonic() + FRESH_SECONDS
+        return self._known
 
     def shutdown(self) -> bool:
         """End every process that this project's supervisord, or an earlier one, started, and itself.
@@ -448,6 +461,7 @@ class Supervisor:
         return self.socket_path.name if socket_path == str(self.socket_path) else _escape(socket_path)
 
     def _call(self, method: str, *arguments: object) -> Any:  # noqa: ANN401  XML-RPC answers are untyped
+        self._known_until = 0.0
         with self._short_socket_path() as path:
             return self._call_at(path, method, *arguments)
 
