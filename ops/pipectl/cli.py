@@ -387,7 +387,7 @@ def root(
             metavar="[SHELL]",
             is_eager=True,
             callback=_show_completion,
-            help="Print what --install-completion installs.",
+            help="Print the script that does so.",
         ),
     ] = None,
 ) -> None:

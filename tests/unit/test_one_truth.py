@@ -47,6 +47,7 @@ COMPUTED = {
     "AIRFLOW_CONFIG": "the local engine has no file of it",
 }
 OF_OTHERS = {
+    "DOCKER_API_VERSION": "the docker client's",
     "DOCKER_CONFIG": "the docker client's",
     "DOCKER_CONTEXT": "the docker client's",
     "DOCKER_HOST": "the docker client's",
@@ -55,6 +56,7 @@ OF_OTHERS = {
     "PIP_CERT": "pip's",
     "PIP_CONFIG_FILE": "pip's",
     "REQUESTS_CA_BUNDLE": "pip's",
+    "SHELL": "the login's",
     "SSL_CERT_FILE": "OpenSSL's",
     "AIRFLOW_USER_HOME_DIR": "of Airflow's image",
     "AIRFLOW_VERSION": "of Airflow's image",

@@ -40,7 +40,7 @@ MODULES = sorted(
     | {"pipectl.commands.shared", "pipectl.commands.report.text"}
 )
 # A sentence, and a name that is longer than a narrow line.
-LONG = f"some words that go on and on until no line holds all of them {'long-name/' * 15}end"
+LONG = f"some words that go on and on until no line holds all of them {'long-name/' * 13}end"
 # They show lines as they are, or a single one.
 WITHOUT = {"logs", "task-log", "open", "pause", "unpause", "scale"}
 # What a value must be, whatever its type.
