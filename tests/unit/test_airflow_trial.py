@@ -44,6 +44,7 @@ def settings(tmp_path: Path) -> Settings:
     (project / "stack" / ".env").write_text("AIRBYTE_POSTGRES_HOST=db.example.com\n")
     (project / "requirements.txt").write_text("numpy\n")
     (project / ".secret").write_text("s")
+    (project / "dump.sql").write_text("gigabytes")
     return Settings(
         project=project,
         engine="local",

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 METADATA = ("postgres",)
 FOLDERS = ("dags", "scripts", "stack")
+# requirements.txt, what it may include, and entrypoint.sh; beside them may lie gigabytes.
+SUFFIXES = (".txt", ".sh")
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 NO_TESTS = 5  # pytest's exit code
 DETAIL_LINES = 15
@@ -139,7 +141,7 @@ def _copy(settings: Settings) -> Iterator[Settings]:
             if path.is_dir() and path.name in FOLDERS:
                 ignored = shutil.ignore_patterns(".env", "__pycache__")
                 shutil.copytree(path, folder / path.name, symlinks=True, ignore=ignored)
-            elif path.is_file() and not path.name.startswith("."):
+            elif path.is_file() and path.suffix in SUFFIXES:
                 shutil.copy2(path, folder)
         yield copy
     finally:
