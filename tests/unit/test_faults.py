@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import sys
 import tempfile
 from types import SimpleNamespace
@@ -380,7 +381,7 @@ def test_a_volume_that_is_a_link_is_not_deleted(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"is a link to .*bigger disk") as caught:
         volume.delete()
     # The remedy is about the link alone.
-    assert f"rm '{volume.path}'" in caught.value.hint
+    assert shlex.join(("rm", str(volume.path))) in caught.value.hint
     assert str(target) not in caught.value.hint
     assert volume.path.is_symlink()
     assert (target / "row").exists()
