@@ -41,20 +41,20 @@ def compose(desk: Desk) -> Finding:
 def ports(desk: Desk) -> Finding:
     """Each service has its port, or could have it."""
     running = {service.name for service in desk.services if service.state == "running"}
-    numbers, held = desk.engine.ports(), []
+    numbers, held, own = desk.engine.ports(), [], []
     for service, port in numbers.items():
         if service not in running and is_free(port):
             continue
         if desk.engine.holds(service, port):
             if service not in running:
-                held.append(f"port {port} of {service} is held by a process {LEFT}")
+                own.append(f"port {port} of {service} is held by a process {LEFT}")
         # A server that has just been started listens soon.
         elif who := desk.engine.stranger(port):
             held.append(f"port {port} of {service} is held by {who}")
-    if held and not desk.is_running and not desk.engine.volumes():
+    if held and not own and not desk.is_running and not desk.engine.volumes():
         return fine(f"{'; '.join(held)}: the first pipectl up takes the next one that is free")
-    if held:
-        return bad("; ".join(held), UP)
+    if held or own:
+        return bad("; ".join(held + own), UP)
     differing = desk.engine.differing_ports()
     for service, (named, used) in differing.items():
         return bad(f"{service} runs on port {used}, and the settings name {named}", UP)
