@@ -174,6 +174,7 @@ def test_a_plugin_counts_from_the_next_up_on(project: DockerProject) -> None:
     assert "own_plugin" in {each["name"] for each in found}
 
 
+@pytest.mark.slow
 def test_the_users_settings_and_plugins_reach_airflow(project: DockerProject) -> None:
     own_settings.add(project.folder)
     project.set_variable("PIPECTL_SEED", "5")
@@ -198,6 +199,7 @@ def test_the_users_settings_and_plugins_reach_airflow(project: DockerProject) ->
     assert "is not NAME=value" in " ".join(done.stderr.split())
 
 
+@pytest.mark.slow
 def test_a_changed_password_is_applied_by_up_and_stops_no_command_before(project: DockerProject) -> None:
     project.set_variable("AIRFLOW_ADMIN_PASSWORD", "another")
     status = project.json("status")
@@ -264,6 +266,7 @@ DAMAGES: list[tuple[str, damages.Damage]] = [
 ]
 
 
+@pytest.mark.slow
 def test_the_doctor_names_what_is_damaged_in_turn_and_each_remedy_as_printed_mends_it(
     project: DockerProject, tmp_path: Path
 ) -> None:

@@ -100,7 +100,6 @@ def test_a_package_that_cannot_be_installed_ends_up_at_once(project: DockerProje
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_an_interrupted_up_can_be_run_again(project: DockerProject) -> None:
     started = project.start("up")
     until(lambda: (project.folder / "stack" / ".env").exists() and bool(project.containers()), "containers")
@@ -148,6 +147,7 @@ def test_a_second_clone_gets_names_of_its_own_and_leaves_the_first_alone(project
         assert {each["Name"] for each in project.containers().values()} == first_names
 
 
+@pytest.mark.slow
 def test_databases_elsewhere_are_used_and_left_alone(project: DockerProject) -> None:
     name = f"someone-elses-postgres-{os.getpid()}"
     # An address that this machine and every container reach: the gateway of the engine's default network.

@@ -266,6 +266,7 @@ def test_reset_deletes_this_projects_volumes_and_no_others(populated: DockerProj
     assert project.json("verify-db", "--expect", "empty")["ok"]
 
 
+@pytest.mark.slow
 def test_a_snapshot_is_gone_back_to_and_the_next_run_doubles_nothing(populated: DockerProject) -> None:
     check_saving_and_restoring(DockerStack(populated, celery=False))
     assert len(populated.volumes()) == VOLUMES

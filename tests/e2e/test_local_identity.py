@@ -178,6 +178,7 @@ def test_what_a_server_is_asked_to_prove_itself_opens_nothing(populated: Project
             assert connection.getresponse().status == code, scope
 
 
+@pytest.mark.slow
 def test_a_port_stays_claimed_while_its_service_is_started_again(other: Project, tmp_path: Path) -> None:
     webserver = services(other)["webserver"]
     [supervisor] = supervisors(other)
@@ -216,6 +217,7 @@ def test_a_copy_of_a_project_is_another_project(populated: Project, tmp_path: Pa
     assert services(first) == started
 
 
+@pytest.mark.slow
 def test_one_setting_makes_every_login_random(tmp_path: Path) -> None:
     with new_local_project(tmp_path / "random") as project:
         project.set_variable("PIPECTL_RANDOM_LOGINS", "1")
@@ -282,6 +284,7 @@ def test_a_lost_env_file_is_restored(other: Project, loss: str) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_secrets_that_are_lost_for_good_are_named_and_the_data_stays(other: Project) -> None:
     other.populate()
     rows = other.json("status")["databases"]["postgres"]["rows"]
@@ -306,6 +309,7 @@ def test_a_stack_whose_state_was_deleted_is_found_and_ended(other: Project) -> N
     assert not other.processes()
 
 
+@pytest.mark.slow
 def test_no_second_stack_starts_beside_one_whose_state_was_deleted(other: Project) -> None:
     [before] = supervisors(other)
     shutil.rmtree(other.folder / ".pipectl")
