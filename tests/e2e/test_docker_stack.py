@@ -208,6 +208,7 @@ def test_a_killed_scheduler_comes_back_by_itself(project: DockerProject) -> None
     assert project.json("trigger")["state"] == "success"
 
 
+@pytest.mark.slow
 def test_a_restart_starts_containers_anew_and_keeps_them(project: DockerProject) -> None:
     before, started = ids(project), starts(project)
     told = project.json("restart", "postgres")["restarted"]
@@ -219,6 +220,7 @@ def test_a_restart_starts_containers_anew_and_keeps_them(project: DockerProject)
     assert project.json("trigger")["state"] == "success"
 
 
+@pytest.mark.slow
 def test_a_service_that_does_not_come_back_ends_a_restart_with_its_log(project: DockerProject) -> None:
     restart_in_vain(project)
     project.run("restart", "dag-processor")
