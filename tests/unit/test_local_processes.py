@@ -1,17 +1,20 @@
-"""How the local engine ends processes that are not its children."""
+"""How the local engine ends processes, its children or not."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from pipectl.engines.local import processes
+from pipectl.engines.local.supervisor.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pytest
 
 # It starts a child, says which, and never asks how that ended.
@@ -45,3 +48,26 @@ def test_what_does_not_heed_a_signal_is_killed(monkeypatch: pytest.MonkeyPatch) 
         stubborn.stdout.readline()
         processes.end([psutil.Process(stubborn.pid)])
         assert stubborn.wait() == -signal.SIGKILL
+
+
+def test_a_program_that_has_ended_by_itself_is_stopped_once_supervisord_has_started_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """supervisord says EXITED for some milliseconds; whoever waited for the end looks just then."""
+    states = {"scheduler": ["EXITED", "EXITED", "STARTING"], "webserver": ["RUNNING"]}
+
+    def call(_: Supervisor, method: str, *arguments: object) -> Any:
+        if method == "stopProcess":
+            states[str(arguments[0])][:] = ["STOPPING", "STOPPED"]
+            return True
+        assert method == "getAllProcessInfo"
+        now = {name: left.pop(0) if len(left) > 1 else left[0] for name, left in states.items()}
+        return [
+            {"name": name, "statename": state, "pid": 0, "spawnerr": "", "description": "", "start": 0}
+            for name, state in now.items()
+        ]
+
+    monkeypatch.setattr(Supervisor, "_call", call)
+    supervisor = Supervisor(tmp_path)
+    supervisor.stop(["scheduler", "webserver"])
+    assert [process.state for process in supervisor.processes()] == ["STOPPED", "STOPPED"]

@@ -257,7 +257,7 @@ class Supervisor:
         """
         if self._state(name) == "BACKOFF":
             self._call("stopProcess", name, False)
-        self._wait_until_stopped({name}, {"STOPPING"})
+        self._wait(lambda: self._state(name) != "STOPPING", {name})
         try:
             self._call("startProcess", name, False)
         except EngineError:
@@ -285,19 +285,34 @@ class Supervisor:
     def stop(self, names: Iterable[str]) -> None:
         """Stop programs side by side and wait until they have ended."""
         wanted = set(names)
-        for process in self.processes():
-            if process.name in wanted and process.state in STARTED:
-                self._call("stopProcess", process.name, False)
-        self._wait_until_stopped(wanted, {"RUNNING", "STARTING", "STOPPING"})
 
-    def _wait_until_stopped(self, wanted: set[str], states: set[str]) -> None:
         def have_stopped() -> bool:
             self._known_until = 0.0
-            return not any(process.name in wanted and process.state in states for process in self.processes())
+            # One that has ended by itself is started again at once, and is then to be stopped.
+            left = [
+                process
+                for process in self.processes()
+                if process.name in wanted and process.state in STARTED | {"STOPPING", "EXITED"}
+            ]
+            for process in left:
+                if process.state in STARTED:
+                    self._tell_to_stop(process.name)
+            return not left
 
-        if wanted and not until(have_stopped, SHUTDOWN_SECONDS, poll_seconds=0.05):
+        self._wait(have_stopped, wanted)
+
+    def _tell_to_stop(self, name: str) -> None:
+        try:
+            self._call("stopProcess", name, False)
+        except EngineSilentError:
+            raise
+        except EngineError:
+            return  # it has ended meanwhile, which the next look shows
+
+    def _wait(self, have_stopped: Callable[[], bool], names: set[str]) -> None:
+        if names and not until(have_stopped, SHUTDOWN_SECONDS, poll_seconds=0.05):
             raise EngineError(
-                f"Not all of {', '.join(sorted(wanted))} stopped within {SHUTDOWN_SECONDS} s.",
+                f"Not all of {', '.join(sorted(names))} stopped within {SHUTDOWN_SECONDS} s.",
                 hint="Run `pipectl down` again: it ends what is left.",
             )
 
