@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -139,7 +140,8 @@ def test_a_server_with_a_certificate_is_used(
         ("127.0.0.1", "verify-ca", "another.crt", "certificate verify failed"),
         ("localhost", "verify-full", "", "certificate verify failed"),
         ("127.0.0.1", "verify-full", "ours.crt", "match"),
-        ("localhost", "verify-full", "garbage.crt", "no certificate or crl found"),
+        # OpenSSL's words depend on what the process has used it for before.
+        ("localhost", "verify-full", "garbage.crt", "no certificate or crl found|shutdown while in init"),
     ],
 )
 def test_another_certificate_is_named_as_the_cause(
@@ -149,7 +151,7 @@ def test_another_certificate_is_named_as_the_cause(
     for prefix, code, said in outcomes(encrypted, host, mode, path):
         assert code == 5, (prefix, said)
         if prefix == "AIRBYTE_MYSQL" or postgres_encrypts():
-            assert reason in said
+            assert re.search(reason, said), said
         assert f"{prefix}_SSLMODE" in said
         assert f"{prefix}_SSLROOTCERT" in said
         assert f"{prefix}_PORT" not in said

@@ -61,9 +61,9 @@ class OneDatabase(FakeEngine):
 
 
 def test_a_newer_servers_dump_is_loaded_and_runs_nothing_on_this_machine(
-    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    servers: Servers, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(portable, "databases", lambda: ("airbyte-postgres",))
+    only = ("airbyte-postgres",)
     settings = Settings(project=ROOT, engine="local", cache_dir=cache_dir(), variables={})
     newer = need("databases", lambda: client_programs.find_pg_restore(settings, Observer(), NEWER))
     engine = OneDatabase(settings)
@@ -72,11 +72,11 @@ def test_a_newer_servers_dump_is_loaded_and_runs_nothing_on_this_machine(
     for statement in (TABLE, ROWS):
         servers.ask_postgres(statement.format(trap=trap))
     [before] = servers.ask_postgres(SUMMARY.format(trap=trap))
-    portable.dump(engine, settings, tmp_path / "dumps", Observer())
+    portable.dump(engine, settings, tmp_path / "dumps", Observer(), only)
     servers.ask_postgres(f"""DELETE FROM public."of\n\\! touch {trap}\nall" """)
     # As on a server that is older: the bin_dir beside it are of its own version.
     engine.bin_dir = need_postgres().bin_dir
-    portable.load(engine, settings, tmp_path / "dumps", Observer(), newer)
+    portable.load(engine, settings, tmp_path / "dumps", Observer(), newer, only)
     assert before[0] == 5000
     assert servers.ask_postgres(SUMMARY.format(trap=trap)) == [before]
     assert not trap.exists()

@@ -110,7 +110,10 @@ def trial_text(result: Trial) -> RenderableType:
         ),
         check_text(result.check),
         *(
-            line(f"{name} {step.outcome} ({duration(step.seconds)}): {step.message}", STYLES[step.outcome])
+            line(
+                f"{name} {step.outcome} ({duration(step.seconds)}): {step.message}",
+                STYLES.get(step.outcome, ""),
+            )
             for name, step in steps.items()
         ),
     ]
