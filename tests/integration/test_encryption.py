@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -101,7 +101,10 @@ def outcomes(servers: Servers, host: str, mode: str, certificate: str) -> list[t
     ]
     for address, (prefix, script) in zip(addresses, SCRIPTS.items(), strict=True):
         try:
-            Databases(*addresses).ping(address.service)
+            # In a thread of its own, as a command is a process of its own: after a certificate that was
+            # refused, libpq leaves an error of OpenSSL's in its thread, and names that one the next time.
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(Databases(*addresses).ping, address.service).result()
             found.append((prefix, 0, ""))
         except DatabaseError as error:
             # What is silent is waited for.
@@ -140,8 +143,7 @@ def test_a_server_with_a_certificate_is_used(
         ("127.0.0.1", "verify-ca", "another.crt", "certificate verify failed"),
         ("localhost", "verify-full", "", "certificate verify failed"),
         ("127.0.0.1", "verify-full", "ours.crt", "match"),
-        # OpenSSL's words depend on what the process has used it for before.
-        ("localhost", "verify-full", "garbage.crt", "no certificate or crl found|shutdown while in init"),
+        ("localhost", "verify-full", "garbage.crt", "no certificate or crl found"),
     ],
 )
 def test_another_certificate_is_named_as_the_cause(
@@ -151,7 +153,7 @@ def test_another_certificate_is_named_as_the_cause(
     for prefix, code, said in outcomes(encrypted, host, mode, path):
         assert code == 5, (prefix, said)
         if prefix == "AIRBYTE_MYSQL" or postgres_encrypts():
-            assert re.search(reason, said), said
+            assert reason in said
         assert f"{prefix}_SSLMODE" in said
         assert f"{prefix}_SSLROOTCERT" in said
         assert f"{prefix}_PORT" not in said
