@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipectl.airflow_answers import one_line, read_time
 from pipectl.names import MINUTE, command, duration, listed, moment
 from pipectl.pipeline.causes import Cause
-from pipectl.pipeline.overload import LATE_SECONDS
+from pipectl.pipeline.overload import is_merely_late
 from pipectl.services import get
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def silence_of(evidence: Evidence, name: str) -> str:
     if started and (heartbeat is None or heartbeat < started):
         lasting = duration((evidence.now - started).total_seconds())
         return f"the service {name} was started {lasting} ago and has given no heartbeat yet"
-    if evidence.overload and heartbeat and _age(evidence, heartbeat) < LATE_SECONDS:
+    if heartbeat and is_merely_late(evidence.overload, _age(evidence, heartbeat)):
         return ""
     lasting = f" for {duration(_age(evidence, heartbeat))}" if heartbeat else ""
     busy = f", and {evidence.overload}" if evidence.overload else ""

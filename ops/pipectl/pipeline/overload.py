@@ -8,7 +8,7 @@ from pipectl.names import counted
 
 # Heartbeats came 10 s and more late at 15 to 30 on 2 cores.
 MOST_PER_CORE = 4
-# So old a heartbeat may be there: at a load of 27, a process that was well gave them 11 to 40 s apart.
+# So old a heartbeat may be there: at loads of 27 to 34 those of a process that was well were 11 to 37 s old.
 LATE_SECONDS = 60
 
 
@@ -20,3 +20,8 @@ def overload() -> str:
         if load > MOST_PER_CORE * cores
         else ""
     )
+
+
+def is_merely_late(load: str, seconds: float) -> bool:
+    """Whether a heartbeat `seconds` old is late because of the machine's `load`, as overload() tells it."""
+    return bool(load) and seconds < LATE_SECONDS

@@ -10,7 +10,7 @@ from pipectl.airflow_answers import NEWEST_FIRST, import_reason, objects, one_li
 from pipectl.errors import AirflowSilentError, PipectlError
 from pipectl.names import counted, shell
 from pipectl.pipeline.doctor.checks import UP, Desk, Finding, bad, check, fine
-from pipectl.pipeline.overload import LATE_SECONDS, overload
+from pipectl.pipeline.overload import is_merely_late, overload
 from pipectl.pipeline.readiness import component_starts, processor_start
 from pipectl.services import HEALTHY, SERVICES, WAITING
 
@@ -56,8 +56,11 @@ def heartbeats(desk: Desk) -> Finding:
             if service.name in down:
                 return bad(f"{service.name} gives no heartbeats{f', the latest {age}' if beat else ''}", UP)
             start, busy = starts.get(service.component), overload()
-            is_young = beat and (now - beat).total_seconds() < LATE_SECONDS and not (start and beat < start)
-            if not (busy and is_young):
+            if (
+                beat is None
+                or (start is not None and beat < start)
+                or not is_merely_late(busy, (now - beat).total_seconds())
+            ):
                 return _silent(service.name, beat, start, now, busy)
             told[-1] += f", late, for {busy}"
     return fine(", ".join(told))
