@@ -220,6 +220,9 @@ def import_modules(command: str, *, with_shortcuts: bool) -> None:
     """Import what the service imports sooner or later."""
     if with_shortcuts:
         attempt("read YAML with libyaml", shortcuts.read_yaml_with_libyaml)
+        attempt("leave out libcst", shortcuts.import_libcst_when_used)
+        if command == "api-server":
+            attempt("build models when they are used", shortcuts.build_models_when_used)
     for module in MODULES.get(command, ()):
         attempt("import " + module, importlib.import_module, module)
 
