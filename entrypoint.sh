@@ -29,8 +29,9 @@ set_up_installers() {
     done <"$settings"
 }
 
-# Where a service notes its heartbeats, for healthcheck.sh. Empty, since those of an earlier start do not count.
-(: >"$folder/heartbeat") 2>/dev/null || :
+# Where a service notes its heartbeats, for healthcheck.sh: none yet, and this start. Those of an earlier one do not
+# count.
+(echo "0 $(date +%s)" >"$folder/heartbeat") 2>/dev/null || :
 
 # As in the official image: what one AIRFLOW_UID makes, another of group 0 may change.
 umask 0002

@@ -17,7 +17,15 @@ answers() {
 # A heartbeat that the service has written into the metadata database within 30 s.
 beats() {
     local moment=0
-    read -r moment <"$AIRFLOW_HOME/heartbeat" && ((moment <= EPOCHSECONDS && EPOCHSECONDS < moment + 30))
+    read -r moment _ <"$AIRFLOW_HOME/heartbeat" && ((moment <= EPOCHSECONDS && EPOCHSECONDS < moment + 30))
+}
+
+# A start of less than a minute ago, which has given no heartbeat: there is nothing to explain yet, and many
+# checks of many services in Python would take half of a small machine from what they wait for.
+starts() {
+    local moment=1 started=0
+    read -r moment started <"$AIRFLOW_HOME/heartbeat" &&
+        ((moment == 0 && started <= EPOCHSECONDS && EPOCHSECONDS < started + 60)) && echo "$service: starting"
 }
 
 {
@@ -26,5 +34,6 @@ beats() {
     triggerer) [ -e "$AIRFLOW_HOME/logs/triggerer-needed" ] || { printf waiting && exit 0; } ;;&
     *) beats && exit 0 ;;
     esac
+    starts && exit 1
 } 2>/dev/null
 exec python "${0%.sh}.py" "$service"

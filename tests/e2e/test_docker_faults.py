@@ -116,6 +116,7 @@ def test_an_interrupted_up_can_be_run_again(project: DockerProject) -> None:
     assert "AIRBYTE_POSTGRES_PASSWORD" in error["hint"]
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_replaced_and_remembered(project: DockerProject) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))

@@ -120,9 +120,8 @@ def test_strangers_on_the_ports_are_named_and_not_asked(populated: DockerProject
     assert populated.json("verify-db", "--expect", "reconciled")["ok"]
 
 
-@pytest.mark.parametrize(
-    "lost", [pytest.param("stack/.env", marks=pytest.mark.slow), "stack/.env and .pipectl"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["stack/.env", "stack/.env and .pipectl"])
 def test_what_runs_tells_what_was_lost(populated: DockerProject, lost: str) -> None:
     path = populated.folder / "stack" / ".env"
     before = path.read_text(encoding="utf-8")

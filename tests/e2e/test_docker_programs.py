@@ -13,6 +13,8 @@ from support.program_checks import ProgramChecks
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from support.project_copy import Project
+
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
 
@@ -27,3 +29,15 @@ class TestPrograms(ProgramChecks):
 
     def test_a_package_that_cannot_be_had_hides_nothing_else(self, project: DockerProject) -> None:
         check_without_a_package(project)
+
+    @pytest.mark.slow
+    def test_a_dag_under_test_is_left_alone_by_the_scheduler(self, project: Project) -> None:
+        super().test_a_dag_under_test_is_left_alone_by_the_scheduler(project)
+
+    @pytest.mark.slow
+    def test_a_dag_runs_the_checks_that_the_command_runs(self, populated: Project) -> None:
+        super().test_a_dag_runs_the_checks_that_the_command_runs(populated)
+
+    @pytest.mark.slow
+    def test_a_shell_completes_ids_of_what_runs(self, project: Project) -> None:
+        super().test_a_shell_completes_ids_of_what_runs(project)

@@ -294,6 +294,7 @@ def test_both_tables_are_assets_whose_events_start_the_example(project: DockerPr
     asset_events.compare_events_with_a_run(project)
 
 
+@pytest.mark.slow
 def test_check_says_of_broken_files_what_the_dag_processor_says(project: DockerProject) -> None:
     broken_dags.compare_with_the_processor(project)
 
@@ -344,6 +345,7 @@ def test_down_removes_containers_and_keeps_the_data(project: DockerProject) -> N
     assert not status["airflow"]["reachable"]
 
 
+@pytest.mark.slow
 def test_the_triggerer_starts_with_the_first_deferred_task_and_comes_back(project: DockerProject) -> None:
     check_triggerer(project, lambda: os.kill(project.containers()["triggerer-1"]["State"]["Pid"], 9))
 

@@ -180,6 +180,7 @@ def slow(project: Project, tmp_path: Path) -> Iterator[Any]:
     path.unlink()
 
 
+@pytest.mark.slow
 def test_a_task_that_ends_soon_ends_before_the_restart(project: Project, slow: Any) -> None:
     run_id, folder = slow
     own_setting(project, "COLOUR=green")

@@ -50,13 +50,13 @@ def watched(project: Project, tmp_path: Path) -> Iterator[WatchedRun]:
     run.let_go()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "seconds"),
     [
-        (ALONE, 15),
-        *(pytest.param(name, 15, marks=pytest.mark.slow) for name in ("scheduler", "postgres", "webserver")),
-        *(pytest.param(ALL, seconds, marks=pytest.mark.slow) for seconds in (15, 60)),
-        *(pytest.param(name, 300, marks=pytest.mark.slow) for name in (ALONE, "scheduler", ALL)),
+        *((name, 15) for name in (ALONE, "scheduler", "postgres", "webserver")),
+        *((ALL, seconds) for seconds in (15, 60)),
+        *((name, 300) for name in (ALONE, "scheduler", ALL)),
     ],
 )
 def test_what_was_stopped_for_a_while_runs_no_task_twice(

@@ -145,6 +145,7 @@ def test_all_projects_are_listed_with_what_runs(populated: Project, other: Proje
         assert found["bytes"] > 1_000_000
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_running_project_starts_nothing_until_it_has_new_data(
     populated: Project, tmp_path: Path
 ) -> None:

@@ -463,6 +463,7 @@ def test_a_watch_sees_runs_and_goes_on_while_the_stack_is_down(populated: Projec
     check_watch(populated, goes_down=True)
 
 
+@pytest.mark.slow
 def test_a_lock_that_a_dead_scheduler_left_behind_does_not_stop_the_next_run(project: Project) -> None:
     left_behind = psycopg2.connect(
         host="127.0.0.1",
@@ -649,6 +650,7 @@ def test_at_rest_little_is_done(project: Project) -> None:
     check_rest(LocalStack(project))
 
 
+@pytest.mark.slow
 def test_a_sample_of_airflows_own_examples_ends_as_its_authors_meant(project: Project) -> None:
     check_sample(project)
 

@@ -370,10 +370,16 @@ class DockerEngine(Engine):
         running = {container.service for container in containers if container.pid}
         # Tasks that end tell the web server, which writes to the database: both stay until then.
         told = {name for name in running if name in TOLD_FIRST or runs_tasks(name)}
-        first = [each for each in containers if each.pid and each.service in told]
-        for chosen in (first, [each for each in containers if each.pid and each not in first]):
-            self._side_by_side(self._api.stop, [container.id for container in chosen])
-        self._side_by_side(self._api.remove, [container.id for container in containers])
+        runs = {container.id: container.service for container in containers if container.pid}
+        first = [container for container, service in runs.items() if service in told]
+        self._side_by_side(self._api.stop, first)
+
+        def end(container: str) -> None:
+            if container in runs and container not in first:
+                self._api.stop(container)
+            self._api.remove(container)
+
+        self._side_by_side(end, [container.id for container in containers])
         if self._project_id:
             labels = {identity.COMPOSE_LABEL: self._project_name, identity.PROJECT_LABEL: self._project_id}
             self._api.remove_networks(labels)
