@@ -35,12 +35,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{pipectl.parent}:{os.environ['PATH']}"
 
 
-def run(path: str, folder: Path, command: str) -> str:
+def run(path: str, folder: Path, command: str, engine: str = "local") -> str:
     """Run a step of a workflow as GitHub does."""
     done = subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", command],
         cwd=folder,
-        env={**os.environ, "PATH": path, "PIPECTL_ENGINE": "local", "PIPECTL_PROJECT": str(folder)},
+        env={**os.environ, "PATH": path, "PIPECTL_ENGINE": engine, "PIPECTL_PROJECT": str(folder)},
         capture_output=True,
         text=True,
         check=False,
@@ -50,10 +50,15 @@ def run(path: str, folder: Path, command: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_the_workflow_of_a_new_project_does_what_it_says(path: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["local", pytest.param("docker", marks=pytest.mark.docker)])
+def test_the_workflow_of_a_new_project_does_what_it_says(path: str, tmp_path: Path, engine: str) -> None:
     project = tmp_path / "my pipeline"
     project.mkdir()
     run(path, tmp_path, "pipectl init 'my pipeline'")
+    if engine == "docker":
+        need_docker()
+        install = DockerProject(project, engine).ways_to_packages()
+        (project / "stack" / "airflow" / "install.env").write_text(install, encoding="utf-8")
     workflow: Any = yaml.safe_load((project / ".github/workflows/pipeline.yml").read_text(encoding="utf-8"))
     steps = [step["run"] for step in workflow["jobs"]["pipeline"]["steps"] if "run" in step]
     [installation, *steps] = steps
@@ -63,9 +68,9 @@ def test_the_workflow_of_a_new_project_does_what_it_says(path: str, tmp_path: Pa
     )
     try:
         for step in steps:
-            run(path, project, step)
+            run(path, project, step, engine)
     finally:
-        run(path, project, "pipectl down --volumes --yes")
+        run(path, project, "pipectl down --volumes --yes", engine)
     assert {report.name for report in (project / "reports").iterdir()} >= {
         "check.xml",
         "data.xml",

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 
 from pipectl.engines.local.folders import atomic_folder
 from pipectl.errors import EngineError, UsageError, remedy
-from pipectl.names import listed
+from pipectl.names import command, listed
 from pipectl.pipeline.scaffold import RECORD, ScaffoldFile, todays
+from pipectl.surroundings import project_above
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NAMED = 5
 ANOTHER = "Name another folder."
+# Folders of a project in which it takes each file for its own.
+PROJECTS_OWN = {"dags", "scripts", "stack", ".pipectl"}
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,12 @@ def _possible(folder: Path) -> Path:
         raise UsageError(f"{str(folder)!r} can be no folder: {error}.", hint=ANOTHER) from error
     if not str(path).isprintable():
         raise UsageError(f"{str(path)!r} has characters that cannot be printed.", hint=ANOTHER)
+    around = project_above(path.parent)
+    if around and path.relative_to(around).parts[0] in PROJECTS_OWN:
+        raise UsageError(
+            f"{path} is among the files of the project {around}, which would take its files for its own.",
+            hint=ANOTHER,
+        )
     return path
 
 
@@ -76,9 +85,11 @@ def _fill(folder: Path, files: Mapping[str, ScaffoldFile]) -> None:
     missing = {name: file for name, file in files.items() if not _has(folder / name, file)}
     in_the_way = [name for name in missing if _is_taken(folder, name)]
     if in_the_way:
+        hint = "init overwrites nothing: move what is there away, or name another folder."
+        if (folder / RECORD).is_file():
+            hint = f"It is a project already. Bring it to this pipectl: {command('--project', str(folder), 'upgrade')}"
         raise UsageError(
-            f"{folder} has already: {listed(in_the_way[:NAMED], len(in_the_way))}.",
-            hint="init overwrites nothing: move what is there away, or name another folder.",
+            f"{folder} has already: {listed(in_the_way[:NAMED], len(in_the_way))}.", hint=hint
         )
     _write(folder, missing)
 
