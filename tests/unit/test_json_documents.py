@@ -695,8 +695,8 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
     ),
     (
         "init",
-        NewProject(Path("/srv/shop"), "1.0.0", 97),
-        {"folder": "/srv/shop", "version": "1.0.0", "files": 97},
+        NewProject(Path("/srv/shop"), "1.0.0", 97, 97),
+        {"folder": "/srv/shop", "version": "1.0.0", "files": 97, "added": 97},
     ),
     (
         "bundle",

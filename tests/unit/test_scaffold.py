@@ -7,16 +7,19 @@ import os
 import shlex
 import shutil
 import stat
+import subprocess
 import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pipectl.commands.init import result_text as init_text
 from pipectl.commands.upgrade import result_text
+from pipectl.engines.project import RECORD, restoring
 from pipectl.errors import EngineError, UsageError
 from pipectl.pipeline import initialising, scaffold, upgrading
 from pipectl.pipeline.initialising import initialise
-from pipectl.pipeline.scaffold import RECORD, Scaffold, ScaffoldFile, recorded, todays
+from pipectl.pipeline.scaffold import Scaffold, ScaffoldFile, recorded, todays
 from pipectl.pipeline.upgrading import upgrade
 from support.text import plain
 
@@ -172,6 +175,28 @@ def test_a_folder_that_is_a_project_already_is_upgraded(
     with pytest.raises(UsageError, match=r"has already: dags/a\.py") as refused:
         initialise(project)
     assert f"pipectl --project {shlex.quote(str(project))} upgrade" in refused.value.hint
+
+
+@pytest.mark.parametrize("has_git", [True, False])
+def test_a_project_gets_back_what_it_has_lost_by_the_command_that_is_named(project: Path, *, has_git: bool) -> None:
+    """From git, which has the user's changes, or as it began."""
+    (project / "dags" / "b.py").write_text("mine")
+    before = contents(project)
+    if has_git:
+        for words in (("init",), ("add", "."), ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "a")):
+            subprocess.run(["git", "-C", str(project), *words], check=True, capture_output=True)
+    for name in ("dags/a.py", "stack/c.env"):
+        (project / name).unlink()
+    named = restoring(project / "dags" / "a.py", project / "stack" / "c.env")
+    program, *words = shlex.split(named)
+    if has_git:
+        subprocess.run([program, *words], check=True, capture_output=True)
+    else:
+        assert (program, *words) == ("pipectl", "init", str(project))
+        made = initialise(project)
+        assert (made.files, made.added) == (4, 2)
+        assert f"Completed the project in {project}: 2 files added." in plain(init_text(made))
+    assert {name: text for name, text in contents(project).items() if not name.startswith(".git/")} == before
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,8 +399,14 @@ def test_an_interrupted_upgrade_goes_on(project: Path, monkeypatch: pytest.Monke
         patch.setattr(upgrading, "write_file", interrupted)
         with pytest.raises(KeyboardInterrupt):
             upgrade(project, dry_run=False)
+    # What SIGKILL leaves of the file that was being written.
+    (project / "dags" / ".b.py.new-x1y2z3").write_text("lin")
     assert actions(project) == {"dags/b.py": "updated", "stack/c.env": "updated"}
-    assert contents(project)["dags/a.py"] == changed(9, "new", changed(1, "mine"))
+    assert contents(project) == {
+        "dags/a.py": changed(9, "new", changed(1, "mine")),
+        "dags/b.py": changed(9, "new"),
+        "stack/c.env": changed(9, "new"),
+    }
 
 
 def test_a_project_of_a_newer_pipectl_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,7 +464,7 @@ def test_a_damaged_record_is_named(project: Path, content: bytes) -> None:
     (project / RECORD).write_bytes(content)
     with pytest.raises(UsageError, match=r"scaffold\.zip cannot be read") as refused:
         upgrade(project, dry_run=False)
-    assert "git checkout stack/scaffold.zip" in refused.value.hint
+    assert f"git -C {shlex.quote(str(project))} checkout -- stack/scaffold.zip" in refused.value.hint
 
 
 def test_a_project_without_a_record_is_of_the_first_release(project: Path) -> None:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipectl import surroundings
+from pipectl.engines.project import RECORD
 from pipectl.errors import EngineError, UsageError, remedy
 from pipectl.names import shell
 from pipectl.pipeline.initialising import write_file
-from pipectl.pipeline.scaffold import CLONE, RECORD, ScaffoldFile, is_clone, recorded, todays
+from pipectl.pipeline.scaffold import CLONE, ScaffoldFile, is_clone, recorded, todays
 from pipectl.pipeline.snapshot_versions import is_newer
 
 if TYPE_CHECKING:
@@ -121,8 +122,12 @@ def upgrade(project: Path, *, dry_run: bool) -> Upgrade:
             f"{path} cannot be read or written: {error.strerror or error}.", hint=remedy(error, path)
         ) from error
     changes = tuple(_change(step) for step in steps)
-    unmerged = tuple(name for name in today.files if (project / f"{name}{NEW}").exists())
-    return Upgrade(project, base.version, today.version, dry_run, changes, unmerged)
+    return Upgrade(project, base.version, today.version, dry_run, changes, unmerged(project))
+
+
+def unmerged(project: Path) -> tuple[str, ...]:
+    """Return the files of the scaffold with a FILE.new beside them."""
+    return tuple(name for name in todays().files if os.path.lexists(project / f"{name}{NEW}"))
 
 
 def _require_places(project: Path, steps: tuple[_Step, ...], base: Scaffold) -> None:
