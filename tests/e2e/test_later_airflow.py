@@ -26,7 +26,9 @@ TRIAL_SECONDS = 1200
 def state(project: Project) -> dict[str, Any]:
     """What a trial must leave as it is: bytes of files, processes with their ports, and rows."""
     files = [path for path in project.folder.rglob("*") if path.is_file() and ".pipectl" not in path.parts]
-    files += [path for path in (project.folder / ".pipectl").glob("*") if path.name in {"settings.json", "engine"}]
+    files += [
+        path for path in (project.folder / ".pipectl").glob("*") if path.name in {"settings.json", "engine"}
+    ]
     metadata = (
         *("psql", "--metadata", "-Atc"),
         "SELECT (SELECT version_num FROM alembic_version), (SELECT count(*) FROM dag_run),"

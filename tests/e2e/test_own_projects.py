@@ -145,7 +145,7 @@ def test_data_of_the_first_release_goes_on_after_its_upgrade_on_docker(tmp_path:
 
 
 def test_a_bundle_installs_where_there_is_no_network(path: str, tmp_path: Path) -> None:
-    """With empty caches, no settings of pip's, proxies that nobody is behind, and for root no way out at all."""
+    """With empty caches, no settings of pip's, proxies that nobody is behind, and as root without any way out."""
     run(path, tmp_path, "pipectl init made")
     # A release would come from an index, so the clone's own pipectl makes the bundle.
     subprocess.run(
@@ -165,7 +165,8 @@ def test_a_bundle_installs_where_there_is_no_network(path: str, tmp_path: Path) 
     commands = """
         tar xf offline.tar.gz && pipectl-offline/install && mv made project && cd project || exit
         PATH=$PWD/../pipectl-offline:$PATH
-        pipectl check && pipectl test && pipectl up && pipectl trigger && pipectl verify-db --expect reconciled
+        pipectl check && pipectl test && pipectl up
+        [ $? = 0 ] && pipectl trigger && pipectl verify-db --expect reconciled
         code=$?
         pipectl down --volumes --yes && exit "$code"
     """

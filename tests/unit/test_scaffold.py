@@ -178,12 +178,18 @@ def test_a_folder_that_is_a_project_already_is_upgraded(
 
 
 @pytest.mark.parametrize("has_git", [True, False])
-def test_a_project_gets_back_what_it_has_lost_by_the_command_that_is_named(project: Path, *, has_git: bool) -> None:
+def test_a_project_gets_back_what_it_has_lost_by_the_command_that_is_named(
+    project: Path, *, has_git: bool
+) -> None:
     """From git, which has the user's changes, or as it began."""
     (project / "dags" / "b.py").write_text("mine")
     before = contents(project)
     if has_git:
-        for words in (("init",), ("add", "."), ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "a")):
+        for words in (
+            ("init",),
+            ("add", "."),
+            ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "a"),
+        ):
             subprocess.run(["git", "-C", str(project), *words], check=True, capture_output=True)
     for name in ("dags/a.py", "stack/c.env"):
         (project / name).unlink()
@@ -196,7 +202,8 @@ def test_a_project_gets_back_what_it_has_lost_by_the_command_that_is_named(proje
         made = initialise(project)
         assert (made.files, made.added) == (4, 2)
         assert f"Completed the project in {project}: 2 files added." in plain(init_text(made))
-    assert {name: text for name, text in contents(project).items() if not name.startswith(".git/")} == before
+    shutil.rmtree(project / ".git", ignore_errors=True)
+    assert contents(project) == before
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +280,9 @@ def test_lines_that_contradict_each_other_leave_the_users_file(
     printed = plain(result_text(again))
     assert "dags/a.py.new is still to be merged into dags/a.py" in printed
     # Another one replaces what the first has left.
-    release(monkeypatch, "1.2.0", {"dags/a.py": changed(9, "newer"), "dags/b.py": LINES, "stack/c.env": LINES})
+    release(
+        monkeypatch, "1.2.0", {"dags/a.py": changed(9, "newer"), "dags/b.py": LINES, "stack/c.env": LINES}
+    )
     assert upgrade(project, dry_run=False).conflicts == ("dags/a.py",)
     assert contents(project) == {**before, "dags/a.py.new": changed(9, "newer")}
     (project / "dags" / "a.py.new").replace(project / "dags" / "a.py")
@@ -282,7 +291,10 @@ def test_lines_that_contradict_each_other_leave_the_users_file(
 
 @pytest.mark.parametrize(
     ("program", "words"),
-    [(None, "is not installed"), ("#!/bin/sh\necho 'git: no developer tools' >&2\nexit 1\n", "could not merge")],
+    [
+        (None, "is not installed"),
+        ("#!/bin/sh\necho 'git: no developer tools' >&2\nexit 1\n", "could not merge"),
+    ],
 )
 def test_without_a_git_that_merges_nothing_is_changed(
     project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str | None, words: str

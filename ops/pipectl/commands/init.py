@@ -29,7 +29,8 @@ def init(
 ) -> None:
     """Make a project of your own: DAGs, scripts, the stack's files, a GitHub workflow and a README.
 
-    Nothing that is there is overwritten, and no network is needed. A project that has lost files gets them back.
+    Nothing that is there is overwritten, and no network is needed. A project that has lost files gets them
+    back.
 
     Examples: `pipectl init my-pipeline` · `pipectl init .`
     """

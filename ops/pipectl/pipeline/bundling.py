@@ -160,5 +160,5 @@ def _pack(draft: Path, wheels: Path, cache_dir: Path, servers: tuple[str, ...]) 
 
 
 def _installer(machine: str) -> str:
-    text = INSTALLER.replace("@PYTHON@", f"python{machine.split()[0]}")
+    text = INSTALLER.replace("@PYTHON@", f"python{machine.split(maxsplit=1)[0]}")
     return text.replace("@MACHINE@", machine).replace("@VERSION@", __version__)

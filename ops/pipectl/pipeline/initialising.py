@@ -87,7 +87,7 @@ def _possible(folder: Path) -> Path:
 
 
 def _fill(folder: Path, files: Mapping[str, ScaffoldFile], scaffold: Scaffold) -> int:
-    """Add the files that a folder lacks; return how many. UsageError, before that, if others are in the way."""
+    """Add the files that a folder lacks; return how many. UsageError before that, if others are in the way."""
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"{folder} cannot be written.", hint=f"Make it writable for you. Or: {ANOTHER}")
     missing = {name: file for name, file in files.items() if not _has(folder / name, file)}
@@ -98,10 +98,9 @@ def _fill(folder: Path, files: Mapping[str, ScaffoldFile], scaffold: Scaffold) -
     if in_the_way:
         hint = "init overwrites nothing: move what is there away, or name another folder."
         if (folder / RECORD).is_file():
-            hint = f"It is a project already. Bring it to this pipectl: {command('--project', str(folder), 'upgrade')}"
-        raise UsageError(
-            f"{folder} has already: {listed(in_the_way[:NAMED], len(in_the_way))}.", hint=hint
-        )
+            bringing = command("--project", str(folder), "upgrade")
+            hint = f"It is a project already. Bring it to this pipectl: {bringing}"
+        raise UsageError(f"{folder} has already: {listed(in_the_way[:NAMED], len(in_the_way))}.", hint=hint)
     _write(folder, missing)
     return len(missing)
 

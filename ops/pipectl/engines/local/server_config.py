@@ -9,6 +9,7 @@ from pathlib import Path
 from pipectl.engines.project import restoring
 from pipectl.errors import EngineError
 
+
 def copied_config(source: Path, data_dir: Path) -> Path:
     """Return where the copy of `source` lies, or will lie."""
     return data_dir.with_name(f"{data_dir.name}.config") / source.name
