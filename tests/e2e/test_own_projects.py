@@ -145,7 +145,7 @@ def test_data_of_the_first_release_goes_on_after_its_upgrade_on_docker(tmp_path:
 
 
 def test_a_bundle_installs_where_there_is_no_network(path: str, tmp_path: Path) -> None:
-    """With empty caches, no settings of pip's, proxies that nobody is behind, and as root without any way out."""
+    """With empty caches, no settings of pip's, proxies that nobody is behind, and as root no way out."""
     run(path, tmp_path, "pipectl init made")
     # A release would come from an index, so the clone's own pipectl makes the bundle.
     subprocess.run(

@@ -87,7 +87,7 @@ def _possible(folder: Path) -> Path:
 
 
 def _fill(folder: Path, files: Mapping[str, ScaffoldFile], scaffold: Scaffold) -> int:
-    """Add the files that a folder lacks; return how many. UsageError before that, if others are in the way."""
+    """Add the files that a folder lacks; return how many. UsageError before, if others are in the way."""
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"{folder} cannot be written.", hint=f"Make it writable for you. Or: {ANOTHER}")
     missing = {name: file for name, file in files.items() if not _has(folder / name, file)}
