@@ -202,6 +202,7 @@ def test_a_project_gets_back_what_it_has_lost_by_the_command_that_is_named(
         made = initialise(project)
         assert (made.files, made.added) == (4, 2)
         assert f"Completed the project in {project}: 2 files added." in plain(init_text(made))
+        assert f"The project in {project} has all of its files." in plain(init_text(initialise(project)))
     shutil.rmtree(project / ".git", ignore_errors=True)
     assert contents(project) == before
 

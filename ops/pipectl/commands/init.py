@@ -46,7 +46,9 @@ def init(
 def result_text(project: NewProject) -> RenderableType:
     """Return where the project is, and what to type next."""
     made = f"Made a project in {project.folder} ({counted(project.files, 'file')})."
-    if project.added < project.files:
+    if project.added == 0:
+        made = f"The project in {project.folder} has all of its files."
+    elif project.added < project.files:
         made = f"Completed the project in {project.folder}: {counted(project.added, 'file')} added."
     return group(
         line(made),
