@@ -185,12 +185,8 @@ def test_a_project_gets_back_what_it_has_lost_by_the_command_that_is_named(
     (project / "dags" / "b.py").write_text("mine")
     before = contents(project)
     if has_git:
-        for words in (
-            ("init",),
-            ("add", "."),
-            ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "a"),
-        ):
-            subprocess.run(["git", "-C", str(project), *words], check=True, capture_output=True)
+        for command in ("init", "add .", "-c user.name=a -c user.email=a@b commit -m a"):
+            subprocess.run(["git", "-C", str(project), *command.split()], check=True, capture_output=True)
     for name in ("dags/a.py", "stack/c.env"):
         (project / name).unlink()
     named = restoring(project / "dags" / "a.py", project / "stack" / "c.env")
@@ -199,9 +195,9 @@ def test_a_project_gets_back_what_it_has_lost_by_the_command_that_is_named(
         subprocess.run([program, *words], check=True, capture_output=True)
     else:
         assert (program, *words) == ("pipectl", "init", str(project))
-        made = initialise(project)
-        assert (made.files, made.added) == (4, 2)
-        assert f"Completed the project in {project}: 2 files added." in plain(init_text(made))
+        completed = initialise(project)
+        assert (completed.files, completed.added) == (4, 2)
+        assert f"Completed the project in {project}: 2 files added." in plain(init_text(completed))
         assert f"The project in {project} has all of its files." in plain(init_text(initialise(project)))
     shutil.rmtree(project / ".git", ignore_errors=True)
     assert contents(project) == before
