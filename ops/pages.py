@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import sys
 from pathlib import Path
@@ -75,7 +76,7 @@ def _command(name: str) -> Iterator[str]:
 def _parameters(command: Any, path: str) -> Iterator[str]:  # noqa: ANN401  Typer's own command
     context = command.context_class(command, info_name=path)
     records = [parameter.get_help_record(context) for parameter in command.params]
-    rows = [(f"`{_cell(names)}`", _cell(text)) for names, text in filter(None, records)]
+    rows = [(_code(names), _cell(text)) for names, text in filter(None, records)]
     yield from _table(("argument or option", "meaning"), rows)
 
 
@@ -106,7 +107,7 @@ def _part(part: str) -> tuple[str, list[tuple[str, str, str]], str]:
     for line in lines:
         if assigned := VARIABLE.fullmatch(line):
             name, value = assigned.groups()
-            rows.append((f"`{name}`", f"`{_cell(value)}`" if value else "", _cell(comment)))
+            rows.append((f"`{name}`", _code(value) if value else "", _cell(comment)))
             comment = ""
         elif line.startswith("#"):
             words = line.removeprefix("#").strip()
@@ -142,6 +143,13 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[s
     yield f"|{'---|' * len(head)}"
     for row in rows:
         yield f"| {' | '.join(row)} |".replace("|  |", "| |")
+
+
+def _code(text: str) -> str:
+    """Return code for a table: of a pipe in backticks GitHub hides the backslash, and the site shows it."""
+    if "|" not in text:
+        return f"`{_cell(text)}`"
+    return f"<code>{html.escape(' '.join(text.split())).replace('|', '&#124;')}</code>"
 
 
 def _cell(text: str) -> str:

@@ -76,10 +76,11 @@ class EnvFile:
         try:
             lines = ordinary.read_text(self.path).splitlines() if self.path.exists() else []
             left = dict(changes)
-            for index, line in enumerate(lines):
-                name = re.match(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=", line)
-                if name and name[1] in left:
-                    lines[index] = f"{name[1]}={left.pop(name[1])}"
+            # Of two lines for one name the last counts.
+            for index, line in reversed(list(enumerate(lines))):
+                assigned = re.match(r"\s*(export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=", line)
+                if assigned and (name := assigned[2]) in left:
+                    lines[index] = f"{assigned[1] or ''}{name}={left.pop(name)}"
             lines += [f"{name}={value}" for name, value in left.items()]
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # mkstemp makes the file 0600 from the start: no moment in which others can read it.

@@ -17,7 +17,7 @@ EXPORT_FORMATS = ("parquet", "csv")
 CHECK_IDS = (
     *("memory", "disk", "file-system", "clock", "locale", "proxy", "cache", "images"),
     *("env-file", "env-modes", "env-running", "env-volumes", "secrets", "line-ends", "mounts", "run-bits"),
-    "snapshots",
+    *("scaffold", "snapshots"),
     *("leftovers", "engine", "compose", "ports", "services", "airflow", "heartbeats", "tasks-api"),
     *("dag-imports", "triggerer", "pools", "retention", "databases", "replication-slots", "binary-log"),
     "label-lag",

@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +18,7 @@ from support.pages import GUIDES, script
 from support.project_copy import Project, new_local_project
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(5400)]
@@ -29,6 +32,17 @@ def programs(folder: Path) -> str:
         (folder / name).write_text(f"#!/bin/sh\nexec '{sys.executable}' {words}\"$@\"\n")
         (folder / name).chmod(0o755)
     return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+@contextmanager
+def others_ended(project: Project) -> Iterator[None]:
+    """End the projects that a guide makes beside this one, if it fails before it ends them itself."""
+    try:
+        yield
+    finally:
+        for stack in project.folder.parent.glob("*/stack"):
+            if stack.parent != project.folder:
+                replace(project, folder=stack.parent).run("down", "--volumes", "--yes")
 
 
 def follow(project: Project, path: str) -> None:
@@ -58,14 +72,14 @@ def follow(project: Project, path: str) -> None:
 
 
 def test_every_command_of_the_guides_works_on_the_local_engine(tmp_path: Path) -> None:
-    with new_local_project(tmp_path / "fraud") as project:
+    with new_local_project(tmp_path / "fraud") as project, others_ended(project):
         shutil.rmtree(project.folder)  # the tutorial makes it
         follow(project, programs(tmp_path / "programs"))
 
 
 @pytest.mark.docker
 def test_every_command_of_the_guides_works_on_docker(tmp_path: Path) -> None:
-    with new_docker_project(tmp_path / "fraud") as project:
+    with new_docker_project(tmp_path / "fraud") as project, others_ended(project):
         assert isinstance(project, DockerProject)
         shutil.rmtree(project.folder)
         # What `pipectl init` leaves as it is.

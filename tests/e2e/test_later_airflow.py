@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.docker_project import new_docker_project
 from support.json_schemas import check_output
 from support.project_copy import DAG_ID, Project, new_local_project
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -23,7 +26,9 @@ TRIAL_SECONDS = 1200
 def state(project: Project) -> dict[str, Any]:
     """What a trial must leave as it is: bytes of files, processes with their ports, and rows."""
     files = [path for path in project.folder.rglob("*") if path.is_file() and ".pipectl" not in path.parts]
-    files += [project.folder / ".pipectl" / name for name in ("settings.json", "engine")]
+    files += [
+        path for path in (project.folder / ".pipectl").glob("*") if path.name in {"settings.json", "engine"}
+    ]
     metadata = (
         *("psql", "--metadata", "-Atc"),
         "SELECT (SELECT version_num FROM alembic_version), (SELECT count(*) FROM dag_run),"
@@ -41,11 +46,20 @@ def state(project: Project) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize(
+    "new_project",
+    [
+        pytest.param(new_local_project, id="local"),
+        pytest.param(new_docker_project, id="docker", marks=pytest.mark.docker),
+    ],
+)
 def test_a_trial_reads_tests_migrates_and_runs_beside_a_stack_that_stays_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    new_project: Callable[[Path], AbstractContextManager[Project]],
 ) -> None:
     (tmp_path / "temporary").mkdir()
-    with new_local_project(tmp_path / "my shop") as project:
+    with new_project(tmp_path / "my shop") as project:
         project.run("up")
         project.run("trigger")
         project.settle()

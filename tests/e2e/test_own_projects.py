@@ -35,12 +35,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{pipectl.parent}:{os.environ['PATH']}"
 
 
-def run(path: str, folder: Path, command: str) -> str:
+def run(path: str, folder: Path, command: str, engine: str = "local") -> str:
     """Run a step of a workflow as GitHub does."""
     done = subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", command],
         cwd=folder,
-        env={**os.environ, "PATH": path, "PIPECTL_ENGINE": "local", "PIPECTL_PROJECT": str(folder)},
+        env={**os.environ, "PATH": path, "PIPECTL_ENGINE": engine, "PIPECTL_PROJECT": str(folder)},
         capture_output=True,
         text=True,
         check=False,
@@ -50,10 +50,15 @@ def run(path: str, folder: Path, command: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_the_workflow_of_a_new_project_does_what_it_says(path: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["local", pytest.param("docker", marks=pytest.mark.docker)])
+def test_the_workflow_of_a_new_project_does_what_it_says(path: str, tmp_path: Path, engine: str) -> None:
     project = tmp_path / "my pipeline"
     project.mkdir()
     run(path, tmp_path, "pipectl init 'my pipeline'")
+    if engine == "docker":
+        need_docker()
+        install = DockerProject(project, engine).ways_to_packages()
+        (project / "stack" / "airflow" / "install.env").write_text(install, encoding="utf-8")
     workflow: Any = yaml.safe_load((project / ".github/workflows/pipeline.yml").read_text(encoding="utf-8"))
     steps = [step["run"] for step in workflow["jobs"]["pipeline"]["steps"] if "run" in step]
     [installation, *steps] = steps
@@ -63,9 +68,9 @@ def test_the_workflow_of_a_new_project_does_what_it_says(path: str, tmp_path: Pa
     )
     try:
         for step in steps:
-            run(path, project, step)
+            run(path, project, step, engine)
     finally:
-        run(path, project, "pipectl down --volumes --yes")
+        run(path, project, "pipectl down --volumes --yes", engine)
     assert {report.name for report in (project / "reports").iterdir()} >= {
         "check.xml",
         "data.xml",
@@ -140,7 +145,7 @@ def test_data_of_the_first_release_goes_on_after_its_upgrade_on_docker(tmp_path:
 
 
 def test_a_bundle_installs_where_there_is_no_network(path: str, tmp_path: Path) -> None:
-    """With empty caches, no settings of pip's, and proxies that nobody is behind."""
+    """With empty caches, no settings of pip's, proxies that nobody is behind, and as root no way out."""
     run(path, tmp_path, "pipectl init made")
     # A release would come from an index, so the clone's own pipectl makes the bundle.
     subprocess.run(
@@ -157,11 +162,16 @@ def test_a_bundle_installs_where_there_is_no_network(path: str, tmp_path: Path) 
         **{f"{scheme}_proxy": "http://127.0.0.1:1" for scheme in ("http", "https", "all")},
     }
     (tmp_path / "home").mkdir()
-    commands = (
-        "tar xf offline.tar.gz && pipectl-offline/install && mv made project && cd project"
-        " && ../pipectl-offline/pipectl check && ../pipectl-offline/pipectl test"
-    )
-    done = subprocess.run(
-        ["sh", "-c", commands], cwd=tmp_path, env=alone, capture_output=True, text=True, check=False
-    )
+    commands = """
+        tar xf offline.tar.gz && pipectl-offline/install && mv made project && cd project || exit
+        PATH=$PWD/../pipectl-offline:$PATH
+        pipectl check && pipectl test && pipectl up
+        [ $? = 0 ] && pipectl trigger && pipectl verify-db --expect reconciled
+        code=$?
+        pipectl down --volumes --yes && exit "$code"
+    """
+    shell = ["sh", "-c", commands]
+    if shutil.which("ip") and subprocess.run(["unshare", "--net", "true"], check=False).returncode == 0:
+        shell = ["unshare", "--net", "sh", "-c", f"ip link set lo up\n{commands}"]
+    done = subprocess.run(shell, cwd=tmp_path, env=alone, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

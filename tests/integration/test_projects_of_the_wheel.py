@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipectl.pipeline.scaffold import FIRST_RELEASE, RECORD, RELEASES, todays
+from pipectl.engines.project import RECORD
+from pipectl.pipeline.scaffold import FIRST_RELEASE, RELEASES, todays
 from support import ROOT
 from support.needs import need_airflow
 from support.wheels import build, install_wheel

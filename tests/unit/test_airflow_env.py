@@ -103,7 +103,8 @@ def test_a_file_that_is_no_text_is_a_usage_error(project: Path) -> None:
 def test_without_the_shared_file_the_engine_says_how_to_get_it_back(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"airflow\.env is missing") as caught:
         airflow_env.read(tmp_path, {})
-    assert caught.value.hint == "Get it back: git checkout stack"
+    assert caught.value.hint.startswith("Get it back: git -C ")
+    assert caught.value.hint.endswith(" checkout -- airflow.env")
 
 
 def test_the_local_engine_starts_nothing_with_a_refused_line(project: Path) -> None:

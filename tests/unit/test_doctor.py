@@ -24,7 +24,7 @@ import pytest
 from psycopg2 import OperationalError
 from typer.testing import CliRunner
 
-from pipectl import cli, disk
+from pipectl import __version__, cli, disk
 from pipectl.airflow_health import AirflowHealth
 from pipectl.database_errors import explained, password_variable
 from pipectl.databases import Databases
@@ -34,6 +34,7 @@ from pipectl.engines.local import processes
 from pipectl.engines.local.airflow_install import environment_key
 from pipectl.engines.local.engine import LocalEngine
 from pipectl.engines.local.packages import SUMS
+from pipectl.engines.project import RECORD
 from pipectl.engines.redaction import MASK, Redactor, parts, secrets_of
 from pipectl.errors import AirflowError, AirflowSilentError, EngineError, UsageError, WaitTimeoutError
 from pipectl.models import DatabaseAddress, Service
@@ -44,6 +45,7 @@ from pipectl.pipeline.agreement import Disagreement, disagreements
 from pipectl.pipeline.consumers import BinaryLog, Slot
 from pipectl.pipeline.doctor import bundle, machine
 from pipectl.pipeline.doctor.checks import CHECKS, Check, Finding
+from pipectl.pipeline.scaffold import Scaffold
 from pipectl.services import of_executor
 from pipectl.settings import load
 from support import ROOT
@@ -74,6 +76,7 @@ ASKED = {
     "secrets equal across services": {"secrets"},
     "cache integrity": {"cache"},
     "leftovers": {"leftovers"},
+    "files of another version": {"scaffold"},
     "snapshots": {"snapshots"},
     "heartbeats": {"heartbeats", "services"},
     "tasks' API path": {"tasks-api"},
@@ -170,6 +173,28 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "a run bit": ("run-bits", lambda project: (project / "entrypoint.sh").chmod(0o644), "entrypoint.sh"),
     "a draft": ("leftovers", with_leftovers, ".postgres.new-abc"),
 }
+
+
+@pytest.mark.parametrize(
+    ("version", "found", "remedy"),
+    [
+        ("9.0.0", f"of pipectl 9.0.0, and this pipectl is {__version__}, which is older", "pipectl>=9.0.0"),
+        ("0.0.9", f"of pipectl 0.0.9, and this pipectl is {__version__}", " upgrade"),
+        (__version__, "stack/.env.example.new is not merged yet", "stack/.env.example, and delete it."),
+    ],
+)
+def test_files_of_another_version_are_named_with_the_command_that_brings_both_together(
+    project: Path, version: str, found: str, remedy: str
+) -> None:
+    assert examine(project, "scaffold")["scaffold"].ok is None
+    (project / RECORD).write_bytes(Scaffold(version, {}).packed())
+    if version == __version__:
+        assert examine(project, "scaffold")["scaffold"].ok is True
+        (project / "stack" / ".env.example.new").write_text("")
+    finding = examine(project, "scaffold")["scaffold"]
+    assert finding.ok is False
+    assert finding.found.endswith(found)
+    assert remedy in finding.remedy
 
 
 @pytest.mark.parametrize("name", DAMAGES)

@@ -39,7 +39,16 @@ def test_comments_and_order_survive_an_update(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_text("# mine\nexport B=1\n\nA=2 \n")
     EnvFile(path).update({"B": "3", "C": "4"})
-    assert path.read_text() == "# mine\nB=3\n\nA=2 \nC=4\n"
+    assert path.read_text() == "# mine\nexport B=3\n\nA=2 \nC=4\n"
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_name_that_stands_there_twice_has_the_new_value(tmp_path: Path, end: str) -> None:
+    path = tmp_path / ".env"
+    path.write_text(f"A=1\nB=2\nA=3{end}", newline="")
+    EnvFile(path).update({"A": "4", "C": "5"})
+    assert EnvFile(path).read() == {"A": "4", "B": "2", "C": "5"}
+    assert path.read_text() == "A=1\nB=2\nA=4\nC=5\n"
 
 
 def test_nobody_else_can_read_the_file(tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr("pipectl.pipeline.doctor.examine", lambda *_: FOUND)
         # What is drawn is a name, and may be any folder's of this machine.
         for name in ("initialising.initialise", "upgrading.write_file"):
-            patch.setattr(f"pipectl.pipeline.{name}", lambda folder, *_: NewProject(folder, "1.0.0", 1))
+            patch.setattr(f"pipectl.pipeline.{name}", lambda folder, *_: NewProject(folder, "1.0.0", 1, 1))
         patch.setattr("pipectl.pipeline.bundling.bundle", lambda _, file, __: Bundle(file, "", 1, (), 1))
         patch.setattr("webbrowser.open", lambda _: False)
         # `down --all` would stop what this machine runs.

@@ -695,8 +695,8 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
     ),
     (
         "init",
-        NewProject(Path("/srv/shop"), "1.0.0", 97),
-        {"folder": "/srv/shop", "version": "1.0.0", "files": 97},
+        NewProject(Path("/srv/shop"), "1.0.0", 97, 97),
+        {"folder": "/srv/shop", "version": "1.0.0", "files": 97, "added": 97},
     ),
     (
         "bundle",
@@ -717,6 +717,7 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
             "1.0.0",
             dry_run=False,
             changes=(FileChange("dags/mine.py", "conflict", 2, 1, "--- dags/mine.py"),),
+            unmerged=("dags/mine.py",),
         ),
         {
             "project": "/srv/shop",
@@ -732,6 +733,7 @@ DOCUMENTS: tuple[tuple[str, object, Any], ...] = (
                     "diff": "--- dags/mine.py",
                 }
             ],
+            "unmerged": ["dags/mine.py"],
         },
     ),
     (

@@ -108,4 +108,4 @@ def test_line_break_in_a_password_is_refused() -> None:
 def test_missing_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"absent.sql: No such file") as failure:
         postgres_roles.account("docker", ReplicationLogin("a", "b"), tmp_path / "absent.sql")
-    assert "git checkout stack" in failure.value.hint
+    assert failure.value.hint.endswith(" checkout -- absent.sql")

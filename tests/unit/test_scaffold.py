@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import shutil
 import stat
+import subprocess
 import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pipectl.commands.init import result_text as init_text
+from pipectl.commands.upgrade import result_text
+from pipectl.engines.project import RECORD, restoring
 from pipectl.errors import EngineError, UsageError
 from pipectl.pipeline import initialising, scaffold, upgrading
 from pipectl.pipeline.initialising import initialise
-from pipectl.pipeline.scaffold import RECORD, Scaffold, ScaffoldFile, recorded, todays
+from pipectl.pipeline.scaffold import Scaffold, ScaffoldFile, recorded, todays
 from pipectl.pipeline.upgrading import upgrade
+from support.text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -151,6 +157,52 @@ def test_a_folder_that_can_be_none_is_refused_in_a_sentence(tmp_path: Path, name
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("place", ["dags/new", "stack/airflow/new", "scripts/dags"])
+def test_a_project_does_not_begin_among_the_files_of_another(project: Path, place: str) -> None:
+    before = contents(project)
+    with pytest.raises(UsageError, match=f"among the files of the project {project}") as refused:
+        initialise(project / place)
+    assert "another folder" in refused.value.hint
+    assert contents(project) == before
+    # Beside them nobody reads it.
+    assert initialise(project / "examples" / "new").files == 4
+
+
+def test_a_folder_that_is_a_project_already_is_upgraded(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(monkeypatch, "1.1.0", {"dags/a.py": changed(9, "new")})
+    with pytest.raises(UsageError, match=r"has already: dags/a\.py") as refused:
+        initialise(project)
+    assert f"pipectl --project {shlex.quote(str(project))} upgrade" in refused.value.hint
+
+
+@pytest.mark.parametrize("has_git", [True, False])
+def test_a_project_gets_back_what_it_has_lost_by_the_command_that_is_named(
+    project: Path, *, has_git: bool
+) -> None:
+    """From git, which has the user's changes, or as it began."""
+    (project / "dags" / "b.py").write_text("mine")
+    before = contents(project)
+    if has_git:
+        for command in ("init", "add .", "-c user.name=a -c user.email=a@b commit -m a"):
+            subprocess.run(["git", "-C", str(project), *command.split()], check=True, capture_output=True)
+    for name in ("dags/a.py", "stack/c.env"):
+        (project / name).unlink()
+    named = restoring(project / "dags" / "a.py", project / "stack" / "c.env")
+    program, *words = shlex.split(named)
+    if has_git:
+        subprocess.run([program, *words], check=True, capture_output=True)
+    else:
+        assert (program, *words) == ("pipectl", "init", str(project))
+        completed = initialise(project)
+        assert (completed.files, completed.added) == (4, 2)
+        assert f"Completed the project in {project}: 2 files added." in plain(init_text(completed))
+        assert f"The project in {project} has all of its files." in plain(init_text(initialise(project)))
+    shutil.rmtree(project / ".git", ignore_errors=True)
+    assert contents(project) == before
+
+
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28))
@@ -205,20 +257,107 @@ def test_a_diff_is_of_the_projects_file(project: Path, monkeypatch: pytest.Monke
     assert "mine" not in change.diff.replace(" mine", "")
 
 
-@pytest.mark.parametrize("has_git", [True, False])
-def test_lines_that_contradict_each_other_leave_the_users_file(
-    project: Path, monkeypatch: pytest.MonkeyPatch, *, has_git: bool
-) -> None:
+def contradiction(project: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Let both sides change the same line; return what the project has then."""
     (project / "dags" / "a.py").write_text(changed(9, "mine"))
     release(monkeypatch, "1.1.0", {"dags/a.py": changed(9, "new"), "dags/b.py": LINES, "stack/c.env": LINES})
-    if not has_git:
-        monkeypatch.setattr("shutil.which", lambda _: None)
-    result = upgrade(project, dry_run=False)
-    assert result.conflicts == ("dags/a.py",)
-    assert contents(project)["dags/a.py"] == changed(9, "mine")
-    assert contents(project)["dags/a.py.new"] == changed(9, "new")
-    # Said once; the next upgrade begins with today's.
-    assert actions(project) == {}
+    return contents(project)
+
+
+@MERGES
+def test_lines_that_contradict_each_other_leave_the_users_file(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contradiction(project, monkeypatch)
+    assert upgrade(project, dry_run=False).conflicts == ("dags/a.py",)
+    assert contents(project) == {**before, "dags/a.py.new": changed(9, "new")}
+    # The next upgrade begins with today's, and tells of what is left of this one.
+    again = upgrade(project, dry_run=False)
+    assert (again.changes, again.unmerged) == ((), ("dags/a.py",))
+    printed = plain(result_text(again))
+    assert "dags/a.py.new is still to be merged into dags/a.py" in printed
+    # Another one replaces what the first has left.
+    release(
+        monkeypatch, "1.2.0", {"dags/a.py": changed(9, "newer"), "dags/b.py": LINES, "stack/c.env": LINES}
+    )
+    assert upgrade(project, dry_run=False).conflicts == ("dags/a.py",)
+    assert contents(project) == {**before, "dags/a.py.new": changed(9, "newer")}
+    (project / "dags" / "a.py.new").replace(project / "dags" / "a.py")
+    assert upgrade(project, dry_run=False).unmerged == ()
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        (None, "is not installed"),
+        ("#!/bin/sh\necho 'git: no developer tools' >&2\nexit 1\n", "could not merge"),
+    ],
+)
+def test_without_a_git_that_merges_nothing_is_changed(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str | None, words: str
+) -> None:
+    before = contradiction(project, monkeypatch)
+    if program:
+        (tmp_path / "git").write_text(program)
+        (tmp_path / "git").chmod(0o755)
+    monkeypatch.setattr("shutil.which", lambda _: str(tmp_path / "git") if program else None)
+    with pytest.raises(EngineError, match=words) as refused:
+        upgrade(project, dry_run=False)
+    assert str(project / "dags" / "a.py") in refused.value.message
+    assert refused.value.detail == ("git: no developer tools" if program else "")
+    assert contents(project) == before
+    assert recorded(project).version == "1.0.0"
+
+
+@MERGES
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_what_stands_where_a_file_is_to_be_written_is_named_before_anything_is_changed(
+    project: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    place = project / "dags" / "a.py.new"
+    if kind == "file":
+        place.write_text("mine")
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to("b.py")
+    (project / "stack" / "c.env").write_text("mine")
+    before = contradiction(project, monkeypatch)
+    with pytest.raises(UsageError, match=r"a\.py\.new is there already") as refused:
+        upgrade(project, dry_run=False)
+    assert f"mv {shlex.quote(str(place))}" in refused.value.hint
+    assert contents(project) == before
+    assert recorded(project).version == "1.0.0"
+
+
+def test_a_file_in_the_place_of_a_new_folder_is_named_before_anything_is_changed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "scripts").write_text("mine")
+    release(monkeypatch, "1.1.0", {"dags/a.py": changed(9, "new"), "scripts/checks/x.sql": LINES})
+    before = contents(project)
+    with pytest.raises(UsageError, match="scripts is no folder") as refused:
+        upgrade(project, dry_run=False)
+    assert f"mv {shlex.quote(str(project / 'scripts'))}" in refused.value.hint
+    assert contents(project) == before
+
+
+@MERGES
+def test_windows_line_ends_are_no_change_of_the_users(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"dags/a.py": changed(9, "new"), "dags/b.py": changed(9, "new"), "stack/c.env": LINES}
+    (project / "dags" / "b.py").write_text(changed(1, "mine"))
+    for path in project.glob("*/*.*"):
+        if path.name != "scaffold.zip":
+            path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    release(monkeypatch, "1.1.0", files)
+    assert actions(project) == {"dags/a.py": "updated", "dags/b.py": "merged"}
+    # What is written has the scaffold's; the others stay.
+    assert (project / "dags" / "b.py").read_bytes() == changed(9, "new", changed(1, "mine")).encode()
+    assert (project / "stack" / "c.env").read_bytes() == LINES.replace("\n", "\r\n").encode()
+
+
+def test_no_file_of_the_scaffold_has_windows_line_ends() -> None:
+    assert [name for name, file in todays().files.items() if b"\r\n" in file.content] == []
 
 
 def test_what_the_user_deleted_stays_so_and_what_is_needed_no_longer_goes(
@@ -227,8 +366,17 @@ def test_what_the_user_deleted_stays_so_and_what_is_needed_no_longer_goes(
     (project / "dags" / "a.py").unlink()
     (project / "stack" / "c.env").write_text("mine")
     release(monkeypatch, "1.1.0", {"dags/a.py": changed(9, "new")})
-    assert actions(project) == {"dags/b.py": "deleted", "stack/c.env": "kept"}
+    result = upgrade(project, dry_run=False)
+    assert {change.path: change.action for change in result.changes} == {
+        "dags/a.py": "absent",
+        "dags/b.py": "deleted",
+        "stack/c.env": "kept",
+    }
+    # What whoever has renamed it would carry over.
+    assert "-line 9\n+new" in result.changes[0].diff
+    assert "stays away since you deleted or renamed it (+1 -1)" in plain(result_text(result))
     assert contents(project) == {"stack/c.env": "mine"}
+    assert actions(project) == {}
 
 
 def test_a_new_file_by_the_name_of_a_users_own_is_no_file_to_overwrite(
@@ -260,8 +408,14 @@ def test_an_interrupted_upgrade_goes_on(project: Path, monkeypatch: pytest.Monke
         patch.setattr(upgrading, "write_file", interrupted)
         with pytest.raises(KeyboardInterrupt):
             upgrade(project, dry_run=False)
+    # What SIGKILL leaves of the file that was being written.
+    (project / "dags" / ".b.py.new-x1y2z3").write_text("lin")
     assert actions(project) == {"dags/b.py": "updated", "stack/c.env": "updated"}
-    assert contents(project)["dags/a.py"] == changed(9, "new", changed(1, "mine"))
+    assert contents(project) == {
+        "dags/a.py": changed(9, "new", changed(1, "mine")),
+        "dags/b.py": changed(9, "new"),
+        "stack/c.env": changed(9, "new"),
+    }
 
 
 def test_a_project_of_a_newer_pipectl_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +473,7 @@ def test_a_damaged_record_is_named(project: Path, content: bytes) -> None:
     (project / RECORD).write_bytes(content)
     with pytest.raises(UsageError, match=r"scaffold\.zip cannot be read") as refused:
         upgrade(project, dry_run=False)
-    assert "git checkout stack/scaffold.zip" in refused.value.hint
+    assert f"git -C {shlex.quote(str(project))} checkout -- stack/scaffold.zip" in refused.value.hint
 
 
 def test_a_project_without_a_record_is_of_the_first_release(project: Path) -> None:

@@ -29,7 +29,8 @@ def init(
 ) -> None:
     """Make a project of your own: DAGs, scripts, the stack's files, a GitHub workflow and a README.
 
-    Nothing that is there is overwritten, and no network is needed.
+    Nothing that is there is overwritten, and no network is needed. A project that has lost files gets them
+    back.
 
     Examples: `pipectl init my-pipeline` · `pipectl init .`
     """
@@ -44,8 +45,13 @@ def init(
 
 def result_text(project: NewProject) -> RenderableType:
     """Return where the project is, and what to type next."""
+    made = f"Made a project in {project.folder} ({counted(project.files, 'file')})."
+    if project.added == 0:
+        made = f"The project in {project.folder} has all of its files."
+    elif project.added < project.files:
+        made = f"Completed the project in {project.folder}: {counted(project.added, 'file')} added."
     return group(
-        line(f"Made a project in {project.folder} ({counted(project.files, 'file')})."),
+        line(made),
         line("Start it:"),
         line(f"  cd {shlex.quote(str(project.folder))}"),
         line("  pipectl up"),

@@ -26,6 +26,7 @@ ACTIONS = {
     "deleted": ("would be deleted", "deleted"),
     "conflict": ("contradicts your changes", "contradicts your changes"),
     "kept": ("is needed no longer, and stays since you changed it",) * 2,
+    "absent": ("is changed in the new version, and stays away since you deleted or renamed it",) * 2,
 }
 LOCK = "stack/airflow-requirements.txt"
 STYLES = {"conflict": "yellow", "passed": "green", "skipped": "yellow", "failed": "bold red"}
@@ -135,13 +136,16 @@ def trial_text(result: Trial) -> RenderableType:
 def result_text(result: Upgrade) -> RenderableType:
     """Return a line per file, before it was changed with its diff, and what to type next."""
     if not result.changes:
-        return line(f"Nothing to change: the project's files are those of pipectl {result.after}.")
+        nothing = line(f"Nothing to change: the project's files are those of pipectl {result.after}.")
+        return group(nothing, *_left_to_merge(result.unmerged))
     parts = []
     for change in result.changes:
         parts.append(line(_sentence(change, is_done=not result.dry_run), STYLES.get(change.action, "")))
         if result.dry_run and change.diff and change.action not in {"added", "deleted"}:
             parts.append(line(change.diff))
     files = counted(len(result.changes), "file")
+    earlier = tuple(path for path in result.unmerged if path not in result.conflicts)
+    parts += _left_to_merge(earlier)
     if result.dry_run:
         parts.append(line(f"From pipectl {result.before} to {result.after}: {files}. Nothing was changed."))
         parts.append(line("To change them: pipectl upgrade"))
@@ -150,6 +154,13 @@ def result_text(result: Upgrade) -> RenderableType:
         if not result.conflicts:
             parts.append(line("What runs takes them with: pipectl up"))
     return group(*parts)
+
+
+def _left_to_merge(paths: tuple[str, ...]) -> list[RenderableType]:
+    return [
+        line(f"{path}.new is still to be merged into {path}; delete it then.", STYLES["conflict"])
+        for path in paths
+    ]
 
 
 def _sentence(change: FileChange, *, is_done: bool) -> str:

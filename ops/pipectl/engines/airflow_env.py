@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipectl import ordinary
+from pipectl.engines.project import restoring
 from pipectl.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _lines(path: Path) -> list[str]:
     except FileNotFoundError as error:
         if path.name == OWN.name:
             return []
-        raise EngineError(f"{path} is missing.", hint="Get it back: git checkout stack") from error
+        raise EngineError(f"{path} is missing.", hint=f"Get it back: {restoring(path)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}.", hint=f"Mend or delete {path}.") from error
     # Not splitlines, which knows more ends of a line than Compose does.

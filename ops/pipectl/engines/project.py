@@ -14,8 +14,9 @@ from pipectl.engines import registry
 from pipectl.engines.claims import lock_file
 from pipectl.env_file import EnvFile
 from pipectl.errors import EngineError, UsageError, remedy
-from pipectl.names import shell
+from pipectl.names import command, shell
 from pipectl.settings import LASTING, kept_path
+from pipectl.surroundings import project_above
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from pipectl.observer import Observer
     from pipectl.settings import Settings
 
+# In a project of a user's own: the files that it began with.
+RECORD = "stack/scaffold.zip"
 ENGINE_FILE = "engine"
 LOCK = "lock"
 LINUX_FILES = {".sh", ".cnf", ".conf", ".sql"}
@@ -207,9 +210,20 @@ def require_unix_line_ends(settings: Settings) -> None:
     for path in with_windows_line_ends(settings):
         raise UsageError(
             f"{path} has Windows line ends (CRLF), with which Linux and the servers cannot read it.",
-            hint="Get it back with its own:"
-            f" {shell('rm', path)} && {shell('git', '-C', path.parent, 'checkout', '--', path.name)}",
+            hint=f"Get it back with its own: {shell('rm', path)} && {restoring(path)}",
         )
+
+
+def restoring(*paths: Path) -> str:
+    """Return the command that brings deleted files of a project back.
+
+    They come from git, or without a repository from what the project began with.
+    """
+    project = project_above(paths[0].parent) or paths[0].parent
+    is_in_git = any((folder / ".git").exists() for folder in (project, *project.parents))
+    if (project / RECORD).exists() and not is_in_git:
+        return command("init", str(project))
+    return shell("git", "-C", project, "checkout", "--", *(path.relative_to(project) for path in paths))
 
 
 def remember_engine(settings: Settings, name: str) -> None:

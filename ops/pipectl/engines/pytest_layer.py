@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pipectl.engines.local import uv
 from pipectl.engines.local.folders import atomic_folder
 from pipectl.engines.local.install import install_lock
+from pipectl.engines.project import restoring
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def ensure(settings: Settings, observer: Observer) -> Path:
         digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:16]
     except OSError as error:
         raise EngineError(
-            f"{lock} cannot be read: {error.strerror}.", hint="Get it back: git checkout stack"
+            f"{lock} cannot be read: {error.strerror}.", hint=f"Get it back: {restoring(lock)}"
         ) from error
     folder = settings.cache_dir / f"pytest-{digest}"
     if folder.is_dir():

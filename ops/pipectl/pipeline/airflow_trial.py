@@ -93,6 +93,8 @@ def try_airflow(engine: Engine, settings: Settings, version: str, observer: Obse
     old = read_lock(lock)
     before = airflow_version(old)
     _require_later(before, version)
+    # The copy has it too, whose paths mean nothing to the user.
+    airflow_lock.read_source(settings.project / "stack")
     if METADATA[0] in down_services(engine.services()):
         raise EngineError("The metadata database, of which a trial takes a copy, is not running.", hint=HINT)
     with _copy(settings) as copy:

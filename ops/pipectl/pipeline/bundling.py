@@ -40,7 +40,8 @@ cd "$(dirname "$0")"
 here=$(pwd -P)
 python=${PYTHON:-@PYTHON@}
 told=$("$python" -I -c 'import platform, sys
-print(*sys.version_info[:2], sep=".", end=f" {sys.platform} {platform.machine()}")') || told=
+words = "%d.%d" % sys.version_info[:2], sys.platform, platform.machine(), platform.libc_ver()[0]
+print(*filter(None, words))' 2>/dev/null) || told=
 if [ "$told" != "@MACHINE@" ]; then
     echo "This bundle is for Python @MACHINE@, and $python is ${told:-not there}." >&2
     echo "Name another: PYTHON=/path/to/python ./install" >&2
@@ -111,9 +112,10 @@ def bundle(settings: Settings, file: Path, observer: Observer) -> Bundle:
 
 
 def _machine() -> str:
-    """Return the Python and the platform that wheels are for, as `3.11 linux x86_64`."""
+    """Return the Python and the platform that wheels are for, as `3.11 linux x86_64 glibc`."""
     major, minor = sys.version_info[:2]
-    return f"{major}.{minor} {sys.platform} {platform.machine()}"
+    words = (f"{major}.{minor}", sys.platform, platform.machine(), platform.libc_ver()[0])
+    return " ".join(filter(None, words))
 
 
 def _download(wheels: Path, *arguments: str) -> None:
@@ -145,16 +147,18 @@ def _pipectl(folder: Path) -> str:
 
 
 def _pack(draft: Path, wheels: Path, cache_dir: Path, servers: tuple[str, ...]) -> None:
-    machine = _machine()
-    text = INSTALLER.replace("@PYTHON@", f"python{machine.split()[0]}")
     installer = draft.with_name("install")
-    installer.write_text(
-        text.replace("@MACHINE@", machine).replace("@VERSION@", __version__), encoding="utf-8"
-    )
+    installer.write_text(_installer(_machine()), encoding="utf-8")
     installer.chmod(0o755)
     # What fills it, wheels, is packed already.
     with tarfile.open(draft, "w:gz", compresslevel=1) as archive:
-        archive.add(installer, f"{FOLDER}/install")
         archive.add(wheels, f"{FOLDER}/wheels")
         for name in servers:
             archive.add(cache_dir / name, f"{FOLDER}/cache/{name}")
+        # The last: a file that was cut off has none to begin with.
+        archive.add(installer, f"{FOLDER}/install")
+
+
+def _installer(machine: str) -> str:
+    text = INSTALLER.replace("@PYTHON@", f"python{machine.split(maxsplit=1)[0]}")
+    return text.replace("@MACHINE@", machine).replace("@VERSION@", __version__)

@@ -15,7 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from pipectl import __version__, ordinary
+from pipectl.engines.project import RECORD
 from pipectl.errors import UsageError
+from pipectl.names import shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,8 +26,6 @@ PACKAGE = Path(__file__).parents[1]
 CLONE = PACKAGE.parents[1]
 OWN = PACKAGE / "scaffold"
 SHARED = ("dags", "scripts", "stack", "requirements.txt", "entrypoint.sh", ".gitignore", ".gitattributes")
-# In a project: the scaffold that it came from.
-RECORD = "stack/scaffold.zip"
 # Stands for the version in the files that only a user's project has.
 VERSION_MARK = b"@PIPECTL_VERSION@"
 # Projects of this one have no record.
@@ -108,7 +108,8 @@ def recorded(project: Path) -> Scaffold:
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise UsageError(
             f"{record} cannot be read: {error}.",
-            hint="It says what this project began with. Get it back: git checkout stack/scaffold.zip",
+            hint="It says what this project began with."
+            f" Get it back: {shell('git', '-C', project, 'checkout', '--', RECORD)}",
         ) from error
 
 

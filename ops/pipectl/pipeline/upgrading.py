@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipectl import surroundings
+from pipectl.engines.project import RECORD
 from pipectl.errors import EngineError, UsageError, remedy
+from pipectl.names import shell
 from pipectl.pipeline.initialising import write_file
-from pipectl.pipeline.scaffold import CLONE, RECORD, ScaffoldFile, is_clone, recorded, todays
+from pipectl.pipeline.scaffold import CLONE, ScaffoldFile, is_clone, recorded, todays
 from pipectl.pipeline.snapshot_versions import is_newer
 
 if TYPE_CHECKING:
@@ -27,11 +29,15 @@ if TYPE_CHECKING:
     from pipectl.pipeline.scaffold import Scaffold
 
 ADDED, UPDATED, MERGED, DELETED = "added", "updated", "merged", "deleted"
-# The project's file stays: its lines and today's contradict each other, or git is not there.
+# The project's file stays: its lines and today's contradict each other.
 CONFLICT = "conflict"
 # The scaffold has it no longer, and the project has changed it.
 KEPT = "kept"
+# The scaffold has changed it, and the project has deleted or renamed it.
+ABSENT = "absent"
+UNTOUCHED = {KEPT, ABSENT}
 NEW = ".new"
+CONFLICT_MARK = b"<<<<<<<"
 # Of a diff: nobody reads those of lock files.
 MOST_LINES = 400
 
@@ -40,7 +46,8 @@ MOST_LINES = 400
 class FileChange:
     """What becomes of a file.
 
-    `action` is added, updated, merged, deleted, conflict or kept; `diff` is empty if it has too many lines.
+    `action` is added, updated, merged, deleted, conflict, kept or absent; `diff` is empty if it has too many
+    lines, and that of the scaffold for a file that the project has not.
     """
 
     path: str
@@ -52,13 +59,17 @@ class FileChange:
 
 @dataclass(frozen=True)
 class Upgrade:
-    """The changes of a project that came from pipectl `before`; `dry_run` says that none was made."""
+    """The changes of a project that came from pipectl `before`; `dry_run` says that none was made.
+
+    `unmerged` are files with a FILE.new beside them, of this upgrade or of an earlier one.
+    """
 
     project: Path
     before: str
     after: str
     dry_run: bool
     changes: tuple[FileChange, ...]
+    unmerged: tuple[str, ...]
 
     @property
     def conflicts(self) -> tuple[str, ...]:
@@ -80,8 +91,8 @@ class _Step:
 def upgrade(project: Path, *, dry_run: bool) -> Upgrade:
     """Bring a project to today's scaffold, or say what that would change.
 
-    Raises UsageError for a project that a newer pipectl made or that is pipectl's own clone, and EngineError
-    if a file cannot be read or written.
+    Raises UsageError for a project that a newer pipectl made or that is pipectl's own clone, and if a file
+    stands where one is to be written, and EngineError if a file cannot be read, merged or written.
     """
     if is_clone() and project == CLONE:
         raise UsageError(
@@ -97,8 +108,9 @@ def upgrade(project: Path, *, dry_run: bool) -> Upgrade:
     try:
         steps = tuple(_steps(project, base, today))
         if not dry_run:
+            _require_places(project, steps, base)
             for step in steps:
-                if step.file is not None:
+                if step.file is not None and step.action not in UNTOUCHED:
                     write_file(project / step.target, step.file)
                 elif step.action == DELETED:
                     (project / step.path).unlink(missing_ok=True)
@@ -110,18 +122,46 @@ def upgrade(project: Path, *, dry_run: bool) -> Upgrade:
             f"{path} cannot be read or written: {error.strerror or error}.", hint=remedy(error, path)
         ) from error
     changes = tuple(_change(step) for step in steps)
-    return Upgrade(project, base.version, today.version, dry_run, changes)
+    return Upgrade(project, base.version, today.version, dry_run, changes, unmerged(project))
+
+
+def unmerged(project: Path) -> tuple[str, ...]:
+    """Return the files of the scaffold with a FILE.new beside them."""
+    return tuple(name for name in todays().files if os.path.lexists(project / f"{name}{NEW}"))
+
+
+def _require_places(project: Path, steps: tuple[_Step, ...], base: Scaffold) -> None:
+    """Raise UsageError, before anything is written, if something stands where a file is to be written."""
+    for step in steps:
+        if step.file is None or step.action in UNTOUCHED:
+            continue
+        path = project / step.target
+        above = next((each for each in path.parents if os.path.lexists(each)), project)
+        if not above.is_dir():
+            raise UsageError(
+                f"{above} is no folder, and {step.target} is to be written there.",
+                hint=f"Move it away: {shell('mv', above, f'{above}.mine')}\nThen run the command again.",
+            )
+        # That of an earlier conflict is replaced.
+        known = {file.content for file in (base.files.get(step.path), step.file) if file}
+        if step.action == CONFLICT and os.path.lexists(path) and _content(path) not in known:
+            raise UsageError(
+                f"{path} is there already, and the new {step.path} is to be written there.",
+                hint=f"Move it away: {shell('mv', path, f'{path}.mine')}\nThen run the command again.",
+            )
 
 
 def _steps(project: Path, base: Scaffold, today: Scaffold) -> Iterator[_Step]:
     for name in sorted({*base.files, *today.files}):
         old, new = base.files.get(name), today.files.get(name)
         path = project / name
-        ours = path.read_bytes() if path.is_file() and not path.is_symlink() else None
+        ours = _content(path)
         if not os.path.lexists(path):
-            # What the user has deleted stays so.
             if new and not old:
                 yield _Step(name, ADDED, name, b"", new)
+            elif new and old and new.content != old.content:
+                # What the user has deleted stays so.
+                yield _Step(name, ABSENT, name, old.content, new)
         elif new is None:
             is_own = old is None or ours != old.content
             yield _Step(name, KEPT if is_own else DELETED, name, ours or b"", None)
@@ -132,25 +172,40 @@ def _steps(project: Path, base: Scaffold, today: Scaffold) -> Iterator[_Step]:
                 yield step
 
 
+def _content(path: Path) -> bytes | None:
+    """Return what is in an ordinary file, with the line ends that the scaffold has on each system."""
+    if not path.is_file() or path.is_symlink():
+        return None
+    return path.read_bytes().replace(b"\r\n", b"\n")
+
+
 def _changed(path: Path, name: str, ours: bytes | None, old: ScaffoldFile | None, new: ScaffoldFile) -> _Step:
     """Return the step of a file that today's scaffold has otherwise; `ours` is None for no ordinary file."""
     if ours is not None and old is not None:
         if ours == old.content:
             return _Step(name, UPDATED, name, ours, new)
-        if (merged := _merged(ours, old.content, new.content)) is not None:
+        if (merged := _merged(path, ours, old.content, new.content)) is not None:
             return _Step(name, MERGED, name, ours, ScaffoldFile(merged, os.access(path, os.X_OK)))
     return _Step(name, CONFLICT, f"{name}{NEW}", ours or b"", new)
 
 
-def _merged(ours: bytes, old: bytes, new: bytes) -> bytes | None:
-    """Return the user's changes and today's in one; None if they contradict each other, or git is missing."""
+def _merged(path: Path, ours: bytes, old: bytes, new: bytes) -> bytes | None:
+    """Return the user's changes and today's in one, None if they contradict each other.
+
+    Raises EngineError without a git that merges.
+    """
+    if any(b"\0" in content for content in (ours, old, new)):
+        return None
     git = shutil.which("git")
     if git is None:
-        return None
+        raise EngineError(
+            f"You have changed {path}, and git, which merges, is not installed.",
+            hint="Install git, then run the command again.",
+        )
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, name) for name in ("ours", "old", "new")]
-        for path, content in zip(paths, (ours, old, new), strict=True):
-            path.write_bytes(content)
+        for place, content in zip(paths, (ours, old, new), strict=True):
+            place.write_bytes(content)
         done = subprocess.run(
             (git, "merge-file", "--stdout", *map(str, paths)),
             stdin=subprocess.DEVNULL,
@@ -159,7 +214,16 @@ def _merged(ours: bytes, old: bytes, new: bytes) -> bytes | None:
             cwd=folder,
             env=surroundings.environment(),
         )
-    return done.stdout if done.returncode == 0 else None
+    if done.returncode == 0:
+        return done.stdout
+    # The exit code is the number of conflicts; that of a git which does not run may be 1 as well.
+    if CONFLICT_MARK in done.stdout:
+        return None
+    raise EngineError(
+        f"{git} could not merge {path}.",
+        hint="Mend what the lines above say, then run the command again.",
+        detail=done.stderr.decode(errors="replace").strip(),
+    )
 
 
 def _change(step: _Step) -> FileChange:

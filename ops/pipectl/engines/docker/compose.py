@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipectl.engines.docker.api import PULL_HINT, SEE_SERVICES
 from pipectl.engines.docker.connection import WITHOUT_DOCKER, no_docker_command
+from pipectl.engines.project import restoring
 from pipectl.engines.requirements import explained
 from pipectl.errors import EngineError
 
@@ -121,7 +122,7 @@ class Compose:
 
         for path in self.files:
             if not path.is_file():
-                raise EngineError(f"{path} is missing.", hint="Get it back: git checkout stack")
+                raise EngineError(f"{path} is missing.", hint=f"Get it back: {restoring(path)}")
         return DockerClient(
             host=self.host,
             compose_files=[*self.files],

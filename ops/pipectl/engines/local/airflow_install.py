@@ -16,6 +16,7 @@ from pipectl import json_text, surroundings
 from pipectl.engines.local import uv
 from pipectl.engines.local.folders import count_files
 from pipectl.engines.local.install import UvProgress, ignore, install_lock, run_tool
+from pipectl.engines.project import restoring
 from pipectl.errors import EngineError
 from pipectl.names import shell
 
@@ -96,12 +97,12 @@ def read_lock(requirements: Path) -> bytes:
     except OSError as error:
         raise EngineError(
             f"Airflow's lock file {requirements} cannot be read: {error.strerror}.",
-            hint="Restore it, for example: git checkout -- stack/airflow-requirements.txt",
+            hint=f"Get it back: {restoring(requirements)}",
         ) from error
     if airflow_version(lock) == "":
         raise EngineError(
             f"{requirements} pins no apache-airflow-core.",
-            hint="Restore it, for example: git checkout -- stack/airflow-requirements.txt",
+            hint=f"Get it back: {restoring(requirements)}",
         )
     return lock
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipectl.engines.local import uv
+from pipectl.engines.project import restoring
 from pipectl.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -48,20 +49,25 @@ def age(version: str) -> tuple[int, int, int, str, int]:
     return int(major), int(minor), int(patch), kind or RELEASED, int(number or 0)
 
 
+def read_source(stack: Path) -> str:
+    """Return what the lock file is made of. Raises EngineError."""
+    source = stack / SOURCE
+    try:
+        return source.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"{source} cannot be read: it says what {LOCK} is made of.",
+            hint=f"Get it back: {restoring(source)}",
+        ) from error
+
+
 def relock(stack: Path, version: str) -> None:
     """Write `stack`'s lock file anew for a version of Airflow: 3 to 10 s.
 
     uv keeps what the file pins, as far as that Airflow allows. Raises UsageError if the index has no such
     version, or the project's packages do not go with it, EngineError if uv fails for another reason.
     """
-    source = stack / SOURCE
-    try:
-        text = source.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"{source} cannot be read: it says what {LOCK} is made of.",
-            hint="Get it back: git checkout stack",
-        ) from error
+    source, text = stack / SOURCE, read_source(stack)
     pins = f"{CORE}=={version}"
     if age(version)[3] != RELEASED:
         # uv takes a test version only of what is asked for by name.

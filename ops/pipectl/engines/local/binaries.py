@@ -24,6 +24,7 @@ from pipectl import surroundings
 from pipectl.engines.local import packages, uv
 from pipectl.engines.local.folders import atomic_folder
 from pipectl.engines.local.install import UvProgress, ignore, install_lock
+from pipectl.engines.project import restoring
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def lock_file(settings: Settings, name: str) -> Path:
     if not path.is_file():
         raise EngineError(
             f"{path} is missing: it pins what the local engine installs.",
-            hint="Get it back: git checkout stack",
+            hint=f"Get it back: {restoring(path)}",
         )
     return path
 

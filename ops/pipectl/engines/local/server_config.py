@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from pipectl.engines.project import restoring
 from pipectl.errors import EngineError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def copied_config(source: Path, data_dir: Path) -> Path:
@@ -53,5 +51,5 @@ def read_statements(path: Path) -> list[str]:
 def _unreadable(error: OSError) -> EngineError:
     return EngineError(
         f"{error.filename}: {error.strerror}.",
-        hint="If it is missing, get it back: git checkout stack",
+        hint=f"If it is missing, get it back: {restoring(Path(error.filename))}",
     )

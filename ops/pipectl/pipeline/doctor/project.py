@@ -7,11 +7,11 @@ import re
 import stat
 from typing import TYPE_CHECKING
 
-from pipectl import json_text
+from pipectl import __version__, json_text
 from pipectl.engines import airflow_env, project
 from pipectl.engines.choice import choose
 from pipectl.errors import PipectlError
-from pipectl.names import counted, listed, shell
+from pipectl.names import command, counted, listed, shell
 from pipectl.observer import Observer
 from pipectl.pipeline.agreement import disagreements
 from pipectl.pipeline.doctor.checks import (
@@ -26,7 +26,10 @@ from pipectl.pipeline.doctor.checks import (
     of_error,
     without_line,
 )
+from pipectl.pipeline.scaffold import recorded
 from pipectl.pipeline.snapshot_store import Store
+from pipectl.pipeline.snapshot_versions import is_newer
+from pipectl.pipeline.upgrading import NEW, unmerged
 from pipectl.settings import kept_path
 
 if TYPE_CHECKING:
@@ -155,7 +158,8 @@ def mounts(desk: Desk) -> Finding:
         if not (desk.settings.project / name).exists()
     ]
     if missing:
-        return bad(f"missing: {', '.join(missing)}", _git(desk, "checkout", "--", *missing))
+        paths = [desk.settings.project / name for name in missing]
+        return bad(f"missing: {', '.join(missing)}", project.restoring(*paths))
     # Docker makes a folder of a file that it is to mount, and that is not there.
     folders = [
         name for name in ("requirements.txt", "entrypoint.sh") if (desk.settings.project / name).is_dir()
@@ -164,7 +168,7 @@ def mounts(desk: Desk) -> Finding:
         path = desk.settings.project / folders[0]
         return bad(
             f"{folders[0]} is a folder",
-            f"{shell('rmdir', path)} && {_git(desk, 'checkout', '--', folders[0])}",
+            f"{shell('rmdir', path)} && {project.restoring(path)}",
         )
     desk.require_engine()
     try:
@@ -178,10 +182,6 @@ def mounts(desk: Desk) -> Finding:
     return fine("all can be read")
 
 
-def _git(desk: Desk, *words: str) -> str:
-    return shell("git", "-C", desk.settings.project, *words)
-
-
 @check("run-bits", brief=True)
 def run_bits(desk: Desk) -> Finding:
     """Scripts and programs that are started have the right to run."""
@@ -192,6 +192,28 @@ def run_bits(desk: Desk) -> Finding:
         names = listed([path.name for path in without[:NAMED]], len(without))
         return bad(f"{names} may not be run", shell("chmod", "+x", *without), safe=True)
     return fine(f"{counted(len(there), 'program')} may run")
+
+
+@check("scaffold", brief=True)
+def scaffold(desk: Desk) -> Finding:
+    """The project's files are those of this pipectl, and none is left to be merged."""
+    folder = desk.settings.project
+    if not (folder / project.RECORD).exists():
+        raise NotNowError(f"there is no {project.RECORD}: a clone of pipectl has none")
+    try:
+        made_by = recorded(folder).version
+    except PipectlError as error:
+        return of_error(error)
+    both = f"the project is of pipectl {made_by}, and this pipectl is {__version__}"
+    if is_newer(made_by, __version__):
+        return bad(f"{both}, which is older", shell("uv", "tool", "install", f"pipectl>={made_by}"))
+    if is_newer(__version__, made_by):
+        return bad(both, command("--project", str(folder), "upgrade"))
+    if left := unmerged(folder):
+        return bad(
+            f"{left[0]}{NEW} is not merged yet", f"Take what you need of it into {left[0]}, and delete it."
+        )
+    return fine(f"of pipectl {made_by}")
 
 
 @check("snapshots")
