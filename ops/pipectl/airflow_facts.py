@@ -25,7 +25,7 @@ from pipectl.airflow_answers import (
     refusal,
     with_stop,
 )
-from pipectl.airflow_health import AirflowHealth, unknown_dag, unusable_answer
+from pipectl.airflow_health import EVERY_DAG, AirflowHealth, unknown_dag, unusable_answer
 from pipectl.errors import AirflowError, AirflowMissingError, AirflowSilentError
 
 if TYPE_CHECKING:
@@ -135,6 +135,11 @@ class AirflowFacts(AirflowHealth):
     def successes(self, dag_id: str) -> tuple[DagRun, ...]:
         """Return the latest runs that succeeded."""
         return tuple(self._runs(dag_id, f"state=success&limit={EARLIER}&order_by={NEWEST_FIRST}"))
+
+    def failures(self, limit: int) -> tuple[DagRun, ...]:
+        """Return the latest runs of all DAGs that failed, those among them that nobody ended by hand."""
+        found = self._runs(EVERY_DAG, f"state=failed&limit={limit}&order_by={NEWEST_FIRST}")
+        return tuple(run for run in found if not run.cancelled)
 
     def runs_under_way(self, dag_id: str) -> tuple[DagRun, ...]:
         """Return the runs that are queued or running, oldest first."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tarfile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -9,6 +11,8 @@ from support.project_copy import DAG_ID
 from support.waiting import until
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.project_copy import Project
 
 # Each DAG is in one state that needs an explanation; what holds a slot sleeps until its run is cancelled.
@@ -202,6 +206,17 @@ class Explained:
         until(lambda: self.client.state("why_past", second) == "running", "the second run")
         found = self.explain("why_past", cause="depends_on_past", said="parts.breaks")
         assert found["run_id"] == second
+
+    def bundle(self, folder: Path) -> None:
+        """Pack what a helper needs: the runs that failed are in it, each with its reason."""
+        path = folder / "help.tar.gz"
+        self.project.run("doctor", "--only", "line-ends", "--bundle", str(path))
+        with tarfile.open(path) as archive:
+            file = archive.extractfile("pipectl-doctor/failed-runs.json")
+            failed = json.loads(file.read()) if file else []
+        why = {each["run"]["dag_id"]: each["explanation"]["cause"] for each in failed}
+        assert why.items() & {("why_raised", "task_failed"), ("why_killed", "worker_lost")}, failed
+        assert all(each["tasks"] for each in failed)
 
     def _run_of(self, dag_id: str, date: str) -> str:
         """Trigger a run with a logical date, and return its id."""

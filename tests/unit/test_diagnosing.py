@@ -674,12 +674,7 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
     # One that is late on such a machine is not missed.
     (
         Cause.NEVER_RAN,
-        replace(
-            BASE,
-            health={**HEALTH, "scheduler": "unhealthy"},
-            heard=ago(-41),
-            overload="this machine has a load of 34 on 2 cores",
-        ),
+        replace(BASE, health={**HEALTH, "scheduler": "late"}, heard=ago(-41)),
         "mine has never run",
     ),
     (

@@ -520,44 +520,6 @@ def test_what_is_not_in_order_is_named(
     assert remedy in found.remedy
 
 
-def test_a_secret_that_was_written_as_python_several_times_over_is_masked() -> None:
-    secret = 'pa$wörd/with "quote'
-    for write in (repr, json.dumps, ascii):
-        text = secret
-        for _ in range(4):
-            text = write(f"'{text}\"")
-            masked = Redactor([secret])(f"login whuser {text} end")
-            assert "quote" not in masked, text
-            assert MASK in masked
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "2026-11-26T19:20:11.123456Z [info     ] {}      [dag_processor.stdout] bundle_name=a path=b\n"
-        "2026-11-26T19:20:11.123999Z [info     ] {}  [dag_processor.stdout] bundle_name=a path=b\n",
-        "2026-11-26 19:20:11.123 UTC [77] LOG: {}\n2026-11-26 19:20:11.124 UTC [77] {}\n",
-        "[2026-11-26T19:20:11.123+0000] {}\n[2026-11-26T19:20:11.124+0000] {}",
-        "{}\n2026-11-26 19:20:11,123 [INFO] {}",
-    ],
-)
-def test_a_secret_that_is_folded_over_lines_of_a_log_is_masked(text: str) -> None:
-    secret = "wJalrXUtnFEMIbPxRfiCYEXAMPLEKEY"
-    masked = Redactor([secret])(text.format(secret[:15], secret[15:]))
-    assert secret[:15] not in masked
-    assert secret[15:] not in masked
-    # Lines that have none of it stay as they are.
-    plain = text.format("fine", "too")
-    assert Redactor([secret])(plain) == plain
-
-
-def test_texts_within_json_are_masked_and_its_form_stays() -> None:
-    redact = Redactor(["sesame street", "never"])
-    log = [{"event": "says sesame street", "level": "error", "number": 3, "frames": [{"name": "f"}, None]}]
-    assert redact.within(log) == [{**log[0], "event": f"says {MASK}"}]
-    assert redact.within("postgresql://other@host sesame\nstreet") == f"postgresql://{MASK}@host {MASK}"
-
-
 def test_what_is_too_short_to_be_masked_everywhere_is_masked_beside_its_name(project: Path) -> None:
     (project / "stack/airflow").mkdir(parents=True, exist_ok=True)
     (project / "stack/airflow/user.env").write_text("SHORT=ab1\n")
@@ -861,6 +823,33 @@ def test_a_bundle_tells_the_health_of_services(project: Path, monkeypatch: pytes
 
     monkeypatch.setattr(AirflowHealth, "components", silent)
     assert {each.name: each.health for each in bundle._services(engine)}["webserver"] == "starting"
+
+
+def test_a_bundle_tells_which_runs_failed_and_why(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine(load(project))
+    failed = {"dag_id": "shop", "state": "failed", "start_date": OLD, "end_date": OLD}
+    answers: dict[str, dict[str, Any]] = {
+        "state=failed": {"dag_runs": [{**failed, "dag_run_id": name} for name in ("a", "b")]},
+        "taskInstances": {"task_instances": [{"task_id": "load", "state": "failed"}]},
+        "eventLogs": {"event_logs": []},
+    }
+
+    def answer(_: object, method: str, path: str, content: object = None) -> tuple[int, dict[str, Any]]:
+        del method, content
+        return 200, next(body for words, body in answers.items() if words in path)
+
+    def explain(*asked: Any) -> str:
+        if asked[4] == "b":
+            raise AirflowError("It does not answer.")
+        return f"{asked[3]} failed"
+
+    monkeypatch.setattr(AirflowHealth, "_request", answer)
+    monkeypatch.setattr(AirflowHealth, "token", lambda _: "token")
+    monkeypatch.setattr(bundle, "explain", explain)
+    texts = dict(bundle._files(engine, ()))
+    first, second = json.loads(texts["failed-runs.json"])
+    assert (first["run"]["run_id"], first["tasks"][0]["id"]) == ("a", "load")
+    assert [each["explanation"] for each in (first, second)] == ["shop failed", "It does not answer."]
 
 
 def test_checks_that_take_long_are_named_meanwhile(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,10 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from pipectl.airflow_answers import one_line, read_time
+from pipectl.airflow_health import LATE
 from pipectl.names import MINUTE, command, duration, listed, moment
 from pipectl.pipeline.causes import Cause
-from pipectl.pipeline.overload import is_merely_late
-from pipectl.services import get
+from pipectl.services import HEALTHY, get
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -142,14 +142,12 @@ def silence_of(evidence: Evidence, name: str) -> str:
     if service is not None and service.state in {"stopped", "crashed"}:
         last = f" and gave its last heartbeat at {moment(heartbeat)}" if heartbeat else ""
         return f"the service {name} {'has' if service.state == 'crashed' else 'is'} {service.state}{last}"
-    if evidence.health.get(component, "healthy") == "healthy":
+    if evidence.health.get(component, HEALTHY) in {HEALTHY, LATE}:
         return ""
     started = service.started if service else None
     if started and (heartbeat is None or heartbeat < started):
         lasting = duration((evidence.now - started).total_seconds())
         return f"the service {name} was started {lasting} ago and has given no heartbeat yet"
-    if heartbeat and is_merely_late(evidence.overload, _age(evidence, heartbeat)):
-        return ""
     lasting = f" for {duration(_age(evidence, heartbeat))}" if heartbeat else ""
     busy = f", and {evidence.overload}" if evidence.overload else ""
     return f"the service {name} runs and has given no heartbeat{lasting}{busy}"
@@ -357,4 +355,4 @@ def _common_facts(evidence: Evidence) -> Iterator[Fact]:
         heartbeat = evidence.heartbeats.get(component)
         if component in evidence.health:
             ago = f", heartbeat {duration(_age(evidence, heartbeat))} ago" if heartbeat else ""
-            yield Fact(name, silence_of(evidence, name) or f"healthy{ago}")
+            yield Fact(name, silence_of(evidence, name) or f"{evidence.health[component]}{ago}")

@@ -15,6 +15,7 @@ from pipectl.airflow_facts import MISMATCH, AirflowFacts
 from pipectl.engines.airflow_env import user_settings
 from pipectl.errors import AirflowError, EngineError
 from pipectl.names import is_dag_id
+from pipectl.overload import overload
 from pipectl.pipeline import inspecting
 from pipectl.pipeline.access import airflow_address
 from pipectl.pipeline.agreement import disagreements
@@ -28,7 +29,6 @@ from pipectl.pipeline.evidence import (
     is_among,
     upstream_of,
 )
-from pipectl.pipeline.overload import overload
 from pipectl.pipeline.readiness import (
     component_starts,
     failures_of,

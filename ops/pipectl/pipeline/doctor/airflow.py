@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 from pipectl.airflow_answers import NEWEST_FIRST, import_reason, objects, one_line, read_time
+from pipectl.airflow_health import LATE
 from pipectl.errors import AirflowSilentError, PipectlError
 from pipectl.names import counted, shell
+from pipectl.overload import overload
 from pipectl.pipeline.doctor.checks import UP, Desk, Finding, bad, check, fine
-from pipectl.pipeline.overload import is_merely_late, overload
 from pipectl.pipeline.readiness import component_starts, processor_start
 from pipectl.services import HEALTHY, SERVICES, WAITING
 
@@ -51,18 +52,12 @@ def heartbeats(desk: Desk) -> Finding:
             continue
         beat = latest[service.component]
         age = f"{max((now - beat).total_seconds(), 0):.0f} s ago" if beat else "never"
-        told.append(f"{service.name} {age}")
-        if states[service.component] != "healthy" or service.name in down:
-            if service.name in down:
-                return bad(f"{service.name} gives no heartbeats{f', the latest {age}' if beat else ''}", UP)
-            start, busy = starts.get(service.component), overload()
-            if (
-                beat is None
-                or (start is not None and beat < start)
-                or not is_merely_late(busy, (now - beat).total_seconds())
-            ):
-                return _silent(service.name, beat, start, now, busy)
-            told[-1] += f", late, for {busy}"
+        state = states[service.component]
+        told.append(f"{service.name} {age}{f', late, for {overload()}' if state == LATE else ''}")
+        if service.name in down:
+            return bad(f"{service.name} gives no heartbeats{f', the latest {age}' if beat else ''}", UP)
+        if state not in {HEALTHY, LATE}:
+            return _silent(service.name, beat, starts.get(service.component), now, overload())
     return fine(", ".join(told))
 
 
