@@ -92,6 +92,7 @@ def read_dag(answer: dict[str, Any]) -> ParsedDag:
         answer.get(name) for name in ("timetable_summary", "timetable_periodic", "params")
     )
     limit, tasks = answer.get("max_active_runs"), answer.get("max_active_tasks")
+    assets = _object(answer.get("asset_expression"))
     schedule = str(summary) if summary and summary != "None" else ""
     seen.note_dag(str(answer.get("dag_id") or ""))
     return ParsedDag(
@@ -110,6 +111,7 @@ def read_dag(answer: dict[str, Any]) -> ParsedDag:
         start=read_time(answer.get("start_date")),
         end=read_time(answer.get("end_date")),
         catchup=answer.get("catchup") is True,
+        asset_rule=("any" if "any" in assets else "all") if assets else "",
         params={
             name: DagParam(
                 param.get("value"), _object(param.get("schema")), str(param.get("description") or "")

@@ -77,11 +77,12 @@ class Definition:
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool: all its slots, -1 for any number, and how many are free."""
+    """A pool: all its slots, -1 for any number, and how many are free; a deferred task may keep its own."""
 
     name: str
     slots: int
     open: int
+    counts_deferred: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,22 @@ class AirflowFacts(AirflowHealth):
     def runs_under_way(self, dag_id: str) -> tuple[DagRun, ...]:
         """Return the runs that are queued or running, oldest first."""
         return tuple(self._runs(dag_id, f"state=running&state=queued&limit={PAGE}&order_by=run_after"))
+
+    def awaited_assets(self, dag_id: str) -> tuple[str, ...]:
+        """Return the assets on which a DAG is scheduled, those that have been updated for its next run not."""
+        query = urlencode({"dag_ids": dag_id, "limit": PAGE})
+        assets = objects(self._ask(f"/api/v2/assets?{query}").get("assets"))
+        try:
+            queued = self._ask(f"/api/v2/dags/{_id(dag_id)}/assets/queuedEvents").get("queued_events")
+        except AirflowMissingError:
+            queued = []
+        updated = [event.get("asset_id") for event in objects(queued)]
+        return tuple(
+            str(asset.get("name") or asset.get("uri"))
+            for asset in assets
+            if asset.get("id") not in updated
+            and any(dag.get("dag_id") == dag_id for dag in objects(asset.get("scheduled_dags")))
+        )
 
     def backfill(self, dag_id: str) -> Backfill | None:
         """Return the backfill of a DAG that Airflow has not closed."""
@@ -222,7 +239,7 @@ class AirflowFacts(AirflowHealth):
         slots, free = answer.get("slots"), answer.get("open_slots")
         if not isinstance(slots, int) or not isinstance(free, int):
             raise unusable_answer(self.address, self.version(), "a pool has no number of slots")
-        return Pool(name, slots, free)
+        return Pool(name, slots, free, answer.get("include_deferred") is True)
 
     def events(self, dag_id: str, run_id: str) -> tuple[Event, ...]:
         """Return what Airflow has noted of how a run and its tasks ended, the latest first."""

@@ -26,7 +26,7 @@ from pipectl.airflow_answers import (
 from pipectl.airflow_login import ProvenConnection, api_token
 from pipectl.errors import AirflowError, AirflowLoginError, AirflowSilentError, DagError
 from pipectl.overload import is_merely_late
-from pipectl.services import HEALTHY, components
+from pipectl.services import HEALTHY, UNHEALTHY, components
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -86,8 +86,8 @@ class AirflowHealth:
             health[name] = str(part.get("status") or "unknown")
             heartbeat = read_time(part.get(field))
             if heartbeat and name in started and heartbeat < started[name]:
-                health[name] = "unhealthy"
-            elif heartbeat and health[name] == "unhealthy" and is_merely_late(heartbeat):
+                health[name] = UNHEALTHY
+            elif heartbeat and health[name] == UNHEALTHY and is_merely_late(heartbeat):
                 health[name] = LATE
             if field in part:
                 heartbeats[name] = heartbeat

@@ -155,6 +155,20 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
     ),
     (Cause.NEVER_RAN, BASE, "has never run: only triggers start its runs"),
     (Cause.NEVER_RAN, replace(BASE, dag=replace(DAG, schedule="Asset")), "its schedule (Asset) plans none"),
+    (
+        Cause.NEVER_RAN,
+        replace(BASE, dag=replace(DAG, schedule="Asset", asset_rule="all"), awaited_assets=("orders",)),
+        "mine has never run: the first starts after an update of the asset orders.",
+    ),
+    (
+        Cause.NEVER_RAN,
+        replace(
+            BASE,
+            dag=replace(DAG, schedule="Asset or @daily", asset_rule="any", next_run="2030-01-01T00:00:00Z"),
+            awaited_assets=("orders", "prices"),
+        ),
+        ", or starts after an update of one of the assets orders and prices.",
+    ),
     (Cause.PAUSED, replace(BASE, dag=replace(DAG, paused=True)), "mine is paused"),
     (
         Cause.PAUSED,
@@ -873,6 +887,20 @@ def test_the_text_has_the_sentence_its_evidence_and_the_next_command() -> None:
 
 def facts_of(evidence: Evidence) -> dict[str, str]:
     return {fact.name: fact.value for fact in explanation(evidence).evidence}
+
+
+def test_a_dag_that_waits_for_assets_says_so_after_its_last_run_too() -> None:
+    dag = replace(DAG, asset_rule="all")
+    found = facts_of(replace(BASE, dag=dag, run=run("success"), awaited_assets=("orders", "prices")))
+    assert found["next run"] == "after an update of each of the assets orders and prices"
+
+
+def test_deferred_tasks_that_keep_their_slots_of_a_pool_are_named() -> None:
+    full = Pool("small", 1, 0, counts_deferred=True)
+    sleeper = task("sensor", "deferred", pool="small")
+    found = explanation(about(task("load", "scheduled", pool="small"), pool=full, deferred=(sleeper,)))
+    assert found.cause == Cause.POOL_FULL
+    assert "sensor (deferred)" in {fact.name: fact.value for fact in found.evidence}["at work"]
 
 
 def test_what_an_error_was_raised_from_is_in_the_evidence() -> None:

@@ -455,6 +455,12 @@ def finding(
         ),
         ("dag-imports", {"/importErrors": {"import_errors": [BROKEN]}}, "shop.py", "pipectl check"),
         (
+            "dag-imports",
+            {"/plugins/importErrors": {"import_errors": [{"source": "p/menu.py", "error": "No\nmodule"}]}},
+            "the plugin p/menu.py cannot be imported: No module",
+            "pipectl restart",
+        ),
+        (
             "triggerer",
             {"state=deferred": {"total_entries": 2}, "health": {**HEALTH, "triggerer": DEAD}},
             "2 t",

@@ -42,6 +42,15 @@ def test_comments_and_order_survive_an_update(tmp_path: Path) -> None:
     assert path.read_text() == "# mine\nB=3\n\nA=2 \nC=4\n"
 
 
+def test_the_mark_with_which_windows_editors_begin_a_file_is_no_part_of_a_name(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    for text in ("A=1\n", "# mine\nA=1\n"):
+        path.write_text(f"\ufeff{text}", encoding="utf-8")
+        assert EnvFile(path).read() == {"A": "1"}
+        EnvFile(path).update({"A": "2"})
+        assert path.read_text() == text.replace("1", "2")
+
+
 def test_nobody_else_can_read_the_file(tmp_path: Path) -> None:
     path = tmp_path / "stack" / ".env"
     EnvFile(path).update({"SECRET": "x"})

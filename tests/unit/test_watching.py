@@ -160,6 +160,17 @@ def test_a_look_has_services_data_runs_and_alerts(stack: FakeEngine, monkeypatch
     validate("status", json.loads(json.dumps(_plain(first))))
 
 
+def test_a_service_that_runs_and_gives_no_heartbeat_is_an_alert(
+    stack: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AirflowHealth, "components", lambda *_: {"scheduler": "unhealthy"})
+    started = datetime.now(UTC) - timedelta(hours=1)
+    scheduler = Service("scheduler", "running", started=started)
+    monkeypatch.setattr(stack, "services", lambda: (Service("webserver", "running"), scheduler))
+    [alert] = [each for each in watch(stack).look(5).alerts if "scheduler" in each]
+    assert alert.startswith("scheduler runs, and is unhealthy. Why: pipectl doctor --only ")
+
+
 def _plain(document: object) -> Any:
     from pipectl.documents import plain
 

@@ -22,6 +22,7 @@ from pipectl.pipeline.evidence import (
     Explanation,
     Fact,
     Step,
+    asset_update,
     because,
     beside,
     fresh,
@@ -180,8 +181,12 @@ def _dag(evidence: Evidence) -> Explanation | None:
         )
     if run is None:
         due = read_time(dag.next_run)
-        plan = f"the first is due at {moment(due)}" if due else f"its schedule ({dag.schedule}) plans none"
-        if not due and (end := _passed_end(evidence)):
+        updates = asset_update(evidence)
+        plan = f"its schedule ({dag.schedule}) plans none"
+        if due or updates:
+            dates = filter(None, [f"is due at {moment(due)}" if due else "", updates and f"starts {updates}"])
+            plan = f"the first {', or '.join(dates)}"
+        if not (due or updates) and (end := _passed_end(evidence)):
             plan = f"its end_date has passed{end}"
         return because(
             evidence,

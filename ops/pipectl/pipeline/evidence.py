@@ -70,7 +70,8 @@ class Evidence:
     `health` and `heartbeats` are Airflow's, by component. `files` are DAG files in which the DAG's id stands,
     and `changed` the time of the DAG's own. `tasks_api` says what went wrong when the API for tasks was
     asked, `unread_log` why a try's log could not be read, and `disagreeing` names secrets that services do
-    not share. `lately` are tasks that have ended within the last seconds. `heard` is when Airflow told of
+    not share. `awaited_assets` have not been updated for the next run. `deferred` are tasks that may keep
+    their slots of a pool, and `lately` those that have ended within the last seconds. `heard` is when Airflow told of
     heartbeats, and `overload` the machine's load, if it is too high.
     """
 
@@ -89,6 +90,7 @@ class Evidence:
     run: DagRun | None = None
     is_run_given: bool = False
     active: tuple[DagRun, ...] = ()
+    awaited_assets: tuple[str, ...] = ()
     backfill: Backfill | None = None
     instances: tuple[Instance, ...] = ()
     chosen: Instance | None = None
@@ -98,6 +100,7 @@ class Evidence:
     pool: Pool | None = None
     busy: tuple[Instance, ...] = ()
     busy_number: int = 0
+    deferred: tuple[Instance, ...] = ()
     lately: tuple[Instance, ...] = ()
     rivals: tuple[Instance, ...] = ()
     parallelism: int | None = None
@@ -240,8 +243,20 @@ def event_fact(event: Event) -> Iterator[Fact]:
 def next_run(evidence: Evidence) -> Iterator[Fact]:
     """Yield when the next run is due."""
     due = read_time(evidence.dag.next_run) if evidence.dag else None
-    if due:
-        yield Fact("next run", moment(due))
+    when = ", or ".join(filter(None, [moment(due), asset_update(evidence)]))
+    if when:
+        yield Fact("next run", when)
+
+
+def asset_update(evidence: Evidence) -> str:
+    """Say after which updates of assets the next run starts; empty if it waits for none."""
+    names = evidence.awaited_assets
+    if not names or evidence.dag is None:
+        return ""
+    if len(names) == 1:
+        return f"after an update of the asset {names[0]}"
+    told = listed(list(names[:NAMED]), len(names))
+    return f"after an update of {'one' if evidence.dag.asset_rule == 'any' else 'each'} of the assets {told}"
 
 
 def took(seconds: float | None) -> str:

@@ -156,7 +156,7 @@ def _pool(evidence: Evidence, task: Instance) -> Explanation | None:
         f"the pool {pool.name}, of whose {counted(pool.slots, 'slot')} {max(pool.open, 0)}"
         f" {'is' if pool.open == 1 else 'are'} free",
         [each for each in evidence.rivals if each.pool == pool.name],
-        [each for each in evidence.busy if each.pool == pool.name],
+        [each for each in (*evidence.busy, *evidence.deferred) if each.pool == pool.name],
         larger_pool(pool, pool.slots + task.slots),
     )
 
