@@ -66,13 +66,17 @@ class Instance:
 
 @dataclass(frozen=True)
 class Definition:
-    """A task as the DAG's latest version has it. `delay` is the shortest from a failed try to the next."""
+    """A task as the DAG's latest version has it. `delay` is the shortest from a failed try to the next.
+
+    `timeout` is the longest that a try may take.
+    """
 
     id: str
     downstream: tuple[str, ...] = ()
     trigger_rule: str = ""
     delay: timedelta | None = None
     delay_grows: bool = False
+    timeout: timedelta | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ class AirflowFacts(AirflowHealth):
         return tuple(self._runs(dag_id, f"state=running&state=queued&limit={PAGE}&order_by=run_after"))
 
     def awaited_assets(self, dag_id: str) -> tuple[str, ...]:
-        """Return the assets on which a DAG is scheduled, those that have been updated for its next run not."""
+        """Return the assets on which a DAG is scheduled, without those updated for its next run."""
         query = urlencode({"dag_ids": dag_id, "limit": PAGE})
         assets = objects(self._ask(f"/api/v2/assets?{query}").get("assets"))
         try:
@@ -353,6 +357,7 @@ def _definition(answer: dict[str, Any]) -> Definition:
         trigger_rule=str(answer.get("trigger_rule") or ""),
         delay=read_duration(answer.get("retry_delay")),
         delay_grows=bool(backoff),
+        timeout=read_duration(answer.get("execution_timeout")),
     )
 
 

@@ -335,7 +335,7 @@ def test_quiet_only_what_fails_is_shown(project: Path) -> None:
     (project / "stack" / ".env").chmod(0o644)
     done = run(project, "-q", "doctor", "--only", "env-modes,line-ends")
     assert done.returncode == 3
-    assert "FAILED  env-modes  others may read" in done.stdout
+    assert re.search("FAILED  env-modes +others may read", done.stdout)
     assert "chmod 600" in done.stdout
     assert "line-ends" not in done.stdout
     document = json.loads(run(project, "-q", "--json", "doctor", "--only", "env-modes,line-ends").stdout)
@@ -842,7 +842,7 @@ def test_a_bundle_tells_which_runs_failed_and_why(project: Path, monkeypatch: py
 
     def answer(_: object, method: str, path: str, content: object = None) -> tuple[int, dict[str, Any]]:
         del method, content
-        return 200, next(body for words, body in answers.items() if words in path)
+        return 200, next((body for words, body in answers.items() if words in path), {})
 
     def explain(*asked: Any) -> str:
         if asked[4] == "b":
@@ -858,22 +858,47 @@ def test_a_bundle_tells_which_runs_failed_and_why(project: Path, monkeypatch: py
     assert [each["explanation"] for each in (first, second)] == ["shop failed", "It does not answer."]
 
 
-def test_checks_that_take_long_are_named_meanwhile(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
+def test_what_is_found_is_told_while_other_checks_take_long(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[list[str], list[str]]] = []
     released = threading.Event()
 
     def look(_: object) -> Finding:
         released.wait(60)
         return Finding("", ok=True, found="fine")
 
-    def report(sentence: str) -> None:
-        told.append(sentence)
-        released.set()
+    def report(findings: list[Finding], late: list[str]) -> None:
+        told.append(([each.id for each in findings], late))
+        if findings:
+            released.set()
 
     monkeypatch.setattr(doctor, "SLOW_SECONDS", 0.01)
-    monkeypatch.setattr(doctor, "ORDERED", [Check("cache", look)])
-    [found] = doctor.examine(engine_of(project), (), report)
-    assert (found.ok, told[0]) == (True, "Still looking: cache")
+    checks = [Check("cache", look), Check("disk", lambda _: Finding("", ok=True, found="room"))]
+    monkeypatch.setattr(doctor, "ORDERED", checks)
+    found = doctor.examine(engine_of(project), (), report)
+    assert [each.found for each in found] == ["fine", "room"]
+    assert told[-1] == (["disk"], ["cache"])
+
+
+def test_what_has_been_shown_is_not_shown_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = (Finding("disk", True, "room"), Finding("cache", True, "fine"), Finding("ports", None, "why"))
+
+    def examined(_: object, __: object, report: doctor.Report) -> tuple[Finding, ...]:
+        for _ in range(2):
+            report([found[0], found[2]], ["cache"])
+        return found
+
+    monkeypatch.setattr(doctor, "examine", examined)
+    words = ["--project", str(project), "--engine", "local", "doctor"]
+    done = CliRunner().invoke(cli.app, words)
+    lines = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("ok")]
+    assert lines == ["disk", "cache"]
+    assert done.stdout.count(str(project)) == 1
+    assert done.stdout.endswith("skipped ports: why\n")
+    assert done.stderr.count("Still looking: cache\n") == 2
+    document = json.loads(CliRunner().invoke(cli.app, [*words, "--json"]).stdout)
+    assert [each["id"] for each in document["checks"]] == ["disk", "cache", "ports"]
 
 
 def test_help_names_all_checks() -> None:

@@ -16,6 +16,8 @@ from pipectl.errors import EngineError, UsageError
 from pipectl.names import CHECK_IDS, counted
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from rich.console import RenderableType
 
     from pipectl.invocation import Invocation
@@ -82,9 +84,21 @@ def doctor(
             raise
         if output:
             invocation.console.say(f"{output.path} was not written: without settings no secret is known.")
-        _end(invocation, DoctorResult(project, "", (finding,)))
+        _end(invocation, DoctorResult(project, "", (finding,)), set())
         return
-    findings = checking.examine(engine, chosen, invocation.console.say)
+    shown: set[str] = set()
+
+    def report(findings: list[Finding], late: list[str]) -> None:
+        # What is to be mended first, or is one document, is shown in the end.
+        if not (fix or invocation.console.json or invocation.console.quiet):
+            known = DoctorResult(
+                project, engine.name, tuple(each for each in findings if each.ok is not None)
+            )
+            invocation.console.emit(known, lambda: result_text(known, shown))
+            shown.update(each.id for each in known.checks)
+        invocation.console.say(f"Still looking: {', '.join(late)}")
+
+    findings = checking.examine(engine, chosen, report)
     fixed = _fix(invocation, findings) if fix else {}
     if fixed:
         again = {finding.id: finding for finding in checking.examine(engine, fixed)}
@@ -92,7 +106,7 @@ def doctor(
     if output:
         output.write_private(bundling.bundle(engine, findings))
         invocation.console.say(f"Wrote {output.path}")
-    _end(invocation, DoctorResult(project, engine.name, findings, fixed))
+    _end(invocation, DoctorResult(project, engine.name, findings, fixed), shown)
 
 
 def _fix(invocation: Invocation, findings: tuple[Finding, ...]) -> dict[str, str]:
@@ -119,12 +133,12 @@ def _fix(invocation: Invocation, findings: tuple[Finding, ...]) -> dict[str, str
     return ran
 
 
-def _end(invocation: Invocation, result: DoctorResult) -> None:
-    """Show what was found; raise EngineError if a check failed."""
+def _end(invocation: Invocation, result: DoctorResult, shown: set[str]) -> None:
+    """Show what was found and has not been `shown`; raise EngineError if a check failed."""
     failed = [finding for finding in result.checks if finding.ok is False]
     console = invocation.console
     if console.json or not console.quiet:
-        console.emit(result, lambda: result_text(result))
+        console.emit(result, lambda: result_text(result, shown))
     elif failed:
         console.emit(result, lambda: result_text(replace(result, checks=tuple(failed))))
     if failed:
@@ -140,13 +154,18 @@ def _has_safe(failed: list[Finding]) -> bool:
     return any(finding.is_safe for finding in failed)
 
 
-def result_text(result: DoctorResult) -> RenderableType:
-    """Return a line for each check, the remedy below one that failed, and one for each reason to skip."""
+def result_text(result: DoctorResult, shown: Collection[str] = ()) -> RenderableType:
+    """Return a line for each check, the remedy below one that failed, and one for each reason to skip.
+
+    Those of `shown` have been shown, and the title with them.
+    """
     title = f"{result.project} ({result.engine})" if result.engine else str(result.project)
-    lines = [line(title, "table.title")]
-    width = max(len(finding.id) for finding in result.checks)
+    lines = [] if shown else [line(title, "table.title")]
+    width = max(map(len, CHECK_IDS))
     skipped: dict[str, list[str]] = {}
     for finding in result.checks:
+        if finding.id in shown:
+            continue
         if finding.ok is None:
             skipped.setdefault(finding.found, []).append(finding.id)
             continue

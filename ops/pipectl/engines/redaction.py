@@ -35,13 +35,17 @@ OPEN_FIELDS = {"conn_type", "description", "host", "login", "port", "schema"}
 # What may stand in a file of settings, and everywhere else too.
 WORDS = re.compile(r"(?i)true|false|none|null|yes|no|on|off|info|debug|warning|error|utc|\d{1,5}|\d*\.\d+")
 SHORTEST = 4
+# What is shorter is looked for if each character is encoded, as %41.
+SHORTEST_ENCODED, LEAST_ENCODED = 3, 3
 # What is shorter may be the end of one line and the start of another.
 SHORTEST_FOLDED = 8
 # Where a long value goes on: in the next line, which in a log begins with a time and ends with who wrote it.
 FOLD = re.compile(
-    r"(?:[ \t]+\[[\w.-]+\](?:[ \t]+\w+=\S*)*)?[\\ \t]*\r?\n"
+    # A shell's line goes on after a backslash, which may also be that of \xNN or \uNNNN, broken in two.
+    r"\\+(?=\s)(?!\s+(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}))"
+    r"|(?:[ \t]+\[[\w.-]+\](?:[ \t]+\w+=\S*)*)?[ \t]*\r?\n"
     r"(?:\[?\d{4}-\d\d-\d\d[T ][\d:.,]+(?:Z|[+-][\d:]+|[ \t]UTC)?\]?(?:[ \t]*\[[\w. -]+\])*[ \t]*)?"
-    r"|\\*\s+"
+    r"|\s+"
 )
 # Characters as addresses, HTML and XML, JSON, Python, shells, Compose and INI files write them.
 ENCODED = re.compile(
@@ -96,7 +100,7 @@ class Redactor:
         self._spellings = sorted(spelt, key=len, reverse=True)
         # Of those that read the same the one with most blanks.
         self._bare = {bare(spelling): _blanks(spelling) for spelling in sorted(spelt, key=_blanks)}
-        self._bare = {spelling: blanks for spelling, blanks in self._bare.items() if len(spelling) >= SHORTEST}
+        self._bare = {text: blanks for text, blanks in self._bare.items() if len(text) >= SHORTEST_ENCODED}
 
     def within(self, value: Any) -> Any:  # noqa: ANN401  whatever JSON holds
         """Return a text, or each text in a JSON value, without them: a long log in one pass."""
@@ -145,9 +149,11 @@ class Redactor:
         return "".join((*masked, text[done:]))
 
     def _is_secret(self, spelling: str, text: str) -> bool:
-        """Whether a text that is a secret without its blanks and quotes is no ordinary words side by side."""
-        is_folded = "\n" in text and len(spelling) >= SHORTEST_FOLDED
-        return is_folded or _blanks(text) <= self._bare[spelling]
+        """Whether a text that is read as a secret is no ordinary words side by side, or a part of one."""
+        written = len(FOLD.sub("", text))
+        is_folded = "\n" in text and written >= SHORTEST_FOLDED
+        is_long = len(spelling) >= SHORTEST or written >= LEAST_ENCODED * len(spelling)
+        return is_long and (is_folded or _blanks(text) <= self._bare[spelling])
 
 
 def _blanks(text: str) -> int:
@@ -173,30 +179,30 @@ def bare(
     return replaced(text, LOOSE, lambda _: "")
 
 
-def _decoded(found: re.Match[str]) -> str:
-    kind, text = found.lastgroup, found[0]
-    if kind == "entity":
-        return html.unescape(text)
-    if kind == "percent":
-        return _of_bytes(bytes.fromhex(text.replace("%", "")))
-    if kind == "bytes":
-        return _of_bytes(bytes.fromhex(text.replace("\\x", "")))
-    if kind == "octal":
-        return _of_bytes(bytes(int(digits, 8) for digits in text.split("\\")[1:]))
-    if kind == "units":
-        return bytes.fromhex(text.replace("\\u", "")).decode("utf-16-be", "surrogatepass")
-    if kind == "character":
-        return chr(min(int(text[2:], 16), sys.maxunicode))
-    # The sign itself; of a line break, or a tab, nothing.
-    return found[kind] if kind else ""
-
-
 def _of_bytes(content: bytes) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError:
         # Python writes characters below 256 as bytes too.
         return content.decode("latin-1")
+
+
+# By the names of ENCODED's groups. Of all others the sign itself counts, and of a line break or a tab nothing.
+DECODERS: dict[str | None, Callable[[str], str]] = {
+    "entity": html.unescape,
+    "percent": lambda text: _of_bytes(bytes.fromhex(text.replace("%", ""))),
+    "bytes": lambda text: _of_bytes(bytes.fromhex(text.replace("\\x", ""))),
+    "octal": lambda text: _of_bytes(bytes(int(digits, 8) for digits in text.split("\\")[1:])),
+    "units": lambda text: bytes.fromhex(text.replace("\\u", "")).decode("utf-16-be", "surrogatepass"),
+    "character": lambda text: chr(min(int(text.removeprefix("\\U"), base=16), sys.maxunicode)),
+}
+
+
+def _decoded(found: re.Match[str]) -> str:
+    kind = found.lastgroup
+    if decode := DECODERS.get(kind):
+        return decode(found[0])
+    return found[kind] if kind else ""
 
 
 class _Origins:
@@ -210,9 +216,7 @@ class _Origins:
         """Return the part of the first text from which a part of the latest one comes."""
         return self._starts[start], self._ends[end - 1]
 
-    def replaced(
-        self, text: str, pattern: re.Pattern[str], decoded: Callable[[re.Match[str]], str]
-    ) -> str:
+    def replaced(self, text: str, pattern: re.Pattern[str], decoded: Callable[[re.Match[str]], str]) -> str:
         """Return the text with each match of the pattern replaced."""
         pieces, starts, ends, done = [], array("L"), array("L"), 0
         for found in pattern.finditer(text):
@@ -256,7 +260,7 @@ def spellings(secret: str) -> Iterator[str]:
     # Bytes or characters, of which the spelling does not tell.
     yield ascii(secret)[1:-1]
     content = secret.encode(errors="surrogateescape")
-    # Also of one that is too short to be looked for in what is read.
+    # Also of one that is too short to be read.
     for form in ("&#{};", "&#x{:x};", "&#x{:X};"):
         yield "".join(form.format(ord(character)) for character in secret)
     for digits in (content.hex(" "), content.hex(" ").upper()):

@@ -71,8 +71,8 @@ class Evidence:
     and `changed` the time of the DAG's own. `tasks_api` says what went wrong when the API for tasks was
     asked, `unread_log` why a try's log could not be read, and `disagreeing` names secrets that services do
     not share. `awaited_assets` have not been updated for the next run. `deferred` are tasks that may keep
-    their slots of a pool, and `lately` those that have ended within the last seconds. `heard` is when Airflow told of
-    heartbeats, and `overload` the machine's load, if it is too high.
+    their slots of a pool, and `lately` those that have ended within the last seconds. `heard` is when Airflow
+    told of heartbeats, and `overload` the machine's load, if it is too high.
     """
 
     dag_id: str
@@ -241,11 +241,19 @@ def event_fact(event: Event) -> Iterator[Fact]:
 
 
 def next_run(evidence: Evidence) -> Iterator[Fact]:
-    """Yield when the next run is due."""
+    """Yield when the next run is due, or why none is."""
     due = read_time(evidence.dag.next_run) if evidence.dag else None
     when = ", or ".join(filter(None, [moment(due), asset_update(evidence)]))
+    if not when and (end := passed_end(evidence)):
+        when = f"none, for its end_date has passed{end}"
     if when:
         yield Fact("next run", when)
+
+
+def passed_end(evidence: Evidence) -> str:
+    """Return the DAG's end_date in brackets if it has passed."""
+    end = evidence.dag.end if evidence.dag else None
+    return f" ({moment(end)})" if end is not None and end < evidence.now else ""
 
 
 def asset_update(evidence: Evidence) -> str:

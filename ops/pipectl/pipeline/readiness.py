@@ -83,7 +83,8 @@ def with_health(
             component = definition.component
             if not component or components.get(component) == HEALTHY:
                 return HEALTHY
-            is_late = service.started and (datetime.now(UTC) - service.started).total_seconds() > START_SECONDS
+            now = datetime.now(UTC)
+            is_late = service.started and (now - service.started).total_seconds() > START_SECONDS
             return UNHEALTHY if is_late and components.get(component) == UNHEALTHY else "starting"
         return "unknown"
 

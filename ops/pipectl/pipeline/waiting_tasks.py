@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 from pipectl.airflow_answers import read_time
 from pipectl.names import command, counted, duration, listed, moment
 from pipectl.pipeline.causes import Cause, failed_try, waiting
-from pipectl.pipeline.ended_tasks import ancestors, error_facts, has_mismatch, loss_of, reason_of, tasks_api
+from pipectl.pipeline.ended_tasks import (
+    ancestors,
+    error_facts,
+    has_mismatch,
+    loss_of,
+    reason_of,
+    tasks_api,
+    timeout_of,
+)
 from pipectl.pipeline.evidence import (
     ENDED,
     NAMED,
@@ -324,7 +332,7 @@ def retry(
     delay = definition.delay if definition else None
     due = task.task.end + delay if task.task.end and delay is not None else None
     lost = loss_of(evidence, task)
-    reason = lost or reason_of(evidence)
+    reason = lost or timeout_of(evidence, task) or reason_of(evidence)
     grows = bool(definition and definition.delay_grows)
     text = failed_try(task.task, reason, due, "due, at the earliest, at" if grows else "due at")
     api = tasks_api(evidence, f"{task.task.name}: {text}") if has_mismatch(evidence, task) else None

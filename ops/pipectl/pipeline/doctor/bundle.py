@@ -123,7 +123,7 @@ def _services(engine: Engine) -> tuple[Service, ...]:
 
 
 def _failed_runs(engine: Engine) -> list[dict[str, object]]:
-    """Return the latest runs that failed, with their tasks, and what `explain` says, or why it says nothing."""
+    """Return the latest runs that failed, with their tasks and what `explain` says of them."""
     api, end = AirflowFacts(airflow_address(engine)), time.monotonic() + EXPLAIN_SECONDS
     return [
         {
