@@ -45,6 +45,8 @@ ENDS = ("Task failed with exception", "Task exited")
 # What Airflow logs before and after the output of a shell's command.
 SHELLS_OUTPUT, SHELL_EXITED = "Output:", "Command exited with return code"
 OUTPUT_LINES = 3
+# In the names of the loggers of operators and sensors.
+OPERATORS = "airflow.task.operators"
 # An error as programs print it: the last line of a traceback, a line that begins with a level, perhaps after
 # a time, or a shell's, with the number of its own line. Of a line of NAME=value pairs what its `error` says.
 ERROR_LINE = re.compile(
@@ -393,6 +395,12 @@ def last_output(content: list[Any]) -> str:
         elif is_shell or entry.get("logger") in PRINTED:
             printed += [one_line(line) for line in event.splitlines() if line.strip()]
     return "\n".join(printed[-OUTPUT_LINES:])
+
+
+def own_words(content: list[Any]) -> str:
+    """Return the last line that a task's operator logged by itself, in one line; empty if none."""
+    lines = (entry for entry in reversed(objects(content)) if OPERATORS in str(entry.get("logger")))
+    return one_line(str(next(lines, {}).get("event") or ""))
 
 
 def one_line(text: str) -> str:

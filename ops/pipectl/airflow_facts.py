@@ -142,9 +142,9 @@ class AirflowFacts(AirflowHealth):
         return tuple(self._runs(dag_id, f"state=success&limit={EARLIER}&order_by={NEWEST_FIRST}"))
 
     def failures(self, limit: int) -> tuple[DagRun, ...]:
-        """Return the latest runs of all DAGs that failed, those among them that nobody ended by hand."""
-        found = self._runs(EVERY_DAG, f"state=failed&limit={limit}&order_by={NEWEST_FIRST}")
-        return tuple(run for run in found if not run.cancelled)
+        """Return the latest runs of all DAGs that failed, and that nobody ended by hand."""
+        found = self._runs(EVERY_DAG, f"state=failed&limit={PAGE}&order_by={NEWEST_FIRST}")
+        return tuple(run for run in found if not run.cancelled)[:limit]
 
     def runs_under_way(self, dag_id: str) -> tuple[DagRun, ...]:
         """Return the runs that are queued or running, oldest first."""

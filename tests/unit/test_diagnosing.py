@@ -928,6 +928,13 @@ def test_deferred_tasks_that_keep_their_slots_of_a_pool_are_named() -> None:
     assert "sensor (deferred)" in {fact.name: fact.value for fact in found.evidence}["at work"]
 
 
+def test_what_a_sensor_logged_last_is_in_the_evidence() -> None:
+    poke = {"event": "Poking for DAG 'other' ... ", "logger": "airflow.task.operators.mine.Sensor"}
+    end = {"event": "Rescheduling task, marking task as UP_FOR_RESCHEDULE", "logger": "task"}
+    found = facts_of(about(task("load", "up_for_reschedule"), log=(poke, end)))
+    assert found["it logged last"] == "Poking for DAG 'other' ..."
+
+
 def test_what_an_error_was_raised_from_is_in_the_evidence() -> None:
     log = (chain(("C", "3", False), ("B", "2", True), ("A", "1", False)),)
     found = facts_of(about(task("load", "failed"), log=log))

@@ -458,7 +458,7 @@ def finding(
             "dag-imports",
             {"/plugins/importErrors": {"import_errors": [{"source": "p/menu.py", "error": "No\nmodule"}]}},
             "the plugin p/menu.py cannot be imported: No module",
-            "pipectl restart",
+            "pipectl up",
         ),
         (
             "triggerer",
@@ -835,7 +835,12 @@ def test_a_bundle_tells_which_runs_failed_and_why(project: Path, monkeypatch: py
     engine = FakeEngine(load(project))
     failed = {"dag_id": "shop", "state": "failed", "start_date": OLD, "end_date": OLD}
     answers: dict[str, dict[str, Any]] = {
-        "state=failed": {"dag_runs": [{**failed, "dag_run_id": name} for name in ("a", "b")]},
+        "state=failed": {
+            "dag_runs": [
+                {**failed, "dag_run_id": "cancelled", "start_date": None},
+                *({**failed, "dag_run_id": name} for name in ("a", "b")),
+            ]
+        },
         "taskInstances": {"task_instances": [{"task_id": "load", "state": "failed"}]},
         "eventLogs": {"event_logs": []},
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipectl.airflow_answers import read_time
+from pipectl.airflow_answers import own_words, read_time
 from pipectl.names import command, counted, duration, listed, moment
 from pipectl.pipeline.causes import Cause, failed_try, waiting
 from pipectl.pipeline.ended_tasks import (
@@ -357,6 +357,7 @@ def _rescheduled(evidence: Evidence, task: Instance) -> Explanation | None:
         f"{task.task.name} is a sensor that has not found what it waits for{looked}"
         f"{f'; it looks again at {moment(at)}' if at else ''}.",
         *error_facts(evidence),
+        *([Fact("it logged last", said)] if (said := own_words(list(evidence.log))) else []),
         whole_log(task),
     )
 

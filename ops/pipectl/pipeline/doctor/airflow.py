@@ -108,7 +108,7 @@ def dag_imports(desk: Desk) -> Finding:
         reason = one_line(desk.engine.masked(str(plugin.get("error"))))
         return bad(
             f"the plugin {plugin.get('source')} cannot be imported: {reason}",
-            "Mend that file, and let Airflow read it anew: pipectl restart",
+            "Mend that file, and apply it: pipectl up",
         )
     dag = health.dag(dag_id)
     if dag is None or dag.stale:
