@@ -187,7 +187,7 @@ def _of_bytes(content: bytes) -> str:
         return content.decode("latin-1")
 
 
-# By the names of ENCODED's groups; of the others the sign itself counts, and of a line break or a tab nothing.
+# By the names of ENCODED's groups; of others the sign itself counts, and of a line break nothing.
 DECODERS: dict[str | None, Callable[[str], str]] = {
     "entity": html.unescape,
     "percent": lambda text: _of_bytes(bytes.fromhex(text.replace("%", ""))),
