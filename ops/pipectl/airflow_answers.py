@@ -399,8 +399,10 @@ def last_output(content: list[Any]) -> str:
 
 def own_words(content: list[Any]) -> str:
     """Return the last line that a task's operator logged by itself, in one line; empty if none."""
-    lines = (entry for entry in reversed(objects(content)) if OPERATORS in str(entry.get("logger")))
-    return one_line(str(next(lines, {}).get("event") or ""))
+    for entry in reversed(objects(content)):
+        if OPERATORS in str(entry.get("logger")):
+            return one_line(str(entry.get("event") or ""))
+    return ""
 
 
 def one_line(text: str) -> str:
