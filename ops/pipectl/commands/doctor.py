@@ -16,8 +16,6 @@ from pipectl.errors import EngineError, UsageError
 from pipectl.names import CHECK_IDS, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from rich.console import RenderableType
 
     from pipectl.invocation import Invocation
@@ -91,11 +89,11 @@ def doctor(
     def report(findings: list[Finding], late: list[str]) -> None:
         # What is to be mended first, or is one document, is shown in the end.
         if not (fix or invocation.console.json or invocation.console.quiet):
-            known = DoctorResult(
-                project, engine.name, tuple(each for each in findings if each.ok is not None)
-            )
-            invocation.console.emit(known, lambda: result_text(known, shown))
-            shown.update(each.id for each in known.checks)
+            new = tuple(each for each in findings if each.ok is not None and each.id not in shown)
+            if new:
+                known = DoctorResult(project, engine.name, new)
+                invocation.console.emit(known, lambda: _rest_text(known, shown))
+            shown.update(each.id for each in new)
         invocation.console.say(f"Still looking: {', '.join(late)}")
 
     findings = checking.examine(engine, chosen, report)
@@ -138,7 +136,8 @@ def _end(invocation: Invocation, result: DoctorResult, shown: set[str]) -> None:
     failed = [finding for finding in result.checks if finding.ok is False]
     console = invocation.console
     if console.json or not console.quiet:
-        console.emit(result, lambda: result_text(result, shown))
+        left = replace(result, checks=tuple(each for each in result.checks if each.id not in shown))
+        console.emit(result, lambda: _rest_text(left, shown))
     elif failed:
         console.emit(result, lambda: result_text(replace(result, checks=tuple(failed))))
     if failed:
@@ -154,18 +153,22 @@ def _has_safe(failed: list[Finding]) -> bool:
     return any(finding.is_safe for finding in failed)
 
 
-def result_text(result: DoctorResult, shown: Collection[str] = ()) -> RenderableType:
-    """Return a line for each check, the remedy below one that failed, and one for each reason to skip.
-
-    Those of `shown` have been shown, and the title with them.
-    """
+def result_text(result: DoctorResult) -> RenderableType:
+    """Return a line for each check, the remedy below one that failed, and one for each reason to skip."""
     title = f"{result.project} ({result.engine})" if result.engine else str(result.project)
-    lines = [] if shown else [line(title, "table.title")]
+    return group(line(title, "table.title"), *_lines(result))
+
+
+def _rest_text(result: DoctorResult, shown: set[str]) -> RenderableType:
+    """Return it without the title, which stands above what has been shown."""
+    return group(*_lines(result)) if shown else result_text(result)
+
+
+def _lines(result: DoctorResult) -> list[RenderableType]:
+    lines: list[RenderableType] = []
     width = max(map(len, CHECK_IDS))
     skipped: dict[str, list[str]] = {}
     for finding in result.checks:
-        if finding.id in shown:
-            continue
         if finding.ok is None:
             skipped.setdefault(finding.found, []).append(finding.id)
             continue
@@ -174,4 +177,4 @@ def result_text(result: DoctorResult, shown: Collection[str] = ()) -> Renderable
         if not finding.ok:
             lines.append(line(f"{'':<{width + 8}}→ {finding.remedy}"))
     lines += [line(f"skipped {', '.join(names)}: {why}", "dim") for why, names in skipped.items()]
-    return group(*lines)
+    return lines
