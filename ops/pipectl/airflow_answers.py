@@ -45,6 +45,8 @@ ENDS = ("Task failed with exception", "Task exited")
 # What Airflow logs before and after the output of a shell's command.
 SHELLS_OUTPUT, SHELL_EXITED = "Output:", "Command exited with return code"
 OUTPUT_LINES = 3
+# In the names of the loggers of operators and sensors.
+OPERATORS = "airflow.task.operators"
 # An error as programs print it: the last line of a traceback, a line that begins with a level, perhaps after
 # a time, or a shell's, with the number of its own line. Of a line of NAME=value pairs what its `error` says.
 ERROR_LINE = re.compile(
@@ -92,6 +94,7 @@ def read_dag(answer: dict[str, Any]) -> ParsedDag:
         answer.get(name) for name in ("timetable_summary", "timetable_periodic", "params")
     )
     limit, tasks = answer.get("max_active_runs"), answer.get("max_active_tasks")
+    assets = _object(answer.get("asset_expression"))
     schedule = str(summary) if summary and summary != "None" else ""
     seen.note_dag(str(answer.get("dag_id") or ""))
     return ParsedDag(
@@ -110,6 +113,7 @@ def read_dag(answer: dict[str, Any]) -> ParsedDag:
         start=read_time(answer.get("start_date")),
         end=read_time(answer.get("end_date")),
         catchup=answer.get("catchup") is True,
+        asset_rule=("any" if "any" in assets else "all") if assets else "",
         params={
             name: DagParam(
                 param.get("value"), _object(param.get("schema")), str(param.get("description") or "")
@@ -391,6 +395,14 @@ def last_output(content: list[Any]) -> str:
         elif is_shell or entry.get("logger") in PRINTED:
             printed += [one_line(line) for line in event.splitlines() if line.strip()]
     return "\n".join(printed[-OUTPUT_LINES:])
+
+
+def own_words(content: list[Any]) -> str:
+    """Return the last line that a task's operator logged by itself, in one line; empty if none."""
+    for entry in reversed(objects(content)):
+        if OPERATORS in str(entry.get("logger")):
+            return one_line(str(entry.get("event") or ""))
+    return ""
 
 
 def one_line(text: str) -> str:

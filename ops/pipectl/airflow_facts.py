@@ -25,7 +25,7 @@ from pipectl.airflow_answers import (
     refusal,
     with_stop,
 )
-from pipectl.airflow_health import AirflowHealth, unknown_dag, unusable_answer
+from pipectl.airflow_health import EVERY_DAG, AirflowHealth, unknown_dag, unusable_answer
 from pipectl.errors import AirflowError, AirflowMissingError, AirflowSilentError
 
 if TYPE_CHECKING:
@@ -66,22 +66,27 @@ class Instance:
 
 @dataclass(frozen=True)
 class Definition:
-    """A task as the DAG's latest version has it. `delay` is the shortest from a failed try to the next."""
+    """A task as the DAG's latest version has it. `delay` is the shortest from a failed try to the next.
+
+    `timeout` is the longest that a try may take.
+    """
 
     id: str
     downstream: tuple[str, ...] = ()
     trigger_rule: str = ""
     delay: timedelta | None = None
     delay_grows: bool = False
+    timeout: timedelta | None = None
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool: all its slots, -1 for any number, and how many are free."""
+    """A pool: all its slots, -1 for any number, and how many are free; a deferred task may keep its own."""
 
     name: str
     slots: int
     open: int
+    counts_deferred: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,9 +141,30 @@ class AirflowFacts(AirflowHealth):
         """Return the latest runs that succeeded."""
         return tuple(self._runs(dag_id, f"state=success&limit={EARLIER}&order_by={NEWEST_FIRST}"))
 
+    def failures(self, limit: int) -> tuple[DagRun, ...]:
+        """Return the latest runs of all DAGs that failed, and that nobody ended by hand."""
+        found = self._runs(EVERY_DAG, f"state=failed&limit={PAGE}&order_by={NEWEST_FIRST}")
+        return tuple(run for run in found if not run.cancelled)[:limit]
+
     def runs_under_way(self, dag_id: str) -> tuple[DagRun, ...]:
         """Return the runs that are queued or running, oldest first."""
         return tuple(self._runs(dag_id, f"state=running&state=queued&limit={PAGE}&order_by=run_after"))
+
+    def awaited_assets(self, dag_id: str) -> tuple[str, ...]:
+        """Return the assets on which a DAG is scheduled, without those updated for its next run."""
+        query = urlencode({"dag_ids": dag_id, "limit": PAGE})
+        assets = objects(self._ask(f"/api/v2/assets?{query}").get("assets"))
+        try:
+            queued = self._ask(f"/api/v2/dags/{_id(dag_id)}/assets/queuedEvents").get("queued_events")
+        except AirflowMissingError:
+            queued = []
+        updated = [event.get("asset_id") for event in objects(queued)]
+        return tuple(
+            str(asset.get("name") or asset.get("uri"))
+            for asset in assets
+            if asset.get("id") not in updated
+            and any(dag.get("dag_id") == dag_id for dag in objects(asset.get("scheduled_dags")))
+        )
 
     def backfill(self, dag_id: str) -> Backfill | None:
         """Return the backfill of a DAG that Airflow has not closed."""
@@ -217,7 +243,7 @@ class AirflowFacts(AirflowHealth):
         slots, free = answer.get("slots"), answer.get("open_slots")
         if not isinstance(slots, int) or not isinstance(free, int):
             raise unusable_answer(self.address, self.version(), "a pool has no number of slots")
-        return Pool(name, slots, free)
+        return Pool(name, slots, free, answer.get("include_deferred") is True)
 
     def events(self, dag_id: str, run_id: str) -> tuple[Event, ...]:
         """Return what Airflow has noted of how a run and its tasks ended, the latest first."""
@@ -331,6 +357,7 @@ def _definition(answer: dict[str, Any]) -> Definition:
         trigger_rule=str(answer.get("trigger_rule") or ""),
         delay=read_duration(answer.get("retry_delay")),
         delay_grows=bool(backoff),
+        timeout=read_duration(answer.get("execution_timeout")),
     )
 
 

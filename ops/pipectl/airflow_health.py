@@ -25,7 +25,8 @@ from pipectl.airflow_answers import (
 )
 from pipectl.airflow_login import ProvenConnection, api_token
 from pipectl.errors import AirflowError, AirflowLoginError, AirflowSilentError, DagError
-from pipectl.services import components
+from pipectl.overload import is_merely_late
+from pipectl.services import HEALTHY, UNHEALTHY, components
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 REQUEST_SECONDS = 20
 NAMED_DAGS = 10
 EVERY_DAG = "~"  # in the place of a DAG's id
+# The health of a component that is well, and has given no heartbeat in time on an overloaded machine.
+LATE = "late"
 REFUSALS = {http.client.UNAUTHORIZED, http.client.FORBIDDEN}
 # The versions of Airflow that tests run: tests/integration/test_airflow_versions.py.
 OLDEST_AIRFLOW, NEWEST_AIRFLOW = "3.0", "3.4"
@@ -62,14 +65,19 @@ class AirflowHealth:
         """Health of each of Airflow's components that is a service: healthy, unhealthy or unknown.
 
         A component whose process is one of `started` is unhealthy until that process has given a heartbeat:
-        Airflow still calls it healthy by that of the process before.
+        Airflow still calls it healthy by that of the process before. One is healthy too that is merely late
+        on a machine with too much to do.
         """
-        return self.components_and_heartbeats(started)[0]
+        states = self.components_and_heartbeats(started)[0]
+        return {name: HEALTHY if state == LATE else state for name, state in states.items()}
 
     def components_and_heartbeats(
         self, started: Mapping[str, datetime]
     ) -> tuple[dict[str, str], dict[str, datetime | None]]:
-        """Return `components`, and when each that gives heartbeats gave its latest; None if it never has."""
+        """Return `components`, and when each that gives heartbeats gave its latest; None if it never has.
+
+        What is healthy there although it is late is `late` here.
+        """
         _, body = self._request("GET", "/api/v2/monitor/health")
         health, heartbeats = {}, {}
         for name in components():
@@ -78,7 +86,9 @@ class AirflowHealth:
             health[name] = str(part.get("status") or "unknown")
             heartbeat = read_time(part.get(field))
             if heartbeat and name in started and heartbeat < started[name]:
-                health[name] = "unhealthy"
+                health[name] = UNHEALTHY
+            elif heartbeat and health[name] == UNHEALTHY and is_merely_late(heartbeat):
+                health[name] = LATE
             if field in part:
                 heartbeats[name] = heartbeat
         return health, heartbeats

@@ -102,7 +102,7 @@ class AirflowAddress:
 class Service:
     """One service of the stack. `state` is running, starting, stopped or crashed.
 
-    `health` is healthy, starting, unknown or, for one that runs once something needs it, waiting.
+    `health` is healthy, starting, unhealthy, unknown or, for one that runs once something needs it, waiting.
 
     `started` is the start of the process that runs now, None if none runs.
     """
@@ -345,8 +345,9 @@ class ParsedDag:
     `next_run` is a time in ISO 8601, empty if no run is planned; `parsed` is when the file was read last.
     `schedule` is Airflow's short name of it, empty if only triggers start runs; it is `periodic` if it has
     slots. A DAG is `stale` if its file no longer has it. Only the DAG's details tell `catchup`, `params`,
-    `start` and `end`, before and after which no slot is, and `timeout`, the longest that a run may take. Of
-    each run `max_active_tasks` are at work at once.
+    `start` and `end`, before and after which no slot is, `timeout`, the longest that a run may take, and
+    `asset_rule`: `any` or `all`, if the update of any of some assets, or of all, starts a run. Of each run
+    `max_active_tasks` are at work at once.
     """
 
     paused: bool
@@ -364,6 +365,7 @@ class ParsedDag:
     start: datetime | None = None
     end: datetime | None = None
     catchup: bool = False
+    asset_rule: str = ""
     params: dict[str, DagParam] = field(default_factory=dict)
 
 

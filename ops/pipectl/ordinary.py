@@ -25,8 +25,11 @@ def opened(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def read_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> str:
-    """Return the text of an ordinary file; OSError also for one of more than MOST_CHARACTERS."""
+def read_text(path: Path, encoding: str = "utf-8-sig", errors: str = "strict") -> str:
+    """Return the text of an ordinary file; OSError also for one of more than MOST_CHARACTERS.
+
+    A byte order mark, with which editors on Windows begin a file, is none of it.
+    """
     with opened(path) as file:
         text = TextIOWrapper(file, encoding, errors).read(MOST_CHARACTERS + 1)
     if len(text) > MOST_CHARACTERS:

@@ -14,6 +14,8 @@ AIRFLOW = "airflow"  # Airflow's health answer: `component`, or the answer as su
 ENGINE = "engine"  # the engine's own health check
 # The health of a service that is as it should be. One that is on demand waits until something needs it.
 HEALTHY, WAITING = "healthy", "waiting"
+# The health of one that runs, and does not do what it is there for.
+UNHEALTHY = "unhealthy"
 
 
 class Definition(NamedTuple):

@@ -655,10 +655,11 @@ def test_a_sample_of_airflows_own_examples_ends_as_its_authors_meant(project: Pr
     check_sample(project)
 
 
-def test_each_cause_of_a_wait_or_a_failure_is_explained(project: Project) -> None:
+def test_each_cause_of_a_wait_or_a_failure_is_explained(project: Project, tmp_path: Path) -> None:
     explained = Explained(project)
     explained.begin()
     explained.settle()
+    explained.bundle(tmp_path)
     explained.fill()
     with LocalStack(project).stopped("scheduler"):
         # On a busy machine a heartbeat that is late is not missed at once.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tarfile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -9,6 +11,8 @@ from support.project_copy import DAG_ID
 from support.waiting import until
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.project_copy import Project
 
 # Each DAG is in one state that needs an explanation; what holds a slot sleeps until its run is cancelled.
@@ -16,6 +20,7 @@ DAGS = """
 import os
 import shlex
 import signal
+import time
 from datetime import timedelta
 
 from airflow.providers.standard.operators.bash import BashOperator
@@ -23,9 +28,9 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.providers.standard.operators.python import PythonOperator, ShortCircuitOperator
 from airflow.providers.standard.sensors.python import PythonSensor
 from airflow.providers.standard.sensors.time_delta import TimeDeltaSensor
-from airflow.sdk import DAG, task, task_group
+from airflow.sdk import DAG, Asset, task, task_group
 
-LONG = timedelta(hours=1)
+LONG, SHORT = timedelta(hours=1), timedelta(seconds=2)
 SCRIPTS = shlex.quote(os.environ.get("PIPECTL_SCRIPTS") or "/opt/airflow/scripts")
 
 
@@ -90,6 +95,12 @@ with DAG("why_raised"):
     asks()
 with DAG("why_exited"):
     BashOperator(task_id="runs", bash_command="echo begun; nosuchcommand")
+with DAG("why_left"):
+    PythonOperator(task_id="leaves", python_callable=lambda: os._exit(5))
+with DAG("why_long"):
+    PythonOperator(task_id="sleeps", python_callable=lambda: time.sleep(99), execution_timeout=SHORT)
+with DAG("why_asset", schedule=[Asset("why_orders")]):
+    sleeper("waits")
 with DAG("why_deferred"):
     TimeDeltaSensor(task_id="waits", delta=LONG, deferrable=True)
 with DAG("why_asked"):
@@ -108,6 +119,8 @@ SETTLED = {
     "why_empty": ("counts", "skipped"),
     "why_raised": ("asks", "failed"),
     "why_exited": ("runs", "failed"),
+    "why_left": ("leaves", "failed"),
+    "why_long": ("sleeps", "failed"),
     "why_deferred": ("waits", "deferred"),
     "why_asked": ("asks", "awaiting_input"),
     "why_looked": ("looks", "up_for_reschedule"),
@@ -129,6 +142,9 @@ SAID = [
     (("why_empty", "latest", "counts"), "skipped", "because what it expands over was empty."),
     (("why_raised", "latest"), "task_failed", "asks: try 1 failed: ConnectionError: no host of this name."),
     (("why_exited", "latest"), "task_failed", ": line 1: nosuchcommand: command not found."),
+    (("why_left",), "worker_lost", "its process ended with exit code 5, without a word to Airflow."),
+    (("why_long",), "task_timed_out", "sleeps: try 1 failed: it took longer than 2 s (execution_timeout)."),
+    (("why_asset",), "never_ran", ": the first starts after an update of the asset why_orders."),
     (("why_deferred",), "deferred", "waits has been deferred for "),
     (("why_asked",), "awaiting_input", "for an answer in Airflow's user interface: “Ship it?”"),
     (("why_looked",), "up_for_reschedule", "looks is a sensor that has not found what it waits for"),
@@ -187,6 +203,7 @@ class Explained:
         for dag_id in SETTLED.keys() - {"why_past"}:
             self.client.trigger(dag_id)
         self._run_of("why_past", "2026-01-01T00:00:00Z")
+        self.client.pause("why_asset", paused=False)
         for dag_id, (task_id, state) in SETTLED.items():
             self.wait(dag_id, task_id, state)
         deferred = "/api/v2/dags/why_deferred/dagRuns/~/taskInstances"
@@ -202,6 +219,18 @@ class Explained:
         until(lambda: self.client.state("why_past", second) == "running", "the second run")
         found = self.explain("why_past", cause="depends_on_past", said="parts.breaks")
         assert found["run_id"] == second
+
+    def bundle(self, folder: Path) -> None:
+        """Pack what a helper needs: the runs that failed are in it, each with its reason."""
+        path = folder / "help.tar.gz"
+        self.project.run("doctor", "--only", "line-ends", "--bundle", str(path))
+        with tarfile.open(path) as archive:
+            file = archive.extractfile("pipectl-doctor/failed-runs.json")
+            failed = json.loads(file.read()) if file else []
+        why = {each["run"]["dag_id"]: each["explanation"]["cause"] for each in failed}
+        assert why, failed
+        assert why.items() <= {(words[0], cause) for words, cause, _ in SAID}, why
+        assert all(each["tasks"] for each in failed)
 
     def _run_of(self, dag_id: str, date: str) -> str:
         """Trigger a run with a logical date, and return its id."""

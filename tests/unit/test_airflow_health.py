@@ -73,6 +73,22 @@ def test_a_heartbeat_from_before_the_start_is_of_another_process(health: Airflow
     assert health.components({"scheduler": later})["scheduler"] == "unhealthy"
 
 
+def test_a_heartbeat_that_is_late_on_an_overloaded_machine_is_not_missed_at_once(
+    health: AirflowHealth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    for load, age, state in ((34.2, 40, "late"), (34.2, 90, "unhealthy"), (1.0, 40, "unhealthy")):
+        beat = datetime.now(UTC) - timedelta(seconds=age)
+        scheduler = {"status": "unhealthy", "latest_scheduler_heartbeat": beat.isoformat()}
+        monkeypatch.setitem(ANSWERS, "/api/v2/monitor/health", (200, {"scheduler": scheduler}))
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
+        assert health.components_and_heartbeats({})[0]["scheduler"] == state
+        assert health.components({})["scheduler"] == ("healthy" if state == "late" else "unhealthy")
+        # Of a process that has given none yet nothing is late.
+        later = {"scheduler": beat + timedelta(seconds=1)}
+        assert health.components(later)["scheduler"] == "unhealthy"
+
+
 def test_a_dag_is_what_was_parsed_and_nothing_if_it_is_unknown(health: AirflowHealth) -> None:
     assert health.dag("mine") == ParsedDag(
         paused=True, has_import_errors=False, file="mine.py", next_run="", parsed=TIME

@@ -155,6 +155,20 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
     ),
     (Cause.NEVER_RAN, BASE, "has never run: only triggers start its runs"),
     (Cause.NEVER_RAN, replace(BASE, dag=replace(DAG, schedule="Asset")), "its schedule (Asset) plans none"),
+    (
+        Cause.NEVER_RAN,
+        replace(BASE, dag=replace(DAG, schedule="Asset", asset_rule="all"), awaited_assets=("orders",)),
+        "mine has never run: the first starts after an update of the asset orders.",
+    ),
+    (
+        Cause.NEVER_RAN,
+        replace(
+            BASE,
+            dag=replace(DAG, schedule="Asset or @daily", asset_rule="any", next_run="2030-01-01T00:00:00Z"),
+            awaited_assets=("orders", "prices"),
+        ),
+        ", or starts after an update of one of the assets orders and prices.",
+    ),
     (Cause.PAUSED, replace(BASE, dag=replace(DAG, paused=True)), "mine is paused"),
     (
         Cause.PAUSED,
@@ -458,7 +472,7 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
         ),
         "says why load is skipped.",
     ),
-    (Cause.REMOVED, about(task("load", "removed")), "the DAG has no such task"),
+    (Cause.REMOVED, about(task("load", "removed")), "it was taken out of the DAG after ours was made"),
     (
         Cause.UPSTREAM_FAILED,
         about(
@@ -674,12 +688,7 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
     # One that is late on such a machine is not missed.
     (
         Cause.NEVER_RAN,
-        replace(
-            BASE,
-            health={**HEALTH, "scheduler": "unhealthy"},
-            heard=ago(-41),
-            overload="this machine has a load of 34 on 2 cores",
-        ),
+        replace(BASE, health={**HEALTH, "scheduler": "late"}, heard=ago(-41)),
         "mine has never run",
     ),
     (
@@ -691,6 +700,29 @@ SHOWN: list[tuple[Cause, Evidence, str]] = [
         Cause.TASK_FAILED,
         about(task("load", "failed"), log=({"event": "bash: no such file"}, SHELL)),
         "load: try 1 failed: AirflowException: Bash command failed.",
+    ),
+    (
+        Cause.TASK_TIMED_OUT,
+        about(
+            task("load", "failed"),
+            log=(error("AirflowTaskTimeout", "Timeout, PID: 7"),),
+            definitions={"load": Definition("load", timeout=timedelta(seconds=3))},
+        ),
+        "load: try 1 failed: it took longer than 3 s (execution_timeout).",
+    ),
+    (
+        Cause.UP_FOR_RETRY,
+        about(
+            task("load", "up_for_retry"),
+            log=(error("AirflowTaskTimeout", "Timeout, PID: 7"),),
+            definitions={"load": Definition("load", delay=timedelta(minutes=5), timeout=timedelta(hours=3))},
+        ),
+        "load: try 1 failed: it took longer than 3 h 00 min (execution_timeout); try 2 is due at ",
+    ),
+    (
+        Cause.WORKER_LOST,
+        about(task("load", "failed"), log=({"event": "Process exited abnormally", "exit_code": 5},)),
+        "load: try 1 failed: its process ended with exit code 5, without a word to Airflow.",
     ),
     (Cause.TASK_FAILED, about(task("load", "failed")), "load: try 1 failed, and Airflow has no log of it."),
     (
@@ -880,6 +912,29 @@ def facts_of(evidence: Evidence) -> dict[str, str]:
     return {fact.name: fact.value for fact in explanation(evidence).evidence}
 
 
+def test_a_dag_that_waits_for_assets_says_so_after_its_last_run_too() -> None:
+    dag = replace(DAG, asset_rule="all")
+    found = facts_of(replace(BASE, dag=dag, run=run("success"), awaited_assets=("orders", "prices")))
+    assert found["next run"] == "after an update of each of the assets orders and prices"
+    found = facts_of(replace(BASE, dag=replace(DAG, schedule="@daily", end=ago(3600)), run=run("success")))
+    assert found["next run"].startswith("none, for its end_date has passed (")
+
+
+def test_deferred_tasks_that_keep_their_slots_of_a_pool_are_named() -> None:
+    full = Pool("small", 1, 0, counts_deferred=True)
+    sleeper = task("sensor", "deferred", pool="small")
+    found = explanation(about(task("load", "scheduled", pool="small"), pool=full, deferred=(sleeper,)))
+    assert found.cause == Cause.POOL_FULL
+    assert "sensor (deferred)" in {fact.name: fact.value for fact in found.evidence}["at work"]
+
+
+def test_what_a_sensor_logged_last_is_in_the_evidence() -> None:
+    poke = {"event": "Poking for DAG 'other' ... ", "logger": "airflow.task.operators.mine.Sensor"}
+    end = {"event": "Rescheduling task, marking task as UP_FOR_RESCHEDULE", "logger": "task"}
+    found = facts_of(about(task("load", "up_for_reschedule"), log=(poke, end)))
+    assert found["it logged last"] == "Poking for DAG 'other' ..."
+
+
 def test_what_an_error_was_raised_from_is_in_the_evidence() -> None:
     log = (chain(("C", "3", False), ("B", "2", True), ("A", "1", False)),)
     found = facts_of(about(task("load", "failed"), log=log))
@@ -898,6 +953,23 @@ def test_of_an_exit_code_alone_the_last_lines_of_the_output_are_in_the_evidence(
     # An error says more.
     raised = (printed, error("ValueError", "no rows"))
     assert "its last output" not in facts_of(about(task("load", "failed"), log=raised))
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("-9", "was ended by SIGKILL, as the system ends one when memory runs out"),
+        ("137", "was ended by SIGKILL, as the system ends one when memory runs out"),
+        ("143", "was ended by SIGTERM"),
+        ("5", None),
+        ("127", None),
+        ("1379", None),
+    ],
+)
+def test_a_signal_that_an_exit_code_stands_for_is_named(code: str, told: str | None) -> None:
+    words = f"Bash command failed. The command returned a non-zero exit code {code}."
+    found = facts_of(about(task("load", "failed"), log=(error("AirflowException", words),)))
+    assert found.get("its program") == told
 
 
 def test_a_paused_task_that_is_to_be_tried_again_has_the_commands_of_both() -> None:

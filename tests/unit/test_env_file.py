@@ -51,6 +51,15 @@ def test_a_name_that_stands_there_twice_has_the_new_value(tmp_path: Path, end: s
     assert path.read_text() == "A=1\nB=2\nA=4\nC=5\n"
 
 
+def test_the_mark_with_which_windows_editors_begin_a_file_is_no_part_of_a_name(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    for text in ("A=1\n", "# mine\nA=1\n"):
+        path.write_text(f"\ufeff{text}", encoding="utf-8")
+        assert EnvFile(path).read() == {"A": "1"}
+        EnvFile(path).update({"A": "2"})
+        assert path.read_text() == text.replace("1", "2")
+
+
 def test_nobody_else_can_read_the_file(tmp_path: Path) -> None:
     path = tmp_path / "stack" / ".env"
     EnvFile(path).update({"SECRET": "x"})

@@ -186,6 +186,42 @@ def test_names_that_are_not_there_are_told_with_those_that_may_be_meant(
     assert "Did you mean load?" in none.value.hint
 
 
+def test_of_a_dags_assets_those_are_awaited_that_have_not_been_updated(
+    engine: FakeEngine, airflow: Airflow
+) -> None:
+    details = airflow.answers["dags/mine/details"]
+    details |= {"timetable_summary": "Asset", "asset_expression": {"all": [{"asset": {"name": "orders"}}]}}
+    ours, other = [{"dag_id": "mine"}], [{"dag_id": "other"}]
+    airflow.answers["assets"] = {
+        "assets": [
+            {"id": 1, "name": "orders", "scheduled_dags": ours},
+            {"id": 2, "name": "prices", "scheduled_dags": ours},
+            # The DAG writes it.
+            {"id": 3, "name": "report", "scheduled_dags": other},
+        ]
+    }
+    assert "after an update of each of the assets orders and prices" in explained(engine, "mine").sentence
+    airflow.answers["dags/mine/assets/queuedEvents"] = {"queued_events": [{"asset_id": 1}]}
+    assert "after an update of the asset prices." in explained(engine, "mine").sentence
+
+
+def test_who_keeps_slots_of_a_pool_while_deferred_is_asked_if_it_counts_them(
+    engine: FakeEngine, airflow: Airflow
+) -> None:
+    airflow.runs(run("ours", "running"))
+    airflow.tasks(task("load", "scheduled", scheduled_when=at(60)))
+    airflow.answers["dags/mine/dagRuns/ours/taskInstances/load/dependencies"] = {"dependencies": []}
+    airflow.answers["pools/default_pool"] |= {"slots": 1, "open_slots": 0, "include_deferred": True}
+    sleeper = task("sensor", "deferred")
+    airflow.by_state["dags/~/dagRuns/~/taskInstances"] = lambda states: {
+        "task_instances": [sleeper] if states == ["deferred"] else [],
+        "total_entries": 0,
+    }
+    found = explained(engine, "mine")
+    assert found.cause == "pool_full"
+    assert "sensor (deferred)" in str(found.evidence)
+
+
 def test_a_dag_that_only_a_file_names_is_explained_and_no_error(engine: FakeEngine, airflow: Airflow) -> None:
     (engine.dags_dir / "new.py").write_text("DAG('new_one')")
     assert explained(engine, "new_one").cause == "dag_missing"

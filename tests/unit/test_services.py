@@ -8,6 +8,7 @@ import shutil
 import socket
 import time
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -148,6 +149,16 @@ def test_a_service_whose_health_nothing_tells_is_not_healthy(
     monkeypatch.setattr(services, "SERVICES", [*SERVICES, *([definition] if definition else [])])
     (service,) = with_health((Service("mystery", "running"),), HEALTHY, ())
     assert service.health == "unknown"
+
+
+def test_what_gives_no_heartbeat_long_after_its_start_is_unhealthy_and_not_starting() -> None:
+    silent = {**HEALTHY, "scheduler": "unhealthy"}
+    for minutes, health in ((1, "starting"), (30, "unhealthy")):
+        started = datetime.now(UTC) - timedelta(minutes=minutes)
+        (service,) = with_health((Service("scheduler", "running", started=started),), silent, ())
+        assert service.health == health
+        (service,) = with_health((Service("scheduler", "running", started=started),), HEALTHY, ())
+        assert service.health == "healthy"
 
 
 def test_up_says_of_which_service_nothing_tells_the_health(

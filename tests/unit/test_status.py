@@ -162,6 +162,11 @@ def test_dags_are_listed_with_their_state_and_the_whole_errors() -> None:
     assert re.search(r"off +paused +none *\n", text)
     assert re.search(r"mine +broken", text)
     assert "Airflow cannot import broken.py: SyntaxError: invalid syntax\n  Traceback\n    File " in text
+    # Long ones are told once.
+    long = ImportFailure("long.py", f"Traceback\nValueError: begins {'x' * 300}\n")
+    text = plain(dags.result_text(listing.DagList((), (long,))))
+    assert "Airflow cannot import long.py:\n  Traceback\n  ValueError: begins" in text
+    assert text.count("begins") == 1
     assert "Airflow has parsed no DAG." in plain(dags.result_text(listing.DagList((), ())))
 
 

@@ -15,7 +15,7 @@ import termios
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fcntl import ioctl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,6 +158,17 @@ def test_a_look_has_services_data_runs_and_alerts(stack: FakeEngine, monkeypatch
     monkeypatch.setattr(stack, "usage", lambda: {name: Usage(1e9, 1) for name in NAMES})
     assert all(each.cpu_percent for each in watched.look(5).services)
     validate("status", json.loads(json.dumps(_plain(first))))
+
+
+def test_a_service_that_runs_and_gives_no_heartbeat_is_an_alert(
+    stack: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AirflowHealth, "components", lambda *_: {"scheduler": "unhealthy"})
+    started = datetime.now(UTC) - timedelta(hours=1)
+    scheduler = Service("scheduler", "running", started=started)
+    monkeypatch.setattr(stack, "services", lambda: (Service("webserver", "running"), scheduler))
+    [alert] = [each for each in watch(stack).look(5).alerts if "scheduler" in each]
+    assert alert.startswith("scheduler runs, and is unhealthy. Why: pipectl doctor --only ")
 
 
 def _plain(document: object) -> Any:

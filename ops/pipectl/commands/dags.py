@@ -44,7 +44,9 @@ def result_text(result: DagList) -> RenderableType:
         parts.append(line("Airflow has parsed no DAG."))
     for failure in result.import_failures:
         reason = import_reason(failure.stack_trace)
-        parts.append(line(f"Airflow cannot import {failure.filename}: {reason}", "bold red"))
+        # One that had to be cut is told below, and longer.
+        why = "" if reason.endswith("…") else f" {reason}"
+        parts.append(line(f"Airflow cannot import {failure.filename}:{why}", "bold red"))
         parts += [line(f"  {text}") for text in failure.stack_trace.strip().splitlines()]
     return group(*parts)
 

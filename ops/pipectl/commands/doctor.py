@@ -82,9 +82,21 @@ def doctor(
             raise
         if output:
             invocation.console.say(f"{output.path} was not written: without settings no secret is known.")
-        _end(invocation, DoctorResult(project, "", (finding,)))
+        _end(invocation, DoctorResult(project, "", (finding,)), set())
         return
-    findings = checking.examine(engine, chosen, invocation.console.say)
+    shown: set[str] = set()
+
+    def report(findings: list[Finding], late: list[str]) -> None:
+        # What is to be mended first, or is one document, is shown in the end.
+        if not (fix or invocation.console.json or invocation.console.quiet):
+            new = tuple(each for each in findings if each.ok is not None and each.id not in shown)
+            if new:
+                known = DoctorResult(project, engine.name, new)
+                invocation.console.emit(known, lambda: _rest_text(known, shown))
+            shown.update(each.id for each in new)
+        invocation.console.say(f"Still looking: {', '.join(late)}")
+
+    findings = checking.examine(engine, chosen, report)
     fixed = _fix(invocation, findings) if fix else {}
     if fixed:
         again = {finding.id: finding for finding in checking.examine(engine, fixed)}
@@ -92,7 +104,7 @@ def doctor(
     if output:
         output.write_private(bundling.bundle(engine, findings))
         invocation.console.say(f"Wrote {output.path}")
-    _end(invocation, DoctorResult(project, engine.name, findings, fixed))
+    _end(invocation, DoctorResult(project, engine.name, findings, fixed), shown)
 
 
 def _fix(invocation: Invocation, findings: tuple[Finding, ...]) -> dict[str, str]:
@@ -119,12 +131,13 @@ def _fix(invocation: Invocation, findings: tuple[Finding, ...]) -> dict[str, str
     return ran
 
 
-def _end(invocation: Invocation, result: DoctorResult) -> None:
-    """Show what was found; raise EngineError if a check failed."""
+def _end(invocation: Invocation, result: DoctorResult, shown: set[str]) -> None:
+    """Show what was found and has not been `shown`; raise EngineError if a check failed."""
     failed = [finding for finding in result.checks if finding.ok is False]
     console = invocation.console
     if console.json or not console.quiet:
-        console.emit(result, lambda: result_text(result))
+        left = replace(result, checks=tuple(each for each in result.checks if each.id not in shown))
+        console.emit(result, lambda: _rest_text(left, shown))
     elif failed:
         console.emit(result, lambda: result_text(replace(result, checks=tuple(failed))))
     if failed:
@@ -143,8 +156,17 @@ def _has_safe(failed: list[Finding]) -> bool:
 def result_text(result: DoctorResult) -> RenderableType:
     """Return a line for each check, the remedy below one that failed, and one for each reason to skip."""
     title = f"{result.project} ({result.engine})" if result.engine else str(result.project)
-    lines = [line(title, "table.title")]
-    width = max(len(finding.id) for finding in result.checks)
+    return group(line(title, "table.title"), *_lines(result))
+
+
+def _rest_text(result: DoctorResult, shown: set[str]) -> RenderableType:
+    """Return it without the title, which stands above what has been shown."""
+    return group(*_lines(result)) if shown else result_text(result)
+
+
+def _lines(result: DoctorResult) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    width = max(map(len, CHECK_IDS))
     skipped: dict[str, list[str]] = {}
     for finding in result.checks:
         if finding.ok is None:
@@ -155,4 +177,4 @@ def result_text(result: DoctorResult) -> RenderableType:
         if not finding.ok:
             lines.append(line(f"{'':<{width + 8}}→ {finding.remedy}"))
     lines += [line(f"skipped {', '.join(names)}: {why}", "dim") for why, names in skipped.items()]
-    return group(*lines)
+    return lines

@@ -105,7 +105,7 @@ def user_settings(project: Path) -> frozenset[str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = ordinary.read_text(path, "utf-8-sig")
+        text = ordinary.read_text(path)
     except FileNotFoundError as error:
         if path.name == OWN.name:
             return []

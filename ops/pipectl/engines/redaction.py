@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import os
 import re
-import shlex
+import sys
+from array import array
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
+from urllib.parse import parse_qsl, quote_plus, unquote, urlsplit
 
 from pipectl import json_text, ordinary
 from pipectl.engines.airflow_env import ESCAPES, OF_THE_STACK, OWN, read, user_settings
@@ -35,14 +35,33 @@ OPEN_FIELDS = {"conn_type", "description", "host", "login", "port", "schema"}
 # What may stand in a file of settings, and everywhere else too.
 WORDS = re.compile(r"(?i)true|false|none|null|yes|no|on|off|info|debug|warning|error|utc|\d{1,5}|\d*\.\d+")
 SHORTEST = 4
+# What is shorter is looked for if each character is encoded, as %41.
+SHORTEST_ENCODED, LEAST_ENCODED = 3, 3
 # What is shorter may be the end of one line and the start of another.
 SHORTEST_FOLDED = 8
 # Where a long value goes on: in the next line, which in a log begins with a time and ends with who wrote it.
 FOLD = re.compile(
-    r"(?:[ \t]+\[[\w.-]+\](?:[ \t]+\w+=\S*)*)?[ \t]*\r?\n"
+    # A shell's line goes on after a backslash, which may also be that of \xNN or \uNNNN, broken in two.
+    r"\\+(?=\s)(?!\s+(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}))"
+    r"|(?:[ \t]+\[[\w.-]+\](?:[ \t]+\w+=\S*)*)?[ \t]*\r?\n"
     r"(?:\[?\d{4}-\d\d-\d\d[T ][\d:.,]+(?:Z|[+-][\d:]+|[ \t]UTC)?\]?(?:[ \t]*\[[\w. -]+\])*[ \t]*)?"
-    r"|[\s\\]+"
+    r"|\s+"
 )
+# Characters as addresses, HTML and XML, JSON, Python, shells, Compose and INI files write them.
+ENCODED = re.compile(
+    r"(?P<percent>(?:%[0-9A-Fa-f]{2})+)"
+    r"|(?P<entity>&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|amp|lt|gt|quot|apos);)"
+    r"|(?P<bytes>(?:\\x[0-9A-Fa-f]{2})+)"
+    r"|(?P<octal>(?:\\[0-3][0-7]{2})+)"
+    r"|(?P<units>(?:\\u[0-9A-Fa-f]{4})+)"
+    r"|(?P<character>\\U00[01][0-9A-Fa-f]{5})"
+    r"|\\(?:[abefnrtv0]|(?P<escaped>[^\w\s]))"
+    r"|(?P<doubled>[%$])(?P=doubled)+"
+)
+# JSON in a text in an address in a log: one layer inside the other.
+MOST_LAYERS = 8
+# What writers add around and within a value, whatever their rules for it; UTF-16 read as bytes has zeros.
+LOOSE = re.compile(r"[\s\\'\"`\0]+")
 INSTALL = OWN.with_name("install.env")
 # Secrets that no file of the project has: tokens, logins in addresses, private keys.
 TOKENS = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+")
@@ -70,28 +89,32 @@ def documented_settings(settings: Settings) -> dict[str, str]:
 
 
 class Redactor:
-    """Replaces each of a number of secrets by a mask, and what looks like a secret of somebody else's."""
+    """Replaces each of a number of secrets by a mask, and what looks like a secret of somebody else's.
+
+    docs/troubleshooting.md says in which spellings.
+    """
 
     def __init__(self, secrets: Iterable[str]) -> None:
         spelt = {spelling for secret in secrets for spelling in spellings(secret)}
         # A longer one may hold a shorter one.
         self._spellings = sorted(spelt, key=len, reverse=True)
-        solid = {FOLD.sub("", spelling) for spelling in spelt}
-        self._solid = [spelling for spelling in solid if len(spelling) >= SHORTEST_FOLDED]
+        # Of those that read the same the one with most blanks.
+        self._bare = {bare(spelling): _blanks(spelling) for spelling in sorted(spelt, key=_blanks)}
+        self._bare = {text: blanks for text, blanks in self._bare.items() if len(text) >= SHORTEST_ENCODED}
 
     def within(self, value: Any) -> Any:  # noqa: ANN401  whatever JSON holds
         """Return a text, or each text in a JSON value, without them: a long log in one pass."""
         text = "\n".join(_texts(value))
-        solid = FOLD.sub("", text)
+        its_bare = bare(text)
         present = Redactor(())
         present._spellings = [spelling for spelling in self._spellings if spelling in text]
-        present._solid = [spelling for spelling in self._solid if spelling in solid]
+        present._bare = {spelling: blanks for spelling, blanks in self._bare.items() if spelling in its_bare}
         return _each_text(value, present)
 
     def __call__(self, text: str) -> str:
         """Return the text without them."""
         # Before a part of a secret that begins with another one is masked.
-        text = self._without_folded(text)
+        text = self._without_bare(text)
         for spelling in self._spellings:
             if len(spelling) >= SHORTEST:
                 text = text.replace(spelling, MASK)
@@ -102,32 +125,109 @@ class Redactor:
         text = HEADERS.sub(rf"\g<1>{MASK}", text)
         return LOGINS.sub(MASK, text)
 
-    def _without_folded(self, text: str) -> str:
-        """Mask what goes on in the next line, as base64 and long values do, wherever it is broken."""
-        solid = FOLD.sub("", text)
-        spans = []
-        for spelling in self._solid:
-            start = solid.find(spelling)
-            while start >= 0:
-                spans.append((start, start + len(spelling)))
-                start = solid.find(spelling, start + 1)
-        if not spans:
+    def _without_bare(self, text: str) -> str:
+        """Mask what is a secret once it is read as a program reads it, and wherever lines are broken."""
+        its_bare = bare(text) if self._bare else ""
+        present = [spelling for spelling in self._bare if spelling in its_bare]
+        if not present:
             return text
-        places: list[int] = []
-        end = 0
-        for fold in FOLD.finditer(text):
-            places += range(end, fold.start())
-            end = fold.end()
-        places += range(end, len(text))
+        origins = _Origins(len(text))
+        bare(text, origins.replaced)
+        spans = []
+        for spelling in present:
+            start = its_bare.find(spelling)
+            while start >= 0:
+                first, last = origins.span(start, start + len(spelling))
+                if self._is_secret(spelling, text[first:last]):
+                    spans.append((first, last))
+                start = its_bare.find(spelling, start + 1)
         masked, done = [], 0
-        for start, end in sorted(spans):
-            first, last = places[start], places[end - 1] + 1
-            # The others are spelt as they are; what Python or JSON has written several times over has more
-            # backslashes than any spelling. Of those that overlap one mask is enough.
-            if "\n" in text[first:last] or "\\" in text[first:last]:
-                masked += [text[done:first], MASK] if first >= done else []
-                done = max(done, last)
+        for first, last in sorted(spans):
+            # Of those that overlap one mask is enough.
+            masked += [text[done:first], MASK] if first >= done else []
+            done = max(done, last)
         return "".join((*masked, text[done:]))
+
+    def _is_secret(self, spelling: str, text: str) -> bool:
+        """Whether a text that is read as a secret is no ordinary words side by side, or a part of one."""
+        written = len(FOLD.sub("", text))
+        is_folded = "\n" in text and written >= SHORTEST_FOLDED
+        is_long = len(spelling) >= SHORTEST or written >= LEAST_ENCODED * len(spelling)
+        return is_long and (is_folded or _blanks(text) <= self._bare[spelling])
+
+
+def _blanks(text: str) -> int:
+    return sum(character.isspace() for character in text)
+
+
+def _replaced(text: str, pattern: re.Pattern[str], decoded: Callable[[re.Match[str]], str]) -> str:
+    return pattern.sub(decoded, text)
+
+
+def bare(
+    text: str, replaced: Callable[[str, re.Pattern[str], Callable[[re.Match[str]], str]], str] = _replaced
+) -> str:
+    """Return a text as a program reads it, whoever has encoded it how often: without quotes and blanks.
+
+    Two texts that stand for the same value are equal then. `replaced` does what Pattern.sub does.
+    """
+    text = replaced(text, FOLD, lambda _: "")
+    for _ in range(MOST_LAYERS):
+        before, text = text, replaced(text, ENCODED, _decoded)
+        if text == before:
+            break
+    return replaced(text, LOOSE, lambda _: "")
+
+
+def _of_bytes(content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        # Python writes characters below 256 as bytes too.
+        return content.decode("latin-1")
+
+
+# By the names of ENCODED's groups; of others the sign itself counts, and of a line break nothing.
+DECODERS: dict[str | None, Callable[[str], str]] = {
+    "entity": html.unescape,
+    "percent": lambda text: _of_bytes(bytes.fromhex(text.replace("%", ""))),
+    "bytes": lambda text: _of_bytes(bytes.fromhex(text.replace("\\x", ""))),
+    "octal": lambda text: _of_bytes(bytes(int(digits, 8) for digits in text.split("\\")[1:])),
+    "units": lambda text: bytes.fromhex(text.replace("\\u", "")).decode("utf-16-be", "surrogatepass"),
+    "character": lambda text: chr(min(int(text.removeprefix("\\U"), base=16), sys.maxunicode)),
+}
+
+
+def _decoded(found: re.Match[str]) -> str:
+    kind = found.lastgroup
+    if decode := DECODERS.get(kind):
+        return decode(found[0])
+    return found[kind] if kind else ""
+
+
+class _Origins:
+    """Where each character of a text stood before parts of it were replaced, again and again."""
+
+    def __init__(self, length: int) -> None:
+        self._starts = array("L", range(length))
+        self._ends = array("L", range(1, length + 1))
+
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """Return the part of the first text from which a part of the latest one comes."""
+        return self._starts[start], self._ends[end - 1]
+
+    def replaced(self, text: str, pattern: re.Pattern[str], decoded: Callable[[re.Match[str]], str]) -> str:
+        """Return the text with each match of the pattern replaced."""
+        pieces, starts, ends, done = [], array("L"), array("L"), 0
+        for found in pattern.finditer(text):
+            first, last = found.span()
+            new = decoded(found)
+            pieces += [text[done:first], new]
+            starts += self._starts[done:first] + array("L", [self._starts[first]]) * len(new)
+            ends += self._ends[done:first] + array("L", [self._ends[last - 1]]) * len(new)
+            done = last
+        self._starts, self._ends = starts + self._starts[done:], ends + self._ends[done:]
+        return "".join((*pieces, text[done:]))
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -150,37 +250,19 @@ def _each_text(value: object, change: Callable[[str], str]) -> Any:  # noqa: ANN
 
 
 def spellings(secret: str) -> Iterator[str]:
-    """Yield a secret as it is written in addresses, JSON, HTML, Python, a shell, hex and base64.
+    """Yield what a secret is written as, if that is not read from the text as the secret itself.
 
-    docs/troubleshooting.md lists them.
+    What is read so, in any order and depth, is in ENCODED: addresses, JSON, HTML, XML, Python and shells.
     """
     yield secret
-    for safe in ("", "/", "/:"):
-        quoted = quote(secret, safe=safe)
-        yield quoted
-        yield re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), quoted)
-        yield quote(quoted, safe="")
+    # Blanks as forms in addresses have them.
     yield quote_plus(secret)
-    yield json.dumps(secret)[1:-1]
-    yield json.dumps(secret, ensure_ascii=False)[1:-1]
-    yield json.dumps(json.dumps(secret)[1:-1])[1:-1]
-    content = secret.encode(errors="surrogateescape")
-    yield repr(secret)[1:-1]
+    # Bytes or characters, of which the spelling does not tell.
     yield ascii(secret)[1:-1]
-    yield repr(content)[2:-1]
-    # Within a text that has quotes of both kinds.
-    yield repr(f"{secret}'\"")[1:-4]
-    yield repr(content + b"'\"")[2:-4]
-    # Jinja has numbers of its own for quotes.
-    numbered = html.escape(secret, quote=False).replace("'", "&#39;").replace('"', "&#34;")
-    for escaped in (html.escape(secret), html.escape(secret, quote=False), numbered):
-        yield escaped
-        yield escaped.encode("ascii", "xmlcharrefreplace").decode()
+    content = secret.encode(errors="surrogateescape")
+    # Also of one that is too short to be read.
     for form in ("&#{};", "&#x{:x};", "&#x{:X};"):
         yield "".join(form.format(ord(character)) for character in secret)
-    yield shlex.quote(secret)
-    yield secret.replace("$", "$$")
-    yield secret.replace("%", "%%")
     for digits in (content.hex(" "), content.hex(" ").upper()):
         for separator in ("", " ", ":", "-", "\\x"):
             yield digits.replace(" ", separator)

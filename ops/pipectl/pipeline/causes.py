@@ -70,6 +70,7 @@ class Cause(StrEnum):
     UPSTREAM_FAILED = "upstream_failed", "a task before it failed"
     WORKER_LOST = "worker_lost", "the task's process was lost"
     DATABASE = "database", "a database's error failed the task"
+    TASK_TIMED_OUT = "task_timed_out", "the task's try took longer than its `execution_timeout`"
     RUN_TIMED_OUT = "run_timed_out", "the run took longer than its `dagrun_timeout`"
     TASK_FAILED = "task_failed", "the task's own error"
     # What was looked at is shown.

@@ -22,10 +22,12 @@ from pipectl.pipeline.evidence import (
     Explanation,
     Fact,
     Step,
+    asset_update,
     because,
     beside,
     fresh,
     next_run,
+    passed_end,
     sentence_end,
     service_of,
     service_steps,
@@ -136,6 +138,7 @@ def _file(evidence: Evidence) -> Explanation | None:
             evidence,
             Cause.DAG_STALE,
             f"Airflow no longer finds {dag_id} in {dag.file or 'its file'}{last}, and starts nothing of it.",
+            *([] if run is None or run.finished else [_end_of(run)]),
             Step("What the files have", "pipectl check"),
             Step("The DAGs that there are", "pipectl dags"),
             of_dag=True,
@@ -180,8 +183,12 @@ def _dag(evidence: Evidence) -> Explanation | None:
         )
     if run is None:
         due = read_time(dag.next_run)
-        plan = f"the first is due at {moment(due)}" if due else f"its schedule ({dag.schedule}) plans none"
-        if not due and (end := _passed_end(evidence)):
+        updates = asset_update(evidence)
+        plan = f"its schedule ({dag.schedule}) plans none"
+        if due or updates:
+            dates = filter(None, [f"is due at {moment(due)}" if due else "", updates and f"starts {updates}"])
+            plan = f"the first {', or '.join(dates)}"
+        if not (due or updates) and (end := passed_end(evidence)):
             plan = f"its end_date has passed{end}"
         return because(
             evidence,
@@ -194,7 +201,7 @@ def _dag(evidence: Evidence) -> Explanation | None:
 
 
 def _paused(evidence: Evidence, dag: ParsedDag) -> Explanation:
-    dag_id, end = evidence.dag_id, _passed_end(evidence)
+    dag_id, end = evidence.dag_id, passed_end(evidence)
     paused = "is paused, and its end_date has passed" if end else "is paused"
     is_early = dag.start is not None and dag.start > evidence.now
     begin = f", and none before {moment(dag.start)} (start_date) if it is on" if is_early else ""
@@ -208,11 +215,6 @@ def _paused(evidence: Evidence, dag: ParsedDag) -> Explanation:
         *unpause(dag_id),
         of_dag=True,
     )
-
-
-def _passed_end(evidence: Evidence) -> str:
-    end = evidence.dag.end if evidence.dag else None
-    return f" ({moment(end)})" if end is not None and end < evidence.now else ""
 
 
 def _finished_run(evidence: Evidence) -> Explanation | None:
@@ -301,10 +303,14 @@ def _queued_run(evidence: Evidence) -> Explanation | None:
                 "runs ahead", listed([f"{each.run_id} ({each.state})" for each in ahead[:NAMED]], len(ahead))
             ),
             Step("What that run does", command("explain", run.dag_id, behind.run_id)),
-            Step("To end it", command("cancel", run.dag_id, behind.run_id)),
+            _end_of(behind),
             of_run=True,
         )
     return fresh(evidence, run.queued_at, f"{run.run_id} was queued")
+
+
+def _end_of(run: DagRun) -> Step:
+    return Step(f"To end {run.run_id}", command("cancel", run.dag_id, run.run_id))
 
 
 def _task(evidence: Evidence) -> Explanation | None:

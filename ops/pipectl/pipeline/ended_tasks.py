@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -48,7 +50,12 @@ if TYPE_CHECKING:
 
 # A shell's command, whose own output says more than its exit code.
 EXIT_CODE = re.compile(r"(?:exit|return) code", re.IGNORECASE)
-KILLED = "Process terminated by signal"
+KILLED, EXITED = "Process terminated by signal", "Process exited abnormally"
+# Its exception for a try that took longer than it may.
+TOO_LONG = "AirflowTaskTimeout:"
+EXITED_WITH = re.compile(r"exit code (-?\d+)\b")
+# What shells add to the number of the signal that ended a program; Python takes it from 0.
+SHELLS_SIGNALS = 128
 # Airflow's answer to a process whose task it has put into another state.
 SERVER_ENDED = "Server indicated the task shouldn't be running anymore"
 # After it, the executor's own words stand in the note of a mismatch (stack/airflow/task_processes.py).
@@ -160,6 +167,19 @@ def _task_failed(evidence: Evidence, task: Instance) -> Explanation | None:
             again(task),
             whole_log(task),
             Step("What the scheduler says", command("logs", SCHEDULER)),
+        )
+    return _failed_by_itself(evidence, task)
+
+
+def _failed_by_itself(evidence: Evidence, task: Instance) -> Explanation:
+    if too_long := timeout_of(evidence, task):
+        return because(
+            evidence,
+            Cause.TASK_TIMED_OUT,
+            f"{_failed(task, too_long)}.",
+            *error_facts(evidence),
+            whole_log(task),
+            again(task),
         )
     reason = reason_of(evidence)
     blamed = (blamed_database(each, evidence.databases) for each in (reason, *raised_from([*evidence.log])))
@@ -312,7 +332,7 @@ def _removed(evidence: Evidence, task: Instance) -> Explanation | None:
     return because(
         evidence,
         Cause.REMOVED,
-        f"{task.task.name} does not run any more: the DAG has no such task since {task.run_id} was made.",
+        f"{task.task.name} does not run any more: it was taken out of the DAG after {task.run_id} was made.",
         Step("The run's tasks", command("runs", task.dag_id, task.run_id)),
     )
 
@@ -324,10 +344,31 @@ def loss_of(evidence: Evidence, task: Instance) -> str:
     for entry in evidence.log:
         if str(entry.get("event") or "").startswith(KILLED):
             return f"its process was ended by {entry.get('signal_name') or 'a signal'}"
+        if str(entry.get("event") or "").startswith(EXITED):
+            return f"its process ended with exit code {entry.get('exit_code')}, without a word to Airflow"
     if mismatch := _noted(evidence, task, MISMATCH):
         _, _, told = mismatch.extra.partition(EXTRA)
         return sentence_end(one_line(told)) or "its process ended without a word to Airflow"
     return ""
+
+
+def timeout_of(evidence: Evidence, task: Instance) -> str:
+    """Say that a try took longer than it may; empty if it did not."""
+    definition = evidence.definitions.get(task.task.id)
+    limit = definition.timeout if definition else None
+    if limit is None or not last_error(list(evidence.log)).startswith(TOO_LONG):
+        return ""
+    return f"it took longer than {duration(limit.total_seconds())} (execution_timeout)"
+
+
+def _signal(last: str) -> Iterator[Fact]:
+    """Yield which signal ended a program, by its exit code."""
+    found = EXITED_WITH.search(last)
+    code = int(found[1]) if found else 0
+    with suppress(ValueError):
+        name = signal.Signals(-code if code < 0 else code - SHELLS_SIGNALS).name
+        memory = ", as the system ends one when memory runs out" if name == "SIGKILL" else ""
+        yield Fact("its program", f"was ended by {name}{memory}")
 
 
 def _noted(evidence: Evidence, task: Instance, name: str) -> Event | None:
@@ -378,6 +419,7 @@ def error_facts(evidence: Evidence) -> Iterator[Fact]:
         yield Fact("the task's end", last)
     for cause in raised_from(log):
         yield Fact("raised from", cause)
+    yield from _signal(last)
     if EXIT_CODE.search(last) and not first and (printed := last_output(log)):
         yield Fact("its last output", printed)
 

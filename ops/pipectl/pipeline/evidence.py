@@ -8,10 +8,10 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from pipectl.airflow_answers import one_line, read_time
+from pipectl.airflow_health import LATE
 from pipectl.names import MINUTE, command, duration, listed, moment
 from pipectl.pipeline.causes import Cause
-from pipectl.pipeline.overload import is_merely_late
-from pipectl.services import get
+from pipectl.services import HEALTHY, get
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -70,8 +70,9 @@ class Evidence:
     `health` and `heartbeats` are Airflow's, by component. `files` are DAG files in which the DAG's id stands,
     and `changed` the time of the DAG's own. `tasks_api` says what went wrong when the API for tasks was
     asked, `unread_log` why a try's log could not be read, and `disagreeing` names secrets that services do
-    not share. `lately` are tasks that have ended within the last seconds. `heard` is when Airflow told of
-    heartbeats, and `overload` the machine's load, if it is too high.
+    not share. `awaited_assets` have not been updated for the next run. `deferred` are tasks that may keep
+    their slots of a pool, and `lately` those that have ended within the last seconds. `heard` is when Airflow
+    told of heartbeats, and `overload` the machine's load, if it is too high.
     """
 
     dag_id: str
@@ -89,6 +90,7 @@ class Evidence:
     run: DagRun | None = None
     is_run_given: bool = False
     active: tuple[DagRun, ...] = ()
+    awaited_assets: tuple[str, ...] = ()
     backfill: Backfill | None = None
     instances: tuple[Instance, ...] = ()
     chosen: Instance | None = None
@@ -98,6 +100,7 @@ class Evidence:
     pool: Pool | None = None
     busy: tuple[Instance, ...] = ()
     busy_number: int = 0
+    deferred: tuple[Instance, ...] = ()
     lately: tuple[Instance, ...] = ()
     rivals: tuple[Instance, ...] = ()
     parallelism: int | None = None
@@ -142,14 +145,12 @@ def silence_of(evidence: Evidence, name: str) -> str:
     if service is not None and service.state in {"stopped", "crashed"}:
         last = f" and gave its last heartbeat at {moment(heartbeat)}" if heartbeat else ""
         return f"the service {name} {'has' if service.state == 'crashed' else 'is'} {service.state}{last}"
-    if evidence.health.get(component, "healthy") == "healthy":
+    if evidence.health.get(component, HEALTHY) in {HEALTHY, LATE}:
         return ""
     started = service.started if service else None
     if started and (heartbeat is None or heartbeat < started):
         lasting = duration((evidence.now - started).total_seconds())
         return f"the service {name} was started {lasting} ago and has given no heartbeat yet"
-    if heartbeat and is_merely_late(evidence.overload, _age(evidence, heartbeat)):
-        return ""
     lasting = f" for {duration(_age(evidence, heartbeat))}" if heartbeat else ""
     busy = f", and {evidence.overload}" if evidence.overload else ""
     return f"the service {name} runs and has given no heartbeat{lasting}{busy}"
@@ -240,10 +241,30 @@ def event_fact(event: Event) -> Iterator[Fact]:
 
 
 def next_run(evidence: Evidence) -> Iterator[Fact]:
-    """Yield when the next run is due."""
+    """Yield when the next run is due, or why none is."""
     due = read_time(evidence.dag.next_run) if evidence.dag else None
-    if due:
-        yield Fact("next run", moment(due))
+    when = ", or ".join(filter(None, [moment(due), asset_update(evidence)]))
+    if not when and (end := passed_end(evidence)):
+        when = f"none, for its end_date has passed{end}"
+    if when:
+        yield Fact("next run", when)
+
+
+def passed_end(evidence: Evidence) -> str:
+    """Return the DAG's end_date in brackets if it has passed."""
+    end = evidence.dag.end if evidence.dag else None
+    return f" ({moment(end)})" if end is not None and end < evidence.now else ""
+
+
+def asset_update(evidence: Evidence) -> str:
+    """Say after which updates of assets the next run starts; empty if it waits for none."""
+    names = evidence.awaited_assets
+    if not names or evidence.dag is None:
+        return ""
+    if len(names) == 1:
+        return f"after an update of the asset {names[0]}"
+    told = listed(list(names[:NAMED]), len(names))
+    return f"after an update of {'one' if evidence.dag.asset_rule == 'any' else 'each'} of the assets {told}"
 
 
 def took(seconds: float | None) -> str:
@@ -357,4 +378,4 @@ def _common_facts(evidence: Evidence) -> Iterator[Fact]:
         heartbeat = evidence.heartbeats.get(component)
         if component in evidence.health:
             ago = f", heartbeat {duration(_age(evidence, heartbeat))} ago" if heartbeat else ""
-            yield Fact(name, silence_of(evidence, name) or f"healthy{ago}")
+            yield Fact(name, silence_of(evidence, name) or f"{evidence.health[component]}{ago}")

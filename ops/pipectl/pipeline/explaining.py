@@ -15,6 +15,7 @@ from pipectl.airflow_facts import MISMATCH, AirflowFacts
 from pipectl.engines.airflow_env import user_settings
 from pipectl.errors import AirflowError, EngineError
 from pipectl.names import is_dag_id
+from pipectl.overload import overload
 from pipectl.pipeline import inspecting
 from pipectl.pipeline.access import airflow_address
 from pipectl.pipeline.agreement import disagreements
@@ -28,7 +29,6 @@ from pipectl.pipeline.evidence import (
     is_among,
     upstream_of,
 )
-from pipectl.pipeline.overload import overload
 from pipectl.pipeline.readiness import (
     component_starts,
     failures_of,
@@ -148,6 +148,9 @@ class _Inquiry:
             raise api.missing_dag(dag_id)
         run = self._run()
         self._facts |= {"dag": dag, "run": run}
+        if dag is not None and dag.asset_rule and (run is None or run.state == "success"):
+            with suppress(AirflowError):  # not everybody may read assets
+                self._facts["awaited_assets"] = api.awaited_assets(dag_id)
         if run is not None:
             self._look_at_run(run)
         return Evidence(dag_id=dag_id, now=datetime.now(UTC), **self._facts)
@@ -241,7 +244,10 @@ class _Inquiry:
         }
         if task.state == "scheduled":
             self._facts["lately"] = api.ended_since(datetime.now(UTC) - timedelta(seconds=PATIENCE_SECONDS))
-            self._facts["pool"] = api.pool(task.pool) if task.pool else None
+            pool = api.pool(task.pool) if task.pool else None
+            self._facts["pool"] = pool
+            if pool is not None and pool.counts_deferred and pool.open < task.slots:
+                self._facts["deferred"] = api.instances_in("deferred")[0]
             self._facts["rivals"] = self._rivals(task)
 
     def _rivals(self, task: Instance) -> tuple[Instance, ...]:

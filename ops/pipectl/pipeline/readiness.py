@@ -6,6 +6,7 @@ import itertools
 import re
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pipectl.airflow_answers import in_file, is_since
@@ -25,6 +26,7 @@ from pipectl.services import (
     HEALTHY,
     METADATA,
     SERVICES,
+    UNHEALTHY,
     WAITING,
     business_databases,
     databases,
@@ -34,7 +36,6 @@ from pipectl.wait import attempts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
-    from datetime import datetime
     from pathlib import Path
 
     from pipectl.airflow_health import AirflowHealth
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 LOG_LINES = 15
 PROCESSOR = "dag-processor"
+# The first heartbeat comes within seconds, and on an overloaded machine within a minute or two.
+START_SECONDS = 180
 # A DAG file may make ids that stand nowhere: Airflow gives it 30 s to do so, and another one before it too.
 # Any other such id is a typing error.
 UNMENTIONED_SECONDS = 60
@@ -60,7 +63,9 @@ def with_health(
     answered: Collection[str],
     usurped: Collection[str] = (),
 ) -> tuple[Service, ...]:
-    """Return `services` with the health of what runs: healthy, starting, or unknown if nothing tells it.
+    """Return `services` with the health of what runs: healthy, starting, unhealthy, or unknown.
+
+    Unhealthy is what Airflow calls so although its start was long ago; unknown is what nothing tells of.
 
     `components` is Airflow's own answer, None if there is none; `answered` names the databases that answer.
     A health that the engine has filled in stays. A service whose port another program has, which `usurped`
@@ -76,7 +81,11 @@ def with_health(
                 # The database that Airflow waits for may tell by itself.
                 return "healthy" if service.name in answered else "starting"
             component = definition.component
-            return "healthy" if not component or components.get(component) == "healthy" else "starting"
+            if not component or components.get(component) == HEALTHY:
+                return HEALTHY
+            now = datetime.now(UTC)
+            is_late = service.started and (now - service.started).total_seconds() > START_SECONDS
+            return UNHEALTHY if is_late and components.get(component) == UNHEALTHY else "starting"
         return "unknown"
 
     def seen(service: Service) -> Service:

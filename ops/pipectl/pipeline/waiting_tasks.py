@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipectl.airflow_answers import read_time
+from pipectl.airflow_answers import own_words, read_time
 from pipectl.names import command, counted, duration, listed, moment
 from pipectl.pipeline.causes import Cause, failed_try, waiting
-from pipectl.pipeline.ended_tasks import ancestors, error_facts, has_mismatch, loss_of, reason_of, tasks_api
+from pipectl.pipeline.ended_tasks import (
+    ancestors,
+    error_facts,
+    has_mismatch,
+    loss_of,
+    reason_of,
+    tasks_api,
+    timeout_of,
+)
 from pipectl.pipeline.evidence import (
     ENDED,
     NAMED,
@@ -156,7 +164,7 @@ def _pool(evidence: Evidence, task: Instance) -> Explanation | None:
         f"the pool {pool.name}, of whose {counted(pool.slots, 'slot')} {max(pool.open, 0)}"
         f" {'is' if pool.open == 1 else 'are'} free",
         [each for each in evidence.rivals if each.pool == pool.name],
-        [each for each in evidence.busy if each.pool == pool.name],
+        [each for each in (*evidence.busy, *evidence.deferred) if each.pool == pool.name],
         larger_pool(pool, pool.slots + task.slots),
     )
 
@@ -324,7 +332,7 @@ def retry(
     delay = definition.delay if definition else None
     due = task.task.end + delay if task.task.end and delay is not None else None
     lost = loss_of(evidence, task)
-    reason = lost or reason_of(evidence)
+    reason = lost or timeout_of(evidence, task) or reason_of(evidence)
     grows = bool(definition and definition.delay_grows)
     text = failed_try(task.task, reason, due, "due, at the earliest, at" if grows else "due at")
     api = tasks_api(evidence, f"{task.task.name}: {text}") if has_mismatch(evidence, task) else None
@@ -349,6 +357,7 @@ def _rescheduled(evidence: Evidence, task: Instance) -> Explanation | None:
         f"{task.task.name} is a sensor that has not found what it waits for{looked}"
         f"{f'; it looks again at {moment(at)}' if at else ''}.",
         *error_facts(evidence),
+        *([Fact("it logged last", said)] if (said := own_words(list(evidence.log))) else []),
         whole_log(task),
     )
 

@@ -20,6 +20,7 @@ from pipectl.pipeline import consumers
 from pipectl.pipeline.access import down_services
 from pipectl.pipeline.overview import LOCK_SECONDS
 from pipectl.pipeline.readiness import component_starts, processor_start, with_health
+from pipectl.services import UNHEALTHY
 from pipectl.wait import Aside
 
 if TYPE_CHECKING:
@@ -400,6 +401,8 @@ def _service_alerts(services: tuple[Service, ...]) -> Iterator[str]:
             yield f"{service.name} has crashed. Its log: pipectl logs {service.name}"
         elif service.state == "stopped":
             yield f"{service.name} is stopped. Start it: pipectl up"
+        elif service.health == UNHEALTHY:
+            yield f"{service.name} runs, and is unhealthy. Why: pipectl doctor --only airflow,heartbeats"
 
 
 def _airflow_alerts(airflow: _Airflow) -> Iterator[str]:

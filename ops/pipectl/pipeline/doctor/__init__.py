@@ -25,8 +25,11 @@ from pipectl.wait import Aside, until
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
+    from typing import TypeAlias
 
     from pipectl.engines.base import Engine
+
+    Report: TypeAlias = Callable[[list[Finding], list[str]], None]
 
 # Airflow's requests end after 20 s, a silent database's after 5.
 MOST_SECONDS = 30.0
@@ -62,11 +65,11 @@ def of_settings(folder: Path, error: UsageError) -> Finding | None:
 
 
 def examine(
-    engine: Engine, only: Collection[str] = (), report: Callable[[str], None] = lambda _: None
+    engine: Engine, only: Collection[str] = (), report: Report = lambda *_: None
 ) -> tuple[Finding, ...]:
     """Run the checks, all or those of `only`, side by side; what one finds does not stop another.
 
-    `report` is told which ones take long.
+    While some take long, `report` is told again and again what is found by then, and which those are.
     """
     chosen = [each for each in ORDERED if not only or each.id in only]
     return tuple(
@@ -83,7 +86,7 @@ def examine_briefly(engine: Engine, seconds: float) -> tuple[Finding, ...]:
 
 
 def _run(
-    engine: Engine, checks: list[Check], seconds: float, report: Callable[[str], None] = lambda _: None
+    engine: Engine, checks: list[Check], seconds: float, report: Report = lambda *_: None
 ) -> list[Finding | None]:
     """Return what each has found, None for one that has not ended in time."""
     desk, end = Desk(engine), time.monotonic() + seconds
@@ -92,7 +95,7 @@ def _run(
         if until(lambda: all(each.is_known(0) for each in asked), min(left, SLOW_SECONDS), POLL_SECONDS):
             break
         late = [each.id for each, asking in zip(checks, asked, strict=True) if not asking.is_known(0)]
-        report(f"Still looking: {', '.join(late)}")
+        report([asking.result() for asking in asked if asking.is_known(0)], late)
     return [each.result() if each.is_known(0) else None for each in asked]
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pipectl.airflow_answers import NEWEST_FIRST, import_reason, objects, one_line, read_time
-from pipectl.errors import AirflowSilentError, PipectlError
+from pipectl.airflow_health import LATE
+from pipectl.errors import AirflowError, AirflowSilentError, PipectlError
 from pipectl.names import counted, shell
+from pipectl.overload import overload
 from pipectl.pipeline.doctor.checks import UP, Desk, Finding, bad, check, fine
-from pipectl.pipeline.overload import is_merely_late, overload
 from pipectl.pipeline.readiness import component_starts, processor_start
 from pipectl.services import HEALTHY, SERVICES, WAITING
+
+if TYPE_CHECKING:
+    from pipectl.airflow_health import AirflowHealth
 
 RESTART = "pipectl restart {}"
 # The clean-up runs once a day, and a machine may be off for one.
@@ -51,18 +56,12 @@ def heartbeats(desk: Desk) -> Finding:
             continue
         beat = latest[service.component]
         age = f"{max((now - beat).total_seconds(), 0):.0f} s ago" if beat else "never"
-        told.append(f"{service.name} {age}")
-        if states[service.component] != "healthy" or service.name in down:
-            if service.name in down:
-                return bad(f"{service.name} gives no heartbeats{f', the latest {age}' if beat else ''}", UP)
-            start, busy = starts.get(service.component), overload()
-            if (
-                beat is None
-                or (start is not None and beat < start)
-                or not is_merely_late(busy, (now - beat).total_seconds())
-            ):
-                return _silent(service.name, beat, start, now, busy)
-            told[-1] += f", late, for {busy}"
+        state = states[service.component]
+        told.append(f"{service.name} {age}{f', late, for {overload()}' if state == LATE else ''}")
+        if service.name in down:
+            return bad(f"{service.name} gives no heartbeats{f', the latest {age}' if beat else ''}", UP)
+        if state not in {HEALTHY, LATE}:
+            return _silent(service.name, beat, starts.get(service.component), now, overload())
     return fine(", ".join(told))
 
 
@@ -98,17 +97,32 @@ def tasks_api(desk: Desk) -> Finding:
 
 @check("dag-imports")
 def dag_imports(desk: Desk) -> Finding:
-    """Airflow can import every DAG file, and has parsed the pipeline's DAG."""
+    """Airflow can import every DAG file and every plugin, and has parsed the pipeline's DAG."""
     health, dag_id = desk.airflow(), desk.settings.dag_id
     failures = health.import_failures(processor_start(desk.services))
     if failures:
         reason = import_reason(failures[0].stack_trace)
         more = f", and {counted(len(failures) - 1, 'file')} more" if len(failures) > 1 else ""
         return bad(f"{failures[0].filename} cannot be imported{more}: {reason}", "pipectl check")
+    for plugin in _broken_plugins(health):
+        reason = one_line(desk.engine.masked(str(plugin.get("error"))))
+        return bad(
+            f"the plugin {plugin.get('source')} cannot be imported: {reason}",
+            "Mend that file, and apply it: pipectl up",
+        )
     dag = health.dag(dag_id)
     if dag is None or dag.stale:
         return bad(f"no file has the DAG {dag_id}", "pipectl dags")
     return fine(f"{counted(len(health.dags()), 'DAG')}; {dag_id} is {'paused' if dag.paused else 'on'}")
+
+
+def _broken_plugins(health: AirflowHealth) -> list[dict[str, Any]]:
+    try:
+        return objects(health.read("/api/v2/plugins/importErrors").get("import_errors"))
+    except AirflowSilentError:
+        raise
+    except AirflowError:  # Airflow 3.0 does not tell
+        return []
 
 
 @check("triggerer")

@@ -15,12 +15,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipectl import __version__
+from pipectl.airflow_facts import AirflowFacts
 from pipectl.airflow_health import AirflowHealth
 from pipectl.databases import Databases
 from pipectl.documents import plain
 from pipectl.engines.redaction import MASK, Redactor, documented_settings, is_open, secrets_of
 from pipectl.errors import PipectlError, UsageError
-from pipectl.pipeline.overload import overload
+from pipectl.overload import overload
+from pipectl.pipeline.access import airflow_address
+from pipectl.pipeline.explaining import explain
 from pipectl.pipeline.readiness import HealthProbe
 from pipectl.wait import Aside
 
@@ -29,21 +32,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipectl.engines.base import Engine
-    from pipectl.models import Service
+    from pipectl.models import DagRun, Service
     from pipectl.pipeline.doctor.checks import Finding
+    from pipectl.pipeline.evidence import Explanation
 
 FOLDER = "pipectl-doctor"
 # The first file of an archive, by which one is known again.
 FIRST = f"{FOLDER}/README.txt"
 README = """\
 Made by `pipectl doctor --bundle`: checks, versions, settings, services with their health, how busy the
-machine is, and the last lines of each service's log, on the local engine of the supervisor's too.
-Passwords, keys, tokens and everything of the user's own files of settings are masked. Logs of tasks, and rows
-of databases, are not in it. Read it before you hand it on: what a DAG prints may be anything.
+machine is, the last lines of each service's log, on the local engine of the supervisor's too, and the latest
+runs that failed with their tasks and what `pipectl explain` says of them.
+Passwords, keys, tokens and everything of the user's own files of settings are masked. Rows of databases are
+not in it, and of tasks' logs only the error and the last lines of output that explain a failed run. Read it
+before you hand it on: what a DAG prints may be anything.
 """
 LOG_LINES = 2000
 # How long services that do not answer keep a bundle waiting.
 HEALTH_SECONDS = 10
+# How many runs that failed are looked at, and for how long.
+FAILED_RUNS, EXPLAIN_SECONDS = 5, 15
 
 
 def require_replaceable(path: Path) -> None:
@@ -83,6 +91,10 @@ def _files(engine: Engine, findings: tuple[Finding, ...]) -> Iterator[tuple[str,
     if log := engine.supervisor_log(LOG_LINES):
         yield "logs/supervisord.log", f"{log}\n"
     try:
+        yield "failed-runs.json", json.dumps(plain(_failed_runs(engine)), indent=2, ensure_ascii=False)
+    except PipectlError as error:
+        yield "failed-runs.txt", error.message
+    try:
         services = _services(engine)
     except PipectlError as error:
         yield "services.txt", error.message
@@ -108,6 +120,27 @@ def _services(engine: Engine) -> tuple[Service, ...]:
         replace(service, health=service.health or "unknown") if service.state == "running" else service
         for service in services
     )
+
+
+def _failed_runs(engine: Engine) -> list[dict[str, object]]:
+    """Return the latest runs that failed, with their tasks and what `explain` says of them."""
+    api, end = AirflowFacts(airflow_address(engine)), time.monotonic() + EXPLAIN_SECONDS
+    return [
+        {
+            "run": run,
+            "tasks": [each.task for each in api.instances(run.dag_id, run.run_id)],
+            "explanation": _explanation(engine, run, end - time.monotonic()),
+        }
+        for run in api.failures(FAILED_RUNS)
+    ]
+
+
+def _explanation(engine: Engine, run: DagRun, seconds: float) -> Explanation | str:
+    asking = Aside(lambda: explain(engine, engine.settings, run.dag_id, run.dag_id, run.run_id, None))
+    try:
+        return asking.result() if asking.is_known(seconds) else "no answer in time"
+    except PipectlError as error:
+        return error.message
 
 
 def _machine() -> dict[str, object]:

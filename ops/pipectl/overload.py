@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 
 from pipectl.names import counted
 
@@ -22,6 +23,6 @@ def overload() -> str:
     )
 
 
-def is_merely_late(load: str, seconds: float) -> bool:
-    """Whether a heartbeat `seconds` old is late because of the machine's `load`, as overload() tells it."""
-    return bool(load) and seconds < LATE_SECONDS
+def is_merely_late(beat: datetime) -> bool:
+    """Whether a heartbeat that is missed is late because of the machine's load."""
+    return (datetime.now(UTC) - beat).total_seconds() < LATE_SECONDS and bool(overload())
