@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from pipectl.pipeline import airflow_trial, checking
 from pipectl.pipeline.airflow_trial import Trial, TrialStep, try_airflow
 from pipectl.pipeline.checking import Check, CheckedFile, Finding
 from pipectl.settings import Settings
+from support import ROOT
 from support.fake_engine import FakeEngine
 
 if TYPE_CHECKING:
@@ -59,6 +61,15 @@ def settings(tmp_path: Path) -> Settings:
             "PIPECTL_SEED": "7",
         },
     )
+
+
+def test_the_lock_of_a_trial_is_made_as_the_projects_own_is() -> None:
+    script = (ROOT / "ops" / "lock.sh").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [shlex.split(line) for line in script.splitlines()]
+    words = next(line[line.index("pip") : -1] for line in lines if line[-1:] == ["$@"])
+    assert tuple(words) == airflow_lock.WORDS
+    own = f"stack/{airflow_lock.SOURCE}", "--override", f"stack/{airflow_lock.OVERRIDES}"
+    assert ["pin", *own, "--output-file", f"stack/{airflow_lock.LOCK}"] in lines
 
 
 def files(folder: Path) -> dict[str, bytes]:
