@@ -37,7 +37,6 @@ MARKUP: Literal["markdown"] = "markdown"  # in docstrings that --help shows
 EXAMPLES = "Examples:"  # what their last paragraphs begin with
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 INTERRUPTED = threading.Event()
-COLLECT_AFTER = 50_000  # new objects; Python's own 700 suits programs that run longer
 # Global options, which work before and after a command's name: True if a value follows.
 GLOBAL_OPTIONS = {
     "--project": True,
@@ -447,8 +446,6 @@ def main() -> None:
     completes = bool(os.environ.get(completion_scripts.VARIABLE))
     if not completes and (len(sys.argv) == 1 or not {"-h", "--help"}.isdisjoint(sys.argv)):
         fold_help()
-    # Imports make objects by the ten thousand; looking for garbage among them is a twentieth of a command.
-    gc.set_threshold(COLLECT_AFTER)
     # If Ctrl-C is ignored, as in a shell's background job, it stays so.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)

@@ -168,11 +168,15 @@ def shares_blocks(source: Path, target: Path) -> bool:
 
 def count_files(folder: Path) -> int:
     """How many files are below a folder, byte code aside: fewer than there were, and some were deleted."""
-    count = 0
-    for _, folders, files in os.walk(folder):
-        count += len(files)
-        if "__pycache__" in folders:
-            folders.remove("__pycache__")
+    count, left = 0, [os.fspath(folder)]
+    # os.walk takes half as long again, and each start of Airflow's environment counts ten thousand.
+    while left:
+        with suppress(OSError), os.scandir(left.pop()) as entries:
+            for entry in entries:
+                if not entry.is_dir():
+                    count += 1
+                elif entry.name != "__pycache__" and not entry.is_symlink():
+                    left.append(entry.path)
     return count
 
 

@@ -15,7 +15,7 @@ from pipectl import ordinary
 from pipectl.models import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     import psutil
 
@@ -89,7 +89,7 @@ def listeners(port: int) -> list[Listener]:
 
 def listens(pid: int, port: int) -> bool:
     """Whether a process, or one that it has started, listens on a port."""
-    if _listens_itself(pid, port):
+    if listening({port: pid}):
         return True
     import psutil
 
@@ -103,24 +103,29 @@ def listens(pid: int, port: int) -> bool:
         return False
 
 
-def _listens_itself(pid: int, port: int) -> bool:
-    """Whether Linux's own tables show, without psutil, that a process listens; other systems have none."""
-    place = f":{port:04X} "
-    try:
-        lines = [
-            line
-            for name in ("tcp", "tcp6")
-            for line in Path(f"/proc/{pid}/net/{name}").read_text(encoding="ascii").splitlines()
-            if place in line
-        ]
-        entries = [line.split() for line in lines]
-        sockets = {
-            f"socket:[{entry[9]}]" for entry in entries if entry[1].endswith(place[:-1]) and entry[3] == LISTENING
-        }
-        descriptors = os.listdir(f"/proc/{pid}/fd") if sockets else []
-        return any(os.readlink(f"/proc/{pid}/fd/{number}") in sockets for number in descriptors)
-    except (OSError, IndexError):
-        return False
+def listening(pids: Mapping[int, int]) -> set[int]:
+    """Return those of the ports at which the process itself is seen to listen, without psutil.
+
+    Linux tells it of 127.0.0.1 in one table, which takes 5 ms to read.
+    """
+    found = set()
+    with suppress(OSError, IndexError):
+        table = Path("/proc/self/net/tcp").read_text(encoding="ascii")
+        entries = [line.split() for line in table.splitlines() if f" {LISTENING} " in line]
+        sockets: dict[str, int] = {}
+        for entry in entries:
+            sockets[f"socket:[{entry[9]}]"] = int(entry[1].rpartition(":")[2], 16)
+        for port, pid in pids.items():
+            if port in sockets.values() and port in map(sockets.get, _open_files(pid)):
+                found.add(port)
+    return found
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    """Yield what the descriptors of a process lead to; OSError if it has ended, or is another user's."""
+    folder = f"/proc/{pid}/fd"
+    for number in os.listdir(folder):
+        yield os.readlink(f"{folder}/{number}")  # noqa: PTH115  what it leads to is no path
 
 
 def _listens(process: psutil.Process, port: int) -> bool:
