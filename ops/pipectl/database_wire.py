@@ -16,6 +16,7 @@ import hmac
 import secrets
 import socket
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def first_values(
         with socket.create_connection((address.host, address.port), ANSWER_SECONDS) as connection:
             log_in(connection, address)
             values = [ask(connection, question) for question in questions]
-            end(connection)
+            with suppress(OSError):
+                end(connection)
             return values
     except (OSError, ValueError, LookupError, struct.error, _UnexpectedError):
         return None

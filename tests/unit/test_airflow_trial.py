@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,11 +64,11 @@ def settings(tmp_path: Path) -> Settings:
 
 def test_the_lock_of_a_trial_is_made_as_the_projects_own_is() -> None:
     script = (ROOT / "ops" / "lock.sh").read_text(encoding="utf-8").replace("\\\n", " ")
-    lines = [shlex.split(line) for line in script.splitlines()]
-    words = next(line[line.index("pip") : -1] for line in lines if line[-1:] == ["$@"])
-    assert tuple(words) == airflow_lock.WORDS
-    own = f"stack/{airflow_lock.SOURCE}", "--override", f"stack/{airflow_lock.OVERRIDES}"
-    assert ["pin", *own, "--output-file", f"stack/{airflow_lock.LOCK}"] in lines
+    words = next(line.split() for line in script.splitlines() if line.endswith('"$@"'))
+    assert tuple(words[words.index("pip") : -1]) == airflow_lock.WORDS
+    names = airflow_lock.SOURCE, airflow_lock.OVERRIDES, airflow_lock.LOCK
+    own = "pin stack/{} --override stack/{} --output-file stack/{}".format(*names)
+    assert own in script.splitlines()
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -49,7 +49,6 @@ IMPORTERS = {
     "mysql": ["database_connections.py"],
     "numpy": ["pipeline/exporting.py"],
     "platformdirs": ["settings.py"],
-    "pydantic": ["airflow_client_parts.py"],
     "plotly": ["commands/"],
     "psutil": ["engines/local/processes.py"],
     "psycopg2": ["database_connections.py", "replication.py"],
