@@ -174,13 +174,13 @@ class Command(TyperCommand):
 
 
 def take_plain_values(parameters: Iterable[Any]) -> None:
-    """Take a default, a string for a parameter that is one, and a path that can be read, as they are.
+    """Take a default, strings for a parameter that is one or several, and a readable path as they are.
 
     Typer has pydantic convert each value, also those that nobody gave: its import takes as long as all of
     pipectl's own.
     """
     for parameter in parameters:
-        is_one = not (parameter.required or parameter.multiple or parameter.nargs != 1)
+        is_one = not (parameter.required or parameter.nargs != 1)
         if is_one and "process_value" not in vars(parameter):
             parameter.process_value = partial(_process, parameter, parameter.process_value)
 
@@ -197,6 +197,9 @@ def _process(parameter: Any, process: Callable[..., Any], ctx: Any, value: Any) 
             is_plain, value = True, Path(value)
         else:
             is_plain = annotation in {str, str | None}
+    elif getattr(parameter, "multiple", False) and (value is None or annotation == list[str]):
+        # Without any, Typer makes it None or a list afterwards.
+        is_plain, value = True, () if value is None else list(value)
     if not (value is None or value is parameter.default or is_plain):
         return process(ctx, value)
     return parameter.callback(ctx, parameter, value) if parameter.callback else value
