@@ -49,9 +49,7 @@ class _UnexpectedError(Exception):
     """The server said something else than the plain way has."""
 
 
-def first_values(
-    address: DatabaseAddress, questions: Iterable[str], *, is_mysql: bool
-) -> list[str] | None:
+def first_values(address: DatabaseAddress, questions: Iterable[str], *, is_mysql: bool) -> list[str] | None:
     """Return the first value of the first row that answers each question; None if a driver is to be asked."""
     if address.ssl_mode not in UNENCRYPTED or not address.password.isascii():
         return None

@@ -17,8 +17,8 @@ from unittest.mock import MagicMock
 import psutil
 import pytest
 
-from pipectl import databases as asked_module
 from pipectl import database_connections, database_wire, published
+from pipectl import databases as asked_module
 from pipectl.databases import BUCKET, Databases, metadata_version
 from pipectl.engines.local.folders import server_mark
 from pipectl.errors import (

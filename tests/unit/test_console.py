@@ -58,9 +58,7 @@ def test_what_has_to_be_drawn_is_drawn(content: RenderableType) -> None:
 
 
 @pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
-def test_colours_that_somebody_insists_on_are_written(
-    variable: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_colours_that_somebody_insists_on_are_written(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv(variable, "1")
     assert "\x1b[" in written(lambda console: console.emit(None, lambda: line("up", "bold green")))[0]

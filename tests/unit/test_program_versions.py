@@ -112,7 +112,9 @@ def test_a_file_that_somebody_has_changed_is_written_anew(
     assert len(asked) == 1
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(program: Path, libraries: Path, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_done_without(
+    program: Path, libraries: Path, tmp_path: Path
+) -> None:
     assert libraries.exists()
     (tmp_path / "cache").write_text("no folder")
     assert version_of(program, cache_dir=tmp_path / "cache") != ""
