@@ -164,7 +164,8 @@ def _import_mysql() -> None:
     extension = "_mysql_connector"
     with _IMPORTING:
         if "mysql.connector" not in sys.modules:
-            sys.modules[extension] = None  # type: ignore[assignment]  what forbids an import
+            # None forbids an import.
+            sys.modules[extension] = None  # type: ignore[assignment]
             try:
                 import mysql.connector  # noqa: F401
             finally:

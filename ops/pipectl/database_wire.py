@@ -1,8 +1,8 @@
 """Values from a server of this project, by the protocols themselves: a driver takes 40 to 110 ms to import.
 
-A start asks three servers one or two questions each. Here is the plain way alone: a login by password, not encrypted,
-on this machine. For everything else, and for whatever a server says that is not a value, the answer is None:
-the driver is asked then, and says what is wrong.
+A start asks three servers one or two questions each. Here is the plain way alone: a login by password, not
+encrypted, on this machine. For everything else, and for whatever a server says that is not a value, the
+answer is None: the driver is asked then, and says what is wrong.
 
 https://www.postgresql.org/docs/current/protocol-flow.html (SASL is RFC 5802)
 https://mariadb.com/docs/server/reference/clientserver-protocol and https://dev.mysql.com/doc/dev/mysql-server
@@ -53,13 +53,13 @@ def first_values(address: DatabaseAddress, questions: Iterable[str], *, is_mysql
     """Return the first value of the first row that answers each question; None if a driver is to be asked."""
     if address.ssl_mode not in UNENCRYPTED or not address.password.isascii():
         return None
-    log_in, ask, end = MYSQL if is_mysql else POSTGRES
+    log_in, ask, leave = MYSQL if is_mysql else POSTGRES
     try:
         with socket.create_connection((address.host, address.port), ANSWER_SECONDS) as connection:
             log_in(connection, address)
             values = [ask(connection, question) for question in questions]
             with suppress(OSError):
-                end(connection)
+                leave(connection)
             return values
     except (OSError, ValueError, LookupError, struct.error, _UnexpectedError):
         return None
@@ -235,5 +235,15 @@ SCRAMBLES: dict[bytes, Callable[[bytes, bytes], bytes]] = {
     b"mysql_native_password": _native,
     b"caching_sha2_password": _caching_sha2,
 }
-POSTGRES = _log_in_to_postgres, _ask_postgres, lambda connection: _send(connection, b"X", b"")
-MYSQL = _log_in_to_mysql, _ask_mysql, lambda connection: _send_packet(connection, 0, QUIT)
+
+
+def _leave_postgres(connection: socket.socket) -> None:
+    _send(connection, b"X", b"")
+
+
+def _leave_mysql(connection: socket.socket) -> None:
+    _send_packet(connection, 0, QUIT)
+
+
+POSTGRES = _log_in_to_postgres, _ask_postgres, _leave_postgres
+MYSQL = _log_in_to_mysql, _ask_mysql, _leave_mysql

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mysql.connector.plugins import caching_sha2_password, mysql_native_password
 
-from pipectl import database_wire
 from pipectl.database_wire import SCRAMBLES, first_values
 from pipectl.models import DatabaseAddress
 
@@ -36,7 +35,7 @@ def server(monkeypatch: pytest.MonkeyPatch, serve: Callable[[socket.socket], Non
     here, there = socket.socketpair()
     here.settimeout(5)
     there.settimeout(5)
-    monkeypatch.setattr(database_wire.socket, "create_connection", lambda *_: here)
+    monkeypatch.setattr(socket, "create_connection", lambda *_: here)
 
     def answer() -> None:
         with there, suppress(OSError):  # the client may end first
@@ -137,8 +136,15 @@ def test_whatever_a_program_says_is_no_answer(said: bytes, *, is_mysql: bool) ->
         assert first_values(ADDRESS, ["SELECT 1"], is_mysql=is_mysql) is None
 
 
-@pytest.mark.parametrize("changes", [{"ssl_mode": "require"}, {"ssl_mode": "verify-full"}, {"password": "ü"}])
-def test_what_needs_a_driver_is_not_tried(changes: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(database_wire.socket, "create_connection")
+@pytest.mark.parametrize(
+    "address",
+    [
+        replace(ADDRESS, ssl_mode="require"),
+        replace(ADDRESS, ssl_mode="verify-full"),
+        replace(ADDRESS, password="ü"),
+    ],
+)
+def test_what_needs_a_driver_is_not_tried(address: DatabaseAddress, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(socket, "create_connection")
     for is_mysql in (False, True):
-        assert first_values(replace(ADDRESS, **changes), ["SELECT 1"], is_mysql=is_mysql) is None
+        assert first_values(address, ["SELECT 1"], is_mysql=is_mysql) is None

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pipectl.engines.local import program_versions
 from pipectl.engines.local.program_versions import FILE, version_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture
@@ -71,9 +75,12 @@ def test_a_program_is_asked_again_once_it_or_its_libraries_have_changed(
         path.with_suffix(".new").replace(path)
 
     ask()
-    for count, change in enumerate(
-        (lambda: replace(program), lambda: replace(libraries), (folder / "a.so").touch), start=2
-    ):
+    changes: list[Callable[[], None]] = [
+        lambda: replace(program),
+        lambda: replace(libraries),
+        (folder / "a.so").touch,
+    ]
+    for count, change in enumerate(changes, start=2):
         change()
         assert ask() == ask() != ""
         assert len(asked) == count

@@ -123,9 +123,9 @@ def listening(pids: Mapping[int, int]) -> set[int]:
 
 def _open_files(pid: int) -> Iterator[str]:
     """Yield what the descriptors of a process lead to; OSError if it has ended, or is another user's."""
-    folder = f"/proc/{pid}/fd"
-    for number in os.listdir(folder):
-        yield os.readlink(f"{folder}/{number}")  # noqa: PTH115  what it leads to is no path
+    with os.scandir(f"/proc/{pid}/fd") as entries:
+        for entry in entries:
+            yield os.readlink(entry.path)  # noqa: PTH115  what it leads to is no path
 
 
 def _listens(process: psutil.Process, port: int) -> bool:
