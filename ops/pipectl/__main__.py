@@ -1,12 +1,16 @@
 """Where `pipectl` and `python -m pipectl` start."""
 
+import gc
 import sys
 
 INTERRUPTED = 130
+COLLECT_AFTER = 50_000  # new objects; Python's own 700 suits programs that run longer
 
 
 def main() -> None:
     """Run the CLI; a Ctrl-C that comes while it is still being imported ends as any other does."""
+    # Imports make objects by the ten thousand; looking for garbage among them is a twentieth of a command.
+    gc.set_threshold(COLLECT_AFTER)
     try:
         from pipectl import surroundings  # noqa: PLC0415  see above
 

@@ -135,7 +135,7 @@ class AirflowApi:
 
     def set_paused(self, dag_id: str, *, paused: bool) -> None:
         """Pause or unpause a DAG."""
-        body = part("DAGPatchBody")(is_paused=paused)
+        body = {"is_paused": paused}
         self._ask(self._dags.patch_dag_without_preload_content, dag_id, body, dag_id=dag_id)
 
     def import_failures(self) -> tuple[ImportFailure, ...]:
@@ -149,7 +149,7 @@ class AirflowApi:
         self, dag_id: str, run_id: str, conf: dict[str, Any] | None, logical_date: datetime | None = None
     ) -> DagRun:
         """Create a run of our own. AirflowConflictError if the DAG has one with that logical date."""
-        body = part("TriggerDAGRunPostBody")(dag_run_id=run_id, logical_date=logical_date, conf=conf or {})
+        body = {"conf": conf or {}, "dag_run_id": run_id, "logical_date": logical_date}
         try:
             answer = self._ask(
                 self._runs.trigger_dag_run_without_preload_content, dag_id, body, dag_id=dag_id

@@ -37,7 +37,6 @@ MARKUP: Literal["markdown"] = "markdown"  # in docstrings that --help shows
 EXAMPLES = "Examples:"  # what their last paragraphs begin with
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 INTERRUPTED = threading.Event()
-COLLECT_AFTER = 50_000  # new objects; Python's own 700 suits programs that run longer
 # Global options, which work before and after a command's name: True if a value follows.
 GLOBAL_OPTIONS = {
     "--project": True,
@@ -175,13 +174,13 @@ class Command(TyperCommand):
 
 
 def take_plain_values(parameters: Iterable[Any]) -> None:
-    """Take a default, a string for a parameter that is one, and a path that can be read, as they are.
+    """Take a default, strings for a parameter that is one or several, and a readable path as they are.
 
     Typer has pydantic convert each value, also those that nobody gave: its import takes as long as all of
     pipectl's own.
     """
     for parameter in parameters:
-        is_one = not (parameter.required or parameter.multiple or parameter.nargs != 1)
+        is_one = not (parameter.required or parameter.nargs != 1)
         if is_one and "process_value" not in vars(parameter):
             parameter.process_value = partial(_process, parameter, parameter.process_value)
 
@@ -198,6 +197,9 @@ def _process(parameter: Any, process: Callable[..., Any], ctx: Any, value: Any) 
             is_plain, value = True, Path(value)
         else:
             is_plain = annotation in {str, str | None}
+    elif getattr(parameter, "multiple", False) and (value is None or annotation == list[str]):
+        # Without any, Typer makes it None or a list afterwards.
+        is_plain, value = True, () if value is None else list(value)
     if not (value is None or value is parameter.default or is_plain):
         return process(ctx, value)
     return parameter.callback(ctx, parameter, value) if parameter.callback else value
@@ -447,8 +449,6 @@ def main() -> None:
     completes = bool(os.environ.get(completion_scripts.VARIABLE))
     if not completes and (len(sys.argv) == 1 or not {"-h", "--help"}.isdisjoint(sys.argv)):
         fold_help()
-    # Imports make objects by the ten thousand; looking for garbage among them is a twentieth of a command.
-    gc.set_threshold(COLLECT_AFTER)
     # If Ctrl-C is ignored, as in a shell's background job, it stays so.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)

@@ -33,6 +33,10 @@ WIDTH_WITHOUT_TERMINAL = 140
 CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+# Controls that Rich leaves out of text.
+LEFT_OUT = dict.fromkeys((0x07, 0x08, 0x0B, 0x0C, 0x0D))
+# Variables that make Rich take for a terminal what is none.
+FORCING = {"FORCE_COLOR", "TTY_COMPATIBLE"}
 PICTURES = 0x2400  # of the first set, one after the other
 OTHER = "\ufffd"
 # How soon a resized terminal is drawn anew, and a key is heeded on one that has none ready.
@@ -52,7 +56,7 @@ class Console:
         if self.json:
             self.line(document, "", indent=2)
         else:
-            self._out.print(_shown(text()), soft_wrap=True)
+            self._write(sys.stdout, text())
             sys.stdout.flush()
 
     def line(self, document: object, text: str, *, indent: int | None = None) -> None:
@@ -120,7 +124,8 @@ class Console:
     @property
     def has_screen(self) -> bool:
         """Whether stdout is a terminal that `screen` can fill."""
-        return not self.json and self._out.is_terminal and not self._out.is_dumb_terminal
+        draws = not self.json and may_draw(sys.stdout)
+        return draws and self._out.is_terminal and not self._out.is_dumb_terminal
 
     @contextmanager
     def screen(self) -> Iterator[Screen]:
@@ -136,16 +141,26 @@ class Console:
     @property
     def is_live(self) -> bool:
         """Whether `live` draws, so that lines of progress would only repeat it."""
-        return not self.quiet and not self.json and self._err.is_terminal
+        return not self.quiet and not self.json and may_draw(sys.stderr) and self._err.is_terminal
 
     def _tell(self, text: RenderableType, *, style: str = "", end: str = "\n") -> None:
         """Write to stderr. If that fails, nobody can be told, and the command goes on."""
         try:
-            self._err.print(
-                _shown(text), style=style or None, end=end, markup=False, highlight=False, soft_wrap=True
-            )
+            self._write(sys.stderr, text, style=style, end=end)
+            sys.stderr.flush()
         except OSError:
             give_up(sys.stderr)
+
+    def _write(self, stream: TextIO, content: RenderableType, *, style: str = "", end: str = "\n") -> None:
+        """Write what Rich draws of `content`; without Rich, whose import takes 50 ms, if it is text alone."""
+        text = None if may_draw(stream) else plain_text(content)
+        if text is not None:
+            stream.write(visible(text) + end)
+            return
+        console = self._err if stream is sys.stderr else self._out
+        console.print(
+            _shown(content), style=style or None, end=end, markup=False, highlight=False, soft_wrap=True
+        )
 
     @cached_property
     def _out(self) -> rich.console.Console:
@@ -154,6 +169,33 @@ class Console:
     @cached_property
     def _err(self) -> rich.console.Console:
         return _console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Text in which brackets are brackets, in a style that terminals show."""
+
+    text: str
+    style: str = ""
+
+    def __rich__(self) -> RenderableType:
+        """Return what Rich draws."""
+        from rich.text import Text  # 25 ms
+
+        return Text(self.text, style=self.style)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Several contents, one below the other."""
+
+    parts: tuple[RenderableType, ...]
+
+    def __rich__(self) -> RenderableType:
+        """Return what Rich draws."""
+        from rich.console import Group as RichGroup  # 25 ms
+
+        return RichGroup(*self.parts)
 
 
 @dataclass
@@ -222,6 +264,30 @@ def _console(*, stderr: bool) -> rich.console.Console:
         soft_wrap=not terminal,
         highlight=False,
     )
+
+
+def may_draw(stream: TextIO) -> bool:
+    """Whether Rich may take a stream for a terminal; which of these variables counts how, it knows itself."""
+    return stream.isatty() or not FORCING.isdisjoint(os.environ)
+
+
+def plain_text(content: RenderableType) -> str | None:
+    """Return what Rich would write of text without a terminal; None for what it has to draw."""
+    lines = [content] if isinstance(content, str) else _lines(content)
+    # Tabs end at columns, which Rich knows of wide characters too.
+    if not lines or any("\t" in line for line in lines):
+        return None
+    return "\n".join(lines).translate(LEFT_OUT)
+
+
+def _lines(content: RenderableType) -> list[str] | None:
+    """Return the texts that contents consist of; None if there is any other among them."""
+    if isinstance(content, Line):
+        return [content.text]
+    if not isinstance(content, Group):
+        return None
+    parts = [_lines(part) for part in content.parts]
+    return [line for part in parts if part for line in part] if all(parts) else None
 
 
 def visible(text: str) -> str:

@@ -9,7 +9,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipectl import published
-from pipectl.database_connections import LOCK_SECONDS, ask, copy_postgres, open_mysql, open_postgres
+from pipectl.database_connections import (
+    LOCK_SECONDS,
+    ask,
+    ask_without_driver,
+    copy_postgres,
+    open_mysql,
+    open_postgres,
+    prove,
+)
 from pipectl.errors import DatabaseError, DatabaseLockedError
 from pipectl.models import Causes, Counts, DatabaseContent, Reconciliation, Table
 from pipectl.names import counted
@@ -45,6 +53,7 @@ MYSQL_TABLES = """
     SELECT CONCAT('`', REPLACE(table_name, '`', '``'), '`'), table_name
     FROM information_schema.tables
     WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' ORDER BY 1"""
+METADATA_VERSION = "SELECT version_num FROM alembic_version"
 MYSQL_COUNTING_TABLES = """
     SELECT table_name FROM information_schema.columns
     WHERE table_schema = DATABASE() AND extra LIKE '%auto_increment%'"""
@@ -65,11 +74,8 @@ class Databases:
         self._lock_seconds = lock_seconds
 
     def ping(self, service: str) -> None:
-        """Log in to one of them and run a statement."""
-        cursors = {self.postgres.service: self._postgres_cursor, self.mysql.service: self._mysql_cursor}
-        with cursors[service]() as cursor:
-            cursor.execute("SELECT 1")
-            cursor.fetchall()
+        """Log in to one of them, whose server proves that it is this project's."""
+        prove(self.postgres if service == self.postgres.service else self.mysql, self._lock_seconds)
 
     def content(self) -> tuple[DatabaseContent, DatabaseContent]:
         """Every table of both databases that holds data, with its exact number of rows."""
@@ -269,11 +275,13 @@ class Databases:
 
 def metadata_version(address: DatabaseAddress) -> str | None:
     """Migration of the Airflow metadata database at `address`, None if it has none yet; DatabaseError."""
+    if answers := ask_without_driver(address, METADATA_VERSION):
+        return answers[0]
     with open_postgres(address) as cursor:
         cursor.execute("SELECT to_regclass('public.alembic_version') IS NOT NULL")
         if not cursor.fetchall()[0][0]:
             return None
-        cursor.execute("SELECT version_num FROM alembic_version")
+        cursor.execute(METADATA_VERSION)
         rows = cursor.fetchall()
     return str(rows[0][0]) if rows else None
 

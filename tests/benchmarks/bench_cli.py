@@ -20,6 +20,7 @@ VERSION_LIMIT = 1.5
 STATUS_LIMIT = 2.0
 EXPLAIN_LIMIT = 1.3
 CLIENT_LIMIT = 1.5
+UP_LIMIT = 3.0
 TRIGGERS = 5
 AIRFLOW_LIMIT = 0.8
 COMPLETION_LIMIT = 1.5
@@ -53,6 +54,7 @@ def main() -> int:
         "pipectl --version": (*PIPECTL, "--version"),
         "completion": PIPECTL,
         "health request": (sys.executable, "-c", health),
+        "pipectl up": (*PIPECTL, "up"),
         "pipectl status": (*PIPECTL, "status", "--json"),
         "pipectl explain": (*PIPECTL, "explain", "--json"),
         "pipectl runs": (*PIPECTL, "runs", "--json"),
@@ -65,7 +67,7 @@ def main() -> int:
     for _ in range(ROUNDS):
         for name, command in commands.items():
             times[name].append(cpu(command))
-    typer, version, completion, request, status, explain, runs, *airflow = (
+    typer, version, completion, request, up, status, explain, runs, *airflow = (
         median(values) for values in times.values()
     )
     # Last, since the runs take the processor from whatever is measured beside them.
@@ -73,6 +75,7 @@ def main() -> int:
     ratios = [
         ("pipectl --version / import typer", version, version / typer, VERSION_LIMIT),
         ("completion of a DAG's id / --version", completion, completion / version, COMPLETION_LIMIT),
+        ("pipectl up, all runs / --version", up, up / version, UP_LIMIT),
         ("pipectl status / (health request + --version)", status, status / (request + version), STATUS_LIMIT),
         ("pipectl explain / pipectl status", explain, explain / status, EXPLAIN_LIMIT),
         ("pipectl runs / pipectl status", runs, runs / status, CLIENT_LIMIT),

@@ -39,10 +39,10 @@ class Project:
     engine: str = "local"
     sessions: set[int] = field(default_factory=set)
 
-    def start(self, *arguments: str, **streams: Any) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, python: tuple[str, ...] = (), **streams: Any) -> subprocess.Popen[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PIPECTL_E")}
         return subprocess.Popen(
-            [sys.executable, "-m", "pipectl", "--engine", self.engine, *arguments],
+            [sys.executable, *python, "-m", "pipectl", "--engine", self.engine, *arguments],
             cwd=self.folder,
             env={**environment, "PIPECTL_PROJECT": str(self.folder)},
             text=True,
@@ -75,6 +75,14 @@ class Project:
     def json(self, *arguments: str, code: int = 0) -> Any:
         """Run a command with --json and return what it wrote to stdout."""
         return json.loads(self.run(*arguments, "--json", code=code).stdout)
+
+    def imports(self, *arguments: str) -> set[str]:
+        """Run a command to its end, and return the names of the modules that it imported."""
+        process = self.start(*arguments, python=("-X", "importtime"))
+        _, err = process.communicate(timeout=COMMAND_SECONDS)
+        assert process.returncode == 0, err
+        lines = (line for line in err.splitlines() if line.startswith("import time:"))
+        return {line.rpartition("|")[2].strip() for line in lines}
 
     def interrupt(self, process: subprocess.Popen[str]) -> tuple[int, str]:
         """Press Ctrl-C; return exit code and stderr."""

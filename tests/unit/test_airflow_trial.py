@@ -21,6 +21,7 @@ from pipectl.pipeline import airflow_trial, checking
 from pipectl.pipeline.airflow_trial import Trial, TrialStep, try_airflow
 from pipectl.pipeline.checking import Check, CheckedFile, Finding
 from pipectl.settings import Settings
+from support import ROOT
 from support.fake_engine import FakeEngine
 
 if TYPE_CHECKING:
@@ -59,6 +60,15 @@ def settings(tmp_path: Path) -> Settings:
             "PIPECTL_SEED": "7",
         },
     )
+
+
+def test_the_lock_of_a_trial_is_made_as_the_projects_own_is() -> None:
+    script = (ROOT / "ops" / "lock.sh").read_text(encoding="utf-8").replace("\\\n", " ")
+    words = next(line.split() for line in script.splitlines() if line.endswith('"$@"'))
+    assert tuple(words[words.index("pip") : -1]) == airflow_lock.WORDS
+    names = airflow_lock.SOURCE, airflow_lock.OVERRIDES, airflow_lock.LOCK
+    own = "pin stack/{} --override stack/{} --output-file stack/{}".format(*names)
+    assert own in script.splitlines()
 
 
 def files(folder: Path) -> dict[str, bytes]:

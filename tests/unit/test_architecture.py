@@ -49,7 +49,6 @@ IMPORTERS = {
     "mysql": ["database_connections.py"],
     "numpy": ["pipeline/exporting.py"],
     "platformdirs": ["settings.py"],
-    "pydantic": ["airflow_client_parts.py"],
     "plotly": ["commands/"],
     "psutil": ["engines/local/processes.py"],
     "psycopg2": ["database_connections.py", "replication.py"],
@@ -142,6 +141,24 @@ def loaded_by(code: str) -> set[str]:
 
 def test_start_up_imports_nothing_heavy() -> None:
     assert not loaded_by("import pipectl.cli") & set(HEAVY)
+
+
+def test_text_is_written_without_rich() -> None:
+    code = (
+        "from pipectl.console import Console; from pipectl.commands import up, shared; console = Console();"
+        " console.say('a'); console.emit(None, lambda: shared.group(shared.line('a', 'bold')))"
+    )
+    assert not loaded_by(code) & set(HEAVY)
+
+
+def test_up_on_a_running_stack_needs_nothing_heavy() -> None:
+    """What it imports when it is called, tests/e2e sees."""
+    code = (
+        "import pipectl.cli, pipectl.commands.up, pipectl.pipeline.lifecycle, pipectl.engines.{0}.engine,"
+        " pipectl.engines.local.start"
+    )
+    for engine in ENGINES:
+        assert not loaded_by(code.format(engine)) & set(HEAVY)
 
 
 def test_status_does_without_airflow_client_and_python_on_whales() -> None:

@@ -388,13 +388,15 @@ def test_what_nobody_gives_is_not_converted(tmp_path: Path) -> None:
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PIPECTL_")}
     for arguments, converted in (
-        ((), "False"),
-        (("--engine", "local"), "False"),
-        (("--project", str(tmp_path)), "False"),
-        (("--timeout", "9"), "True"),
+        (("up",), "False"),
+        (("up", "--engine", "local"), "False"),
+        (("up", "--project", str(tmp_path)), "False"),
+        (("up", "--timeout", "9"), "True"),
+        (("trigger", "--no-wait"), "False"),
+        (("trigger", "--conf", "a=1", "--conf", "b=2"), "False"),
     ):
         done = subprocess.run(
-            [sys.executable, "-c", code, "up", *arguments],
+            [sys.executable, "-c", code, *arguments],
             cwd=tmp_path,
             env=environment,
             capture_output=True,

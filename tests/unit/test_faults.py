@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipectl import cli, disk
-from pipectl.engines.local import airflow_install, airflow_metadata, postgres
+from pipectl.engines.local import airflow_install, airflow_metadata, folders, postgres
 from pipectl.engines.local.folders import atomic_folder, database_volume
 from pipectl.engines.local.supervisor import supervisor
 from pipectl.engines.project import ENGINE_FILE, remember_engine, remembered_engine, state_folder
@@ -331,7 +331,12 @@ def test_a_damaged_name_of_the_engine_is_no_name_that_counts(settings: Settings,
     assert remembered_engine(settings) == "local"
 
 
-def test_an_environment_that_was_deleted_in_part_is_not_taken_for_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("age_seconds", [0, 60])
+def test_an_environment_that_was_deleted_in_part_is_not_taken_for_whole(
+    tmp_path: Path, age_seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that was counted before, and is not counted again while its folders are the same."""
+    tmp_path /= "airflow"
     package = tmp_path / "lib" / "python3.11" / "site-packages" / "airflow"
     package.mkdir(parents=True)
     for name in ("__init__.py", "models.py"):
@@ -340,7 +345,13 @@ def test_an_environment_that_was_deleted_in_part_is_not_taken_for_whole(tmp_path
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
     marker = tmp_path / airflow_install.MARKER
     marker.write_text('{"version": "3.3.2", "migration_head": "abc", "files": 4}')
+    for folder in (tmp_path, *(path for path in tmp_path.rglob("*") if path.is_dir())):
+        os.utime(folder, (folder.stat().st_mtime - age_seconds,) * 2)
     assert airflow_install.installed_runtime(tmp_path, "key")
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "_counted", lambda _: (0, {}))
+        is_counted = airflow_install.installed_runtime(tmp_path, "key") is None
+    assert is_counted == (age_seconds == 0)
     # Byte code comes and goes.
     (package / "__pycache__").mkdir()
     (package / "__pycache__" / "models.pyc").touch()

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import pytest
 
 from pipectl.engines.local import processes
 from pipectl.engines.local.supervisor.supervisor import Supervisor
+from pipectl.engines.project import write_private
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 # It starts a child, says which, and never asks how that ended.
 PARENT = """\
@@ -71,3 +74,26 @@ def test_a_program_that_has_ended_by_itself_is_stopped_once_supervisord_has_star
     supervisor = Supervisor(tmp_path)
     supervisor.stop(["scheduler", "webserver"])
     assert [process.state for process in supervisor.processes()] == ["STOPPED", "STOPPED"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such table")
+def test_who_listens_is_seen_without_psutil(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as own, socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        ports = [each.getsockname()[1] for each in (own, silent)]
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, "psutil", None)
+            assert processes.listening(dict.fromkeys(ports, os.getpid())) == {ports[0]}
+            assert processes.listens(os.getpid(), ports[0])
+            assert processes.listening({ports[0]: os.getppid()}) == set()
+        assert not processes.listens(os.getpid(), ports[1])
+
+
+def test_a_description_that_is_replaced_is_read_again(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path)
+    supervisor.run_dir.mkdir()
+    for port in (5432, 5433, None):
+        write_private(supervisor._description_path("postgres"), json.dumps({"port": port}))
+        assert [supervisor.port("postgres") for _ in range(2)] == [port, port]
+    supervisor._description_path("postgres").unlink()
+    assert supervisor.port("postgres") is None

@@ -10,6 +10,7 @@ from itertools import accumulate, pairwise
 from textwrap import indent
 from typing import TYPE_CHECKING
 
+from pipectl.console import Group, Line
 from pipectl.errors import UsageError
 from pipectl.names import counted, listed, moment, size
 from pipectl.observer import Observer
@@ -134,16 +135,12 @@ def _segments(lines: list[list[Segment]]) -> RenderableType:
 
 def group(*parts: RenderableType) -> RenderableType:
     """Return several renderables one below the other."""
-    from rich.console import Group  # 25 ms
-
-    return Group(*parts)
+    return Group(parts)
 
 
 def line(text: str, style: str = "") -> RenderableType:
     """Return text in which brackets are brackets."""
-    from rich.text import Text  # 25 ms
-
-    return Text(text, style=style)
+    return Line(text, style)
 
 
 def volumes_text(volumes: tuple[Volume, ...], title: str) -> RenderableType:

@@ -178,14 +178,15 @@ def check(settings: Settings, observer: Observer) -> None:
 
 def unknown_names(settings: Settings) -> Iterator[str]:
     """Yield a sentence for each name in stack/.env that is ours, or almost, and not in .env.example."""
-    from difflib import get_close_matches  # noqa: PLC0415  5 ms, for a start alone
-
     try:
         example = ordinary.read_text(settings.env_path.with_name(".env.example"))
     except (OSError, UnicodeDecodeError):
         return
     known = re.findall(r"^# ([A-Z][A-Z0-9_]*)=", example, re.MULTILINE)
-    for name in EnvFile(settings.env_path).read().keys() - set(known):
+    unknown = EnvFile(settings.env_path).read().keys() - set(known)
+    if unknown:
+        from difflib import get_close_matches  # noqa: PLC0415  5 ms, for a mistake alone
+    for name in unknown:
         near = get_close_matches(name.upper(), known, n=1, cutoff=ALIKE)
         if name.startswith("AIRFLOW__"):
             yield f"stack/.env sets {name}, which Airflow takes from stack/airflow/user.env alone."

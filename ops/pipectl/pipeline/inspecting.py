@@ -6,7 +6,6 @@ import contextlib
 import re
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -119,6 +118,7 @@ def find_run(api: RunSource, dag_id: str, run_id: str) -> DagRun:
 
 def details(api: AirflowApi, run: DagRun) -> RunDetails:
     """Return a run with every try of its tasks."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  10 ms
 
     def tries(task: TaskState) -> tuple[TaskTry, ...]:
         if task.tries > 1:

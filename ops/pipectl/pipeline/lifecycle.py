@@ -138,8 +138,7 @@ def up_locked(engine: Engine, dag_id: str, *, timeout: float, observer: Observer
     address = engine.airflow()
     health = AirflowHealth(address)
     with stopwatch.phase("healthy"):
-        probe = HealthProbe(Databases(*engine.databases()), health, engine.metadata_answers)
-        wait_until_healthy(engine, probe, deadline=deadline, observer=observer)
+        wait_until_healthy(engine, _probe(engine, health), deadline=deadline, observer=observer)
     # What a restore that was killed has kept, until the new data has proved to be usable.
     interrupted: tuple[str, ...] = ()
     with suppress(EngineError):
@@ -176,6 +175,10 @@ def up_locked(engine: Engine, dag_id: str, *, timeout: float, observer: Observer
         removed=engine.removed(),
         import_failures=health.import_failures(processor_start(engine.services())),
     )
+
+
+def _probe(engine: Engine, health: AirflowHealth) -> HealthProbe:
+    return HealthProbe(Databases(*engine.databases()), health, engine.metadata_answers)
 
 
 def _tasks_api_problem(engine: Engine) -> str:
@@ -272,8 +275,8 @@ def restart(engine: Engine, names: tuple[str, ...], *, timeout: float, observer:
         with _naming_what_runs(engine):
             restarted = engine.restart(chosen, observer)
             health = AirflowHealth(engine.airflow())
-            probe = HealthProbe(Databases(*engine.databases()), health, engine.metadata_answers)
             deadline = time.monotonic() + timeout
+            probe = _probe(engine, health)
             wait_until_healthy(engine, probe, deadline=deadline, observer=observer, only=restarted)
     notes = (*engine.notes(), *_not_applied(engine, restarted))
     return RestartResult(engine.name, restarted, stopwatch.seconds, notes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -49,6 +48,8 @@ class DockerData(Data):
 
     def copy_to(self, folder: Path) -> None:
         """Write a tar file for each volume of a database."""
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  10 ms
+
         folder.mkdir(mode=0o700)
         host, image = self._api.host, self._image()
 
@@ -64,6 +65,8 @@ class DockerData(Data):
 
     def lay_beside(self, folder: Path | None, settings: Mapping[str, str]) -> None:
         """Make volumes with the next suffix, and unpack the tar files there."""
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  10 ms
+
         self._require_identity()
         self.drop_beside()
         self._beside = {archives.SUFFIX: self._next_suffix, **self._changes_for(settings)}

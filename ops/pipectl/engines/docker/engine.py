@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
@@ -786,6 +785,8 @@ class DockerEngine(Engine):
         self._restarts |= found.restarts
 
     def _side_by_side(self, action: Callable[[str], None], ids: list[str]) -> None:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  10 ms
+
         with ThreadPoolExecutor(max_workers=len(ids) or 1) as pool:
             list(pool.map(action, ids))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from pipectl.errors import EngineError
@@ -46,6 +45,8 @@ def pull_all(api: DockerApi, compose: Compose, images: Mapping[str, tuple[str, .
 
     Raises the first one's EngineError, with the variables of all that failed, once all pulls have ended.
     """
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  10 ms
+
     with ThreadPoolExecutor(max_workers=len(images)) as pool:
         pulls = {image: pool.submit(pull, api, compose, image, show) for image in images}
     failures = {image: error for image, finished in pulls.items() if (error := finished.exception())}

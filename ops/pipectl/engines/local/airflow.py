@@ -139,6 +139,7 @@ def programs(site: AirflowSite, runtime: AirflowRuntime) -> tuple[Program, ...]:
         )
     variables = environment(site, runtime)
     without_password = {name: value for name, value in variables.items() if name != ADMIN_PASSWORD}
+    files = digests(site.project, FORKED_FROM, LOCK_FILE)  # the same for all of them
     return tuple(
         Program(
             name=name,
@@ -148,7 +149,7 @@ def programs(site: AirflowSite, runtime: AirflowRuntime) -> tuple[Program, ...]:
             directory=site.home,
             # The web server alone makes the login; tasks inherit what the other two get.
             environment=variables if name == "webserver" else without_password,
-            files=digests(site.project, name, LOCK_FILE),
+            files=files,
             stop_seconds=5,
             forks=name == FORKED_FROM,
             forked_from=FORKED_FROM if name == FORKED else "",

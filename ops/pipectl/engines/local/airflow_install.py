@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pipectl import json_text, surroundings
 from pipectl.engines.local import uv
-from pipectl.engines.local.folders import count_files
+from pipectl.engines.local.folders import count_files, holds_files
 from pipectl.engines.local.install import UvProgress, ignore, install_lock, run_tool
 from pipectl.engines.project import restoring
 from pipectl.errors import EngineError
@@ -130,7 +130,8 @@ def installed_runtime(folder: Path, key: str) -> AirflowRuntime | None:
     try:
         marker = json_text.parse((folder / MARKER).read_text(encoding="utf-8"))
         version, head = str(marker["version"]), str(marker["migration_head"])
-        is_complete = int(marker["files"]) <= count_files(folder)
+        note = folder.with_name(f"{folder.name}.folders")
+        is_complete = holds_files(folder, int(marker["files"]), note)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     # The link goes nowhere if the base interpreter was removed.

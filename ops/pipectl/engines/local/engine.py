@@ -32,7 +32,7 @@ from pipectl.engines.local.folders import (
     database_volume,
     server_mark,
 )
-from pipectl.engines.local.processes import MEMORY_KIND, listeners, listens, usage
+from pipectl.engines.local.processes import MEMORY_KIND, listeners, listening, listens, usage
 from pipectl.engines.local.supervisor.supervisor import LOG_BYTES, Supervisor, tail
 from pipectl.engines.ports import is_free
 from pipectl.engines.project import Leftover, forget_engine, new_password, remember_engine
@@ -329,10 +329,13 @@ class LocalEngine(Engine):
     def _usurped(self) -> set[str]:
         """Services whose port another program has taken: they start again on another one."""
         processes = self._supervisor.processes()
+        pids = {process.name: process.pid for process in processes if process.pid}
+        taken = {name: port for name, port in self._ports_of(processes).items() if not is_free(port)}
+        held = listening({port: pids[name] for name, port in taken.items()})
         return {
             name
-            for name, port in self._ports_of(processes).items()
-            if not is_free(port) and not self._holds(name, port, processes) and self._is_anothers(port)
+            for name, port in taken.items()
+            if port not in held and not self._holds(name, port, processes) and self._is_anothers(port)
         }
 
     def volumes(self) -> tuple[Volume, ...]:

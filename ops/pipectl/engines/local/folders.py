@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +18,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipectl import ordinary, surroundings
+from pipectl import json_text, ordinary, surroundings
 from pipectl.errors import EngineError, remedy
 from pipectl.models import Volume
 from pipectl.names import shell
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 CREATED = "created"
 PROBE = ".probe.new-"
 DATA = "data"
+# Two changes within a file system's tick leave the same time.
+SAME_TIME_NS = 2_000_000_000
 # renameat2(2): paths from the current folder, and both stay. renamex_np(2) on macOS.
 HERE, LINUX_EXCHANGE, DARWIN_SWAP = -100, 2, 2
 
@@ -168,12 +172,46 @@ def shares_blocks(source: Path, target: Path) -> bool:
 
 def count_files(folder: Path) -> int:
     """How many files are below a folder, byte code aside: fewer than there were, and some were deleted."""
-    count = 0
-    for _, folders, files in os.walk(folder):
-        count += len(files)
-        if "__pycache__" in folders:
-            folders.remove("__pycache__")
-    return count
+    return _counted(folder)[0]
+
+
+def holds_files(folder: Path, count: int, note: Path) -> bool:
+    """Whether there are as many files below a folder as there were.
+
+    They are counted again once a folder has changed: `note` keeps the folders' times. Counting ten thousand
+    files takes 25 ms, and looking at their folders 5.
+    """
+    known = json_text.read_object(note)
+    with suppress(OSError):
+        if known and all(os.stat(name).st_mtime_ns == then for name, then in known.items()):  # noqa: PTH116  strings
+            return True
+    found, times = _counted(folder)
+    if found < count:
+        return False
+    if max(times.values(), default=0) > time.time_ns() - SAME_TIME_NS:
+        return True
+    draft = note.with_name(f"{note.name}.{os.getpid()}")
+    with suppress(OSError):  # as in a cache of another user: counted again next time
+        draft.write_text(json.dumps(times), encoding="utf-8", errors="surrogateescape")
+        draft.replace(note)
+    return True
+
+
+def _counted(folder: Path) -> tuple[int, dict[str, int]]:
+    """Return how many files there are, and the times at which folders last got or lost one."""
+    count, times, left = 0, {}, [os.fspath(folder)]
+    # os.walk takes half as long again.
+    while left:
+        name = left.pop()
+        with suppress(OSError):
+            times[name] = os.stat(name).st_mtime_ns  # noqa: PTH116  os.scandir's strings
+            with os.scandir(name) as entries:
+                for entry in entries:
+                    if not entry.is_dir():
+                        count += 1
+                    elif entry.name != "__pycache__" and not entry.is_symlink():
+                        left.append(entry.path)
+    return count, times
 
 
 @dataclass(frozen=True)

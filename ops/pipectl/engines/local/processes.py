@@ -15,13 +15,14 @@ from pipectl import ordinary
 from pipectl.models import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     import psutil
 
 KILL_SECONDS = 5
 END_SECONDS = 15
 MEMORY_KIND = "PSS" if sys.platform == "linux" else "RSS"
+LISTENING = "0A"  # Linux's number for the state of a socket
 POSTGRES = frozenset({"postgres", "postmaster"})
 
 
@@ -88,6 +89,8 @@ def listeners(port: int) -> list[Listener]:
 
 def listens(pid: int, port: int) -> bool:
     """Whether a process, or one that it has started, listens on a port."""
+    if listening({port: pid}):
+        return True
     import psutil
 
     try:
@@ -98,6 +101,31 @@ def listens(pid: int, port: int) -> bool:
         return any(_listens(child, port) for child in process.children(recursive=True))
     except psutil.Error:
         return False
+
+
+def listening(pids: Mapping[int, int]) -> set[int]:
+    """Return those of the ports at which the process itself is seen to listen, without psutil.
+
+    Linux tells it of 127.0.0.1 in one table, which takes 5 ms to read.
+    """
+    found = set()
+    with suppress(OSError, IndexError):
+        table = Path("/proc/self/net/tcp").read_text(encoding="ascii")
+        entries = [line.split() for line in table.splitlines() if f" {LISTENING} " in line]
+        sockets: dict[str, int] = {}
+        for entry in entries:
+            sockets[f"socket:[{entry[9]}]"] = int(entry[1].rpartition(":")[2], 16)
+        for port, pid in pids.items():
+            if port in sockets.values() and port in map(sockets.get, _open_files(pid)):
+                found.add(port)
+    return found
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    """Yield what the descriptors of a process lead to; OSError if it has ended, or is another user's."""
+    with os.scandir(f"/proc/{pid}/fd") as entries:
+        for entry in entries:
+            yield os.readlink(entry.path)  # noqa: PTH115  what it leads to is no path
 
 
 def _listens(process: psutil.Process, port: int) -> bool:

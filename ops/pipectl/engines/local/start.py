@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -62,15 +61,25 @@ def find_software(settings: Settings, observer: Observer) -> Software:
 
     Raises EngineError, UsageError.
     """
-    cache_dir, report, show = settings.cache_dir, observer.report, observer.see_progress
+    shared, what = look_for_airflow(settings.cache_dir, binaries.lock_file(settings, "airflow"))
+    lacking = [what] if what else []
+    servers = [_found(find, settings, lacking) for find in (_find_postgres, _find_mariadb)]
+    software = _install(settings, observer) if lacking else Software(shared, *servers)
+    runtime = with_packages(settings, software.airflow, observer.report, observer.see_progress)
+    return replace(software, airflow=runtime)
+
+
+def _install(settings: Settings, observer: Observer) -> Software:
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  10 ms
+
+    report, show = observer.report, observer.see_progress
     with ThreadPoolExecutor() as pool:
         airflow_runtime = pool.submit(
-            ensure_airflow, cache_dir, binaries.lock_file(settings, "airflow"), report, show
+            ensure_airflow, settings.cache_dir, binaries.lock_file(settings, "airflow"), report, show
         )
         postgres_binaries = pool.submit(_find_postgres, settings, report, show)
         mariadb_binaries = pool.submit(_find_mariadb, settings, report, show)
-    runtime = with_packages(settings, airflow_runtime.result(), report, show)
-    return Software(runtime, postgres_binaries.result(), mariadb_binaries.result())
+    return Software(airflow_runtime.result(), postgres_binaries.result(), mariadb_binaries.result())
 
 
 class _NothingInstalledError(Exception):
@@ -236,6 +245,8 @@ class Start:
         )
         self._observer.report(f"Starting {', '.join(missing)}")
         if own := [name for name in missing if name in databases()]:
+            from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  10 ms
+
             self._observer.see_wait(f"Preparing the data of {', '.join(own)}")
             with ThreadPoolExecutor() as pool:
                 list(pool.map(self._start_database, own))

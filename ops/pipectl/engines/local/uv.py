@@ -11,12 +11,9 @@ machine's.
 
 from __future__ import annotations
 
-import configparser
 import json
 import os
 import sys
-import tempfile
-import tomllib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +73,8 @@ def run(arguments: tuple[str, ...], failure: EngineError, *, watch: Callable[[st
 @contextmanager
 def environment() -> Iterator[tuple[str, dict[str, str]]]:
     """Give uv's program, and the variables to run it with, for the time of the block."""
+    import tempfile  # noqa: PLC0415
+
     from uv import find_uv_bin
 
     with tempfile.NamedTemporaryFile("w", suffix=".toml", encoding="utf-8") as file:
@@ -91,6 +90,8 @@ def environment() -> Iterator[tuple[str, dict[str, str]]]:
 
 def _of_pip() -> dict[str, str]:
     """Return pip's settings for indexes as uv's variables; pip's own variables win over its files."""
+    import configparser  # noqa: PLC0415  5 ms, for an installation alone
+
     reader = configparser.RawConfigParser(strict=False)
     chosen = os.environ.get("PIP_CONFIG_FILE", "")
     old = os.path.expanduser("~/.pip")  # noqa: PTH111  there may be no home
@@ -115,6 +116,8 @@ def _of_pip() -> dict[str, str]:
 
 def settings() -> dict[str, Any]:
     """Return what uv's files of settings say about how packages are reached; the nearest file wins."""
+    import tomllib  # noqa: PLC0415  5 ms
+
     found: dict[str, Any] = {}
     for path in _files():
         try:

@@ -101,6 +101,7 @@ class Supervisor:
         self.config_path = self.run_dir / CONFIG_NAME
         self._known: tuple[ProcessState, ...] = ()
         self._known_until = 0.0
+        self._read: dict[Path, tuple[tuple[int, ...], dict[str, Any]]] = {}
 
     @property
     def socket_path(self) -> Path:
@@ -193,9 +194,21 @@ class Supervisor:
         }
         write_private(self._description_path(program.name), json.dumps(description))
 
+    def _read_object(self, path: Path) -> dict[str, Any]:
+        """Return the object in a description, which is replaced as a whole and read by many questions."""
+        try:
+            status = path.stat()
+        except OSError:
+            return {}
+        state = (status.st_ino, status.st_mtime_ns, status.st_size)
+        known = self._read.get(path)
+        if known is None or known[0] != state:
+            known = self._read[path] = state, json_text.read_object(path)
+        return known[1]
+
     def port(self, name: str) -> int | None:
         """Return the port that a program was started with, None if it has none."""
-        port = json_text.read_object(self._description_path(name)).get("port")
+        port = self._read_object(self._description_path(name)).get("port")
         return port if isinstance(port, int) else None
 
     def started_files(self, name: str) -> Mapping[str, str]:
@@ -208,7 +221,7 @@ class Supervisor:
         """Return what a running program was started with; EngineError if nothing is known of that."""
         path = self._description_path(name)
         for source in (path.with_suffix(".started"), path):
-            known = json_text.read_object(source)
+            known = self._read_object(source)
             command, environment = known.get("command"), known.get("environment")
             if isinstance(command, list) and isinstance(environment, dict):
                 return Started(tuple(command), known.get("settings") or _settings(environment))
@@ -244,7 +257,7 @@ class Supervisor:
         # Processes that an earlier version of pipectl started have a description alone.
         path = self._description_path(name)
         for source in (path.with_suffix(".started"), path):
-            known = json_text.read_object(source)
+            known = self._read_object(source)
             if known and known.get("pid", pid) == pid:
                 return known
         return {}
