@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipectl import database_wire, published
+from pipectl import published
 from pipectl.database_errors import CONNECT_SECONDS, explained, foreign, has_no_answer, is_held, named, silent
 from pipectl.errors import DatabaseError, DatabaseLockedError
 from pipectl.models import VERIFYING
@@ -174,23 +174,8 @@ def _import_mysql() -> None:
 
 def prove(address: DatabaseAddress, lock_seconds: int = LOCK_SECONDS) -> None:
     """Log in to a database and out again. Raises ForeignDatabaseError if the server is another project's."""
-    if ask_without_driver(address) is not None:
-        return
     with (open_mysql if address.service == MYSQL else open_postgres)(address, lock_seconds):
         return
-
-
-def ask_without_driver(address: DatabaseAddress, *questions: str) -> list[str] | None:
-    """Return a value for each question, from a server that has proved that it is this project's.
-
-    None if that cannot be had so; a driver can, or says why not.
-    """
-    if not address.mark:
-        return None
-    is_mysql = address.service == MYSQL
-    asked = (MYSQL_MARK if is_mysql else POSTGRES_MARK, *questions)
-    values = database_wire.first_values(address, asked, is_mysql=is_mysql)
-    return values[1:] if values and values[0] == address.mark else None
 
 
 def ask(cursor: Any, statement: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:  # noqa: ANN401

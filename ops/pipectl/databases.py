@@ -12,7 +12,6 @@ from pipectl import published
 from pipectl.database_connections import (
     LOCK_SECONDS,
     ask,
-    ask_without_driver,
     copy_postgres,
     open_mysql,
     open_postgres,
@@ -53,7 +52,6 @@ MYSQL_TABLES = """
     SELECT CONCAT('`', REPLACE(table_name, '`', '``'), '`'), table_name
     FROM information_schema.tables
     WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' ORDER BY 1"""
-METADATA_VERSION = "SELECT version_num FROM alembic_version"
 MYSQL_COUNTING_TABLES = """
     SELECT table_name FROM information_schema.columns
     WHERE table_schema = DATABASE() AND extra LIKE '%auto_increment%'"""
@@ -275,13 +273,11 @@ class Databases:
 
 def metadata_version(address: DatabaseAddress) -> str | None:
     """Migration of the Airflow metadata database at `address`, None if it has none yet; DatabaseError."""
-    if answers := ask_without_driver(address, METADATA_VERSION):
-        return answers[0]
     with open_postgres(address) as cursor:
         cursor.execute("SELECT to_regclass('public.alembic_version') IS NOT NULL")
         if not cursor.fetchall()[0][0]:
             return None
-        cursor.execute(METADATA_VERSION)
+        cursor.execute("SELECT version_num FROM alembic_version")
         rows = cursor.fetchall()
     return str(rows[0][0]) if rows else None
 

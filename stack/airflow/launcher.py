@@ -190,7 +190,9 @@ def start(command: str, *options: str, with_shortcuts: bool) -> None:
         become(*description["command"][2:])
         return
     if not with_shortcuts:
-        attempt("have the database asked for heartbeats", functools.partial(HEARTBEAT.unlink, missing_ok=True))
+        attempt(
+            "have the database asked for heartbeats", functools.partial(HEARTBEAT.unlink, missing_ok=True)
+        )
     elif command in JOBS and HEARTBEAT.exists():
         attempt("note heartbeats", shortcuts.note_heartbeats, HEARTBEAT)
     if with_shortcuts and command in {"api-server", "dag-processor", "triggerer"}:

@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from unittest.mock import MagicMock
 
 import psutil
 import pytest
 
-from pipectl import database_connections, database_wire, published
 from pipectl import databases as asked_module
+from pipectl import published
 from pipectl.databases import BUCKET, Databases, metadata_version
 from pipectl.engines.local.folders import server_mark
 from pipectl.errors import (
@@ -584,36 +583,24 @@ def replace_one(own: Databases, service: str, **changes: Any) -> Databases:
     return Databases(postgres, mysql)
 
 
-def test_each_server_says_whose_it_is(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a driver, and with one."""
+def test_each_server_says_whose_it_is(servers: Servers) -> None:
     own = databases(servers)
     for name, folder, service in (
         ("postgres", "airbyte", "airbyte-postgres"),
         ("mysql", "data", "airbyte-mysql"),
     ):
         marked = replace_one(own, service, mark=server_mark(name, servers.folder / folder))
-        with monkeypatch.context() as without:
-            for driver in ("open_mysql", "open_postgres"):
-                without.setattr(database_connections, driver, MagicMock(side_effect=AssertionError))
-            marked.ping(service)
-        with monkeypatch.context() as only:
-            only.setattr(database_wire, "first_values", lambda *_, **__: None)
-            marked.ping(service)
+        marked.ping(service)
 
 
-def test_the_version_of_the_metadata_is_that_of_its_table(
-    servers: Servers, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_version_of_the_metadata_is_that_of_its_table(servers: Servers) -> None:
     address = databases(servers).postgres
-    for mark in ("", server_mark("postgres", servers.folder / "airbyte")):
-        servers.ask_postgres("DROP TABLE IF EXISTS alembic_version")
-        assert metadata_version(replace(address, mark=mark)) is None
-        servers.ask_postgres("CREATE TABLE alembic_version (version_num varchar(32))")
-        assert metadata_version(replace(address, mark=mark)) is None
-        servers.ask_postgres("INSERT INTO alembic_version VALUES ('abc')")
-        if mark:
-            monkeypatch.setattr("pipectl.databases.open_postgres", MagicMock(side_effect=AssertionError))
-        assert metadata_version(replace(address, mark=mark)) == "abc"
+    servers.ask_postgres("DROP TABLE IF EXISTS alembic_version")
+    assert metadata_version(address) is None
+    servers.ask_postgres("CREATE TABLE alembic_version (version_num varchar(32))")
+    assert metadata_version(address) is None
+    servers.ask_postgres("INSERT INTO alembic_version VALUES ('abc')")
+    assert metadata_version(address) == "abc"
 
 
 def test_a_label_that_is_older_than_its_transaction_is_not_reconciled(servers: Servers) -> None:

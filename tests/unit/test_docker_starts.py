@@ -14,7 +14,7 @@ import pytest
 
 import initialise
 import metadata_database
-from pipectl.engines.docker import metadata_template, started
+from pipectl.engines.docker import bytecode_template, metadata_template, started
 from pipectl.engines.docker.api import DockerApi
 from pipectl.engines.docker.engine import DockerEngine
 from pipectl.engines.foreground import Command
@@ -221,6 +221,8 @@ def test_a_first_start_gives_init_the_template_and_keeps_one_if_there_is_none(
     assert path
     first.keep_for_later()
     kept = path.read_bytes()
+    # Of another image.
+    bytecode_template.place(project.cache_dir, "b").write_bytes(b"other")
     start()
     [(target, folder, archive)] = given
     assert (target, folder) == ("airflow-init", "/tmp")  # noqa: S108  in a container
@@ -234,6 +236,68 @@ def test_a_first_start_gives_init_the_template_and_keeps_one_if_there_is_none(
     api.volume_list = [{"Name": "pipectl_postgres_airflow_data"}]
     start()
     assert len(given) == 1
+
+
+LIBRARY = "bytecode/airflow:3/usr/lib/python3/site-packages/airflow.pyc"
+OWN = ("dags/own.pyc", "packages/1/lib/python3/site-packages/bought.pyc", "stack/launcher.pyc")
+
+
+def packed(files: dict[str, bytes]) -> bytes:
+    archive = BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as file:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.uid, entry.mode = len(content), 50000, 0o664
+            file.addfile(entry, BytesIO(content))
+    return archive.getvalue()
+
+
+def test_a_first_start_gives_the_byte_code_of_the_image_and_keeps_none_of_the_projects(
+    project: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[str, str, bytes]] = []
+    api: Any = FakeApi()
+    api.image = lambda name: (name, {"AIRFLOW_VERSION": "3.4.0"})  # of which there is no other template
+    api.put = lambda *words: given.append(words)
+    api.start, api.stop = lambda _: None, None
+    own = {f"bytecode/airflow:3/opt/airflow/{name}": b"own" for name in OWN}
+    api.archive = lambda *_: packed({LIBRARY: b"library", "bytecode/airflow:3/tmp/venv/a.pyc": b"own"} | own)
+
+    def create(_: object) -> None:
+        api.found = (container("airflow-init", "created"), container("webserver", "created"))
+
+    monkeypatch.setattr(DockerEngine, "_create", create)
+    services = ("airflow-init", "webserver", "postgres", "airbyte-postgres", "airbyte-mysql")
+    described = {name: {"image": "airflow:3"} for name in services}
+    monkeypatch.setattr(DockerEngine, "_described", described)
+    values = settings(project.project, PIPECTL_PROJECT_ID="me")
+
+    def start() -> DockerEngine:
+        api.found = ()
+        made = DockerEngine(values, api)
+        made.start(Observer())
+        return made
+
+    start().keep_for_later()
+    assert given == []
+    start().keep_for_later()
+    [(target, folder, archive)] = given
+    assert (target, folder) == ("airflow-init", "/opt/airflow")
+    with tarfile.open(fileobj=BytesIO(archive)) as file:
+        assert [(entry.name, entry.uid, entry.mode) for entry in file] == [(LIBRARY, 50000, 0o664)]
+
+    # A volume that is there is left alone.
+    api.volume_list = [{"Name": "pipectl_airflow_bytecode"}]
+    start().keep_for_later()
+    assert len(given) == 1
+
+
+@pytest.mark.parametrize("archive", [b"", b"no archive", packed({LIBRARY: b"x" * 2000})[:1500]])
+def test_byte_code_that_cannot_be_had_is_not_kept(tmp_path: Path, archive: bytes) -> None:
+    api: Any = FakeApi()
+    api.archive = lambda *_: archive
+    bytecode_template.keep(api, "webserver", tmp_path / "cache" / "bytecode.tar")
+    assert list(tmp_path.iterdir()) == []
 
 
 class Server:
@@ -323,10 +387,14 @@ def test_tasks_end_before_what_they_tell_it_to(tmp_path: Path) -> None:
         "worker",
         "triggerer",
     }
-    first, then = {each for _, each in steps[:3]}, {each for _, each in steps[3:7]}
-    assert first == {"scheduler", "worker", "triggerer"}
-    assert then == {"postgres", "airbyte-mysql", "webserver", "redis"}
-    assert [step for step, _ in steps] == ["stop"] * 7 + ["remove"] * 8 + ["networks"]
+    assert set(steps[:3]) == {("stop", name) for name in ("scheduler", "worker", "triggerer")}
+    # Each of the others is removed as soon as it has ended.
+    removed = [each for step, each in steps if step == "remove"]
+    assert set(removed) == {*names, "airflow-init"}
+    for name in names:
+        assert steps.index(("stop", name)) < steps.index(("remove", name))
+    assert [step for step, _ in steps].count("stop") == len(names)
+    assert steps[-1][0] == "networks"
     assert '"org.pipectl.project": "me"' in steps[-1][1]
 
 

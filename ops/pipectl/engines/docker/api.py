@@ -281,6 +281,13 @@ class DockerApi:
             path, "Docker could not put a file into a container.", "PUT", ("application/x-tar", archive)
         )
 
+    def archive(self, container: str, path: str) -> bytes:
+        """Return a folder of a container as a tar archive; EngineError as above."""
+        status, body = self._request(f"/containers/{container}/archive?path={quote(path)}")
+        if status != http.client.OK:
+            raise EngineError("Docker could not read a container's files.", detail=_message(status, body))
+        return body
+
     @_understood
     def run(self, container: str, words: tuple[str, ...]) -> tuple[int, str]:
         """Run a program in a container by its id; return its exit code and what it has printed."""

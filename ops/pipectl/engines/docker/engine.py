@@ -26,7 +26,14 @@ from pipectl.engines.changes import (
     restart_sentences,
     with_dependents,
 )
-from pipectl.engines.docker import archives, identity, metadata_template, replacements, started
+from pipectl.engines.docker import (
+    archives,
+    bytecode_template,
+    identity,
+    metadata_template,
+    replacements,
+    started,
+)
 from pipectl.engines.docker.apart import docker_run
 from pipectl.engines.docker.api import FOLDER_LABEL, SEE_SERVICES, DockerApi
 from pipectl.engines.docker.compose import Compose
@@ -97,8 +104,9 @@ class DockerEngine(Engine):
     def __init__(self, settings: Settings, api: DockerApi | None = None) -> None:
         super().__init__(settings)
         self._api = api or DockerApi()
-        # That of this start's new metadata database, whether the file is there or not.
+        # Those of this start's new volumes, whether the files are there or not.
         self._template: Path | None = None
+        self._bytecode: Path | None = None
         # At the last look at the services.
         self._seen: tuple[Container, ...] = ()
         # Whether Compose would change nothing.
@@ -267,7 +275,7 @@ class DockerEngine(Engine):
         for is_last in (False, True):
             before = {container.name: container for container in self._containers}
             if not before:
-                self._template = self._choose_template()
+                self._choose_templates()
             observer.see_wait("Waiting until Compose has made the containers")
             self._create()
             self._note_removed(before)
@@ -288,7 +296,7 @@ class DockerEngine(Engine):
                 self._side_by_side(
                     self._api.stop, [container.id for container in stopped if container.state == RESTARTING]
                 )
-                self._give_template(stopped)
+                self._give_templates(stopped)
                 self._start_all(stopped)
             except EngineError as error:
                 if is_last or not any(words in error.detail for words in PORT_TAKEN):
@@ -298,23 +306,32 @@ class DockerEngine(Engine):
                 return names
         return ()
 
-    def _choose_template(self) -> Path | None:
-        """Return the place of the metadata database's template, None if its volume is there already."""
-        volume = archives.location(self._project_name, "postgres", self._settings.variables)
-        if any(answer["Name"] == volume for answer in self._api.volumes()):
-            return None
+    def _choose_templates(self) -> None:
+        """Choose what new volumes are filled with: none for those that are there already."""
+        there = {answer["Name"] for answer in self._api.volumes()}
         images = [self._api.image(self._described[service]["image"])[0] for service in (INIT, "postgres")]
-        return metadata_template.place(self._settings, images, self.versions().get("airflow", ""))
+        if archives.location(self._project_name, "postgres", self._settings.variables) not in there:
+            self._template = metadata_template.place(
+                self._settings, images, self.versions().get("airflow", "")
+            )
+        if f"{self._project_name}_{bytecode_template.VOLUME}" not in there:
+            self._bytecode = bytecode_template.place(self._settings.cache_dir, images[0])
 
-    def _give_template(self, containers: Collection[Container]) -> None:
+    def _give_templates(self, containers: Collection[Container]) -> None:
         for container in containers:
             if container.service == INIT and self._template:
                 metadata_template.give(self._api, container.id, self._template)
+            if container.service == INIT and self._bytecode:
+                bytecode_template.give(self._api, container.id, self._bytecode)
 
     def keep_for_later(self) -> None:
-        """Keep the template of a metadata database that this start has migrated."""
+        """Keep the template of a metadata database that this start has migrated, and new byte code."""
         if self._template and not self._template.exists():
             metadata_template.keep(lambda words: self.tool("postgres", words, Observer()), self._template)
+        if self._bytecode and not self._bytecode.exists():
+            for container in self._containers:
+                if container.service == "webserver":
+                    bytecode_template.keep(self._api, container.id, self._bytecode)
 
     def resize(self, *, executor: str | None, workers: int | None) -> None:
         """Remember the executor and its number of workers for the next start."""
