@@ -279,4 +279,4 @@ def test_the_doctor_finds_nothing_wrong_with_a_stack_that_runs(project: DockerPr
     project.populate()
     found = {each["id"]: each for each in project.json("doctor")["checks"]}
     assert [each for each in found.values() if each["ok"] is False] == []
-    assert {name for name, each in found.items() if each["ok"] is None} == {"cache"}
+    assert {name for name, each in found.items() if each["ok"] is None} == {"cache", "scaffold"}
