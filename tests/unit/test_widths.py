@@ -57,7 +57,7 @@ def sample(kind: Any) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in {types.UnionType, typing.Union}:
         return sample(arguments[0])
-    if origin in {tuple, list}:
+    if origin in {tuple, list, set}:
         # As many as the percentiles of a report.
         return origin(sample(arguments[0]) for _ in range(101 if arguments[0] is float else 2))
     if origin is dict:
