@@ -216,7 +216,9 @@ def idle_cpu(pids: list[int]) -> float:
         for pid in pids:
             leader = psutil.Process(pid)
             for process in (leader, *leader.children(recursive=True)):
-                found[process.pid] = sum(process.cpu_times()[:2])
+                # A child that parsed a file may have ended.
+                with suppress(psutil.NoSuchProcess):
+                    found[process.pid] = sum(process.cpu_times()[:2])
         return found
 
     before = seconds()
