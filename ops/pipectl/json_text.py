@@ -1,7 +1,9 @@
-"""JSON from outside: files that a user may have edited, and what servers answer."""
+"""JSON from outside, as files that a user may have edited and servers' answers, and notes for later."""
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pipectl import ordinary
@@ -27,3 +29,16 @@ def read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def note(path: Path, document: object) -> None:
+    """Write what nothing depends on, whole or not at all: if that fails, the file is as it was."""
+    import json  # noqa: PLC0415  as above
+
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    with suppress(OSError):
+        try:
+            draft.write_text(json.dumps(document), encoding="ascii")
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)

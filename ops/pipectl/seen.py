@@ -6,7 +6,6 @@ pipectl knows: the first answer after `up` makes it, `down` and `reset` delete i
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -65,8 +64,6 @@ def keep(state_dir: Path) -> None:
     noted, _noted = _noted, Seen()
     if noted == Seen() or not state_dir.is_dir():
         return
-    import json  # noqa: PLC0415  not for a shell that completes
-
     before = read(state_dir)
     dags = noted.dags if noted.is_complete else before.dags | noted.dags
     dags |= dict.fromkeys([*noted.runs, *noted.tasks])
@@ -75,13 +72,7 @@ def keep(state_dir: Path) -> None:
         "runs": _merged(noted.runs, before.runs, dags, MOST_RUNS),
         "tasks": _merged(noted.tasks, before.tasks, dags, MOST_TASKS),
     }
-    draft = state_dir / f"{FILE}.{os.getpid()}"
-    try:
-        draft.write_text(json.dumps(document), encoding="utf-8", errors="replace")
-        draft.replace(state_dir / FILE)
-    except OSError:  # as a project of another user, or a full disk: nothing depends on it
-        with suppress(OSError):
-            draft.unlink()
+    json_text.note(state_dir / FILE, document)
 
 
 def read(state_dir: Path) -> Seen:

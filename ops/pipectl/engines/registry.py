@@ -6,7 +6,6 @@ whose they are. A file is a hint and no proof: whoever reads it looks at the fol
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -31,13 +30,10 @@ class Known(NamedTuple):
 def note(settings: Settings, engine: str, mark: str, project_id: str) -> None:
     """Remember a project by its folder's mark, so that one that was moved is still one."""
     path = _path(settings.cache_dir, engine, mark)
-    text = json.dumps({"folder": str(settings.project), "engine": engine, "project_id": project_id})
     # A list that cannot be written is no reason not to start.
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".new")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+    json_text.note(path, {"folder": str(settings.project), "engine": engine, "project_id": project_id})
 
 
 def forget(settings: Settings, engine: str, mark: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -196,8 +195,7 @@ def _tasks_api_problem(engine: Engine) -> str:
         return ""
     problem = engine.tasks_api_problem()
     if not problem:
-        with suppress(OSError):  # then the next `up` asks again
-            path.write_text(json.dumps(starts), encoding="utf-8")
+        json_text.note(path, starts)
     return problem
 
 

@@ -319,9 +319,11 @@ class DockerEngine(Engine):
 
     def _give_templates(self, containers: Collection[Container]) -> None:
         for container in containers:
-            if container.service == INIT and self._template:
+            if container.service != INIT:
+                continue
+            if self._template:
                 metadata_template.give(self._api, container.id, self._template)
-            if container.service == INIT and self._bytecode:
+            if self._bytecode:
                 bytecode_template.give(self._api, container.id, self._bytecode)
 
     def keep_for_later(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -190,10 +189,7 @@ def holds_files(folder: Path, count: int, note: Path) -> bool:
         return False
     if max(times.values(), default=0) > time.time_ns() - SAME_TIME_NS:
         return True
-    draft = note.with_name(f"{note.name}.{os.getpid()}")
-    with suppress(OSError):  # as in a cache of another user: counted again next time
-        draft.write_text(json.dumps(times), encoding="utf-8", errors="surrogateescape")
-        draft.replace(note)
+    json_text.note(note, times)
     return True
 
 

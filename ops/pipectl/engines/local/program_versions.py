@@ -7,8 +7,6 @@ script, which may say anything next time, and where the system does not tell tha
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import threading
 from contextlib import suppress
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING
 from pipectl import json_text, surroundings
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
 
 FILE = "versions.json"
@@ -90,13 +89,8 @@ def _state(status: os.stat_result) -> str:
 
 
 def _keep(path: Path, name: str, answer: list[str]) -> None:
-    with _KEEPING, suppress(OSError):  # as with a cache that cannot be written: it is asked again next time
+    with _KEEPING:
         known = json_text.read_object(path)
-        document = {**(known if len(known) < MOST_KEPT else {}), name: answer}
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        try:
+        with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(document), encoding="utf-8", errors="replace")
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        json_text.note(path, {**(known if len(known) < MOST_KEPT else {}), name: answer})

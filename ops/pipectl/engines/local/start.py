@@ -61,10 +61,9 @@ def find_software(settings: Settings, observer: Observer) -> Software:
 
     Raises EngineError, UsageError.
     """
-    shared, what = look_for_airflow(settings.cache_dir, binaries.lock_file(settings, "airflow"))
-    lacking = [what] if what else []
-    servers = [_found(find, settings, lacking) for find in (_find_postgres, _find_mariadb)]
-    software = _install(settings, observer) if lacking else Software(shared, *servers)
+    software, airflow_lacks, lacking = _look(settings)
+    if airflow_lacks or lacking:
+        software = _install(settings, observer)
     runtime = with_packages(settings, software.airflow, observer.report, observer.see_progress)
     return replace(software, airflow=runtime)
 
@@ -82,6 +81,14 @@ def _install(settings: Settings, observer: Observer) -> Software:
     return Software(airflow_runtime.result(), postgres_binaries.result(), mariadb_binaries.result())
 
 
+def _look(settings: Settings) -> tuple[Software, str, list[str]]:
+    """Return what is there, None for a server that is not, and what Airflow and the servers lack."""
+    shared, airflow_lacks = look_for_airflow(settings.cache_dir, binaries.lock_file(settings, "airflow"))
+    lacking: list[str] = []
+    servers = [_found(find, settings, lacking) for find in (_find_postgres, _find_mariadb)]
+    return Software(shared, *servers), airflow_lacks, lacking
+
+
 class _NothingInstalledError(Exception):
     """Says what would have been installed."""
 
@@ -93,13 +100,12 @@ def look_for_software(
 
     Nothing is installed. Raises EngineError, UsageError.
     """
-    airflow_runtime, what = look_for_airflow(settings.cache_dir, binaries.lock_file(settings, "airflow"))
-    runtime, packages, removes = look_for_packages(settings, airflow_runtime)
-    installs = [what, packages]
-
-    servers = [_found(find, settings, installs) for find in (_find_postgres, _find_mariadb)]
-    lacking = {name for name in databases() if servers[name == "airbyte-mysql"] is None}
-    return Software(runtime, *servers), tuple(filter(None, installs)), removes, lacking
+    software, airflow_lacks, lacking = _look(settings)
+    runtime, packages, removes = look_for_packages(settings, software.airflow)
+    servers = (software.postgres, software.mariadb)
+    without = {name for name in databases() if servers[name == "airbyte-mysql"] is None}
+    installs = tuple(filter(None, (airflow_lacks, packages, *lacking)))
+    return replace(software, airflow=runtime), installs, removes, without
 
 
 def installed(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:

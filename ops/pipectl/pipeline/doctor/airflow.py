@@ -57,7 +57,9 @@ def heartbeats(desk: Desk) -> Finding:
         beat = latest[service.component]
         age = f"{max((now - beat).total_seconds(), 0):.0f} s ago" if beat else "never"
         state = states[service.component]
-        told.append(f"{service.name} {age}{f', late, for {overload()}' if state == LATE else ''}")
+        # The load may have gone down since.
+        late = f", late{f', for {busy}' if (busy := overload()) else ''}" if state == LATE else ""
+        told.append(f"{service.name} {age}{late}")
         if service.name in down:
             return bad(f"{service.name} gives no heartbeats{f', the latest {age}' if beat else ''}", UP)
         if state not in {HEALTHY, LATE}:
