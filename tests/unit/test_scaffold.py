@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shlex
 import shutil
 import stat
 import subprocess
+import tempfile
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipectl.commands.init import result_text as init_text
 from pipectl.commands.upgrade import result_text
@@ -25,7 +30,6 @@ from support.text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from rich.console import RenderableType
 
@@ -480,6 +484,24 @@ def test_a_damaged_record_is_named(project: Path, content: bytes) -> None:
     with pytest.raises(UsageError, match=r"scaffold\.zip cannot be read") as refused:
         upgrade(project, dry_run=False)
     assert f"git -C {shlex.quote(str(project))} checkout -- stack/scaffold.zip" in refused.value.hint
+
+
+@given(place=st.integers(0, 10_000), byte=st.integers(0, 255), length=st.integers(0, 10_000))
+def test_whatever_a_record_is_damaged_by_is_told(place: int, byte: int, length: int) -> None:
+    """Damaged data are zlib's errors, a damaged directory may be any."""
+    files = {"dags/a.py": ScaffoldFile(LINES.encode() * 50), "stack/c.env": ScaffoldFile(b"A=1")}
+    damaged = bytearray(Scaffold("1.0.0", files).packed())
+    damaged[place % len(damaged)] = byte
+    with tempfile.TemporaryDirectory() as folder:
+        record = Path(folder, RECORD)
+        record.parent.mkdir()
+        for content in (damaged, damaged[: length % len(damaged)]):
+            record.write_bytes(content)
+            try:
+                said = f"of {recorded(Path(folder)).version}"
+            except UsageError as error:
+                said = error.message
+            assert re.search(r"^of .|scaffold\.zip cannot be read: .", said)
 
 
 def test_a_project_without_a_record_is_of_the_first_release(project: Path) -> None:

@@ -105,9 +105,9 @@ def recorded(project: Path) -> Scaffold:
         return _unpacked(RELEASES / f"{FIRST_RELEASE}.zip")
     try:
         return _unpacked(record)
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except Exception as error:  # zipfile has no end of errors for damaged data: zlib.error, IndexError, ...
         raise UsageError(
-            f"{record} cannot be read: {error}.",
+            f"{record} cannot be read: {str(error) or type(error).__name__}.",
             hint="It says what this project began with."
             f" Get it back: {shell('git', '-C', project, 'checkout', '--', RECORD)}",
         ) from error
