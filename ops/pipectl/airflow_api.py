@@ -18,10 +18,7 @@ from pipectl.airflow_answers import (
     PAGE,
     RUN_CHANGED,
     all_pages,
-    error_last,
     is_since,
-    last_error,
-    log_lines,
     may_be_stopped,
     objects,
     read_backfill,
@@ -55,6 +52,7 @@ from pipectl.errors import (
     AirflowSilentError,
 )
 from pipectl.names import command
+from pipectl.task_logs import error_last, last_error, log_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

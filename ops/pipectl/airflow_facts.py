@@ -12,7 +12,6 @@ from pipectl.airflow_answers import (
     PAGE,
     RUN_CHANGED,
     all_pages,
-    error_last,
     may_be_stopped,
     objects,
     one_line,
@@ -27,6 +26,7 @@ from pipectl.airflow_answers import (
 )
 from pipectl.airflow_health import EVERY_DAG, AirflowHealth, unknown_dag, unusable_answer
 from pipectl.errors import AirflowError, AirflowMissingError, AirflowSilentError
+from pipectl.task_logs import error_last
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

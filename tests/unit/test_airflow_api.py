@@ -23,7 +23,7 @@ import urllib3
 from typer.testing import CliRunner
 
 from pipectl import cli
-from pipectl.airflow_answers import fold_frames, read_dag, read_task
+from pipectl.airflow_answers import read_dag, read_task
 from pipectl.airflow_api import AirflowApi
 from pipectl.airflow_client_parts import part
 from pipectl.airflow_health import NEWEST_AIRFLOW, OLDEST_AIRFLOW, AirflowHealth
@@ -36,6 +36,7 @@ from pipectl.errors import (
     ExitCode,
 )
 from pipectl.models import AirflowAddress, Backfill, TaskState
+from pipectl.task_logs import fold_frames
 from support.json_schemas import check_output
 from support.waiting import WAIT_SECONDS
 from support.witness import Witness

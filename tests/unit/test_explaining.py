@@ -10,12 +10,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from pipectl.airflow_answers import first_error, log_lines, may_be_stopped, read_stops, with_stop
+from pipectl.airflow_answers import may_be_stopped, read_stops, with_stop
 from pipectl.airflow_health import AirflowHealth
 from pipectl.errors import AirflowMissingError, DagError, EngineError, ExitCode
 from pipectl.models import AirflowAddress, DagRun, DatabaseAddress, Service
 from pipectl.names import duration
 from pipectl.pipeline.explaining import explain
+from pipectl.task_logs import first_error, log_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -37,8 +37,8 @@ def task_log(
     """
     invocation: Invocation = ctx.obj
     dag_id = invocation.dag_id(dag_id)
-    from pipectl.airflow_answers import fold_frames  # noqa: PLC0415
     from pipectl.pipeline import inspecting  # noqa: PLC0415
+    from pipectl.task_logs import fold_frames  # noqa: PLC0415
 
     api = airflow_api(invocation)
     run = inspecting.find_run(api, dag_id, run_id)

@@ -277,7 +277,7 @@ class RunProgress(Progress):
 
     def see_log(self, line: TaskLogLine) -> None:
         """Show a line of a task's log with the task's name."""
-        from pipectl.airflow_answers import fold_frames  # noqa: PLC0415
+        from pipectl.task_logs import fold_frames  # noqa: PLC0415
 
         shown = line.text if self._console.verbose else fold_frames(line.text)
         for text in shown.splitlines():

@@ -8,17 +8,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pipectl.airflow_answers import (
-    ENDS,
-    RUN_CHANGED,
-    cut_lines,
-    first_error,
-    last_error,
-    last_output,
-    log_lines,
-    one_line,
-    raised_from,
-)
+from pipectl.airflow_answers import RUN_CHANGED, cut_lines, one_line
 from pipectl.airflow_facts import MISMATCH, NO_HEARTBEAT, TASK_CHANGED
 from pipectl.names import command, duration, listed, moment
 from pipectl.pipeline.causes import Cause, blamed_database, failed_try
@@ -41,6 +31,7 @@ from pipectl.pipeline.evidence import (
     upstream_of,
     whole_log,
 )
+from pipectl.task_logs import ENDS, first_error, last_error, last_output, log_lines, raised_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

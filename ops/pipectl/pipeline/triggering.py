@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from pipectl.airflow_answers import fold_frames
 from pipectl.airflow_health import broken_dag, unknown_dag
 from pipectl.errors import (
     AirflowError,
@@ -28,6 +27,7 @@ from pipectl.pipeline.causes import next_to_end, queued_behind
 from pipectl.pipeline.inspecting import LogReader
 from pipectl.pipeline.readiness import Suspicion, failures_of, files_that_mention
 from pipectl.published import LABELS
+from pipectl.task_logs import fold_frames
 from pipectl.wait import Aside, attempts
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipectl.airflow_answers import own_words, read_time
+from pipectl.airflow_answers import read_time
 from pipectl.names import command, counted, duration, listed, moment
 from pipectl.pipeline.causes import Cause, failed_try, waiting
 from pipectl.pipeline.ended_tasks import (
@@ -41,6 +41,7 @@ from pipectl.pipeline.evidence import (
     whole_log,
 )
 from pipectl.services import WAITING
+from pipectl.task_logs import own_words
 
 if TYPE_CHECKING:
     from datetime import datetime
