@@ -349,7 +349,7 @@ def test_slots_of_the_past_are_batches_without_overlap_and_a_second_backfill_add
     def batches() -> list[list[str]]:
         asked = (
             "select batch_id, transactions, since, until from sim.batches"
-            " where until < '2026-11-02' order by since"
+            " where since > '2026-10-31' and until < '2026-11-02' order by since"
         )
         return [line.split("|") for line in populated.run("psql", "-Atc", asked).stdout.splitlines()]
 

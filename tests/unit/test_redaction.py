@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 from xml.sax.saxutils import quoteattr
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from pipectl.engines.redaction import MASK, SHORTEST, SHORTEST_FOLDED, Redactor, bare
@@ -116,6 +116,7 @@ def assert_masked(secret: str, written: str, place: str) -> None:
 
 
 @pytest.mark.parametrize("writer", WRITERS)
+@example(secret="00%/", place="{}")
 @given(secret=secrets, place=st.sampled_from(PLACES))
 def test_no_writer_lets_a_secret_through(writer: str, secret: str, place: str) -> None:
     assert_masked(secret, WRITERS[writer](secret), place)
@@ -149,6 +150,7 @@ def test_no_login_in_base64_lets_a_secret_through(
         assert text[first:last] not in bare(masked), masked
 
 
+@example(secret="0000\\a", order="utf-16-le")
 @given(secret=secrets.filter(lambda text: text.isascii()), order=st.sampled_from(["utf-16-le", "utf-16-be"]))
 def test_a_log_in_utf_16_that_was_read_as_bytes_lets_no_secret_through(secret: str, order: str) -> None:
     assert_masked(secret, secret.encode(order).decode(), "{}")

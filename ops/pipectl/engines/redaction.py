@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pipectl.engines.base import Engine
     from pipectl.settings import Settings
 
+    Replaced = Callable[[str, re.Pattern[str], Callable[[re.Match[str]], str]], str]
+    Reading = Callable[..., str]
+
 MASK = "********"
 # Of documented settings. Of all others, and of a user's own files, every value is kept secret.
 SECRET_NAME = re.compile("PASSWORD|SECRET|KEY|WEBHOOK|TOKEN")
@@ -60,8 +63,10 @@ ENCODED = re.compile(
 )
 # JSON in a text in an address in a log: one layer inside the other.
 MOST_LAYERS = 8
-# What writers add around and within a value, whatever their rules for it; UTF-16 read as bytes has zeros.
-LOOSE = re.compile(r"[\s\\'\"`\0]+")
+# UTF-16 read as bytes has zeros, which would stand between the characters of an escape.
+ZEROS = re.compile(r"\0+")
+# What writers add around and within a value, whatever their rules for it.
+LOOSE = re.compile(r"[\s\\'\"`]+")
 INSTALL = OWN.with_name("install.env")
 # Secrets that no file of the project has: tokens, logins in addresses, private keys.
 TOKENS = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+")
@@ -99,16 +104,22 @@ class Redactor:
         # A longer one may hold a shorter one.
         self._spellings = sorted(spelt, key=len, reverse=True)
         # Of those that read the same the one with most blanks.
-        self._bare = {bare(spelling): _blanks(spelling) for spelling in sorted(spelt, key=_blanks)}
+        self._bare = {
+            read(spelling): _blanks(spelling) for spelling in sorted(spelt, key=_blanks) for read in READINGS
+        }
         self._bare = {text: blanks for text, blanks in self._bare.items() if len(text) >= SHORTEST_ENCODED}
 
     def within(self, value: Any) -> Any:  # noqa: ANN401  whatever JSON holds
         """Return a text, or each text in a JSON value, without them: a long log in one pass."""
         text = "\n".join(_texts(value))
-        its_bare = bare(text)
+        its_bare = [read(text) for read in READINGS]
         present = Redactor(())
         present._spellings = [spelling for spelling in self._spellings if spelling in text]
-        present._bare = {spelling: blanks for spelling, blanks in self._bare.items() if spelling in its_bare}
+        present._bare = {
+            spelling: blanks
+            for spelling, blanks in self._bare.items()
+            if any(spelling in each for each in its_bare)
+        }
         return _each_text(value, present)
 
     def __call__(self, text: str) -> str:
@@ -127,26 +138,29 @@ class Redactor:
 
     def _without_bare(self, text: str) -> str:
         """Mask what is a secret once it is read as a program reads it, and wherever lines are broken."""
-        its_bare = bare(text) if self._bare else ""
-        present = [spelling for spelling in self._bare if spelling in its_bare]
-        if not present:
-            return text
-        origins = _Origins(len(text))
-        bare(text, origins.replaced)
-        spans = []
-        for spelling in present:
-            start = its_bare.find(spelling)
-            while start >= 0:
-                first, last = origins.span(start, start + len(spelling))
-                if self._is_secret(spelling, text[first:last]):
-                    spans.append((first, last))
-                start = its_bare.find(spelling, start + 1)
+        spans = {span for read in READINGS for span in self._read_in(text, read)} if self._bare else set()
         masked, done = [], 0
         for first, last in sorted(spans):
             # Of those that overlap one mask is enough.
             masked += [text[done:first], MASK] if first >= done else []
             done = max(done, last)
         return "".join((*masked, text[done:]))
+
+    def _read_in(self, text: str, read: Reading) -> Iterator[tuple[int, int]]:
+        """Yield where a text is a secret in one of its readings."""
+        its_bare = read(text)
+        present = [spelling for spelling in self._bare if spelling in its_bare]
+        if not present:
+            return
+        origins = _Origins(len(text))
+        read(text, origins.replaced)
+        for spelling in present:
+            start = its_bare.find(spelling)
+            while start >= 0:
+                first, last = origins.span(start, start + len(spelling))
+                if self._is_secret(spelling, text[first:last]):
+                    yield first, last
+                start = its_bare.find(spelling, start + 1)
 
     def _is_secret(self, spelling: str, text: str) -> bool:
         """Whether a text that is read as a secret is no ordinary words side by side, or a part of one."""
@@ -164,19 +178,37 @@ def _replaced(text: str, pattern: re.Pattern[str], decoded: Callable[[re.Match[s
     return pattern.sub(decoded, text)
 
 
-def bare(
-    text: str, replaced: Callable[[str, re.Pattern[str], Callable[[re.Match[str]], str]], str] = _replaced
-) -> str:
+def bare(text: str, replaced: Replaced = _replaced) -> str:
     """Return a text as a program reads it, whoever has encoded it how often: without quotes and blanks.
 
     Two texts that stand for the same value are equal then. `replaced` does what Pattern.sub does.
     """
-    text = replaced(text, FOLD, lambda _: "")
+    text = replaced(text, ZEROS, _nothing)
+    text = replaced(text, FOLD, _nothing)
+    return replaced(_decode(text, replaced), LOOSE, _nothing)
+
+
+def bare_line_by_line(text: str, replaced: Replaced = _replaced) -> str:
+    """Return it too, but an encoded character ends where its line does."""
+    text = _decode(replaced(text, ZEROS, _nothing), replaced)
+    text = replaced(text, FOLD, _nothing)
+    return replaced(text, LOOSE, _nothing)
+
+
+# A secret may be written over several lines, and may end in %0 before a line that begins with a digit.
+READINGS: tuple[Reading, ...] = (bare, bare_line_by_line)
+
+
+def _nothing(_: re.Match[str]) -> str:
+    return ""
+
+
+def _decode(text: str, replaced: Replaced) -> str:
     for _ in range(MOST_LAYERS):
         before, text = text, replaced(text, ENCODED, _decoded)
         if text == before:
             break
-    return replaced(text, LOOSE, lambda _: "")
+    return text
 
 
 def _of_bytes(content: bytes) -> str:
@@ -257,6 +289,8 @@ def spellings(secret: str) -> Iterator[str]:
     yield secret
     # Blanks as forms in addresses have them.
     yield quote_plus(secret)
+    # As SQLAlchemy 1.4 does, which leaves a percent sign as it is: before another one it reads as doubled.
+    yield re.sub("[:@/]", lambda found: f"%{ord(found[0]):X}", secret)
     # Bytes or characters, of which the spelling does not tell.
     yield ascii(secret)[1:-1]
     content = secret.encode(errors="surrogateescape")
