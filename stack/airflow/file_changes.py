@@ -88,15 +88,16 @@ def is_at_rest(manager: Any) -> bool:  # noqa: ANN401  Airflow's own
 
 
 def seconds_to_the_next_parse(manager: Any) -> float:  # noqa: ANN401  Airflow's own
-    """How long it is until a file that has not changed is parsed once more."""
+    """How long it is until all files that have not changed are to be parsed once more, together.
+
+    One by one they would end the rest as often as there are files. 0 if one has never been parsed.
+    """
+    ends = [stat.last_finish_time for stat in manager._file_stats.values()]  # noqa: SLF001
+    if None in ends:
+        return 0.0
     now = dt.datetime.now(dt.UTC)
-    ages = [
-        (now - stat.last_finish_time).total_seconds()
-        if stat.last_finish_time
-        else manager._file_process_interval  # noqa: SLF001
-        for stat in manager._file_stats.values()  # noqa: SLF001
-    ]
-    return float(manager._file_process_interval - max(ages, default=0.0))  # noqa: SLF001
+    age = now - max(ends, default=now)
+    return float(manager._file_process_interval - age.total_seconds())  # noqa: SLF001
 
 
 def entries(folders: Iterator[str]) -> Iterator[tuple[str, int, int]]:

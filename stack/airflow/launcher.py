@@ -96,6 +96,8 @@ NO_SHORTCUTS = "PIPECTL_NO_SHORTCUTS"
 HEARTBEAT = Path(os.environ.get("AIRFLOW_HOME", "."), "heartbeat")
 # The commands that write heartbeats.
 JOBS = frozenset({"scheduler", "dag-processor", "triggerer"})
+# Those that read DAG files, themselves or in their forks.
+PARSERS = frozenset({"scheduler", "dag-processor", "celery"})
 PIPE_BYTES = 65536
 # A service that fails within this time may have failed because of a shortcut.
 SOON_SECONDS = 60
@@ -229,6 +231,8 @@ def import_modules(command: str, *, with_shortcuts: bool) -> None:
             attempt("build models when they are used", shortcuts.build_models_when_used)
     for module in MODULES.get(command, ()):
         attempt("import " + module, importlib.import_module, module)
+    if with_shortcuts and command in PARSERS:
+        attempt("import handlers of assets when used", shortcuts.import_asset_handlers_when_used)
 
 
 def run_airflow(*arguments: str) -> None:

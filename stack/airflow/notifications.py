@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # How long the scheduler sleeps if nobody wakes it. Each loop writes its heartbeat, and does what Airflow does
 # by timers, the shortest of which are 5 s.
-LONGEST_SECONDS = 2.0
+LONGEST_SECONDS = 5.0
 AGAIN_SECONDS = 5.0
 CHANNEL = "pipectl_scheduler"
 FUNCTION = "pipectl_tell_scheduler"

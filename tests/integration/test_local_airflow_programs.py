@@ -76,6 +76,25 @@ for _ in range(2):
     print(repr(decorators.remove_task_decorator(source, "@task.virtualenv")))
 print(before, importlib.import_module("libcst").parse_expression("1 + 1").deep_equals(None))
 """
+# What a DAG file's assets become, and what was imported for those of one scheme.
+ASSETS = """import json, runpy, sys
+launcher = runpy.run_path(sys.argv[1], run_name="launcher")
+launcher["import_modules"]("scheduler", with_shortcuts=len(sys.argv) > 2)
+from airflow.sdk import Asset
+from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
+def outcome(uri):
+    try:
+        return Asset(uri).uri
+    except ValueError as error:
+        return str(error)
+uris = ["postgres://h/d/s/t", "postgres://h", "file:///a/../b", "unknown://x/y/", "a name"]
+read = {uri: outcome(uri) for uri in uris}
+imported = sorted(name for name in sys.modules if name.endswith(("assets.mysql", "assets.postgres")))
+manager = ProvidersManagerTaskRuntime()
+kinds = (manager.asset_uri_handlers, manager.asset_factories, manager.asset_to_openlineage_converters)
+found = [{scheme: f"{value.__module__}.{value.__name__}" for scheme, value in kind.items()} for kind in kinds]
+print(json.dumps([imported, read | {"mysql://h/d/t": outcome("mysql://h/d/t")}, found]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +229,30 @@ def test_a_tasks_source_is_rewritten_though_libcst_is_imported_when_it_is_used(s
     )
     rewritten = repr("@kept\ndef f(): pass\n")
     assert done.stdout.splitlines()[-3:] == [rewritten, rewritten, "False False"]
+
+
+def test_assets_are_the_same_though_what_reads_their_addresses_is_imported_when_it_is_used(
+    stack: AirflowStack,
+) -> None:
+    (imported, *plain), (imported_when_used, *when_used) = (
+        json.loads(
+            subprocess.run(
+                [stack.runtime.python, "-c", ASSETS, stack.project / airflow.LAUNCHER, *more],
+                env=airflow.environment(stack.site, stack.runtime),
+                cwd=stack.site.home,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.splitlines()[-1]
+        )
+        for more in ((), ("with shortcuts",))
+    )
+    assert when_used == plain
+    assert imported == [
+        "airflow.providers.mysql.assets.mysql",
+        "airflow.providers.postgres.assets.postgres",
+    ]
+    assert imported_when_used == ["airflow.providers.postgres.assets.postgres"]
 
 
 def test_every_setting_is_known_to_airflow(stack: AirflowStack) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -86,6 +87,21 @@ def test_a_change_ends_the_rest_at_the_next_look(tmp_path: Path, change: str) ->
     rest.until_work(manager)
     assert rest.until_work(manager)
     assert manager.heartbeats == 1
+
+
+@pytest.mark.parametrize(
+    ("ages", "seconds"),
+    [((), 30), ((1.0, 12.0, 29.0), 29), ((31.0, 40.0), 0), ((1.0, None), 0)],
+    ids=["no file", "all at once", "due", "never parsed"],
+)
+def test_files_that_have_not_changed_are_parsed_together(
+    tmp_path: Path, ages: tuple[float | None, ...], seconds: float
+) -> None:
+    manager, now = Manager(tmp_path), dt.datetime.now(dt.UTC)
+    manager._file_stats = {
+        str(age): SimpleNamespace(last_finish_time=age and now - dt.timedelta(seconds=age)) for age in ages
+    }
+    assert max(0, round(file_changes.seconds_to_the_next_parse(manager))) == seconds
 
 
 def test_byte_code_is_no_change_and_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
