@@ -54,12 +54,19 @@ STATEMENTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def filled(running_servers: Servers) -> Servers:
+    """The servers with one batch and its labels, which no statement changes."""
+    running_servers.empty()
+    running_servers.run("transaction_generator")
+    running_servers.run("detection_generator")
+    return running_servers
+
+
 @pytest.mark.parametrize("name", STATEMENTS)
-def test_statement_fits_the_tables(servers: Servers, name: str) -> None:
-    servers.run("transaction_generator")
-    servers.run("detection_generator")
+def test_statement_fits_the_tables(filled: Servers, name: str) -> None:
     statement = STATEMENTS[name]
-    ask = servers.ask_mysql if name in IN_MYSQL else servers.ask_postgres
+    ask = filled.ask_mysql if name in IN_MYSQL else filled.ask_postgres
 
     rows = ask(statement, *VALUES.get(name, [1] * statement.count("%s")))
 

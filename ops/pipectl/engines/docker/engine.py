@@ -515,22 +515,26 @@ class DockerEngine(Engine):
 
     def volumes(self) -> tuple[Volume, ...]:
         """Volumes that carry this project's label."""
-        answers = identity.volumes(self._api, self._settings.variables)
-        sizes = self._api.volume_sizes() if answers else {}
+        volumes = self._unmeasured_volumes()
+        # Of all volumes of the engine, which takes it a while if there are many.
+        sizes = self._api.volume_sizes() if volumes else {}
+        return tuple(replace(volume, bytes=max(0, sizes.get(volume.location, 0))) for volume in volumes)
+
+    def _unmeasured_volumes(self) -> tuple[Volume, ...]:
         volumes = (
             Volume(
                 name=(answer.get("Labels") or {}).get(identity.VOLUME_LABEL) or answer["Name"],
                 location=answer["Name"],
                 created=datetime.fromisoformat(answer["CreatedAt"]),
-                bytes=max(0, sizes.get(answer["Name"], 0)),
+                bytes=0,
             )
-            for answer in answers
+            for answer in identity.volumes(self._api, self._settings.variables)
         )
         return tuple(sorted(volumes, key=lambda volume: volume.name))
 
     def delete_volumes(self) -> None:
         """Delete the volumes that carry this project's label."""
-        for volume in self.volumes():
+        for volume in self._unmeasured_volumes():
             self._compose.remove_volume(volume.location)
         forget_engine(self._settings, self.name)
 
@@ -601,7 +605,7 @@ class DockerEngine(Engine):
         # Before the first start there are no secrets, and Compose asks for them.
         service = self._compose.service("dag-processor", dict.fromkeys(self._secrets, "-"))
         self._pull((service["image"],), observer)
-        volumes = {volume.name: volume.location for volume in self.volumes()}
+        volumes = {volume.name: volume.location for volume in self._unmeasured_volumes()}
         command = (program, *words)
         if tolerant:
             service["environment"][airflow_env.PROBLEM] = ""
@@ -621,7 +625,7 @@ class DockerEngine(Engine):
         """Return what a user would type to Docker for `up`, `down`, `down --volumes` or `reset`."""
         files = [path.relative_to(self._settings.project) for path in self._files]
         compose = " ".join(["docker compose", *(f"-f {path}" for path in files)])
-        volumes = self.volumes() if action in {"down --volumes", "reset"} else ()
+        volumes = self._unmeasured_volumes() if action in {"down --volumes", "reset"} else ()
         # Before it has an identity, a copy's stack/.env may still name the original's containers.
         down = [f"{compose} down --remove-orphans"] if self._project_id else []
         remove = [f"docker volume rm {' '.join(volume.location for volume in volumes)}"] if volumes else []
@@ -744,8 +748,8 @@ class DockerEngine(Engine):
         self._fill_in_settings(observer, changes)
 
     def _require_replaceable(self, lost: tuple[str, ...], running: Collection[str]) -> None:
-        volume = next((volume for volume in self.volumes() if volume.name == METADATA_VOLUME), None)
-        if METADATA_PASSWORD in lost and volume:
+        volumes = self._unmeasured_volumes() if METADATA_PASSWORD in lost else ()
+        if volume := next((volume for volume in volumes if volume.name == METADATA_VOLUME), None):
             raise EngineError(
                 f"stack/.env has lost {METADATA_PASSWORD}, which Airflow's metadata database was made with.",
                 hint="Put the file back.\nWithout it, Airflow's runs, connections and variables are lost, and"
