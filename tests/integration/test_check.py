@@ -95,9 +95,9 @@ def test_files_that_hang_or_end_their_process_end_neither_check_nor_leave_anythi
     answer = project.json("check", code=9)
     deadly = {(name, line, kind) for name, (_, line, kind) in DEADLY.items()}
     assert found(answer) == deadly | {("loop.py", 2, "time-limit")}
-    assert sorted(entry["file"] for entry in answer["findings"]) == sorted(
-        f"dags/{name}" for name in (*DEADLY, "loop.py", "talks.py")
-    )
+    # A busy machine comes near the limit with what talks, which is told too.
+    files = {entry["file"] for entry in answer["findings"]}
+    assert files == {f"dags/{name}" for name in (*DEADLY, "loop.py", "talks.py")}
     [talks] = [entry["message"] for entry in answer["findings"] if entry["kind"] == "output"]
     assert "100.0 MB" in talks
     assert {"children", "talks"} <= {dag for file in answer["files"] for dag in file["dags"]}
