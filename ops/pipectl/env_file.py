@@ -37,7 +37,7 @@ class EnvFile:
             ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
-                f"{self.path} cannot be read: {error}.", hint=f"Mend or delete {self.path}."
+                f"{ordinary.why_unreadable(self.path, error)}.", hint=f"Mend {self.path}."
             ) from error
         from io import StringIO  # noqa: PLC0415  needed only if there is a file
 

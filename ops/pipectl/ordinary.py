@@ -35,3 +35,19 @@ def read_text(path: Path, encoding: str = "utf-8-sig", errors: str = "strict") -
     if len(text) > MOST_CHARACTERS:
         raise OSError(errno.EFBIG, f"it has more than {MOST_CHARACTERS:,} characters", str(path))
     return text
+
+
+def why_unreadable(path: Path, error: OSError | UnicodeDecodeError) -> str:
+    """Return why the text of a file could not be read, with the line of what is no character."""
+    if not isinstance(error, UnicodeDecodeError):
+        return f"{path} cannot be read: {error}"
+    # The error knows a part of the file alone.
+    with opened(path) as file:
+        content = file.read(MOST_CHARACTERS)
+    try:
+        content.decode()
+    except UnicodeDecodeError as whole:
+        line = content.count(b"\n", 0, whole.start) + 1
+        byte = f"0x{content[whole.start]:02X}"
+        return f"{path} cannot be read: line {line} has the byte {byte}, which is not UTF-8"
+    return f"{path} cannot be read: it is not UTF-8"

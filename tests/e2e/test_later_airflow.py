@@ -37,7 +37,7 @@ def state(project: Project) -> dict[str, Any]:
     return {
         "files": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
         "services": [
-            (each["name"], each["state"], each["port"], each["pid"])
+            (each["name"], each["state"], each["port"], each.get("pid"))
             for each in project.json("status")["services"]
         ],
         "metadata": project.run(*metadata).stdout,

@@ -96,7 +96,7 @@ def test_a_refused_line_is_named_and_not_shown(project: Path, line: str, problem
 
 def test_a_file_that_is_no_text_is_a_usage_error(project: Path) -> None:
     (project / airflow_env.OWN).write_bytes(b"A=\xff\n")
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="cannot be read: line 1 has the byte 0xFF"):
         airflow_env.read(project, {})
 
 

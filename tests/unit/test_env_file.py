@@ -82,6 +82,8 @@ def test_a_broken_line_is_named_by_its_number(tmp_path: Path, text: str, line: i
 
 def test_a_file_that_is_no_text_is_a_usage_error(tmp_path: Path) -> None:
     path = tmp_path / ".env"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="cannot be read"):
+    # It has secrets that nobody else knows: a line is named, and nothing is to be deleted.
+    path.write_bytes(b"A=1\n" * 20_000 + b"B=caf\xe9\n")
+    with pytest.raises(UsageError, match=r"cannot be read: line 20001 has the byte 0xE9, which") as caught:
         EnvFile(path).read()
+    assert caught.value.hint == f"Mend {path}."

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pipectl.pipeline.verification import Verification
 
 HINTS = {
-    "empty": "To empty them: pipectl reset --data-only\nIf rows are right: --expect populated or reconciled",
+    "empty": "If rows are right: pipectl verify-db --expect populated (or reconciled)\n"
+    "To empty them: pipectl reset --data-only",
     "populated": "Run the pipeline once: pipectl trigger",
 }
 REPAIR = "Mend it: pipectl verify-db --repair"

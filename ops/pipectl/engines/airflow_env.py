@@ -111,7 +111,7 @@ def _lines(path: Path) -> list[str]:
             return []
         raise EngineError(f"{path} is missing.", hint=f"Get it back: {restoring(path)}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}.", hint=f"Mend or delete {path}.") from error
+        raise UsageError(f"{ordinary.why_unreadable(path, error)}.", hint=f"Mend {path}.") from error
     # Not splitlines, which knows more ends of a line than Compose does.
     return [line.strip(" \t\r") for line in text.split("\n")]
 

@@ -114,6 +114,7 @@ def dag_imports(desk: Desk) -> Finding:
         )
     dag = health.dag(dag_id)
     if dag is None or dag.stale:
+        desk.require("dag-processor")
         return bad(f"no file has the DAG {dag_id}", "pipectl dags")
     return fine(f"{counted(len(health.dags()), 'DAG')}; {dag_id} is {'paused' if dag.paused else 'on'}")
 

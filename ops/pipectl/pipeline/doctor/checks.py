@@ -124,7 +124,8 @@ class Desk:
         if not self.is_running:
             raise NotNowError("the stack does not run")
         if missing := [name for name in names if name in down]:
-            raise NotNowError(f"{' and '.join(missing)} does not run")
+            verb = "does" if len(missing) == 1 else "do"
+            raise NotNowError(f"{' and '.join(missing)} {verb} not run")
 
     def require_engine(self) -> None:
         """Raise NotNowError if the engine does not answer, as its own check says."""
@@ -139,7 +140,8 @@ class Desk:
 
     def airflow(self) -> AirflowHealth:
         """Return a connection to Airflow's API, for one check. Raises NotNowError."""
-        self.require("webserver")
+        # Without its metadata database the web server can answer nothing, and is not to blame.
+        self.require("webserver", "postgres")
         return AirflowHealth(self.engine.airflow())
 
     def log_in(self, *names: str) -> list[tuple[DatabaseAddress, PipectlError | None]]:
