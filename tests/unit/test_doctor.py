@@ -640,6 +640,17 @@ def test_what_does_not_answer_is_told_once(project: Path, monkeypatch: pytest.Mo
     assert found == {**dict.fromkeys(checks), "airflow": False}
 
 
+def test_without_the_metadata_database_what_needs_it_is_not_blamed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [Service(name, "running", "healthy", pid=1) for name in ("webserver", "dag-processor")]
+    services = (Service("postgres", "crashed"), *others)
+    monkeypatch.setattr(Engine, "services", lambda _: services)
+    checks = ("airflow", "dag-imports", "services")
+    found = {each.id: each.ok for each in doctor.examine(Engine(load(project)), checks)}
+    assert found == {"airflow": None, "dag-imports": None, "services": False}
+
+
 def test_a_web_server_that_does_not_answer_is_no_fault_of_a_proxy(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
