@@ -231,7 +231,8 @@ def import_modules(command: str, *, with_shortcuts: bool) -> None:
             attempt("build models when they are used", shortcuts.build_models_when_used)
     for module in MODULES.get(command, ()):
         attempt("import " + module, importlib.import_module, module)
-    if with_shortcuts and command in PARSERS:
+    # Of another version, whose registries may be others, handlers would be called as what they are made by.
+    if with_shortcuts and command in PARSERS and fits("imports all handlers of assets' addresses at once"):
         attempt("import handlers of assets when used", shortcuts.import_asset_handlers_when_used)
 
 

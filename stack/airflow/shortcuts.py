@@ -94,7 +94,7 @@ def import_asset_handlers_when_used() -> None:
             setattr(self, registry, {})
         discover_names(self)
         for registry in REGISTRIES_OF_ASSETS:
-            # It calls each value at its first use. A handler that needs no import is one already.
+            # Such a dict calls each value at its first use, also a handler that needs no import.
             when_used = {
                 scheme: found if isinstance(found, functools.partial) else functools.partial(identity, found)
                 for scheme, found in getattr(self, registry).items()
